@@ -1,0 +1,38 @@
+# Everything goes through .venv; `uv` is installed into it by pip for speed.
+PYTHON ?= python3
+CONSTRAINTS ?=
+BIN := .venv/bin
+STAMP := .venv/.batchscale-ready
+
+.PHONY: setup demo test lint types bench docs clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "batchscale needs Python >= 3.11: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python $(CONSTRAINTS) --editable ".[peers,dev]"
+	touch $(STAMP)
+
+demo: setup
+	$(BIN)/batchscale demo --out demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check src tests examples benchmarks
+	$(BIN)/ruff format --check src tests examples benchmarks
+
+types: setup
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/batchscale bench step
+
+docs: setup
+	$(BIN)/mkdocs build --strict --site-dir build/docs
+
+clean:
+	rm -rf .venv build demo

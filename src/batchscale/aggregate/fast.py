@@ -1,0 +1,111 @@
+"""Fast aggregation: buckets reduced through the backend, overlapped with a process's last backward pass.
+
+gradient = sum over processes of (sum over its workers of g_j)
+
+Buckets go out in one fixed order on every process, each as soon as the last backward pass has filled it and
+every bucket before it has gone. Bytes per process: 2 (W - 1) / W of the buffer (the backend's ring).
+
+Source: Goyal et al. 2017, section 4 (overlap with backward); Li et al. 2020, "PyTorch Distributed", section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from batchscale.aggregate.flat import FlatGradients
+from batchscale.comm import World
+from batchscale.comm.world import Pending
+
+
+class FastAggregator:
+    """Sums over all workers, equal for every W to rounding.
+
+    Args:
+        parameters: the model's; frozen ones are left out, unused ones keep ``grad`` None.
+        world: the processes.
+        extras: what else is summed, name -> lengths of its pieces; filled before the last backward pass.
+        counts: names of whole numbers that are summed, such as a request to stop.
+        bucket_bytes: size from which a bucket is sent.
+
+    Attributes:
+        flat: the buffer; ``flat.extras[name]`` is to be added to during a pass, and holds the sum after the step.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        world: World | None = None,
+        extras: Mapping[str, Sequence[int]] | None = None,
+        counts: Sequence[str] = (),
+        bucket_bytes: int = 4 << 20,
+    ) -> None:
+        self.flat = FlatGradients(parameters, extras or {}, counts)
+        self._world = world or World()
+        self._bucket_of, self._buckets = self._cut(bucket_bytes)
+        self._missing = [0] * len(self._buckets)
+        self._pending: list[Pending] = []
+        self._sent = 0
+        self._overlap = False
+        self.flat.on_gradient(self._ready)
+
+    def _cut(self, bucket_bytes: int) -> tuple[list[int], list[torch.Tensor]]:
+        """Bucket number of every parameter, and the buckets: cut where a gradient begins; the last holds the counts."""
+        flat = self.flat
+        bucket_of: list[int] = []
+        cuts = [0]
+        for offset, _ in flat.pieces[flat.first_gradient :]:
+            if (offset - cuts[-1]) * flat.buffer.element_size() >= bucket_bytes and bucket_of:
+                cuts.append(offset)
+            bucket_of.append(len(cuts) - 1)
+        ends = [*cuts[1:], len(flat.buffer)]
+        return bucket_of, [flat.buffer[a:b] for a, b in zip(cuts, ends, strict=True)]
+
+    def attempts(self) -> Iterator[None]:
+        """One step: ``for _ in attempts(): (backward of each pass; add())``; after it the sums are there."""
+        self.flat.attach()
+        self._sent = 0
+        yield
+        self.flat.count_used()
+        if self._world.size > 1:
+            self._send_until(len(self._buckets))
+            for pending in self._pending:
+                pending.wait()
+            self._pending.clear()
+        self.flat.detach_unused()
+
+    def last_pass(self) -> None:
+        """Say that the next backward pass is this process's last: its buckets go out while it runs."""
+        self._overlap = self._world.size > 1
+        self._missing = [0] * len(self._buckets)
+        for bucket in self._bucket_of:
+            self._missing[bucket] += 1
+
+    def add(self) -> None:
+        """Count in the pass whose backward has just run (autograd has added it up in place)."""
+        self._overlap = False
+
+    def _ready(self, index: int) -> None:
+        if not self._overlap:
+            return
+        self._missing[self._bucket_of[index]] -= 1
+        last = len(self._buckets) - 1  # the last bucket waits for the end of the step: it says which were used
+        ready = self._sent
+        while ready < last and self._missing[ready] <= 0:
+            ready += 1
+        self._send_until(ready)
+
+    def _send_until(self, end: int) -> None:
+        for bucket in self._buckets[self._sent : end]:
+            self._pending.append(self._world.start_all_reduce(bucket, "all-reduce of gradients"))
+        self._sent = max(self._sent, end)
+
+    def close(self) -> None:
+        """Take the hooks off the parameters."""
+        self.flat.close()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Nothing is carried from step to step."""
+        return {}

@@ -1,0 +1,105 @@
+"""One flat buffer for all that a step sums: extras of the forward pass, gradients, and which parameters were used.
+
+    [ extras | gradients, last parameter first (the order in which backward makes them) | counts | used ]
+
+``grad`` of every trainable parameter is a view into it, strided like its parameter. Every gradient begins at a
+multiple of 64 bytes, as torch's own allocations do: vectorised kernels may give other bits at other offsets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import nn
+
+_ALIGN_BYTES = 64
+
+
+class FlatGradients:
+    """The buffer, its views and its pieces.
+
+    Args:
+        parameters: frozen ones are left out.
+        extras: name -> lengths of the pieces that are summed with the gradients, such as {"loss": [1]}.
+        counts: names of whole numbers that are summed too.
+
+    Attributes:
+        buffer: (length,), of the parameters' type.
+        extras: name -> view of all its pieces together.
+        counts: name -> view (1,).
+        used: (trainable parameters,): how many processes (exact: workers) gave each a gradient.
+        pieces: (offset, length) of every extra's piece, then of every gradient: the units of scaling and of buckets.
+    """
+
+    def __init__(
+        self, parameters: Sequence[nn.Parameter], extras: Mapping[str, Sequence[int]], counts: Sequence[str]
+    ) -> None:
+        self.parameters = [p for p in parameters if p.requires_grad][::-1]
+        first = self.parameters[0]
+        if any(p.dtype != first.dtype or p.device != first.device for p in self.parameters):
+            raise ValueError("all trainable parameters must have one type and one device")
+        unit = max(_ALIGN_BYTES // first.element_size(), 1)
+        self.pieces: list[tuple[int, int]] = []
+        spans: dict[str, tuple[int, int]] = {}
+        at = 0
+        for name, lengths in extras.items():
+            spans[name] = (at, sum(lengths))
+            for length in lengths:
+                self.pieces.append((at, length))
+                at += length
+        self.first_gradient = len(self.pieces)
+        for parameter in self.parameters:
+            at = -(-at // unit) * unit
+            self.pieces.append((at, parameter.numel()))
+            at += parameter.numel()
+        at = -(-at // unit) * unit
+        total = at + len(counts) + len(self.parameters)
+        self.buffer = torch.zeros(total, dtype=first.dtype, device=first.device)
+        self.extras = {name: self.buffer[o : o + length] for name, (o, length) in spans.items()}
+        self.counts = {name: self.buffer[at + i : at + i + 1] for i, name in enumerate(counts)}
+        self.used = self.buffer[at + len(counts) :]
+        self._views = [
+            self.buffer[o : o + length].as_strided(p.shape, p.stride(), o)
+            for p, (o, length) in zip(self.parameters, self.pieces[self.first_gradient :], strict=True)
+        ]
+
+        self._seen = [0] * len(self.parameters)
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+
+    def on_gradient(self, then: Callable[[int], None]) -> None:
+        """Note which parameters get a gradient, and call ``then`` with the number of each as backward makes it."""
+
+        def hook_of(index: int) -> Callable[[torch.Tensor], None]:
+            def hook(_: torch.Tensor) -> None:
+                self._seen[index] = 1
+                then(index)
+
+            return hook
+
+        for index, parameter in enumerate(self.parameters):
+            handle = parameter.register_post_accumulate_grad_hook(hook_of(index))  # type: ignore[no-untyped-call]
+            self._handles.append(handle)
+
+    def close(self) -> None:
+        """Take the hooks off the parameters."""
+        for handle in self._handles:
+            handle.remove()
+
+    def count_used(self) -> None:
+        """Write into ``used`` which parameters got a gradient since ``attach``."""
+        self.used.copy_(torch.tensor(self._seen, dtype=self.used.dtype))
+
+    def attach(self) -> None:
+        """Make every parameter's ``grad`` its view, and set all to zero: the beginning of a step."""
+        self.buffer.zero_()
+        self._seen = [0] * len(self._seen)
+        for parameter, view in zip(self.parameters, self._views, strict=True):
+            parameter.grad = view
+
+    def detach_unused(self) -> None:
+        """``grad`` of a parameter that no worker used becomes None: as in plain torch, it is not updated."""
+        if self.used.min() > 0:
+            return
+        for index in (self.used == 0).nonzero().flatten().tolist():
+            self.parameters[index].grad = None

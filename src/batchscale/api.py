@@ -1,0 +1,61 @@
+"""The Python interface: the same run from code, with one's own module and tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchscale.engine.run import Job, Resume, train_here
+from batchscale.recipe import Recipe, load_recipe, recipe_from
+from batchscale.records import Result
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from batchscale.data import Dataset
+
+
+def train(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    overrides: Iterable[str] = (),
+    *,
+    model: nn.Module | None = None,
+    data: Dataset | None = None,
+    data_folder: str | Path | None = None,
+    out: str | Path | None = None,
+    resume: Resume = "no",
+    quiet: bool = False,
+) -> Result:
+    """Train a recipe on this process, or, under torchrun, on all of its processes.
+
+    w <- update(w, sum_j (1 / kn) sum_{x in B_j} grad l(x, w)), every step
+
+    Args:
+        recipe: a shipped recipe's name, a file, a mapping of entries, or a Recipe.
+        overrides: "dotted.key=value" each.
+        model: one's own module, trained in place (recipe entry model.name: own).
+        data: one's own data set (recipe entry data.name: own).
+        data_folder: where the official data sets lie.
+        out: the run's folder; None writes nothing.
+        resume: "no", "yes", or "auto".
+        quiet: no progress on standard error.
+
+    Returns:
+        The result, as in result.json.
+
+    Raises:
+        UsageError: a mistake in the recipe, the data or the folder; its text is one clear line.
+        RunError: the run broke.
+    """
+    given = [f"{part}.name=own" for part, thing in (("model", model), ("data", data)) if thing is not None]
+    changes = [*overrides, *given]
+    if isinstance(recipe, Recipe):
+        resolved, name = recipe_from(recipe.model_dump(), changes), "recipe"
+    elif isinstance(recipe, Mapping):
+        resolved, name = recipe_from(recipe, changes), "recipe"
+    else:
+        resolved, name = load_recipe(recipe, changes), Path(recipe).stem
+    folder = Path(data_folder) if data_folder is not None else None
+    job = Job(name, resolved, Path(out) if out is not None else None, folder, resume, quiet)
+    return train_here(job, model, data)

@@ -1,0 +1,40 @@
+"""One process of a contender: ``python -m batchscale.bench.child NAME TASK PARENT_PID``, started by ``contender``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from batchscale.engine.signals import die_with_parent
+
+_MODULES = {
+    "ceiling": "batchscale.bench.ceiling",
+    "batchscale": "batchscale.bench.ours",
+    "batchscale_exact": "batchscale.bench.ours_exact",
+}  # every other name is a peer's
+
+
+def module_of(name: str) -> str:
+    """The module whose ``main(task, meter)`` is this contender's endless training loop."""
+    return _MODULES.get(name, f"batchscale.bench.peers.{name}")
+
+
+def main() -> None:
+    """Train without end, measured by the parent."""
+    name, task_line, parent = sys.argv[1:]
+    die_with_parent(int(parent))
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints must not come between the answers
+    import torch
+
+    from batchscale.bench.meter import Meter
+    from batchscale.bench.task import Task
+
+    task = Task.from_json(task_line)
+    torch.set_num_threads(task.threads)
+    importlib.import_module(module_of(name)).main(task, Meter(sys.stdin, answers))
+
+
+if __name__ == "__main__":
+    main()

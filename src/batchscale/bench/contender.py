@@ -1,0 +1,174 @@
+"""A contender from the parent's side: W processes in torchrun's environment, that run when told to, and block else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from batchscale.bench.task import Task
+from batchscale.errors import ProcessError
+
+_READY_SECONDS = 180.0  # importing, reading the data, calibrating, the first step
+_BLOCK_SECONDS = 120.0  # what a block may take beyond ten times its expected time
+_CHECK_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some steps of one contender: from "go" to the last process's "done", and CPU seconds of all processes."""
+
+    steps: int
+    wall_seconds: float
+    cpu_seconds: float
+
+
+class Contender:
+    """W long-lived processes: ``start`` and ``ready`` once, then ``block`` in turn with others, ``close`` at the end.
+
+    Args:
+        name: of the contender.
+        task: what it trains.
+        scratch: a folder that lives as long as the benchmark.
+        check: called while waiting; what it raises ends the wait.
+    """
+
+    def __init__(self, name: str, task: Task, scratch: Path, check: Callable[[], None]) -> None:
+        self.name = name
+        self.notes: dict[str, Any] = {}
+        self._task, self._scratch, self._check = task, scratch, check
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._errors: list[IO[bytes]] = []
+
+    def start(self) -> None:
+        """Start all W processes."""
+        common = _environment(self._task, self._scratch)
+        for rank in range(self._task.processes):
+            self._start(common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
+
+    def _start(self, environment: dict[str, str]) -> None:
+        errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        self._errors.append(errors)
+        command = [sys.executable, "-m", "batchscale.bench.child", self.name, self._task.to_json(), str(os.getpid())]
+        self._processes.append(
+            subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
+        )
+
+    def ready(self) -> None:
+        """Wait until every process has set up and taken its first step; keeps what they noted.
+
+        Raises:
+            ProcessError: a process ended or does not answer; tells its last line on standard error.
+        """
+        for answer in self._answers(_READY_SECONDS):
+            self.notes |= {n: v for n, v in answer.items() if n not in ("steps", "wall_seconds", "cpu_seconds")}
+
+    def block(self, steps: int, expected_seconds: float = 0.0) -> Block:
+        """Have all processes take so many steps.
+
+        Raises:
+            ProcessError: a process ended or does not answer.
+        """
+        start = time.perf_counter()
+        for rank, process in enumerate(self._processes):
+            assert process.stdin is not None
+            try:
+                process.stdin.write(f"{steps}\n".encode())
+                process.stdin.flush()
+            except OSError:
+                raise self._ended(rank) from None
+        answers = self._answers(_BLOCK_SECONDS + 10 * expected_seconds)
+        return Block(steps, time.perf_counter() - start, sum(answer["cpu_seconds"] for answer in answers))
+
+    def _answers(self, timeout_seconds: float) -> list[dict[str, Any]]:
+        """One line of each process, in rank order."""
+        deadline = time.monotonic() + timeout_seconds
+        read = [b""] * len(self._processes)
+        with selectors.DefaultSelector() as selector:
+            for rank, process in enumerate(self._processes):
+                assert process.stdout is not None
+                selector.register(process.stdout, selectors.EVENT_READ, rank)
+            while selector.get_map():
+                ready = selector.select(_CHECK_SECONDS)
+                self._check()
+                if not ready and time.monotonic() > deadline:
+                    silent = ", ".join(str(key.data) for key in selector.get_map().values())
+                    raise ProcessError(f"{self.name}: rank {silent} did not answer within {timeout_seconds:.0f} s")
+                for key, _ in ready:
+                    chunk = os.read(key.fd, 1 << 16)
+                    if not chunk:
+                        raise self._ended(key.data)
+                    read[key.data] += chunk
+                    if chunk.endswith(b"\n"):
+                        selector.unregister(key.fileobj)
+        return [json.loads(line) for line in read]
+
+    def _ended(self, rank: int) -> ProcessError:
+        try:
+            code = self._processes[rank].wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return ProcessError(f"{self.name}: rank {rank} stopped answering")
+        self._errors[rank].seek(0)
+        lines = [line for line in self._errors[rank].read().decode(errors="replace").splitlines() if line.strip()]
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return ProcessError(f"{self.name}: rank {rank} {how}: {lines[-1].strip() if lines else 'it said nothing'}")
+
+    def close(self) -> None:
+        """End all processes at once: they hold nothing worth saving."""
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+        for process in self._processes:
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+        for file in self._errors:
+            file.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _environment(task: Task, scratch: Path) -> dict[str, str]:
+    """What torchrun would set on one host, all on loopback."""
+    size = str(task.processes)
+    bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(scratch / "bytecode")}
+    return {
+        **(bytecode if sys.dont_write_bytecode else {}),  # else every process compiles all of torch anew: 3 to 6 s
+        "WORLD_SIZE": size,
+        "LOCAL_WORLD_SIZE": size,
+        "GROUP_RANK": "0",
+        "GROUP_WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+        "TORCHELASTIC_RUN_ID": uuid.uuid4().hex,
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
+        "OMP_NUM_THREADS": str(task.threads),
+        "CUDA_VISIBLE_DEVICES": "",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+    }

@@ -1,0 +1,33 @@
+"""batchscale's own contender: the engine's parts, step and feed, in fast mode."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+
+from batchscale.bench.meter import Meter
+from batchscale.bench.task import Task
+from batchscale.comm import World
+from batchscale.engine.build import build
+from batchscale.recipe import recipe_from
+
+_ENDLESS_EPOCHS = 1e6
+
+
+def train(task: Task, meter: Meter, exact: bool) -> None:
+    """The engine's steps, without end."""
+    mode = ["numerics.exact=true", "numerics.micro_batch=auto"] if exact else ["numerics.exact=false"]
+    recipe = recipe_from(task.content, [f"epochs={_ENDLESS_EPOCHS}", f"numerics.threads={task.threads}", *mode])
+    world = World.connect(torch.device("cpu"), recipe.execution.timeout_seconds)
+    parts = build(recipe, world, task.dataset)
+    meter.note(micro_batch=parts.micro_batch, threads=torch.get_num_threads())
+    feed = parts.make_feed()
+    for step in itertools.count():
+        parts.step(step, feed.passes(step))
+        meter.step()
+
+
+def main(task: Task, meter: Meter) -> None:
+    """Fast mode."""
+    train(task, meter, exact=False)

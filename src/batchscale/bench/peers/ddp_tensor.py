@@ -1,0 +1,38 @@
+"""DistributedDataParallel on a TensorDataset of normalised floats: DataLoader, DistributedSampler.
+
+Source: docs.pytorch.org/tutorials/beginner/ddp_series_multigpu.html.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel as DDP
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+
+from batchscale.bench.meter import Meter
+from batchscale.bench.task import Task
+
+
+def main(task: Task, meter: Meter) -> None:
+    """Train without end."""
+    dist.init_process_group("gloo")
+    dataset = TensorDataset(*task.normalised())
+    sampler: DistributedSampler[tuple[torch.Tensor, ...]] = DistributedSampler(dataset)
+    loader = DataLoader(dataset, batch_size=task.process_images, sampler=sampler, drop_last=True)
+
+    model = DDP(task.model())
+    loss_fn = nn.CrossEntropyLoss(label_smoothing=task.label_smoothing)
+    optimizer = torch.optim.SGD(model.parameters(), **task.sgd)
+
+    for epoch in itertools.count():
+        sampler.set_epoch(epoch)
+        for images, labels in loader:
+            optimizer.zero_grad()
+            loss = loss_fn(model(images), labels)
+            loss.backward()
+            optimizer.step()
+            meter.step()

@@ -1,0 +1,43 @@
+"""DistributedDataParallel on torchvision's data set: DataLoader, DistributedSampler, ToTensor, Normalize.
+
+Source: docs.pytorch.org/tutorials/beginner/ddp_series_multigpu.html and torchvision's data-set and transform pages.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torchvision
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel as DDP
+from torch.utils.data import DataLoader, DistributedSampler
+from torchvision import transforms
+
+from batchscale.bench.meter import Meter
+from batchscale.bench.task import Task
+
+
+def main(task: Task, meter: Meter) -> None:
+    """Train without end."""
+    dist.init_process_group("gloo")
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(task.mean, task.std)])
+    dataset_class = getattr(torchvision.datasets, task.torchvision_name)
+    dataset = dataset_class(root=task.torchvision_root, train=True, transform=transform)
+    sampler: DistributedSampler[Any] = DistributedSampler(dataset)
+    loader = DataLoader(dataset, batch_size=task.process_images, sampler=sampler, drop_last=True)
+
+    model = DDP(task.model())
+    loss_fn = nn.CrossEntropyLoss(label_smoothing=task.label_smoothing)
+    optimizer = torch.optim.SGD(model.parameters(), **task.sgd)
+
+    for epoch in itertools.count():
+        sampler.set_epoch(epoch)
+        for images, labels in loader:
+            optimizer.zero_grad()
+            loss = loss_fn(model(images), labels)
+            loss.backward()
+            optimizer.step()
+            meter.step()

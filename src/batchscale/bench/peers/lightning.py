@@ -1,0 +1,66 @@
+"""Lightning's Trainer on a TensorDataset of normalised floats, under torchrun's environment.
+
+Source: lightning.ai/docs/pytorch/stable: starter/introduction, common/trainer, clouds/cluster_intermediate_2
+(torchrun). Loggers, progress bar, checkpoints and the model summary are off: they are not the training step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from batchscale.bench.meter import Meter
+from batchscale.bench.task import Task
+
+
+class LitModel(lightning.LightningModule):
+    """The network, its loss and its optimizer."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.task = task
+        self.model = task.model()
+        self.loss_fn = nn.CrossEntropyLoss(label_smoothing=task.label_smoothing)
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        """The loss of one batch."""
+        images, labels = batch
+        loss: torch.Tensor = self.loss_fn(self.model(images), labels)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Plain SGD."""
+        return torch.optim.SGD(self.parameters(), **self.task.sgd)
+
+
+class MeterCallback(lightning.Callback):
+    """``meter.step()`` at the end of each step."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        """A step is done."""
+        self.meter.step()
+
+
+def main(task: Task, meter: Meter) -> None:
+    """Train without end."""
+    dataset = TensorDataset(*task.normalised())
+    loader = DataLoader(dataset, batch_size=task.process_images, shuffle=True, drop_last=True)
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        devices=task.processes,
+        strategy="ddp",
+        max_epochs=-1,
+        callbacks=[MeterCallback(meter)],
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(LitModel(task), loader)

@@ -1,0 +1,109 @@
+"""Blocks -> the JSON document of ``bench step``: rows, paired ratios, conditions."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from batchscale.bench.peers import DOCUMENTED, TUNED
+from batchscale.bench.statistics import Spread, paired_ratio, spread
+from batchscale.bench.task import Task
+from batchscale.records.provenance import cpu_model
+
+if TYPE_CHECKING:
+    from batchscale.bench.step import Measured
+
+UNSTEADY_RANGE = 0.1
+"""An interquartile range of a ratio above this says: not measurable now."""
+
+_PACKAGES = ("torchvision", "lightning", "accelerate")
+
+
+def document(name: str, task: Task, running: Sequence[Measured], notes: Sequence[str]) -> dict[str, Any]:
+    """What ``batchscale bench step --json`` prints.
+
+    Args:
+        name: of the recipe.
+        task: what was trained.
+        running: every contender with its blocks, one a round, in the same order of rounds.
+        notes: what was left out or changed.
+    """
+    images = task.minibatch_images
+    wall = {m.contender.name: [b.steps * images / b.wall_seconds for b in m.blocks] for m in running}
+    cpu = {m.contender.name: [b.steps * images / b.cpu_seconds for b in m.blocks] for m in running}
+    best = best_documented(wall)
+    pairs = {
+        "to_ceiling": ("batchscale", "ceiling"),
+        "to_best_documented_peer": ("batchscale", best),
+        "to_tuned_peer": ("batchscale", TUNED),
+        "exact_to_fast": ("batchscale_exact", "batchscale"),
+    }
+    by_wall = {key: _ratio(wall, *pair) for key, pair in pairs.items()}
+    by_cpu = {key: _ratio(cpu, *pair) for key, pair in pairs.items()}
+    return {
+        "recipe": name,
+        "processes": task.processes,
+        "minibatch": {
+            "workers": task.recipe.minibatch.workers,
+            "per_worker": task.recipe.minibatch.per_worker,
+            "images": images,
+        },
+        "rows": [_row(name, wall[name], cpu[name]) for name in wall],
+        "ratios": {key: s and round(s.median, 4) for key, s in by_wall.items()},
+        "ratio_iqr": {key: s and round(s.iqr, 4) for key, s in by_wall.items()},
+        "not_measurable_now": [key for key, s in by_wall.items() if s and s.iqr > UNSTEADY_RANGE],
+        "ratios_per_cpu_second": {key: s and round(s.median, 4) for key, s in by_cpu.items()},
+        "best_documented_peer": best,
+        "conditions": _conditions(task, running),
+        "notes": list(notes),
+    }
+
+
+def best_documented(wall: dict[str, list[float]]) -> str | None:
+    """The documented peer with the highest median of images/s."""
+    there = [name for name in DOCUMENTED if name in wall]
+    return max(there, key=lambda name: spread(wall[name]).median) if there else None
+
+
+def _ratio(values: dict[str, list[float]], above: str, below: str | None) -> Spread | None:
+    if below is None or below not in values:
+        return None
+    return paired_ratio(values[above], values[below])
+
+
+def _row(name: str, wall: list[float], cpu: list[float]) -> dict[str, Any]:
+    return {
+        "name": name,
+        "images_per_second": round(spread(wall).median, 1),
+        "images_per_cpu_second": round(spread(cpu).median, 1),
+        "iqr": round(spread(wall).iqr, 1),
+    }
+
+
+def _conditions(task: Task, running: Sequence[Measured]) -> dict[str, Any]:
+    notes = {m.contender.name: m.contender.notes for m in running}
+    versions: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 2),
+        "torch": torch.__version__,
+        **versions,
+        "threads": task.threads,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "rounds": len(running[0].blocks),
+        "steps_per_block": {m.contender.name: m.steps for m in running},
+        "ceiling": notes["ceiling"],
+        "micro_batch": notes["batchscale"]["micro_batch"],
+        "micro_batch_exact": notes["batchscale_exact"]["micro_batch"],
+    }

@@ -1,0 +1,57 @@
+"""The document of ``bench step`` as an aligned table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_RATIOS = {
+    "to_ceiling": "batchscale / ceiling",
+    "to_best_documented_peer": "batchscale / {best}, the best documented peer",
+    "to_tuned_peer": "batchscale / ddp_tuned",
+    "exact_to_fast": "batchscale_exact / batchscale",
+}
+
+
+def as_table(document: dict[str, Any]) -> str:
+    """Rows, ratios with their spread, conditions and notes, as lines of text."""
+    minibatch, conditions = document["minibatch"], document["conditions"]
+    lines = [
+        f"{document['recipe']}: kn = {minibatch['workers']} x {minibatch['per_worker']} = {minibatch['images']} images "
+        f"a step, {document['processes']} processes of {conditions['threads']} thread(s)",
+        "",
+        f"{'contender':<18}{'images/s':>10}{'iqr':>9}{'images/CPU-s':>14}",
+    ]
+    lines += [
+        f"{row['name']:<18}{row['images_per_second']:>10,.0f}{row['iqr']:>9,.0f}{row['images_per_cpu_second']:>14,.0f}"
+        for row in document["rows"]
+    ]
+    return "\n".join([*lines, "", *_ratio_lines(document), "", *_condition_lines(document)])
+
+
+def _ratio_lines(document: dict[str, Any]) -> list[str]:
+    best = document["best_documented_peer"]
+    names = {key: text.format(best=best) for key, text in _RATIOS.items() if document["ratios"][key] is not None}
+    if not names:
+        return []
+    width = max(map(len, names.values())) + 2
+    lines = [f"{'ratio, median of paired rounds':<{width}}{'images/s':>10}{'iqr':>8}{'images/CPU-s':>14}"]
+    for key, text in names.items():
+        unsteady = "  not measurable now" if key in document["not_measurable_now"] else ""
+        lines.append(
+            f"{text:<{width}}{document['ratios'][key]:>10.3f}{document['ratio_iqr'][key]:>8.3f}"
+            f"{document['ratios_per_cpu_second'][key]:>14.3f}{unsteady}"
+        )
+    return lines
+
+
+def _condition_lines(document: dict[str, Any]) -> list[str]:
+    at = document["conditions"]
+    steps = ", ".join(f"{name} {count}" for name, count in at["steps_per_block"].items())
+    return [
+        f"{at['date']}, {at['cpu']}, {at['cores']} cores, load {at['load_average']:g}, torch {at['torch']}, "
+        f"lightning {at['lightning']}, accelerate {at['accelerate']}",
+        f"{at['rounds']} rounds; steps in a turn: {steps}",
+        f"ceiling: {at['ceiling']['memory_format']}, micro-batch {at['ceiling']['micro_batch']}; "
+        f"batchscale: micro-batch {at['micro_batch']}",
+        *(f"note: {note}" for note in document["notes"]),
+    ]

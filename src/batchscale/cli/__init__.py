@@ -1,0 +1,76 @@
+"""The command line: one thin file per command. Help and reports never import torch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from batchscale import __version__
+from batchscale.cli import bench, compare, data, demo, recipes, train
+from batchscale.errors import BatchscaleError
+
+_ABOUT = """\
+Train neural networks by distributed synchronous SGD with large minibatches.
+
+A run is defined by k workers of n images each; the processes it runs on never change it.
+
+  batchscale demo                                     large minibatches fail naively and succeed by the rules
+  batchscale recipes                                  what is shipped
+  batchscale train fashion-mnist-cnn --processes 2    train one, on two processes of this machine
+  batchscale train fashion-mnist-cnn minibatch.workers=32 --exact   the same bits on any number of processes
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors of usage in one line."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    top = _Parser(prog="batchscale", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top.add_argument("--version", action="version", version=f"batchscale {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    for command in (train, recipes, data, compare, bench, demo):
+        command.add(commands)
+    return top
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of one command; overrides may stand anywhere among the flags."""
+    top = parser()
+    options, rest = top.parse_known_args(arguments)
+    overrides = [word for word in rest if "=" in word and not word.startswith("-")]
+    unknown = [word for word in rest if word not in overrides]
+    if unknown or (overrides and not hasattr(options, "overrides")):
+        top.error(f"unrecognized arguments: {' '.join(unknown or overrides)}")
+    if overrides:
+        options.overrides = [*options.overrides, *overrides]
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0 done, 1 failed, 2 bad usage, 130 or 143 stopped by SIGINT or SIGTERM.
+    """
+    options = _parse(arguments)
+    debug = getattr(options, "debug", False)
+    try:
+        return int(options.run(options))
+    except BatchscaleError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"batchscale: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

@@ -1,0 +1,36 @@
+"""batchscale compare: where two runs part."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from batchscale.cli.options import add_common, print_json
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser("compare", help="name the first step and tensor in which two runs differ")
+    parser.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="a run's folder")
+    add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what differs; 0 where nothing does, 1 where something does or nothing could be compared."""
+    from batchscale.engine.compare import compare
+
+    found = compare(*options.runs)
+    if options.json:
+        print_json(found)
+    else:
+        step = found["first_differing_step"]
+        where = "no common step differs" if step is None else f"the first differing step is {step}"
+        print(f"{where} (of {found['common_steps']} common ones, compared by {found['compared_by']})")
+        for number, tensor in found["checkpoints"].items():
+            print(f"checkpoint of step {number}: {'equal' if tensor is None else f'first differing tensor: {tensor}'}")
+        if found["final_weights"] is not None:
+            final = found["final_weights"]
+            print(f"final weights: {final if final == 'equal' else f'first differing tensor: {final}'}")
+    return 0 if found["equal"] else 1

@@ -1,0 +1,62 @@
+"""Options that several commands share, and what they print."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from batchscale.errors import UsageError
+from batchscale.records.files import finite
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """--json and --debug."""
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """--data DIR."""
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="folder of the data sets, one folder each (default: the environment variable BATCHSCALE_DATA)",
+    )
+
+
+def data_folder(options: argparse.Namespace) -> Path | None:
+    """The folder of the data sets, from --data or BATCHSCALE_DATA.
+
+    Raises:
+        UsageError: it is no folder.
+    """
+    given = options.data or (Path(os.environ["BATCHSCALE_DATA"]) if os.environ.get("BATCHSCALE_DATA") else None)
+    if given is not None and not given.is_dir():
+        source = "--data" if options.data else "BATCHSCALE_DATA"
+        raise UsageError(f"{source}={given}: is not a folder; give the folder that holds the data sets")
+    return given
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
+    return value
+
+
+def not_negative(text: str) -> int:
+    """A whole number of at least 0, for argparse."""
+    return positive(text) if text != "0" else 0
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(finite(document), indent=2), flush=True)

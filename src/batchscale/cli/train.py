@@ -1,0 +1,200 @@
+"""batchscale train: a recipe to final weights."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchscale.cli.options import add_common, add_data, data_folder, not_negative, positive, print_json
+from batchscale.errors import BatchscaleError, RunError, UsageError
+from batchscale.recipe import load_recipe
+
+if TYPE_CHECKING:
+    from batchscale.engine.run import Job
+    from batchscale.records import Result
+
+_ABOUT = """\
+Train RECIPE: a shipped recipe's name (see `batchscale recipes`) or a YAML file.
+
+key=value overrides an entry by its dotted name:
+  batchscale train fashion-mnist-cnn minibatch.workers=32 learning_rate.warmup.epochs=2 --processes 2
+
+The run is k workers of n images; --processes only says how many processes host the workers. A run that was
+killed goes on with --resume, on any number of processes:
+  batchscale train fashion-mnist-cnn --out runs/a --processes 4
+  batchscale train fashion-mnist-cnn --out runs/a --processes 2 --resume
+
+Several machines: torchrun --nnodes=... --nproc-per-node=... -m batchscale train RECIPE --out DIR
+"""
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "train", help="train a recipe", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="a shipped recipe's name, or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a recipe entry")
+    parser.add_argument("--processes", type=positive, default=1, metavar="W", help="local processes (default 1)")
+    add_data(parser)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default runs/RECIPE-TIME)")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="yes",
+        default="no",
+        choices=("yes", "auto"),
+        help="go on with the run in --out; =auto: start it or go on",
+    )
+    parser.add_argument(
+        "--exact", action="store_true", help="bitwise the same weights for every W (numerics.exact=true)"
+    )
+    parser.add_argument(
+        "--max-restarts", type=not_negative, default=0, metavar="R", help="start all processes again after a failure"
+    )
+    add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train in this process, or launch W of them."""
+    from batchscale.engine.launch import is_worker, launched
+
+    if not is_worker():
+        return _parent(options)
+    with contextlib.suppress(KeyError):
+        from batchscale.engine.signals import die_with_parent
+
+        die_with_parent(int(os.environ.get("BATCHSCALE_LAUNCHER_PID", os.getppid())))
+    return _worker(options, launched())
+
+
+def _job(options: argparse.Namespace, out: Path, quiet: bool = False) -> Job:
+    from batchscale.engine.run import Job
+
+    overrides = [*options.overrides, *(["numerics.exact=true"] if options.exact else [])]
+    recipe = load_recipe(options.recipe, overrides)
+    return Job(_name(options), recipe, out, data_folder(options), options.resume, quiet)
+
+
+def _name(options: argparse.Namespace) -> str:
+    return Path(options.recipe).stem
+
+
+def _out(options: argparse.Namespace) -> Path:
+    if options.out is not None:
+        return Path(options.out)
+    if options.resume != "no":
+        raise UsageError("--resume: which run? give its folder with --out DIR")
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    stamp = run_id if run_id != "none" else time.strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{_name(options)}-{stamp}"
+
+
+def _parent(options: argparse.Namespace) -> int:
+    out = _out(options)
+    job = _job(options, out)
+    from batchscale.engine.run import finished_result, goes_on, train_here
+    from batchscale.records import RunLock
+
+    if goes_on(job, out):
+        if (finished := finished_result(out)) is not None:
+            return _report(finished, options, already=True)
+        RunLock(out, wait_seconds=5.0).release()
+    from batchscale.engine.build import validate
+
+    validate(job.recipe, job.data_folder, options.processes)
+    try:
+        if options.processes == 1 and options.max_restarts == 0:
+            return _report(train_here(job), options)
+        from batchscale.engine.launch import launch
+
+        launch(_worker_arguments(options, out), options.processes, options.max_restarts)
+    except Exception as error:
+        if isinstance(error, RunError) or not isinstance(error, BatchscaleError):
+            _record_failure(job, options, error)
+        raise
+    result = finished_result(out)
+    if result is None:
+        raise RunError(f"{out}: all processes ended well, but left no result.json; go on with --resume --out {out}")
+    return _report(result, options)
+
+
+def _worker_arguments(options: argparse.Namespace, out: Path) -> list[str]:
+    arguments = ["train", options.recipe, *options.overrides, "--out", str(out)]
+    if (folder := data_folder(options)) is not None:
+        arguments += ["--data", str(folder)]
+    if options.resume != "no":
+        arguments.append(f"--resume={options.resume}")
+    return arguments + [flag for flag in ("exact", "debug") if getattr(options, flag) for flag in [f"--{flag}"]]
+
+
+def _worker(options: argparse.Namespace, ours: bool) -> int:
+    """One of W processes: errors go to the launcher; under an outside one rank 0 says them."""
+    from batchscale.engine.launch import record_error
+
+    first = int(os.environ["RANK"]) == 0
+    try:
+        from batchscale.engine.run import train_here
+
+        job = _job(options, _out(options))
+        result = train_here(job)
+    except BaseException as error:
+        record_error(error)
+        if options.debug or not isinstance(error, BatchscaleError):
+            traceback.print_exc()
+        elif first and not ours:
+            print(f"batchscale: {error}", file=sys.stderr, flush=True)
+        if not first:
+            time.sleep(0.5)  # let rank 0's line be the first that the launcher sees
+        return _leave(error.exit_code if isinstance(error, BatchscaleError) else 1)
+    if first and not ours:
+        _report(result, options)
+    return _leave(0)
+
+
+def _leave(code: int) -> int:
+    """End this process without tearing the interpreter down: a peer's death must not turn into an abort of ours."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _report(result: Result, options: argparse.Namespace, already: bool = False) -> int:
+    if options.json:
+        print_json(result.model_dump())
+    else:
+        error = "-" if result.test_error_percent is None else f"{result.test_error_percent:.2f} %"
+        speed = "-" if result.images_per_second is None else f"{result.images_per_second:,.0f} images/s"
+        done = "was finished before" if already else result.status
+        print(
+            f"{done}: {result.evaluated_on} error {error} after {result.steps} steps ({result.epochs:g} epochs), "
+            f"{speed}, {result.wall_seconds:.1f} s; weights {(result.weights_sha256 or '')[:12]}; {result.folder}"
+        )
+    return 0 if result.status == "done" else 1
+
+
+def _record_failure(job: Job, options: argparse.Namespace, error: Exception) -> None:
+    """result.json with status failed, where a run was begun; a resume goes on all the same."""
+    from batchscale.records.files import write_json
+    from batchscale.records.folder import holds_run
+
+    if job.out is None or not holds_run(job.out):
+        return
+    document = {
+        "status": "failed", "error": str(error), "recipe": job.name, "folder": str(job.out),
+        "test_error_percent": None, "test_error_median_last_5": None, "test_loss": None, "train_loss": None,
+        "steps": 0, "epochs": 0.0, "images_per_second": None, "wall_seconds": 0.0, "weights_sha256": None,
+        "processes": options.processes,
+        "workers": job.recipe.minibatch.workers, "per_worker": job.recipe.minibatch.per_worker,
+    }  # fmt: skip
+    with contextlib.suppress(BatchscaleError):  # the run's own error is the one to tell
+        write_json(job.out / "result.json", document)
+        if options.json:
+            print_json(document)

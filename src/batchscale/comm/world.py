@@ -1,0 +1,164 @@
+"""The world: W processes, this one's rank, and the few things they say to each other."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import torch
+import torch.distributed as dist
+from torch.distributed import PrefixStore  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous as dist_rendezvous
+
+from batchscale.comm.rendezvous import agree_on_name
+from batchscale.errors import ProcessError
+
+T = TypeVar("T")
+HUNG = "did not answer within"  # the words for a process that is there and silent
+_SETTLE_SECONDS = 3.0  # after a failed exchange: how long the living get to say that they are alive
+
+
+class Pending:
+    """A reduction under way: ``wait()`` returns when the tensor holds the sum."""
+
+    def __init__(self, world: World, work: dist.Work, what: str) -> None:
+        self._world, self._work, self._what = world, work, what
+
+    def wait(self) -> None:
+        """Block until the sum is there; ProcessError names a rank that died or hangs."""
+        self._world._guard(lambda: cast(None, self._work.wait()), self._what)
+
+
+class World:
+    """W processes that reduce together; a world of one needs no process group.
+
+    Args:
+        rank: of this process.
+        size: W.
+        device: where its tensors live.
+        timeout_seconds: a peer silent for this long has hung.
+    """
+
+    def __init__(
+        self,
+        rank: int = 0,
+        size: int = 1,
+        device: torch.device | None = None,
+        timeout_seconds: float = 60.0,
+        store: Any = None,
+    ) -> None:
+        self.rank, self.size = rank, size
+        self.device = device or torch.device("cpu")
+        self.timeout_seconds = timeout_seconds
+        self._store = store
+        self._objects: Any = None
+
+    @classmethod
+    def connect(cls, device: torch.device, timeout_seconds: float) -> World:
+        """The world that the launcher's environment describes (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT).
+
+        Args:
+            device: cpu (Gloo) or cuda (NCCL, with Gloo for objects).
+            timeout_seconds: bound on every exchange.
+
+        Raises:
+            ProcessError: not everyone arrived in time.
+        """
+        rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        if size == 1:
+            return cls(rank, size, device, timeout_seconds)
+        timeout = timedelta(seconds=timeout_seconds)
+        store, rank, size = next(dist_rendezvous("env://", rank, size, timeout=timeout))
+        scoped = PrefixStore("batchscale", store)
+        store = PrefixStore(agree_on_name(scoped, rank, size, timeout_seconds), store)
+        world = cls(rank, size, device, timeout_seconds, store)
+        world._guard(lambda: world._start(store, timeout), "connecting")
+        return world
+
+    def _start(self, store: Any, timeout: timedelta) -> None:
+        backend = "nccl" if self.device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=timeout)
+        self._objects = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo", timeout=timeout)
+        _favour_gloo_threads()
+
+    def _guard(self, exchange: Callable[[], T], what: str) -> T:
+        """Run an exchange; when it fails, find out which rank is silent and say so."""
+        try:
+            return exchange()
+        except RuntimeError as error:
+            raise ProcessError(f"{what} (rank {self.rank} of {self.size}): {self._diagnose(error)}") from error
+
+    def _diagnose(self, error: RuntimeError) -> str:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        silent: list[int] = []
+        with contextlib.suppress(Exception):  # the store may be gone with its host: then only the reason is known
+            self._store.set(f"alive/{self.rank}", "1")
+            time.sleep(_SETTLE_SECONDS)
+            silent = [r for r in range(self.size) if not self._store.check([f"alive/{r}"])]
+        if not silent:
+            return reason
+        how = f"{HUNG} {self.timeout_seconds:g} s" if "imed out" in reason else "died"
+        return f"rank {', '.join(map(str, silent))} {how} ({reason})"
+
+    def all_reduce(self, tensor: torch.Tensor, what: str = "all-reduce") -> None:
+        """tensor <- sum over all processes of tensor."""
+        if self.size > 1:
+            self.start_all_reduce(tensor, what).wait()
+
+    def start_all_reduce(self, tensor: torch.Tensor, what: str = "all-reduce") -> Pending:
+        """Begin tensor <- sum over all processes; the same order of calls on every process."""
+        return Pending(self, self._guard(lambda: dist.all_reduce(tensor, async_op=True), what), what)
+
+    def all_reduce_max(self, tensor: torch.Tensor, what: str = "all-reduce of maxima") -> None:
+        """tensor <- elementwise maximum over all processes (finite values only)."""
+        if self.size > 1:
+            self._guard(lambda: dist.all_reduce(tensor, op=dist.ReduceOp.MAX), what)
+
+    def gather(self, value: T, what: str = "gather") -> list[T]:
+        """Everyone's value, in rank order, on every process."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        self._guard(lambda: dist.all_gather_object(values, value, group=self._objects), what)
+        return values
+
+    def from_rank_zero(self, make: Callable[[], T], what: str = "broadcast") -> T:
+        """Rank 0 makes a value, everyone gets it; an error of rank 0 is raised everywhere."""
+        made: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                made = [make(), None]
+            except Exception as error:
+                made = [None, error]
+        if self.size > 1:
+            self._guard(lambda: dist.broadcast_object_list(made, src=0, group=self._objects), what)
+        if made[1] is not None:
+            raise made[1]
+        return cast(T, made[0])
+
+    def close(self) -> None:
+        """Leave the process group."""
+        self._objects = self._store = None  # the group's threads end with its last reference
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _favour_gloo_threads() -> None:
+    """Put Gloo's event-loop thread on SCHED_BATCH: on busy cores it else loses time slices to its own try-lock.
+
+    Measured before the project began: an all-reduce of 1 KB took 0.23 in place of 1.35 ms (2 processes on
+    2 cores), of 16 MB 10.5 in place of 17.6 ms. Needs no privilege; does nothing where Linux's calls are missing.
+    """
+    if not hasattr(os, "SCHED_BATCH"):
+        return
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):  # a thread that has just ended
+            with open(f"/proc/self/task/{thread}/comm", encoding="utf-8") as file:
+                name = file.read().strip()
+            if name.startswith("gloo") and int(thread) != threading.get_native_id():
+                os.sched_setscheduler(int(thread), os.SCHED_BATCH, os.sched_param(0))

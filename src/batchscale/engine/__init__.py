@@ -1,0 +1,1 @@
+"""The engine: names turned into parts, the step, the loop, evaluation, checkpoints, launching."""

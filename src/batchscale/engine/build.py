@@ -1,0 +1,333 @@
+"""Names of a recipe turned into parts: data, model, aggregator, optimizer, schedule, the step."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from batchscale.aggregate import ExactAggregator, FastAggregator
+from batchscale.comm import World
+from batchscale.data import DATASETS, Dataset, load_dataset
+from batchscale.data.feed import Augmentation, Feed, Normalizer
+from batchscale.engine.derive import plan_of, schedule_of
+from batchscale.engine.step import TrainingStep
+from batchscale.errors import DataError, ExactnessError, RecipeError
+from batchscale.minibatch import Minibatch, place_workers
+from batchscale.models import MODELS
+from batchscale.models.resnet import BasicBlock
+from batchscale.randomness import key, shuffled
+from batchscale.recipe.schema import Numerics, Recipe
+from batchscale.update.sgd import SGD, Optimizer, SGDLrInBuffer, decay_groups
+from batchscale.worker.batch_norm import Statistics, replace_batch_norm
+from batchscale.worker.gradient import Probe, summed_loss
+
+_INIT, _HOLDOUT = 200, 201  # streams: initial weights, held-out images
+_DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
+_TRIAL_SECONDS = 1.0  # bound on the choice of the micro-batch
+
+
+def load_data(recipe: Recipe, folder: Path | None, own: Dataset | None = None) -> Dataset:
+    """The recipe's data set, with its held-out part in place of the test set when data.holdout asks for one.
+
+    Raises:
+        DataError: files are missing or damaged, or more images are held out than there are.
+    """
+    if own is None and recipe.data.name == "own":
+        raise DataError(
+            "data.name=own: stands for a data set handed in from Python; use batchscale.train(..., data=...)"
+        )
+    dataset = own or load_dataset(recipe.data.name, folder)
+    held, total = recipe.data.holdout, len(dataset.train_labels)
+    if not held:
+        return dataset
+    if held >= total:
+        raise DataError(f"data.holdout={held}: must be below the {total} training images; lower it")
+    order = torch.from_numpy(shuffled(key(_HOLDOUT), np.arange(total), total))
+    inside, outside = order[held:].sort().values, order[:held].sort().values
+    return replace(
+        dataset,
+        train_images=dataset.train_images[inside],
+        train_labels=dataset.train_labels[inside],
+        test_images=dataset.train_images[outside],
+        test_labels=dataset.train_labels[outside],
+    )
+
+
+def build_model(recipe: Recipe, dataset: Dataset, own: nn.Module | None = None) -> nn.Module:
+    """The recipe's model with its initial weights, drawn from the seed; one's own module as it is.
+
+    Raises:
+        RecipeError: an option that the model has no place for.
+    """
+    if own is None:
+        if recipe.model.name == "own":
+            raise RecipeError(
+                "model.name=own: stands for a module handed in from Python; use batchscale.train(..., model=...)"
+            )
+        if len(dataset.image_shape) != 3:
+            raise RecipeError(
+                f"model.name={recipe.model.name}: needs images (C, H, W), the data has {dataset.image_shape}"
+            )
+        torch.manual_seed(key(recipe.seed, _INIT) >> 1)
+        own = MODELS[recipe.model.name](dataset.image_shape, dataset.num_classes)
+    if recipe.model.zero_init_last_gamma:
+        gammas = [m.last_gamma() for m in own.modules() if isinstance(m, BasicBlock)]
+        if not gammas:
+            raise RecipeError(
+                f"model.zero_init_last_gamma=true: model {recipe.model.name} has no residual blocks; leave it out"
+            )
+        for gamma in gammas:
+            nn.init.zeros_(gamma)
+    if not any(p.requires_grad for p in own.parameters()):
+        raise RecipeError("model: has no parameter to train; give one whose parameters require gradients")
+    return own
+
+
+def choose_device(recipe: Recipe) -> torch.device:
+    """execution.device: cuda for ``auto`` where there is one for each local process.
+
+    Raises:
+        RecipeError: cuda was asked for and there is none.
+    """
+    wanted = recipe.execution.device
+    local, local_size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if wanted == "cpu" or (wanted == "auto" and torch.cuda.device_count() < max(local_size, 1)):
+        return torch.device("cpu")
+    if local >= torch.cuda.device_count():
+        raise RecipeError(
+            f"execution.device=cuda: process {local} of this host has no GPU (there are {torch.cuda.device_count()}); "
+            f"use execution.device=cpu, or fewer --processes"
+        )
+    return torch.device("cuda", local)
+
+
+def choose_threads(numerics: Numerics) -> int:
+    """numerics.threads: 1 in exact mode, else the cores of this host shared by its processes."""
+    if numerics.threads != "auto":
+        return numerics.threads
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if numerics.exact else max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+
+
+@dataclass
+class Parts:
+    """All that a run is made of, on one process."""
+
+    recipe: Recipe
+    world: World
+    dataset: Dataset
+    model: nn.Module
+    step: TrainingStep
+    optimizer: Optimizer
+    aggregator: FastAggregator | ExactAggregator
+    normalizer: Normalizer
+    micro_batch: int
+    threads: int
+    make_feed: Callable[[], Feed]
+    restore: Callable[[], None]
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Every tensor of the run's state by name: live ones, loaded by copying into them."""
+        return {
+            **{f"model.{n}": t for n, t in self.model.state_dict().items()},
+            **{f"optimizer.{n}": t for n, t in self.optimizer.state().items()},
+            **{f"aggregate.{n}": t for n, t in self.aggregator.state().items()},
+        }
+
+    def close(self) -> None:
+        """Leave the model as a plain module again."""
+        self.aggregator.close()
+        self.restore()
+
+
+def _normalizer(recipe: Recipe, dataset: Dataset, own: bool, device: torch.device) -> Normalizer:
+    formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+    images = dataset.train_images
+    if images.dtype != torch.uint8:
+        mean, std = [0.0], [1.0]
+    elif own or recipe.data.name == "own":
+        sums = [images[:, c].double() for c in range(images.shape[1])]
+        mean, std = [float(s.mean()) for s in sums], [float(s.std(correction=0)) or 1.0 for s in sums]
+    else:
+        source = DATASETS[recipe.data.name]
+        mean, std = list(source.mean), list(source.std)
+    return Normalizer(mean, std, _DTYPES[recipe.precision], formats[recipe.numerics.memory_format], device)
+
+
+def _optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
+    entry = recipe.optimizer
+    groups = decay_groups(model, entry.weight_decay, entry.decay_norms, entry.decay_biases)
+    if entry.name == "sgd_lr_in_buffer":
+        return SGDLrInBuffer(groups, entry.momentum, entry.nesterov, entry.momentum_correction)
+    return SGD(groups, entry.momentum, entry.nesterov)
+
+
+def _aggregator(
+    recipe: Recipe, model: nn.Module, statistics: Statistics, world: World
+) -> FastAggregator | ExactAggregator:
+    extras = {"loss": [1], "statistics": statistics.chunks}
+    parameters = list(model.parameters())
+    if recipe.numerics.exact:
+        return ExactAggregator(parameters, recipe.minibatch.workers, world, extras, ["stop"])
+    bucket_bytes = int(recipe.execution.aggregation.bucket_megabytes * 2**20)
+    return FastAggregator(parameters, world, extras, ["stop"], bucket_bytes)
+
+
+def _make_exact(recipe: Recipe, device: torch.device) -> None:
+    if recipe.precision != "fp32":
+        raise ExactnessError(
+            f"numerics.exact=true with precision={recipe.precision}: exact sums hold float32 gradients; "
+            f"use precision=fp32, or numerics.exact=false"
+        )
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+
+
+def validate(recipe: Recipe, folder: Path | None, processes: int) -> Dataset:
+    """Everything that can be said of a run before any process starts.
+
+    Args:
+        recipe: resolved.
+        folder: of the data sets.
+        processes: W.
+
+    Raises:
+        UsageError: one line.
+    """
+    minibatch = Minibatch(recipe.minibatch.workers, recipe.minibatch.per_worker)
+    place_workers(minibatch.workers, processes)
+    if recipe.numerics.exact:
+        _make_exact(recipe, torch.device("cpu"))
+    dataset = load_data(recipe, folder)
+    minibatch.check_fits(len(dataset.train_labels))
+    model, statistics, _, _ = replace_batch_norm(build_model(recipe, dataset), torch.float32, torch.device("cpu"))
+    normalize = _normalizer(recipe, dataset, False, torch.device("cpu"))
+    probed = normalize(dataset.train_images[: minibatch.per_worker]).float()
+    Probe(model, statistics, probed, dataset.num_classes)
+    return dataset
+
+
+def build(
+    recipe: Recipe,
+    world: World,
+    dataset: Dataset,
+    *,
+    model: nn.Module | None = None,
+    own_data: bool = False,
+    micro_batch: int | None = None,
+) -> Parts:
+    """The parts of a run on this process.
+
+    Args:
+        recipe: resolved.
+        world: the processes.
+        dataset: from ``load_data``.
+        model: one's own module, trained in place.
+        own_data: the data set was handed in.
+        micro_batch: images of one pass, as an earlier attempt chose; None to choose.
+
+    Raises:
+        UsageError: parts that do not fit together.
+    """
+    minibatch = Minibatch(recipe.minibatch.workers, recipe.minibatch.per_worker)
+    minibatch.check_fits(len(dataset.train_labels))
+    workers = place_workers(minibatch.workers, world.size)[world.rank]
+    device, dtype = world.device, _DTYPES[recipe.precision]
+    if recipe.numerics.exact:
+        _make_exact(recipe, device)
+    threads = choose_threads(recipe.numerics)
+    torch.set_num_threads(threads)
+    built = build_model(recipe, dataset, model).to(device=device, dtype=dtype)
+    if recipe.numerics.memory_format == "channels_last":
+        built = built.to(memory_format=torch.channels_last)
+    built, statistics, averages, restore = replace_batch_norm(built, dtype, device)
+    normalizer = _normalizer(recipe, dataset, own_data, device)
+    images = normalizer(dataset.train_images[: minibatch.per_worker])
+    probe = Probe(built, statistics, images, dataset.num_classes)
+    forward: nn.Module = torch.compile(built) if recipe.numerics.compile else built  # type: ignore[assignment]
+    if micro_batch is None:
+        trial = _Trial(forward, statistics, normalizer, dataset, minibatch)
+        wanted = recipe.numerics.micro_batch
+        one = probe.draws_random or recipe.numerics.exact
+        chosen = wanted if isinstance(wanted, int) else trial.best(workers, one)  # all try, as all will train
+        micro_batch = world.from_rank_zero(lambda: chosen)
+    if probe.draws_random and micro_batch != minibatch.per_worker:
+        raise RecipeError(
+            f"numerics.micro_batch={micro_batch}: the model draws random numbers, so it runs one worker a pass; "
+            f"use numerics.micro_batch={minibatch.per_worker} or auto"
+        )
+    aggregator = _aggregator(recipe, built, statistics, world)
+    optimizer = _optimizer(recipe, built)
+    plan = plan_of(recipe, len(dataset.train_labels))
+    step = TrainingStep(
+        forward, statistics, averages, aggregator, optimizer, schedule_of(recipe, plan), minibatch, workers,
+        recipe.seed, recipe.loss.label_smoothing, probe.draws_random,
+    )  # fmt: skip
+
+    def make_feed() -> Feed:
+        augment = recipe.data.augment
+        return Feed(
+            dataset.train_images, dataset.train_labels,
+            minibatch=minibatch, plan=plan, workers=workers, pass_workers=micro_batch // minibatch.per_worker,
+            seed=recipe.seed, normalizer=normalizer,
+            augmentation=Augmentation(augment.flip, augment.padding if augment.crop == "padded" else 0),
+        )  # fmt: skip
+
+    return Parts(
+        recipe, world, dataset, built, step, optimizer, aggregator, normalizer, micro_batch, threads, make_feed, restore
+    )  # fmt: skip
+
+
+class _Trial:
+    """Forward and backward passes of several sizes, timed, to choose the micro-batch."""
+
+    def __init__(
+        self, model: nn.Module, statistics: Statistics, normalizer: Normalizer, dataset: Dataset, minibatch: Minibatch
+    ) -> None:
+        self._model, self._statistics, self._normalize = model, statistics, normalizer
+        self._dataset, self._minibatch = dataset, minibatch
+
+    def _seconds_per_image(self, workers: int) -> float:
+        images = workers * self._minibatch.per_worker
+        inputs = self._normalize(self._dataset.train_images[:images])
+        labels = self._dataset.train_labels[:images].to(inputs.device)
+        self._statistics.begin_pass(workers)
+        start = time.perf_counter()
+        summed_loss(self._model(inputs), labels).backward()  # type: ignore[no-untyped-call]
+        if inputs.is_cuda:
+            torch.cuda.synchronize()
+        return (time.perf_counter() - start) / images
+
+    def best(self, workers: range, one: bool) -> int:
+        """Images of the fastest pass among 1, 2, 4, ... workers; one worker's where only that is right."""
+        n, sizes = self._minibatch.per_worker, [1]
+        while not one and sizes[-1] * 2 <= len(workers) and sizes[-1] * n < 1024:
+            sizes.append(sizes[-1] * 2)
+        if len(sizes) == 1:
+            return n
+        times: dict[int, list[float]] = {size: [] for size in sizes}
+        deadline = time.perf_counter() + _TRIAL_SECONDS
+        for round_ in range(12):
+            for size in sizes:
+                seconds = self._seconds_per_image(size)
+                if round_:
+                    times[size].append(seconds)
+                elif time.perf_counter() > deadline:  # a large model: one worker a pass, and no more trials
+                    return self._cleared(n)
+            if time.perf_counter() > deadline and round_:
+                break
+        return self._cleared(n * min(sizes, key=lambda size: float(np.median(times[size]))))
+
+    def _cleared(self, micro_batch: int) -> int:
+        for parameter in self._model.parameters():
+            parameter.grad = None
+        return micro_batch

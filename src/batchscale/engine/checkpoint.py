@@ -1,0 +1,173 @@
+"""Checkpoints: written aside, synced, renamed, checksummed; the last two kept; no pickle.
+
+checkpoints/step-0000000123/state.safetensors    weights, buffers, optimizer and aggregation state
+checkpoints/step-0000000123/manifest.json        step, totals, identity, fingerprint, sha256 of state and manifest
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+
+from batchscale.errors import CheckpointError
+from batchscale.records.files import cannot_write, sync_folder
+
+_KEPT = 2
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state after so many steps.
+
+    Args:
+        step: steps done.
+        tensors: every tensor of the state by name.
+        totals: what the records sum up (plain JSON).
+        identity: the recipe's identity entries.
+        fingerprint: how it was computed.
+    """
+
+    step: int
+    tensors: dict[str, torch.Tensor]
+    totals: dict[str, Any]
+    identity: dict[str, Any]
+    fingerprint: dict[str, str]
+
+
+def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
+    """sha256 over names and bytes of all tensors, in their order, each in its logical (row-major) layout."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(name.encode())
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _seal(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def to_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """The tensors as a safetensors file, each in its logical (row-major) layout, tied ones written out twice."""
+    plain = {n: t.detach().cpu().clone(memory_format=torch.contiguous_format) for n, t in tensors.items()}
+    return bytes(save_safetensors(plain))
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def folders(out: Path) -> list[Path]:
+    """The checkpoint folders of a run, oldest first."""
+    root = out / "checkpoints"
+    return sorted(f for f in root.glob("step-*") if f.is_dir()) if root.is_dir() else []
+
+
+def save(out: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint; older ones than the last two go only when it is safely there.
+
+    Raises:
+        FolderError: the folder cannot be written; the checkpoints before are untouched.
+    """
+    root = out / "checkpoints"
+    final = root / f"step-{checkpoint.step:010d}"
+    aside = root / f".part-{os.getpid()}"
+    try:
+        root.mkdir(exist_ok=True)
+        for stale in root.glob(".part-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        aside.mkdir()
+        state = to_bytes(checkpoint.tensors)
+        manifest = {
+            "format": _FORMAT,
+            "step": checkpoint.step,
+            "state_sha256": hashlib.sha256(state).hexdigest(),
+            "totals": checkpoint.totals,
+            "identity": checkpoint.identity,
+            "fingerprint": checkpoint.fingerprint,
+        }
+        _write_synced(aside / "state.safetensors", state)
+        _write_synced(aside / "manifest.json", json.dumps({**manifest, "seal": _seal(manifest)}).encode())
+        sync_folder(aside)
+        if final.exists():
+            shutil.rmtree(final)
+        aside.rename(final)
+        sync_folder(root)
+    except OSError as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise cannot_write(final, error) from error
+    for old in folders(out)[:-_KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def load(folder: Path) -> Checkpoint:
+    """Read a checkpoint, every byte checked.
+
+    Raises:
+        CheckpointError: it is truncated, altered, or of another format.
+    """
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        state = (folder / "state.safetensors").read_bytes()
+        seal = manifest.pop("seal")
+        if seal != _seal(manifest):
+            raise CheckpointError(f"{folder}: manifest.json was altered (its seal does not fit)")
+        if manifest["format"] != _FORMAT:
+            raise CheckpointError(f"{folder}: format {manifest['format']}, this version reads {_FORMAT}")
+        if hashlib.sha256(state).hexdigest() != manifest["state_sha256"]:
+            raise CheckpointError(f"{folder}: state.safetensors is truncated or altered (its sha256 does not fit)")
+        tensors = load_safetensors(state)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: cannot be read ({type(error).__name__}: {error})") from None
+    return Checkpoint(manifest["step"], tensors, manifest["totals"], manifest["identity"], manifest["fingerprint"])
+
+
+def newest(out: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that is whole, and a line for each damaged one that was passed over.
+
+    Raises:
+        CheckpointError: there are checkpoints, and all of them are damaged.
+    """
+    damaged: list[str] = []
+    for folder in reversed(folders(out)):
+        try:
+            return load(folder), damaged
+        except CheckpointError as error:
+            damaged.append(str(error))
+    if damaged:
+        raise CheckpointError(
+            f"{damaged[0]}; no older checkpoint is whole; start a new run in another --out DIR (nothing was removed)"
+        )
+    return None, damaged
+
+
+def check_identity(before: Mapping[str, Any], now: Mapping[str, Any], where: Path) -> None:
+    """Raise unless both recipes train the same run.
+
+    Raises:
+        CheckpointError: names the differing entries with both values.
+    """
+    names = [n for n in sorted({*before, *now}) if before.get(n) != now.get(n)]
+    if names:
+        shown = ", ".join(f"{n} ({before.get(n)} there, {now.get(n)} asked for)" for n in names[:5])
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        raise CheckpointError(
+            f"{where}: holds a run of another recipe: {shown}{more}; resume with that recipe, or give another --out DIR"
+        )

@@ -1,0 +1,71 @@
+"""Evaluation: fixed chunks of images dealt to processes, sums in chunk order, every image once.
+
+error = (1 / M) sum over images [argmax of logits != label];   loss = (1 / M) sum over images of cross-entropy
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from batchscale.comm import World
+from batchscale.data.feed import Normalizer
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Exact counts and the mean loss over M images."""
+
+    wrong: int
+    images: int
+    loss: float
+
+    @property
+    def error_percent(self) -> float:
+        """100 wrong / images."""
+        return 100.0 * self.wrong / self.images
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    normalizer: Normalizer,
+    world: World,
+    chunk_images: int,
+) -> Evaluation:
+    """Error and loss of a model on a set, the same bits for every W.
+
+    Args:
+        model: put into evaluation mode, and back.
+        images: uint8 (M, C, H, W), or floating (M, ...).
+        labels: int64 (M,).
+        normalizer: as in training.
+        world: the processes that share the chunks.
+        chunk_images: images of one pass; the same for every W.
+
+    Returns:
+        The evaluation, on every process.
+    """
+    chunks = -(-len(images) // chunk_images)
+    found = torch.zeros((chunks, 2), dtype=torch.float64)  # (wrong, summed loss) of every chunk; the others' are zero
+    was_training = model.training
+    model.eval()
+    for chunk in range(world.rank, chunks, world.size):
+        part = slice(chunk * chunk_images, (chunk + 1) * chunk_images)
+        logits = model(normalizer(images[part]))
+        target = labels[part].to(logits.device)
+        found[chunk, 0] = (logits.argmax(1) != target).sum()
+        found[chunk, 1] = F.cross_entropy(logits, target, reduction="sum")
+    model.train(was_training)
+    found = found.to(world.device)
+    world.all_reduce(found, "all-reduce of the evaluation")
+    wrong, loss = 0, 0.0
+    for chunk_wrong, chunk_loss in found.tolist():
+        wrong += int(chunk_wrong)
+        loss += chunk_loss
+    return Evaluation(wrong, len(images), loss / len(images))

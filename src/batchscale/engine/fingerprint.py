@@ -1,0 +1,65 @@
+"""What decides the bits of a run beside its recipe: compared between processes, and in exact mode at a resume."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+
+import torch
+
+from batchscale.errors import ExactnessError, ProcessError
+from batchscale.recipe.schema import Numerics
+
+
+def fingerprint(numerics: Numerics, threads: int, micro_batch: int, device: torch.device) -> dict[str, str]:
+    """Everything that may change bits: torch build, instruction set, threads, memory format, compile, device."""
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {
+        "torch": torch.__version__,
+        "torch_build": hashlib.sha256(torch.__config__.show().encode()).hexdigest()[:16],
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "mkldnn": str(torch.backends.mkldnn.enabled),
+        "instruction_limits": " ".join(f"{n}={os.environ[n]}" for n in sorted(os.environ) if n in _LIMITS),
+        "threads": str(threads),
+        "memory_format": numerics.memory_format,
+        "micro_batch": str(micro_batch),
+        "evaluation_chunk": str(numerics.evaluation_chunk),
+        "compile": str(numerics.compile),
+        "exact": str(numerics.exact),
+        "device": kind,
+    }
+
+
+_LIMITS = {"ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY"}
+
+
+def differing(a: Mapping[str, str], b: Mapping[str, str]) -> list[str]:
+    """The names whose values differ, with both values."""
+    return [f"{n} ({a.get(n)} / {b.get(n)})" for n in sorted({*a, *b}) if a.get(n) != b.get(n)]
+
+
+def check_same(prints: list[dict[str, str]]) -> None:
+    """Raise unless all processes compute alike.
+
+    Raises:
+        ProcessError: names the rank and what differs from rank 0.
+    """
+    for rank, other in enumerate(prints):
+        names = differing(prints[0], other)
+        if names:
+            raise ProcessError(f"rank {rank} does not compute as rank 0 does: {', '.join(names)}; make them alike")
+
+
+def check_resume(before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Raise unless an exact run goes on as it began.
+
+    Raises:
+        ExactnessError: names what differs.
+    """
+    names = differing(before, now)
+    if names:
+        raise ExactnessError(
+            f"resume of an exact run: computed otherwise than it began: {', '.join(names)}; "
+            f"resume it where these are the same, or start a new run"
+        )

@@ -1,0 +1,160 @@
+"""The loop: steps, and after each what is due: a line, an evaluation, a checkpoint, the end."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from batchscale.engine import checkpoint as checkpoints
+from batchscale.engine.build import Parts
+from batchscale.engine.derive import plan_of
+from batchscale.engine.evaluation import evaluate
+from batchscale.engine.progress import Progress
+from batchscale.engine.signals import StopSignals
+from batchscale.engine.totals import Totals
+from batchscale.recipe import identity
+from batchscale.records import RunFolder
+
+
+class Loop:
+    """Trains from one step to the end, on every process alike; rank 0 alone writes.
+
+    Args:
+        parts: of the run.
+        totals: sums so far.
+        first_step: steps already done.
+        fingerprint: written into checkpoints.
+        folder: where rank 0 writes; None to write nothing.
+        signals: requests to stop.
+        quiet: no progress.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        totals: Totals,
+        first_step: int,
+        fingerprint: dict[str, str],
+        folder: RunFolder | None,
+        signals: StopSignals,
+        quiet: bool,
+    ) -> None:
+        self._parts, self.totals, self.steps_done = parts, totals, first_step
+        self._fingerprint, self._folder, self._signals = fingerprint, folder, signals
+        self._recipe = parts.recipe
+        self.plan = plan_of(parts.recipe, len(parts.dataset.train_labels))
+        parts.step.stop_requested = signals.requested
+        self._progress = Progress(self.plan.total_steps, first_step, quiet or parts.world.rank > 0)
+        self._begun, self._wall_before = time.monotonic(), totals.wall_seconds
+        self._saved_at = time.monotonic()
+        self._line_loss, self._line_steps, self._line_seconds = 0.0, 0, 0.0
+
+    def run(self) -> bool:
+        """Train to the end; False where all processes were asked to stop before it."""
+        feed = self._parts.make_feed()
+        try:
+            while self.steps_done < self.plan.total_steps:
+                start = time.perf_counter()
+                passes = feed.passes(self.steps_done)
+                self._parts.step.seconds.data += time.perf_counter() - start
+                result = self._parts.step(self.steps_done, passes)
+                if not math.isfinite(result.loss):
+                    self.totals.diverged_at_step = self.steps_done
+                    self._progress.say(f"step {self.steps_done}: the loss is {result.loss}: diverged")
+                    break
+                self._after_step(result.loss, time.perf_counter() - start)
+                if result.stop:
+                    self._save()
+                    return False
+        finally:
+            feed.close()
+            self._progress.close()
+        return True
+
+    def _after_step(self, loss: float, seconds: float) -> None:
+        step = self.steps_done
+        self.steps_done += 1
+        ends_epoch, at_end = self.plan.ends_epoch(step), self.steps_done == self.plan.total_steps
+        self.totals.add_step(loss, self.plan.minibatch_images, seconds, ends_epoch)
+        self._line_loss += loss
+        self._line_steps += 1
+        self._line_seconds += seconds
+        if self.steps_done % self._recipe.execution.log_steps == 0 or at_end:
+            self._write_line()
+        epochs = self.plan.epochs_done(self.steps_done)
+        if at_end or (ends_epoch and epochs % self._recipe.execution.evaluation_epochs == 0):
+            self._evaluate()
+        if ends_epoch or at_end or time.monotonic() - self._saved_at >= self._recipe.execution.checkpoint_seconds:
+            self._save()
+
+    def _write_line(self) -> None:
+        lr = self._parts.step.schedule(self.steps_done - 1)
+        loss = self._line_loss / self._line_steps
+        speed = self._line_steps * self.plan.minibatch_images / self._line_seconds
+        phases = self._parts.step.seconds.take()
+        self._line_loss, self._line_steps, self._line_seconds = 0.0, 0, 0.0
+        if self._folder is not None:
+            line = {
+                "step": self.steps_done,
+                "epoch": round(float(self.steps_done / self.plan.steps_per_epoch), 6),
+                "loss": loss,
+                "lr": lr,
+                "images_per_second": round(speed, 2),
+                "phase_seconds": phases,
+            }
+            if self._recipe.numerics.exact:
+                line["weights_sha256"] = checkpoints.tensors_sha256(self._parts.model.state_dict())
+            self._folder.append("metrics.jsonl", line)
+        self._progress.step(self.steps_done, loss, lr, speed)
+
+    def _evaluate(self) -> None:
+        parts = self._parts
+        found = evaluate(
+            parts.model,
+            parts.dataset.test_images,
+            parts.dataset.test_labels,
+            parts.normalizer,
+            parts.world,
+            self._recipe.numerics.evaluation_chunk,
+        )
+        self.totals.errors.append(found.error_percent)
+        self.totals.losses.append(found.loss)
+        epoch = float(self.steps_done / self.plan.steps_per_epoch)
+        on = "holdout" if self._recipe.data.holdout else "test"
+        if self._folder is not None:
+            self._folder.append(
+                "evaluations.jsonl",
+                {
+                    "step": self.steps_done,
+                    "epoch": round(epoch, 6),
+                    "error_percent": found.error_percent,
+                    "loss": found.loss,
+                    "wrong": found.wrong,
+                    "images": found.images,
+                    "on": on,
+                },
+            )
+        self._progress.say(
+            f"epoch {epoch:.4g}: {on} error {found.error_percent:.2f} % ({found.wrong} of {found.images}), "
+            f"loss {found.loss:.4f}"
+        )
+
+    def wall_seconds(self) -> float:
+        """Since the run began, earlier attempts included."""
+        return self._wall_before + time.monotonic() - self._begun
+
+    def _save(self) -> None:
+        self._saved_at = time.monotonic()
+        self.totals.wall_seconds = self.wall_seconds()
+        if self._folder is None:
+            return
+        checkpoints.save(
+            self._folder.path,
+            checkpoints.Checkpoint(
+                self.steps_done,
+                self._parts.state(),
+                self.totals.as_json(),
+                identity(self._recipe),
+                self._fingerprint,
+            ),
+        )

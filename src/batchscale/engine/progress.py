@@ -1,0 +1,53 @@
+"""Progress on standard error: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from tqdm import tqdm
+
+_LINE_SECONDS = 5.0
+
+
+class Progress:
+    """images/s, loss, lr and time left, of rank 0; silent on the others.
+
+    Args:
+        total_steps: of the run.
+        first_step: where this attempt begins.
+        quiet: say nothing.
+    """
+
+    def __init__(self, total_steps: int, first_step: int, quiet: bool) -> None:
+        self._total, self._quiet = total_steps, quiet
+        self._terminal = sys.stderr.isatty() and not quiet
+        self._bar = (
+            tqdm(total=total_steps, initial=first_step, unit="step", dynamic_ncols=True) if self._terminal else None
+        )
+        self._begun, self._first, self._said = time.monotonic(), first_step, time.monotonic()
+
+    def step(self, done: int, loss: float, lr: float, images_per_second: float) -> None:
+        """Show the state after so many steps."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{images_per_second:,.0f} images/s, loss {loss:.4f}, lr {lr:.4g}", refresh=False)
+            self._bar.update(done - self._bar.n)
+        elif not self._quiet and time.monotonic() - self._said >= _LINE_SECONDS:
+            self._said = time.monotonic()
+            left = (self._said - self._begun) / max(done - self._first, 1) * (self._total - done)
+            self.say(
+                f"step {done}/{self._total}  {images_per_second:,.0f} images/s  loss {loss:.4f}  lr {lr:.4g}  "
+                f"{left:.0f} s left"
+            )
+
+    def say(self, line: str) -> None:
+        """A line of its own."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        elif not self._quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,107 @@
+"""One step of synchronous SGD over k workers of n images, as in the paper.
+
+w <- update(w, sum_j (1 / kn) sum_{x in B_j} grad l(x, w))
+
+Source: Goyal et al. 2017, equation 2 and section 3.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from batchscale.aggregate import ExactAggregator, FastAggregator
+from batchscale.data.feed import Batch
+from batchscale.minibatch import Minibatch
+from batchscale.randomness import key
+from batchscale.update.sgd import Optimizer
+from batchscale.worker.batch_norm import RunningAverages, Statistics
+from batchscale.worker.gradient import summed_loss
+
+_DROPOUT = 100  # the stream of random modules, keyed (seed, step, worker)
+
+
+@dataclass
+class PhaseSeconds:
+    """Where the time of steps went, summed since the last ``take``."""
+
+    data: float = 0.0
+    gradient: float = 0.0
+    aggregation: float = 0.0
+    update: float = 0.0
+
+    def take(self) -> dict[str, float]:
+        """The sums so far, set back to zero."""
+        taken = {name: round(value, 6) for name, value in vars(self).items()}
+        self.data = self.gradient = self.aggregation = self.update = 0.0
+        return taken
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """loss: mean over the kn images; stop: some process was asked to stop."""
+
+    loss: float
+    stop: bool
+
+
+@dataclass
+class TrainingStep:
+    """The parts of a step; call it with (step, passes).
+
+    A loss that is not finite leaves the weights as they were.
+    """
+
+    model: nn.Module
+    statistics: Statistics
+    averages: RunningAverages
+    aggregator: FastAggregator | ExactAggregator
+    optimizer: Optimizer
+    schedule: Callable[[int], float]
+    minibatch: Minibatch
+    workers: range
+    seed: int
+    label_smoothing: float = 0.0
+    draws_random: bool = False
+    stop_requested: Callable[[], bool] = lambda: False
+    seconds: PhaseSeconds = field(default_factory=PhaseSeconds)
+
+    def __call__(self, step: int, passes: list[Batch]) -> StepResult:
+        """Train on one minibatch: gradient of every worker, their sum, the update."""
+        start = time.perf_counter()
+        extras, counts = self.aggregator.flat.extras, self.aggregator.flat.counts
+        for _ in self.aggregator.attempts():
+            counts["stop"].fill_(float(self.stop_requested()))
+            worker = self.workers.start
+            for number, batch in enumerate(passes):
+                self.gradient(step, worker, batch, last=number == len(passes) - 1)
+                worker += self.statistics.workers
+            computed = time.perf_counter()
+        summed = time.perf_counter()
+        loss, stop = float(extras["loss"]), bool(counts["stop"])
+        if math.isfinite(loss):
+            self.averages.update(extras["statistics"])
+            self.optimizer.step(lr=self.schedule(step))
+        self.seconds.gradient += computed - start
+        self.seconds.aggregation += summed - computed
+        self.seconds.update += time.perf_counter() - summed
+        return StepResult(loss, stop)
+
+    def gradient(self, step: int, worker: int, batch: Batch, last: bool) -> None:
+        """Forward and backward of one pass, whose first worker is ``worker``."""
+        extras = self.aggregator.flat.extras
+        if self.draws_random:
+            torch.manual_seed(key(self.seed, step, worker, _DROPOUT) >> 1)
+        self.statistics.begin_pass(len(batch.labels) // self.minibatch.per_worker)
+        loss = summed_loss(self.model(batch.images), batch.labels, self.label_smoothing) / self.minibatch.images
+        extras["loss"].add_(loss.detach())
+        extras["statistics"].add_(self.statistics.summed() / self.minibatch.workers)
+        if last:
+            self.aggregator.last_pass()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.aggregator.add()

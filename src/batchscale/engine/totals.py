@@ -1,0 +1,54 @@
+"""What a run sums up on its way, carried from checkpoint to checkpoint."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class Totals:
+    """Sums of a run so far.
+
+    Attributes:
+        images: trained on.
+        step_seconds: time of training steps alone.
+        wall_seconds: time of everything, earlier attempts included, up to the checkpoint.
+        epoch_loss, epoch_steps: loss summed over the steps of the epoch at hand.
+        train_loss: mean of the last whole epoch.
+        errors, losses: of every evaluation so far.
+        diverged_at_step: the step whose loss was not finite.
+    """
+
+    images: int = 0
+    step_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    epoch_loss: float = 0.0
+    epoch_steps: int = 0
+    train_loss: float | None = None
+    errors: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    diverged_at_step: int | None = None
+
+    def add_step(self, loss: float, images: int, seconds: float, ends_epoch: bool) -> None:
+        """Count one step."""
+        self.images += images
+        self.step_seconds += seconds
+        self.epoch_loss += loss
+        self.epoch_steps += 1
+        if ends_epoch:
+            self.train_loss = self.epoch_loss / self.epoch_steps
+            self.epoch_loss, self.epoch_steps = 0.0, 0
+
+    def errors_summary(self) -> dict[str, float | None]:
+        """Final error, median of the last five, final loss."""
+        return {
+            "test_error_percent": self.errors[-1] if self.errors else None,
+            "test_error_median_last_5": statistics.median(self.errors[-5:]) if self.errors else None,
+            "test_loss": self.losses[-1] if self.losses else None,
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """For a checkpoint's manifest."""
+        return asdict(self)

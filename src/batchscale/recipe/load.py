@@ -1,0 +1,208 @@
+"""Recipes from files and overrides: YAML by the safe loader, dotted keys, one-line errors."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import reprlib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from batchscale.errors import RecipeError
+from batchscale.recipe.schema import IDENTITY, Recipe
+
+_MAX_BYTES = 1 << 20  # a recipe is a page; anything larger is another kind of file
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, with YAML 1.2 floats (1e-4), and neither repeated keys nor aliases."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias (*name) is not allowed in a recipe; write the value out")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(k, deep=True) for k, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"the key {key!r} stands twice in one mapping; keep one")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"), list("-+0123456789.")
+)
+
+
+def _parse(text: str, origin: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(f"{origin}: not a plain YAML document: {reason}") from None
+
+
+def shipped_names() -> list[str]:
+    """Names of the recipes that come with the package, sorted."""
+    folder = resources.files("batchscale") / "recipes"
+    return sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+
+
+def shipped_text(name: str) -> str:
+    """The file of a shipped recipe, header comment included.
+
+    Raises:
+        RecipeError: no such recipe; names the nearest one.
+    """
+    if name not in shipped_names():
+        near = difflib.get_close_matches(name, shipped_names(), 1, 0.4)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise RecipeError(
+            f"recipe {name!r}: neither a file nor a shipped recipe; {hint}`batchscale recipes` lists the shipped ones"
+        )
+    return (resources.files("batchscale") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def _read(name_or_file: str | Path) -> tuple[str, str]:
+    path = Path(name_or_file)
+    if not path.is_file():
+        return shipped_text(str(name_or_file)), str(name_or_file)
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise RecipeError(f"recipe {path}: larger than {_MAX_BYTES} bytes: not a recipe; give a recipe's YAML file")
+        return path.read_text(encoding="utf-8"), str(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path}: cannot be read as text ({error}); give a recipe's YAML file") from None
+
+
+def _dotted(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
+    for name, field in model.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _dotted(kind, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+def _unknown(key: str) -> RecipeError:
+    known = list(_dotted(Recipe))
+    last = key.rsplit(".", 1)[-1]
+    near = difflib.get_close_matches(key, known, 1, 0.6) or [k for k in known if k.rsplit(".", 1)[-1] == last]
+    near = near or difflib.get_close_matches(key, known, 1, 0.0)
+    return RecipeError(f"recipe entry {key!r}: unknown; the nearest known entry is {near[0]}")
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(
+            f"argument {override!r}: must be KEY=VALUE with a recipe entry's dotted name, such as minibatch.workers=64"
+        )
+    at = content
+    *parents, last = key.split(".")
+    for parent in parents:
+        at = at.setdefault(parent, {})
+        if not isinstance(at, dict):
+            raise _unknown(key)
+    value = _parse(text, f"argument {override!r}")
+    if isinstance(at.get(last), dict) and not isinstance(value, dict):
+        raise RecipeError(f"recipe entry {key!r}: is a group of entries; set one of them, such as {_first_below(key)}")
+    at[last] = value
+
+
+def _first_below(key: str) -> str:
+    return next((k for k in _dotted(Recipe) if k.startswith(key + ".")), key)
+
+
+def _explain(error: ValidationError) -> RecipeError:
+    known = set(_dotted(Recipe))
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    parts = [str(p) for p in first["loc"]]
+    while len(parts) > 1 and ".".join(parts) not in known and first["type"] not in ("extra_forbidden", "missing"):
+        parts.pop()
+    key = ".".join(parts)
+    if first["type"] == "extra_forbidden":
+        return _unknown(key)
+    if first["type"] == "missing":
+        return RecipeError(f"recipe entry {key!r}: missing; a recipe needs it, for example {key}=...")
+    rules = [p["msg"] for p in problems if ".".join(map(str, p["loc"])).startswith(key)]
+    rule = " or ".join(dict.fromkeys(r.removeprefix("Value error, ") for r in rules))
+    if first["type"] == "value_error":
+        return RecipeError(f"recipe entry {key or 'recipe'}: {rule}" if key else f"recipe: {rule}")
+    value = reprlib.repr(first["input"])
+    return RecipeError(f"recipe entry {key}={value}: {rule[:1].lower() + rule[1:]}; set it with {key}=VALUE")
+
+
+def recipe_from(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
+    """A recipe from a mapping, with dotted overrides applied.
+
+    Args:
+        content: the nested entries of a recipe.
+        overrides: "dotted.key=value" each, the value in YAML.
+
+    Returns:
+        The frozen recipe, defaults filled in.
+
+    Raises:
+        RecipeError: an unknown key (names the nearest known one), or a value out of range.
+    """
+    entries = _copy(content)
+    for override in overrides:
+        _override(entries, override)
+    try:
+        return Recipe.model_validate(entries)
+    except ValidationError as error:
+        raise _explain(error) from None
+
+
+def _copy(content: Any) -> Any:
+    return {k: _copy(v) for k, v in content.items()} if isinstance(content, Mapping) else content
+
+
+def load_recipe(name_or_file: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """A recipe by its shipped name or from a file, with dotted overrides applied.
+
+    Args:
+        name_or_file: a shipped recipe's name, or a YAML file.
+        overrides: "dotted.key=value" each, the value in YAML.
+
+    Returns:
+        The frozen recipe, defaults filled in.
+
+    Raises:
+        RecipeError: no such recipe, not a plain YAML mapping, an unknown key, or a value out of range.
+    """
+    text, origin = _read(name_or_file)
+    content = _parse(text, f"recipe {origin}")
+    if not isinstance(content, dict) or not all(isinstance(k, str) for k in content):
+        raise RecipeError(f"recipe {origin}: must be a YAML mapping of entries such as 'epochs: 20'")
+    return recipe_from(content, overrides)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The resolved recipe as YAML, every default written out."""
+    content = recipe.model_dump(mode="json")
+    return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
+
+
+def identity(recipe: Recipe) -> dict[str, Any]:
+    """The entries that say what is trained, flattened to dotted names: compared at a resume, key of a study."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                walk(f"{prefix}.{name}" if prefix else name, inner)
+        else:
+            flat[prefix] = value
+
+    content = recipe.model_dump(mode="json")
+    walk("", {name: content[name] for name in IDENTITY})
+    return flat

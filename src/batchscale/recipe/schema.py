@@ -1,0 +1,195 @@
+"""The recipe's schema: frozen, every entry typed, ranged and explained.
+
+Names of data sets, models, optimizers, schedules and algorithms stand here as literals, so that a
+recipe is checked without importing torch; a test holds them equal to the tables of their packages.
+``own`` stands for a module or a data set handed in from Python.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+DataName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "own"]
+ModelName = Literal["cnn", "simple_cnn", "resnet8", "resnet20", "own"]
+OptimizerName = Literal["sgd", "sgd_lr_in_buffer"]
+ScalingName = Literal["linear", "sqrt", "none"]
+WarmupName = Literal["none", "constant", "gradual"]
+DecayName = Literal["none", "step", "cosine", "polynomial"]
+AlgorithmName = Literal["auto", "builtin"]
+DtypeName = Literal["fp32", "fp64"]
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Epochs = Annotated[tuple[Positive, ...], Field(strict=False)]
+
+
+class Entry(BaseModel):
+    """One mapping of a recipe: unknown keys and wrong types are errors, nothing changes after loading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Augment(Entry):
+    """Augmentation of a training image, keyed by (seed, epoch, image)."""
+
+    flip: bool = False  # mirror with probability 1/2
+    crop: Literal["none", "padded"] = "none"  # pad with black, cut the image's size out at a random place
+    padding: Count = 4  # pixels on each side, for crop: padded
+
+
+class Data(Entry):
+    """The data set and what is trained on of it."""
+
+    name: DataName
+    augment: Augment = Augment()
+    holdout: Annotated[int, Field(ge=0)] = 0  # training images held out and evaluated in place of the test set
+    partial: Literal["carry", "drop"] = "carry"  # the last partial minibatch of an epoch's shuffle
+
+
+class Model(Entry):
+    """The network, by name."""
+
+    name: ModelName
+    zero_init_last_gamma: bool = False  # Goyal et al. 2017, section 5.1: last gamma of a residual block starts at 0
+
+
+class Loss(Entry):
+    """Softmax cross-entropy."""
+
+    label_smoothing: Fraction = 0.0
+
+
+class MinibatchEntry(Entry):
+    """k workers of n images."""
+
+    workers: Count
+    per_worker: Count
+
+
+class Optimizer(Entry):
+    """The update and its weight decay."""
+
+    name: OptimizerName = "sgd"
+    momentum: Fraction = 0.9
+    nesterov: bool = True
+    momentum_correction: bool = True  # for sgd_lr_in_buffer: Goyal et al. 2017, remark 2
+    weight_decay: NotNegative = 1e-4
+    decay_norms: bool = False  # gammas and betas of norm layers
+    decay_biases: bool = True  # biases of all other layers
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov=true needs momentum above 0; set optimizer.nesterov=false")
+        return self
+
+
+class Warmup(Entry):
+    """The first epochs, or steps, at a lower lr."""
+
+    kind: WarmupName = "none"
+    epochs: NotNegative | None = None
+    steps: Annotated[int, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_duration(self) -> Self:
+        given = (self.epochs is not None) + (self.steps is not None)
+        if given != 1 and self.kind != "none":
+            raise ValueError("give exactly one of epochs and steps, for example epochs: 5")
+        return self
+
+
+class Decay(Entry):
+    """How the lr falls after the warmup."""
+
+    kind: DecayName = "none"
+    epochs: Epochs = ()  # for step: the lr is multiplied by factor at each of these
+    factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    power: Positive = 2.0  # for polynomial: (1 - progress)^power
+    final: Fraction = 0.0  # for cosine and polynomial: the share of the lr that is left at the end
+
+    @model_validator(mode="after")
+    def _steps_rise(self) -> Self:
+        if self.kind == "step" and not self.epochs:
+            raise ValueError("kind: step needs epochs, for example epochs: [30, 60, 80]")
+        if any(b <= a for a, b in zip(self.epochs, self.epochs[1:], strict=False)):
+            raise ValueError("epochs must rise, for example epochs: [30, 60, 80]")
+        return self
+
+
+class LearningRate(Entry):
+    """eta at the reference minibatch, the scaling rule, warmup and decay."""
+
+    reference: NotNegative
+    reference_minibatch: Count
+    scaling: ScalingName = "linear"
+    warmup: Warmup = Warmup()
+    decay: Decay = Decay()
+
+
+class Numerics(Entry):
+    """How the run is computed: compared at a resume in exact mode only."""
+
+    exact: bool = False
+    micro_batch: Literal["auto"] | Count = "auto"  # images in one forward/backward pass, a multiple of per_worker
+    threads: Literal["auto"] | Count = "auto"  # per process; auto: 1 in exact mode, else cores / local processes
+    memory_format: Literal["channels_last", "contiguous"] = "channels_last"
+    compile: bool = False  # torch.compile of the model
+    evaluation_chunk: Count = 500  # images of one evaluation pass, the same for every W
+
+
+class Aggregation(Entry):
+    """The all-reduce of the gradients."""
+
+    algorithm: AlgorithmName = "auto"
+    bucket_megabytes: Positive = 4.0
+
+
+class Execution(Entry):
+    """Where the run is computed and how it is watched: never compared."""
+
+    aggregation: Aggregation = Aggregation()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_seconds: NotNegative = 30.0
+    log_steps: Count = 10  # a line of metrics.jsonl every so many steps
+    evaluation_epochs: Count = 1  # an evaluation every so many epochs, and at the end
+    timeout_seconds: Positive = 60.0  # a process that does not answer this long has hung
+
+
+class Recipe(Entry):
+    """All that defines a run of k workers of n images."""
+
+    data: Data
+    model: Model
+    loss: Loss = Loss()
+    minibatch: MinibatchEntry
+    epochs: Positive
+    optimizer: Optimizer = Optimizer()
+    learning_rate: LearningRate
+    precision: DtypeName = "fp32"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    numerics: Numerics = Numerics()
+    execution: Execution = Execution()
+
+    @model_validator(mode="after")
+    def _micro_batch_holds_whole_workers(self) -> Self:
+        n, passed = self.minibatch.per_worker, self.numerics.micro_batch
+        if isinstance(passed, int) and passed % n:
+            raise ValueError(
+                f"numerics.micro_batch={passed} must be a multiple of minibatch.per_worker={n} "
+                f"(a pass holds whole workers); use {max(passed // n, 1) * n}"
+            )
+        if self.numerics.exact and isinstance(passed, int) and passed != n:
+            raise ValueError(
+                f"numerics.micro_batch={passed} must equal minibatch.per_worker={n} in exact mode "
+                f"(one worker a pass); leave it out or give {n}"
+            )
+        return self
+
+
+IDENTITY = ("data", "model", "loss", "minibatch", "epochs", "optimizer", "learning_rate", "precision", "seed")
+"""The entries that say what is trained: compared at a resume, key of a study."""

@@ -1,0 +1,77 @@
+"""Files that are either the old or the new, never half: written aside, synced, renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from batchscale.errors import FolderError
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in this folder last."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file by new content, or leave it as it was.
+
+    Raises:
+        FolderError: the folder is read-only, full, or a size limit is reached.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> FolderError:
+    """The one line for a folder that cannot be written."""
+    return FolderError(
+        f"{path}: cannot be written ({error.strerror or error}): the output folder must be writable and have room; "
+        f"free some, or give another --out DIR"
+    )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """One JSON document, whole or not at all; not-a-number becomes null."""
+    write_whole(path, (json.dumps(finite(content), indent=2) + "\n").encode())
+
+
+def finite(value: Any) -> Any:
+    """The value with every float that JSON cannot hold replaced by None."""
+    if isinstance(value, dict):
+        return {k: finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON lines of a file that are whole (a last line cut by a kill is left out); [] where there is none."""
+    if not path.is_file():
+        return []
+    lines = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            lines.append(value)
+    return lines

@@ -1,0 +1,161 @@
+"""A run's folder: the lock, the resolved recipe, the environment, the lines of metrics and evaluations.
+
+OUT/recipe.yaml  environment.json  metrics.jsonl  evaluations.jsonl  checkpoints/  weights.safetensors  result.json
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import time
+from pathlib import Path
+from typing import IO, Any, Self
+
+from batchscale.errors import FolderError
+from batchscale.records.files import cannot_write, finite, read_lines, write_json, write_whole
+
+_LOCK = ".lock"
+
+
+class RunLock:
+    """An exclusive lock on a run's folder, gone with the process that holds it.
+
+    Args:
+        folder: exists.
+        wait_seconds: how long to wait for another holder.
+
+    Raises:
+        FolderError: another process holds it (names host and process), or the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, wait_seconds: float = 0.0) -> None:
+        path = folder / _LOCK
+        deadline = time.monotonic() + wait_seconds
+        try:
+            self._file: IO[str] | None = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - held until release()
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        while True:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() >= deadline:
+                    self._file.seek(0)
+                    holder = self._file.read().strip() or "unknown process"
+                    self._file.close()
+                    raise FolderError(
+                        f"{folder}: another run is writing there ({holder}); wait for it, or give another --out DIR"
+                    ) from None
+                time.sleep(0.1)
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on host {socket.gethostname()}")
+        self._file.flush()
+
+    def release(self) -> None:
+        """Let the folder go."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether a run was begun in this folder."""
+    return (folder / "recipe.yaml").is_file()
+
+
+def check_free(folder: Path) -> None:
+    """Raise unless a new run may be written here: a folder that does not exist, or is empty.
+
+    Raises:
+        FolderError: the folder holds a run or other files, or is no folder, or cannot be made or written.
+    """
+    if folder.is_symlink() and not folder.exists():
+        raise FolderError(f"{folder}: is a link to nothing; give another --out DIR")
+    if folder.exists() and not folder.is_dir():
+        raise FolderError(f"{folder}: is a file: --out must be a folder; give another --out DIR")
+    if holds_run(folder):
+        raise FolderError(
+            f"{folder}: already holds a run; go on with it by --resume, or give another --out DIR (nothing was changed)"
+        )
+    if folder.is_dir() and any(f.name != _LOCK for f in folder.iterdir()):
+        raise FolderError(f"{folder}: holds other files: --out must be a new or empty folder; give another --out DIR")
+    parent = folder
+    while not parent.exists():
+        parent = parent.parent
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise FolderError(f"{folder}: {parent} is not writable; give another --out DIR")
+
+
+class RunFolder:
+    """The folder of one run, opened for writing under its lock.
+
+    Args:
+        path: the folder; made where it does not exist.
+        wait_seconds: for the lock.
+
+    Raises:
+        FolderError: the folder is locked or cannot be written.
+    """
+
+    def __init__(self, path: Path, wait_seconds: float = 5.0) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        self.lock = RunLock(path, wait_seconds)
+        self._open: dict[str, IO[bytes]] = {}
+
+    def write_recipe(self, text: str) -> None:
+        """recipe.yaml: the resolved recipe."""
+        write_whole(self.path / "recipe.yaml", text.encode())
+
+    def write_environment(self, environment: dict[str, Any]) -> None:
+        """environment.json: the newest attempt first, the earlier ones kept below ``earlier``."""
+        path = self.path / "environment.json"
+        earlier: list[Any] = []
+        if path.is_file():
+            try:
+                before = json.loads(path.read_text(encoding="utf-8"))
+                earlier = [{k: v for k, v in before.items() if k != "earlier"}, *before.get("earlier", [])]
+            except (ValueError, AttributeError):
+                earlier = [{"damaged": True}]
+        write_json(path, {**environment, "earlier": earlier})
+
+    def rewind(self, steps: int) -> None:
+        """Cut metrics and evaluations back to the first so many steps: what a resume goes on from."""
+        for name in ("metrics.jsonl", "evaluations.jsonl"):
+            path = self.path / name
+            if path.exists():
+                kept = [line for line in read_lines(path) if line.get("step", 0) <= steps]
+                write_whole(path, b"".join(json.dumps(line).encode() + b"\n" for line in kept))
+
+    def append(self, name: str, line: dict[str, Any]) -> None:
+        """One line more in metrics.jsonl or evaluations.jsonl."""
+        path = self.path / name
+        try:
+            if name not in self._open:
+                self._open[name] = open(path, "ab", buffering=0)  # noqa: SIM115 - held until close()
+            self._open[name].write(json.dumps(finite(line)).encode() + b"\n")
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """result.json."""
+        write_json(self.path / "result.json", result)
+
+    def close(self) -> None:
+        """Close the files and let the lock go."""
+        for file in self._open.values():
+            file.close()
+        self._open.clear()
+        self.lock.release()

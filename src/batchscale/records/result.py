@@ -1,0 +1,58 @@
+"""result.json: what came out of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from batchscale.errors import FolderError
+
+Status = Literal["done", "diverged", "failed"]
+
+
+class Result(BaseModel):
+    """What came out of a run; errors in percent, of the test set (of the held-out images with data.holdout).
+
+    ``train_loss`` is the mean over the last whole epoch's training images as trained on, ``images_per_second``
+    counts the time of training steps alone, ``wall_seconds`` everything, earlier attempts included.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    status: Status
+    recipe: str
+    folder: str
+    test_error_percent: float | None
+    test_error_median_last_5: float | None
+    test_loss: float | None
+    train_loss: float | None
+    steps: int
+    epochs: float
+    images_per_second: float | None
+    wall_seconds: float
+    weights_sha256: str | None
+    processes: int
+    workers: int
+    per_worker: int
+    diverged_at_step: int | None = None
+    evaluated_on: Literal["test", "holdout"] = "test"
+
+
+def read_result(folder: Path) -> Result:
+    """The result of a finished run.
+
+    Raises:
+        FolderError: there is none, or it is damaged.
+    """
+    path = folder / "result.json"
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        return Result.model_validate(content)
+    except FileNotFoundError:
+        raise FolderError(f"{folder}: holds no result.json: not a finished run; finish it with --resume") from None
+    except (OSError, ValueError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise FolderError(f"{path}: damaged ({reason}); train the run again") from None

@@ -1,0 +1,1 @@
+"""Records -> tables and figures; computes nothing, never imports torch."""

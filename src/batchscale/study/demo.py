@@ -1,0 +1,107 @@
+"""The demonstration: a large minibatch fails naively and succeeds by the rules, on scikit-learn's digits.
+
+Four ways to train the same net for the same epochs, a few seeds each: a small minibatch (the reference), a
+large one with the lr left as it was, a large one with the lr scaled linearly at once, and a large one by the
+rules (linear scaling, gradual warmup). Source: Goyal et al. 2017, section 2 and table 2a.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchscale.engine.build import validate
+from batchscale.engine.run import Job, train_here
+from batchscale.recipe import load_recipe
+from batchscale.records.folder import check_free
+
+RECIPE = "digits-cnn"
+_LARGE = 32  # workers of 32 images: kn = 1,024 of 1,437 training images
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to train: name, words for people, overrides of the recipe."""
+
+    name: str
+    about: str
+    overrides: tuple[str, ...]
+
+
+WAYS = (
+    Way("small", "small minibatch, the reference", ("learning_rate.warmup.kind=none",)),
+    Way(
+        "unscaled",
+        "large minibatch, lr left unscaled",
+        (f"minibatch.workers={_LARGE}", "learning_rate.scaling=none", "learning_rate.warmup.kind=none"),
+    ),
+    Way(
+        "no-warmup",
+        "large minibatch, lr scaled, no warmup",
+        (f"minibatch.workers={_LARGE}", "learning_rate.warmup.kind=none"),
+    ),
+    Way("rules", "large minibatch by the rules: lr scaled, gradual warmup", (f"minibatch.workers={_LARGE}",)),
+)
+
+
+def run_demo(out: Path, seeds: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Train every way with every seed.
+
+    Args:
+        out: a new or empty folder; gets one folder a run.
+        seeds: 0, 1, ... of each way.
+        say: told of every run that ends.
+
+    Returns:
+        {"rows": [{"name", "about", "minibatch", "lr", "seed", "status", "test_error_percent", "folder"}],
+        "ways": [{"name", "about", "minibatch", "lr", "mean_error_percent", "errors"}]}.
+
+    Raises:
+        FolderError: the folder is in use.
+    """
+    check_free(out)
+    rows = list(_runs(out, seeds, say))
+    return {"rows": rows, "ways": [_summary(way, [r for r in rows if r["name"] == way.name]) for way in WAYS]}
+
+
+def _runs(out: Path, seeds: int, say: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+    for seed in range(seeds):
+        for way in WAYS:
+            recipe = load_recipe(RECIPE, [*way.overrides, f"seed={seed}", "numerics.threads=1"])
+            folder = out / f"{way.name}-seed{seed}"
+            job = Job(RECIPE, recipe, folder, quiet=True)
+            if not seed:
+                validate(recipe, None, 1)
+            result = train_here(job)
+            factor = recipe.minibatch.workers if recipe.learning_rate.scaling == "linear" else 1
+            error, seconds = _percent(result.test_error_percent), result.wall_seconds
+            say(f"{way.about}, seed {seed}: {error} test error, {seconds:.1f} s")
+            yield {
+                "name": way.name,
+                "about": way.about,
+                "minibatch": recipe.minibatch.workers * recipe.minibatch.per_worker,
+                "lr": recipe.learning_rate.reference * factor,
+                "seed": seed,
+                "status": result.status,
+                "test_error_percent": result.test_error_percent,
+                "folder": str(folder),
+            }
+
+
+def _summary(way: Way, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    errors = [r["test_error_percent"] for r in rows if r["test_error_percent"] is not None]
+    return {
+        "name": way.name,
+        "about": way.about,
+        "minibatch": rows[0]["minibatch"],
+        "lr": rows[0]["lr"],
+        "mean_error_percent": statistics.fmean(errors) if errors else None,
+        "errors": errors,
+    }
+
+
+def _percent(value: float | None) -> str:
+    return "no" if value is None else f"{value:.2f} %"

@@ -1,0 +1,1 @@
+"""The update: optimizers, schedules and scaling rules. Schedules never import torch."""

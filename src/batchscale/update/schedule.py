@@ -1,0 +1,101 @@
+"""The learning rate as a function of the step: scaling rule, warmup, decay.
+
+lr(t) = eta s(kn / reference)            the target: linear s(r) = r, sqrt s(r) = sqrt r, none s(r) = 1
+lr(t) = warmup(t), t < T_w;   target * decay(t), t >= T_w
+
+Source: Goyal et al. 2017, sections 2.1 (linear scaling) and 2.2 (warmup); Krizhevsky 2014 (square root).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+SCALINGS: dict[str, Callable[[float], float]] = {
+    "linear": lambda ratio: ratio,
+    "sqrt": math.sqrt,
+    "none": lambda ratio: 1.0,
+}
+"""kn / reference minibatch -> factor on the reference lr."""
+
+WARMUPS: dict[str, Callable[[float, float, float], float]] = {
+    "none": lambda start, target, progress: target,
+    "constant": lambda start, target, progress: start,
+    "gradual": lambda start, target, progress: start + (target - start) * progress,
+}
+"""(reference lr, target lr, progress in [0, 1) of the warmup) -> lr. Source: Goyal et al. 2017, section 2.2."""
+
+
+@dataclass(frozen=True)
+class Decay:
+    """How the lr falls; durations in steps.
+
+    Args:
+        steps: where a step decay multiplies by factor.
+        factor: of each step.
+        power: of the polynomial.
+        final: share of the target that is left at the end.
+    """
+
+    kind: str = "none"
+    steps: tuple[float, ...] = ()
+    factor: float = 0.1
+    power: float = 2.0
+    final: float = 0.0
+
+
+DECAYS: dict[str, Callable[[Decay, float, float], float]] = {
+    "none": lambda d, step, progress: 1.0,
+    "step": lambda d, step, progress: d.factor ** sum(step >= s for s in d.steps),
+    "cosine": lambda d, step, progress: d.final + (1 - d.final) * 0.5 * (1 + math.cos(math.pi * progress)),
+    "polynomial": lambda d, step, progress: d.final + (1 - d.final) * (1 - progress) ** d.power,
+}
+"""(decay, step, progress in [0, 1] from the warmup's end to the run's end) -> share of the target lr."""
+
+
+def scaled_lr(reference: float, reference_minibatch: int, minibatch_images: int, rule: str) -> float:
+    """The target lr of a minibatch: eta s(kn / reference).
+
+    Args:
+        reference: eta, the lr at the reference minibatch.
+        reference_minibatch: images.
+        minibatch_images: kn.
+        rule: a member of SCALINGS.
+
+    Returns:
+        The lr.
+
+    Source: Goyal et al. 2017, section 2.1.
+    """
+    return reference * SCALINGS[rule](minibatch_images / reference_minibatch)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """lr of every step.
+
+    Args:
+        reference: eta, where a constant or gradual warmup starts (never above the target).
+        target: the lr after the warmup.
+        total_steps: T.
+        warmup: a member of WARMUPS.
+        warmup_steps: T_w (a fraction of a step is fine: durations are given in epochs).
+        decay: how the lr falls after the warmup.
+    """
+
+    reference: float
+    target: float
+    total_steps: int
+    warmup: str = "none"
+    warmup_steps: float = 0.0
+    decay: Decay = Decay()
+
+    def __call__(self, step: int) -> float:
+        """The lr of this step (0 is the first)."""
+        if self.warmup != "none" and step < self.warmup_steps:
+            start = min(self.reference, self.target)
+            return WARMUPS[self.warmup](start, self.target, step / self.warmup_steps)
+        begin = self.warmup_steps if self.warmup != "none" else 0.0
+        progress = min(max((step - begin) / max(self.total_steps - begin, 1), 0.0), 1.0)
+        return self.target * DECAYS[self.decay.kind](self.decay, step, progress)

@@ -1,0 +1,148 @@
+"""SGD with momentum and weight decay, in both forms of the paper; gradients are read in place.
+
+With g = gradient + decay * w, m the momentum:
+
+    reference form     u <- m u + g;                          w <- w - lr u          (Goyal et al. 2017, eq. 9)
+    lr in the buffer   v <- m (lr / lr_before) v + lr g;      w <- w - v             (eq. 10 with remark 2)
+
+Nesterov replaces u by g + m u, and v by lr g + m v. Both forms are equal under any lr, as v = lr u; without
+the correction lr / lr_before they are equal only while the lr stands still.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class SGD:
+    """The reference form, by torch's fused kernel.
+
+    u <- m u + g; w <- w - lr u    (Nesterov: w <- w - lr (g + m u))
+
+    Args:
+        groups: (parameters, weight decay of theirs).
+        momentum: m in [0, 1).
+        nesterov: look ahead.
+
+    Source: Goyal et al. 2017, equation 9.
+    """
+
+    def __init__(
+        self, groups: Iterable[tuple[list[nn.Parameter], float]], momentum: float, nesterov: bool = False
+    ) -> None:
+        torch_groups: list[dict[str, Any]] = [{"params": p, "weight_decay": d} for p, d in groups if p]
+        self._parameters = [p for group in torch_groups for p in group["params"]]
+        self._momentum = momentum
+        self._sgd = torch.optim.SGD(torch_groups, lr=0.0, momentum=momentum, nesterov=nesterov, fused=True)
+        if momentum:  # zeros from the start: m 0 + g = g, as torch's first step, and always there to be saved
+            for parameter in self._parameters:
+                self._sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+    def step(self, lr: float) -> None:
+        """One update of every parameter from its ``grad``, at this lr."""
+        for group in self._sgd.param_groups:
+            group["lr"] = lr
+        self._sgd.step()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that a resume needs, by name: the live tensors, loaded by copying into them."""
+        if not self._momentum:
+            return {}
+        return {f"momentum.{i}": self._sgd.state[p]["momentum_buffer"] for i, p in enumerate(self._parameters)}
+
+
+class SGDLrInBuffer:
+    """The form with the lr absorbed in the buffer, with momentum correction.
+
+    v <- m (lr / lr_v) v + lr g; w <- w - v    (Nesterov: w <- w - (lr g + m v))
+
+    lr_v is the lr in which v is written: that of the last step whose lr was above zero (1 before any). A step
+    at lr = 0 changes no weight, and gathers its gradient in the buffer as lr_v g.
+
+    Args:
+        groups: (parameters, weight decay of theirs).
+        momentum: m in [0, 1).
+        nesterov: look ahead.
+        correction: multiply the buffer by lr / lr_v; False is the common mistake that remark 2 warns of.
+
+    Source: Goyal et al. 2017, equation 10 and remark 2.
+    """
+
+    def __init__(
+        self,
+        groups: Iterable[tuple[list[nn.Parameter], float]],
+        momentum: float,
+        nesterov: bool = False,
+        correction: bool = True,
+    ) -> None:
+        self._groups = [(p, d) for p, d in groups if p]
+        self._momentum, self._nesterov, self._correction = momentum, nesterov, correction
+        self._buffers = [[torch.zeros_like(p) for p in parameters] for parameters, _ in self._groups]
+        self._buffer_lr = torch.ones((), dtype=torch.float64)
+
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        """One update of every parameter from its ``grad``, at this lr."""
+        unit = lr if lr > 0 else float(self._buffer_lr)
+        ratio = unit / float(self._buffer_lr) if self._correction else 1.0
+        self._buffer_lr.fill_(unit)
+        for (parameters, decay), buffers in zip(self._groups, self._buffers, strict=True):
+            live = [(p, b) for p, b in zip(parameters, buffers, strict=True) if p.grad is not None]
+            weights: list[torch.Tensor] = [p for p, _ in live]
+            moving = [b for _, b in live]
+            gradients = [p.grad for p, _ in live if p.grad is not None]
+            if decay:
+                gradients = list(torch._foreach_add(gradients, weights, alpha=decay))
+            torch._foreach_mul_(moving, self._momentum * ratio)
+            torch._foreach_add_(moving, gradients, alpha=unit)
+            if lr == 0:
+                continue
+            torch._foreach_add_(weights, moving, alpha=-self._momentum if self._nesterov else -1.0)
+            if self._nesterov:
+                torch._foreach_add_(weights, gradients, alpha=-lr)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that a resume needs, by name: the live tensors, loaded by copying into them."""
+        flat = [b for buffers in self._buffers for b in buffers]
+        return {"buffer_lr": self._buffer_lr} | {f"momentum.{i}": b for i, b in enumerate(flat)}
+
+
+Optimizer = SGD | SGDLrInBuffer
+
+OPTIMIZERS: dict[str, type[SGD] | type[SGDLrInBuffer]] = {"sgd": SGD, "sgd_lr_in_buffer": SGDLrInBuffer}
+"""Every optimizer that a recipe may name."""
+
+
+def decay_groups(
+    model: nn.Module, weight_decay: float, decay_norms: bool, decay_biases: bool
+) -> list[tuple[list[nn.Parameter], float]]:
+    """Trainable parameters with their weight decay: two switches, for norm layers and for other biases.
+
+    Args:
+        model: its parameters in order; a shared one counts once.
+        weight_decay: of all that is decayed.
+        decay_norms: decay gammas and betas of norm layers.
+        decay_biases: decay the biases of all other layers.
+
+    Returns:
+        (decayed, weight_decay) and (not decayed, 0).
+
+    Source: Goyal et al. 2017, section 5.1 (no decay on batch norm's gamma and beta).
+    """
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
+    seen: set[int] = set()
+    norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+    for module in model.modules():
+        is_norm = isinstance(module, norms)
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in seen or not parameter.requires_grad:
+                continue
+            seen.add(id(parameter))
+            spare = (is_norm and not decay_norms) or (not is_norm and name.endswith("bias") and not decay_biases)
+            (spared if spare else decayed).append(parameter)
+    return [(decayed, weight_decay), (spared, 0.0)]

@@ -1,0 +1,44 @@
+"""Shared fixtures: where real data lies on this machine (or a skip that says why not)."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from datafiles import CIFAR_FILES
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of real data: BATCHSCALE_DATA, else ../shared/data beside the repository; skips without."""
+    named = os.environ.get("BATCHSCALE_DATA", "")
+    folder = Path(named) if named else ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} is no folder; set BATCHSCALE_DATA to the folder that holds mnist, ...")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cifar_folder(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A --data folder that holds CIFAR-10's official files; made from lossless sheets where only those are there."""
+    for folder in (data_folder / "cifar10", data_folder / "cifar-10-batches-py", data_folder):
+        if all((folder / name).is_file() for name in CIFAR_FILES):
+            yield data_folder
+            return
+    sheets, tool = data_folder / "cifar10", data_folder.parent / "tools" / "cifar10_batches.py"
+    if not (tool.is_file() and any(sheets.glob("*.webp"))):
+        pytest.skip(f"no real CIFAR-10: neither official files in {sheets} nor sheets there and {tool}")
+    if importlib.util.find_spec("PIL") is None:
+        pytest.skip("no real CIFAR-10: its sheets need Pillow")
+    folder = tmp_path_factory.mktemp("cifar")
+    subprocess.run([sys.executable, tool, sheets, folder / "cifar10"], check=True, capture_output=True, timeout=120)
+    yield folder
+    shutil.rmtree(folder)  # 186 MB: pytest would keep three of them

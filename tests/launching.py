@@ -1,0 +1,95 @@
+"""The command line in processes of its own, each marked so that nothing it starts can hide."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+SMALL = ("digits-cnn", "minibatch.workers=6", "minibatch.per_worker=16", "epochs=2", "execution.log_steps=1")
+"""15 steps an epoch of 96 images; no data folder needed."""
+
+
+class Started:
+    """One command with all the processes that it starts."""
+
+    def __init__(self, *arguments: str, module: str = "batchscale", environment: dict[str, str] | None = None) -> None:
+        self.mark = uuid.uuid4().hex
+        self.begun = time.time()
+        base = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "RANK", "WORLD_SIZE"))}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**base, "BATCHSCALE_TEST_MARK": self.mark, **(environment or {})},
+        )
+
+    def living(self) -> dict[int, dict[str, str]]:
+        """Every living process of the command, with its environment."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    raw = (entry / "environ").read_bytes().decode(errors="replace")
+                    variables = dict(v.split("=", 1) for v in raw.split("\0") if "=" in v)
+                    state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
+                    if variables.get("BATCHSCALE_TEST_MARK") == self.mark and state != "Z":
+                        found[int(entry.name)] = variables
+        return found
+
+    def rank(self, number: int) -> int:
+        """Process id of a rank."""
+        return next(pid for pid, e in self.living().items() if e.get("RANK") == str(number))
+
+    def wait_for_step(self, out: Path, step: int, seconds: float = 120) -> None:
+        """Until this command has gone on with the run in ``out`` and the line of this step is there."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            metrics = out / "metrics.jsonl"
+            if metrics.exists() and metrics.stat().st_mtime > self.begun and metrics.read_bytes().count(b"\n") >= step:
+                return
+            if self.process.poll() is not None:
+                raise AssertionError(f"ended before step {step}: {self.process.communicate()}")
+            time.sleep(0.01)
+        raise AssertionError(f"step {step} was not reached in {seconds} s")
+
+    def end(self, seconds: float = 180) -> tuple[int, str, str]:
+        """(exit code, standard output, standard error), and nothing of it is alive any more."""
+        out, err = self.process.communicate(timeout=seconds)
+        deadline = time.monotonic() + 5
+        while self.living() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        left = self.living()
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert not left, f"processes left behind: {list(left)}"
+        return self.process.returncode, out, err
+
+    def kill_all(self) -> None:
+        """SIGKILL to every process at once."""
+        for pid in self.living():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def run(*arguments: str, **kwargs: Any) -> tuple[int, str, str]:
+    """A command from start to end."""
+    return Started(*arguments, **kwargs).end()
+
+
+def result(*arguments: str, **kwargs: Any) -> dict[str, Any]:
+    """The JSON result of a command that ends well."""
+    code, out, err = run(*arguments, "--json", **kwargs)
+    assert code == 0, err
+    document: dict[str, Any] = json.loads(out)
+    return document

@@ -1,0 +1,377 @@
+"""Runs in this process: equal to plain torch, resumed as if nothing had happened, ended well when they must."""
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import nn
+
+import batchscale
+from batchscale.engine import checkpoint as checkpoints
+from batchscale.engine.compare import compare
+from batchscale.engine.loop import Loop
+from batchscale.engine.run import Stopped
+from batchscale.errors import CheckpointError, DataError, ExactnessError, FolderError, RecipeError
+from batchscale.models import MODELS
+from batchscale.randomness import key
+
+RECIPE = {
+    "data": {"name": "own"},
+    "model": {"name": "cnn"},
+    "minibatch": {"workers": 4, "per_worker": 8},
+    "epochs": 3,
+    "learning_rate": {
+        "reference": 0.05,
+        "reference_minibatch": 32,
+        "warmup": {"kind": "gradual", "steps": 3},
+        "decay": {"kind": "cosine"},
+    },
+    "numerics": {"threads": 1, "evaluation_chunk": 16},
+    "execution": {"device": "cpu", "log_steps": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def data():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 4, (150,), generator=generator)
+    images = torch.randint(0, 120, (150, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    for i, label in enumerate(labels.tolist()):
+        images[i, 0, 2 * label : 2 * label + 2] += 100
+    return batchscale.Dataset("own", images[:110], labels[:110], images[110:], labels[110:], 4)
+
+
+def train(data, out=None, *overrides, **kwargs):
+    return batchscale.train(RECIPE, overrides, data=data, out=out, quiet=True, **kwargs)
+
+
+def test_a_run_learns_and_leaves_its_record(data, tmp_path):
+    out = tmp_path / "run"
+    result = train(data, out)
+    assert result.status == "done"
+    assert result.test_error_percent < 30
+    assert (result.steps, result.processes, result.workers, result.per_worker) == (11, 1, 4, 8)
+    assert {f.name for f in out.iterdir()} >= {
+        "recipe.yaml", "environment.json", "metrics.jsonl", "evaluations.jsonl", "checkpoints", "weights.safetensors",
+        "result.json",
+    }  # fmt: skip
+    assert json.loads((out / "result.json").read_text())["weights_sha256"] == result.weights_sha256
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 12))
+    assert set(lines[0]["phase_seconds"]) == {"data", "gradient", "aggregation", "update"}
+    evaluations = [json.loads(line) for line in (out / "evaluations.jsonl").read_text().splitlines()]
+    assert [e["step"] for e in evaluations] == [4, 7, 11]
+    assert evaluations[-1]["error_percent"] == result.test_error_percent == 100 * evaluations[-1]["wrong"] / 40
+    assert len(list((out / "checkpoints").iterdir())) == 2
+    environment = json.loads((out / "environment.json").read_text())
+    assert environment["decided"]["micro_batch"] in (8, 16, 32)
+    assert torch.__version__.startswith(environment["versions"]["torch"])
+
+
+def test_the_weights_load_into_the_plain_model_and_give_the_recorded_error(data, tmp_path):
+    result = train(data, tmp_path / "run")
+    model = MODELS["cnn"]((1, 8, 8), 4)
+    model.load_state_dict(load_file(tmp_path / "run" / "weights.safetensors"))
+    x, mean, std = (
+        data.test_images.float(),
+        data.train_images.float().mean(),
+        data.train_images.float().std(correction=0),
+    )
+    with torch.no_grad():
+        logits = model.eval()((x - mean) / std)
+    wrong = int((logits.argmax(1) != data.test_labels).sum())
+    assert 100 * wrong / 40 == result.test_error_percent
+    assert float(F.cross_entropy(logits, data.test_labels)) == pytest.approx(result.test_loss, rel=1e-4)
+
+
+def plain_torch(data, workers=4, n=8, epochs=3):
+    """The same run in a loop of plain torch: one worker after the other, running averages by their definition."""
+    torch.manual_seed(key(0, 200) >> 1)
+    model = MODELS["cnn"]((1, 8, 8), 4).double()
+    total = math.ceil(epochs * 110 / (workers * n))
+    sgd = torch.optim.SGD(model.parameters(), lr=1, momentum=0.9, nesterov=True)
+    norms = {id(p) for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
+    from batchscale.data.feed import Augmentation, Feed, Normalizer
+    from batchscale.minibatch import Minibatch, StepPlan
+
+    pixels = data.train_images.double()
+    normalizer = Normalizer(
+        [float(pixels.mean())],
+        [float(pixels.std(correction=0))],
+        torch.float64,
+        torch.contiguous_format,
+        torch.device("cpu"),
+    )
+    minibatch = Minibatch(workers, n)
+    feed = Feed(
+        data.train_images, data.train_labels, minibatch=minibatch, plan=StepPlan(minibatch.images, 110, epochs),
+        workers=range(workers), pass_workers=1, seed=0, augmentation=Augmentation(), normalizer=normalizer,
+    )  # fmt: skip
+    for step in range(total):
+        sgd.zero_grad()
+        before = {name: b.clone() for name, b in model.named_buffers()}
+        after = {name: torch.zeros_like(b) for name, b in before.items()}
+        for batch in feed.passes(step):
+            model.load_state_dict(before, strict=False)
+            (F.cross_entropy(model(batch.images), batch.labels, reduction="sum") / minibatch.images).backward()
+            for name, b in model.named_buffers():
+                after[name] += b // workers if b.dtype == torch.int64 else b / workers
+        model.load_state_dict(
+            {name: before[name] + 1 if b.dtype == torch.int64 else b for name, b in after.items()}, strict=False
+        )
+        for p in model.parameters():
+            if id(p) not in norms:
+                p.grad += 1e-4 * p.detach()
+        warm = 0.05 if step < 3 else 0.05 * 0.5 * (1 + math.cos(math.pi * (step - 3) / (total - 3)))
+        sgd.param_groups[0]["lr"] = warm
+        sgd.step()
+    feed.close()
+    return model.state_dict()
+
+
+def test_a_run_equals_a_loop_of_plain_torch(data, tmp_path):
+    train(data, tmp_path / "run", "precision=fp64", "numerics.micro_batch=16")
+    found, expected = load_file(tmp_path / "run" / "weights.safetensors"), plain_torch(data)
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("optimizer", ["sgd", "sgd_lr_in_buffer"])
+def test_a_run_stopped_at_any_step_and_resumed_ends_with_the_same_weights(
+    data, tmp_path, monkeypatch, exact, optimizer
+):
+    overrides = [f"numerics.exact={str(exact).lower()}", f"optimizer.name={optimizer}", "numerics.micro_batch=8"]
+    straight = train(data, tmp_path / "straight", *overrides)
+    out = tmp_path / "broken"
+    for stop_after in (1, 4, 5, 9):
+        monkeypatch.setattr(Loop, "_after_step", stopping(stop_after, Loop._after_step))
+        with pytest.raises(Stopped, match=f"after step {stop_after}; go on with --resume"):
+            train(data, out, *overrides, resume="auto")
+        monkeypatch.undo()
+    finished = train(data, out, *overrides, resume="yes")
+    assert finished.weights_sha256 == straight.weights_sha256
+    assert finished.test_loss == straight.test_loss
+    assert finished.train_loss == straight.train_loss
+    assert [e["step"] for e in evaluations(out)] == [4, 7, 11]
+    assert compare(tmp_path / "straight", out)["equal"] is True
+
+
+def evaluations(out):
+    return [json.loads(line) for line in (out / "evaluations.jsonl").read_text().splitlines()]
+
+
+def stopping(step, after_step):
+    def wrapped(self, loss, seconds):
+        if self.steps_done == step - 1:
+            self._signals.received = 15
+        after_step(self, loss, seconds)
+        if self._signals.received:
+            self._save()
+            raise Stopped(15, self.steps_done, self._folder.path)
+
+    return wrapped
+
+
+def test_a_resume_goes_on_with_the_very_next_image(data, tmp_path, monkeypatch):
+    train(data, tmp_path / "a")
+    monkeypatch.setattr(Loop, "_after_step", stopping(2, Loop._after_step))
+    with pytest.raises(Stopped):
+        train(data, tmp_path / "b", "numerics.micro_batch=8")
+    monkeypatch.undo()
+    lines = (tmp_path / "b" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2]
+    train(data, tmp_path / "b", "numerics.micro_batch=8", resume="yes")
+    lines = (tmp_path / "b" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 12))
+
+
+def test_diverged_at_the_step_it_happened(data, tmp_path):
+    out = tmp_path / "run"
+    overrides = ("learning_rate.reference=1e30", "learning_rate.warmup.kind=none", "numerics.exact=true")
+    result = train(data, out, *overrides)
+    assert result.status == "diverged"
+    assert result.diverged_at_step == result.steps
+    assert 0 < result.steps < 11
+    assert train(data, tmp_path / "again", *overrides).weights_sha256 == result.weights_sha256
+
+
+def test_random_modules_are_the_same_in_any_split(data, tmp_path):
+    class Dropping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.linear = nn.Linear(64, 4)
+
+        def forward(self, x):
+            return self.linear(F.dropout(x.flatten(1), 0.3, self.training))
+
+    shas = {train(data, None, "seed=3", model=Dropping()).weights_sha256 for _ in range(2)}
+    assert len(shas) == 1
+    assert train(data, None, "seed=4", model=Dropping()).weights_sha256 not in shas
+    with pytest.raises(RecipeError, match="the model draws random numbers, so it runs one worker a pass"):
+        train(data, None, "numerics.micro_batch=16", model=Dropping())
+
+
+def test_ones_own_module_is_trained_in_place_and_stays_plain(data):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
+    before = model[1].weight.clone()
+    result = train(data, None, model=model)
+    assert type(model[2]) is nn.BatchNorm1d
+    assert model[2].num_batches_tracked == 11
+    assert not torch.equal(before, model[1].weight)
+    assert checkpoints.tensors_sha256(model.state_dict()) == result.weights_sha256
+    assert not model[1].weight._post_accumulate_grad_hooks
+
+
+def test_float_data_of_any_shape_is_used_as_it_is():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 6, generator=generator)
+    y = (x[:, 0] > 0).long()
+    data = batchscale.Dataset("own", x[:150], y[:150], x[150:], y[150:], 2)
+    result = train(data, None, "epochs=20", model=nn.Linear(6, 2))
+    assert result.test_error_percent < 15
+    with pytest.raises(RecipeError, match=r"model.name=cnn: needs images \(C, H, W\)"):
+        train(data)
+
+
+def test_the_held_out_part_is_kept_from_training_and_from_the_test_set(data, tmp_path):
+    result = train(data, tmp_path / "run", "data.holdout=30")
+    assert result.evaluated_on == "holdout"
+    assert evaluations(tmp_path / "run")[-1]["images"] == 30
+    assert result.steps == math.ceil(3 * 80 / 32)
+    with pytest.raises(DataError, match=r"data.holdout=110: must be below the 110 training images"):
+        train(data, None, "data.holdout=110")
+
+
+def test_compiled_is_the_same_run_to_rounding(data):
+    eager = train(data, None, "epochs=1", "numerics.micro_batch=8")
+    compiled = train(data, None, "epochs=1", "numerics.micro_batch=8", "numerics.compile=true")
+    assert compiled.train_loss == pytest.approx(eager.train_loss, rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def stopped_run(data, tmp_path_factory):
+    """A run with two whole checkpoints that is not finished."""
+    out = tmp_path_factory.mktemp("stopped") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loop, "_after_step", stopping(9, Loop._after_step))
+        with pytest.raises(Stopped):
+            train(data, out, "numerics.exact=true")
+    assert [f.name for f in checkpoints.folders(out)] == ["step-0000000007", "step-0000000009"]
+    return out
+
+
+@pytest.fixture
+def run_copy(stopped_run, tmp_path):
+    shutil.copytree(stopped_run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+
+
+def alter(path):
+    manifest = json.loads(path.read_text())
+    manifest["step"] += 1
+    path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("state.safetensors", truncate),
+        ("state.safetensors", flip),
+        ("manifest.json", alter),
+        ("manifest.json", truncate),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_passed_over_for_the_one_before(data, run_copy, capsys, file, damage):
+    damage(run_copy / "checkpoints" / "step-0000000009" / file)
+    straight = train(data, None, "numerics.exact=true")
+    resumed = train(data, run_copy, "numerics.exact=true", resume="yes")
+    assert resumed.weights_sha256 == straight.weights_sha256
+    assert "step-0000000009" in capsys.readouterr().err
+
+
+def test_when_all_are_damaged_nothing_is_lost(data, run_copy):
+    for folder in checkpoints.folders(run_copy):
+        truncate(folder / "state.safetensors")
+    before = {p: p.read_bytes() for p in run_copy.rglob("*") if p.is_file() and p.name != ".lock"}
+    with pytest.raises(CheckpointError, match=r"step-0000000009.*no older checkpoint is whole"):
+        train(data, run_copy, "numerics.exact=true", resume="yes")
+    assert before == {p: p.read_bytes() for p in run_copy.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+def test_a_resume_with_another_recipe_names_the_differing_entries(data, run_copy):
+    with pytest.raises(CheckpointError, match=r"epochs \(3.0 there, 4.0 asked for\), seed \(0 there, 1 asked for\)"):
+        train(data, run_copy, "numerics.exact=true", "epochs=4", "seed=1", resume="yes")
+
+
+def test_an_exact_run_goes_on_only_as_it_began(data, run_copy):
+    with pytest.raises(ExactnessError, match=r"memory_format \(channels_last / contiguous\)"):
+        train(data, run_copy, "numerics.exact=true", "numerics.memory_format=contiguous", resume="yes")
+    with pytest.raises(ExactnessError, match=r"exact \(True / False\)"):
+        train(data, run_copy, resume="yes")
+
+
+def test_a_folder_in_use_is_refused_and_left_alone(data, tmp_path, run_copy):
+    with pytest.raises(FolderError, match="already holds a run; go on with it by --resume"):
+        train(data, run_copy)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("mine")
+    with pytest.raises(FolderError, match="holds other files"):
+        train(data, tmp_path / "other")
+    assert (tmp_path / "other" / "thesis.tex").read_text() == "mine"
+    with pytest.raises(FolderError, match="holds no run to resume"):
+        train(data, tmp_path / "nothing", resume="yes")
+    with pytest.raises(FolderError, match="is a file"):
+        train(data, tmp_path / "other" / "thesis.tex")
+
+
+def test_compare_names_the_first_difference(data, tmp_path):
+    train(data, tmp_path / "a", "numerics.exact=true")
+    train(data, tmp_path / "b", "numerics.exact=true", "learning_rate.warmup.steps=4")
+    found = compare(tmp_path / "a", tmp_path / "b")
+    assert found["equal"] is False
+    assert found["compared_by"] == "weights_sha256"
+    assert found["first_differing_step"] == 5  # until then both lrs are the target: warmup is from 0.05 to 0.05
+    assert found["final_weights"] not in (None, "equal")
+
+
+def test_exact_mode_refuses_double_precision(data):
+    with pytest.raises(ExactnessError, match="precision=fp64"):
+        train(data, None, "numerics.exact=true", "precision=fp64")
+
+
+def test_a_minibatch_larger_than_the_data(data):
+    with pytest.raises(RecipeError, match="must not exceed the 110 training images"):
+        train(data, None, "minibatch.workers=14")
+
+
+def test_options_that_fit_no_model(data):
+    with pytest.raises(RecipeError, match="model cnn has no residual blocks"):
+        train(data, None, "model.zero_init_last_gamma=true")
+    with pytest.raises(RecipeError, match="no parameter to train"):
+        train(data, None, model=nn.Sequential(nn.Flatten(), nn.Linear(64, 4).requires_grad_(False)))
+
+
+def test_the_last_gammas_begin_at_zero(data):
+    from batchscale.engine.build import build_model
+    from batchscale.recipe import recipe_from
+
+    model = build_model(recipe_from(RECIPE, ["model.name=resnet8", "model.zero_init_last_gamma=true"]), data)
+    assert [float(m.bn2.weight.detach().abs().sum()) for m in model.modules() if hasattr(m, "bn2")] == [0.0, 0.0, 0.0]

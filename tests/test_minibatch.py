@@ -1,0 +1,74 @@
+"""k x n arithmetic, the placing of workers, the plan of steps."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchscale.errors import RecipeError
+from batchscale.minibatch import Minibatch, StepPlan, place_workers
+
+
+def test_eight_workers_on_three_processes():
+    assert [len(r) for r in place_workers(8, 3)] == [3, 3, 2]
+
+
+@given(st.integers(1, 300), st.integers(1, 300))
+def test_every_worker_lives_on_one_process_and_none_is_idle(workers, processes):
+    if processes > workers:
+        with pytest.raises(RecipeError, match=f"--processes={processes}: must not exceed minibatch.workers={workers}"):
+            place_workers(workers, processes)
+        return
+    placed = place_workers(workers, processes)
+    assert [j for part in placed for j in part] == list(range(workers))
+    sizes = [len(part) for part in placed]
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) >= 1
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize("bad", [0, -1, 3.5, "8", True])
+def test_workers_and_images_are_whole_and_positive(bad):
+    with pytest.raises(RecipeError, match=r"minibatch.workers=.*whole number of at least 1"):
+        Minibatch(bad, 32)
+    with pytest.raises(RecipeError, match=r"minibatch.per_worker=.*whole number of at least 1"):
+        Minibatch(8, bad)
+
+
+def test_a_minibatch_larger_than_the_data_says_so():
+    Minibatch(31, 32).check_fits(1000)
+    with pytest.raises(RecipeError, match=r"32 x minibatch.per_worker=32 = 1024 images: must not exceed the 1000"):
+        Minibatch(32, 32).check_fits(1000)
+
+
+@given(st.integers(1, 50), st.integers(50, 500), st.integers(1, 6))
+def test_carrying_sees_every_image_of_every_epoch_once(kn, images, epochs):
+    plan = StepPlan(kn, images, epochs)
+    seen = [
+        (epoch, position)
+        for step in range(plan.total_steps)
+        for epoch, first, last in plan.segments(step * kn, (step + 1) * kn)
+        for position in range(first, last)
+    ]
+    whole = [(e, p) for e in range(epochs) for p in range(images)]
+    assert seen[: len(whole)] == whole
+    assert len(seen) - len(whole) < kn
+    assert sum(plan.ends_epoch(s) for s in range(plan.total_steps)) == plan.epochs_done(plan.total_steps) >= epochs
+
+
+def test_dropping_leaves_out_the_last_partial_minibatch():
+    plan = StepPlan(30, 100, 2, "drop")
+    assert plan.steps_per_epoch == 3
+    assert plan.total_steps == 6
+    assert list(plan.segments(60, 120)) == [(0, 60, 90), (1, 0, 30)]
+
+
+def test_steps_of_the_paper():
+    plan = StepPlan(8192, 1_281_167, 90)
+    assert plan.total_steps == math.ceil(90 * 1_281_167 / 8192) == 14076
+    assert float(plan.steps(5)) == pytest.approx(781.96, abs=0.01)
+
+
+def test_a_fraction_of_an_epoch_is_exact():
+    assert StepPlan(256, 60_000, 0.1).total_steps == 24  # 23.4375, not spoilt by binary fractions

@@ -1,0 +1,125 @@
+"""The shape of the house: imports point down only, names of recipes are the tables' members, public names listed."""
+
+import ast
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+
+import batchscale
+from batchscale.aggregate import AGGREGATORS
+from batchscale.data import DATASETS
+from batchscale.models import MODELS
+from batchscale.recipe import schema
+from batchscale.update.schedule import DECAYS, SCALINGS, WARMUPS
+from batchscale.update.sgd import OPTIMIZERS
+
+SOURCE = Path(batchscale.__file__).parent
+
+LEVELS = {
+    "errors": set(),
+    "minibatch": {"errors"},
+    "randomness": set(),
+    "recipe": {"errors"},
+    "data": {"errors", "minibatch", "randomness"},
+    "models": {"errors"},
+    "comm": {"errors"},
+    "update": {"errors", "minibatch", "randomness"},
+    "records": {"errors"},
+    "worker": {"errors", "data", "models", "comm"},
+    "aggregate": {"errors", "comm"},
+    "engine": {
+        "errors", "minibatch", "randomness", "worker", "aggregate", "update", "comm", "data", "models", "recipe",
+        "records",
+    },
+    "report": {"errors", "records"},
+    "study": {"errors", "engine", "recipe", "records", "minibatch", "randomness"},
+    "bench": {
+        "errors", "minibatch", "randomness", "engine", "worker", "aggregate", "update", "comm", "data", "models",
+        "recipe", "records",
+    },
+    "api": {"engine", "recipe", "records", "data"},
+    "cli": {"errors", "minibatch", "randomness", "engine", "recipe", "records", "data", "study", "report", "bench", ""},
+    "__init__": {
+        "errors", "minibatch", "data", "aggregate", "comm", "update", "recipe", "records", "api",
+    },
+    "__main__": {"cli"},
+}  # fmt: skip
+"""Room -> the rooms that it may import; '' is the package itself (its version)."""
+
+
+def imports_of(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+        for name in names:
+            if name == "batchscale" or name.startswith("batchscale."):
+                found.add([*name.split("."), ""][1])
+    return found
+
+
+def test_every_room_is_in_the_table():
+    rooms = {p.stem for p in SOURCE.glob("*.py")} | {p.name for p in SOURCE.iterdir() if p.is_dir()}
+    assert rooms - {"__pycache__", "recipes"} == set(LEVELS)
+
+
+@pytest.mark.parametrize("room", sorted(LEVELS))
+def test_imports_point_down(room):
+    files = [SOURCE / f"{room}.py"] if (SOURCE / f"{room}.py").exists() else sorted((SOURCE / room).rglob("*.py"))
+    for file in files:
+        beyond = imports_of(file) - LEVELS[room] - {room}
+        assert not beyond, f"{file.relative_to(SOURCE)} imports {sorted(beyond)}"
+
+
+def test_no_room_imports_another_in_both_directions():
+    for room, below in LEVELS.items():
+        for other in below - {""}:
+            assert room not in LEVELS[other], f"{room} and {other} may import each other"
+
+
+@pytest.mark.parametrize(
+    ("literal", "table"),
+    [
+        (schema.DataName, DATASETS),
+        (schema.ModelName, MODELS),
+        (schema.OptimizerName, OPTIMIZERS),
+        (schema.ScalingName, SCALINGS),
+        (schema.WarmupName, WARMUPS),
+        (schema.DecayName, DECAYS),
+    ],
+)
+def test_names_of_recipes_are_the_members_of_the_tables(literal, table):
+    assert set(typing.get_args(literal)) - {"own"} == set(table)
+
+
+def test_aggregators_share_one_seam():
+    for aggregator in AGGREGATORS.values():
+        for name in ("attempts", "last_pass", "add", "state", "close"):
+            assert callable(getattr(aggregator, name))
+
+
+def test_public_names_are_those_listed_and_all_load():
+    assert batchscale.__all__ == sorted(batchscale._HOME)
+    for name in batchscale.__all__:
+        assert getattr(batchscale, name).__doc__
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = batchscale.no_such_name
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import batchscale",
+        "from batchscale.cli import main; main(['recipes'])",
+        "import batchscale.report.figures, batchscale.records, batchscale.recipe, batchscale.update.schedule",
+    ],
+)
+def test_help_and_reports_never_import_torch(code):
+    check = f"{code}\nimport sys\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)

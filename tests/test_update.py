@@ -1,0 +1,174 @@
+"""Optimizers and schedules against torch's own, hand-computed steps, and each other."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from batchscale.update.schedule import DECAYS, WARMUPS, Decay, Schedule, scaled_lr
+from batchscale.update.sgd import OPTIMIZERS, SGD, SGDLrInBuffer, decay_groups
+
+
+def parameters(seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return [nn.Parameter(torch.randn(s, generator=generator, dtype=dtype)) for s in [(3, 4), (4,), (5, 2, 3)]]
+
+
+def train(optimizer, weights, lrs, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    for lr in lrs:
+        for w in weights:
+            w.grad = torch.randn(w.shape, generator=generator, dtype=w.dtype) + w.detach()
+        optimizer.step(lr=lr)
+
+
+CHANGING = [0.1, 0.2, 0.4, 0.4, 0.04, 0.01, 0.3]
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_every_optimizer_equals_torch_sgd_under_a_changing_lr(name, nesterov, decay):
+    mine, theirs = parameters(), parameters()
+    train(OPTIMIZERS[name]([(mine, decay)], 0.9, nesterov), mine, CHANGING)
+    reference = torch.optim.SGD(theirs, lr=0.1, momentum=0.9, nesterov=nesterov, weight_decay=decay, foreach=False)
+    generator = torch.Generator().manual_seed(1)
+    for lr in CHANGING:
+        reference.param_groups[0]["lr"] = lr
+        for w in theirs:
+            w.grad = torch.randn(w.shape, generator=generator, dtype=w.dtype) + w.detach()
+        reference.step()
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_without_the_correction_the_two_forms_part_when_the_lr_changes(nesterov):
+    reference, buffered = parameters(), parameters()
+    train(SGD([(reference, 0.0)], 0.9, nesterov), reference, CHANGING)
+    train(SGDLrInBuffer([(buffered, 0.0)], 0.9, nesterov, correction=False), buffered, CHANGING)
+    assert max(float((a - b).detach().abs().max()) for a, b in zip(reference, buffered, strict=True)) > 1e-2
+    reference, buffered = parameters(), parameters()
+    train(SGD([(reference, 0.0)], 0.9, nesterov), reference, [0.1] * 5)
+    train(SGDLrInBuffer([(buffered, 0.0)], 0.9, nesterov, correction=False), buffered, [0.1] * 5)
+    for a, b in zip(reference, buffered, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("lrs", [[0.0, 0.0, 0.1, 0.2], [0.1, 0.0, 0.0, 0.3, 0.1], [0.0]])
+def test_both_forms_are_equal_through_an_lr_of_zero(lrs):
+    reference, buffered = parameters(), parameters()
+    train(SGD([(reference, 0.01)], 0.9, True), reference, lrs)
+    train(SGDLrInBuffer([(buffered, 0.01)], 0.9, True), buffered, lrs)
+    for a, b in zip(reference, buffered, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+def test_one_step_by_hand():
+    for optimizer in (SGD, SGDLrInBuffer):
+        w = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+        sgd = optimizer([([w], 0.5)], 0.9, False)
+        w.grad = torch.tensor([2.0], dtype=torch.float64)
+        sgd.step(lr=0.1)  # g = 2 + 0.5 = 2.5; u = 2.5; w = 0.75
+        assert w.item() == pytest.approx(0.75, abs=1e-15)
+        w.grad = torch.tensor([1.0], dtype=torch.float64)
+        sgd.step(lr=0.2)  # g = 1.375; u = 2.25 + 1.375 = 3.625; w = 0.75 - 0.725 = 0.025
+        assert w.item() == pytest.approx(0.025, abs=1e-15)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_a_copied_state_goes_on_as_if_nothing_had_happened(name):
+    straight, broken = parameters(), parameters()
+    train(OPTIMIZERS[name]([(straight, 0.01)], 0.9, True), straight, CHANGING, seed=1)
+    first = OPTIMIZERS[name]([(broken, 0.01)], 0.9, True)
+    generator = torch.Generator().manual_seed(1)
+    for step, lr in enumerate(CHANGING):
+        if step == 3:
+            second = OPTIMIZERS[name]([(broken, 0.01)], 0.9, True)
+            for key, tensor in second.state().items():
+                tensor.copy_(first.state()[key])
+            first = second
+        for w in broken:
+            w.grad = torch.randn(w.shape, generator=generator, dtype=w.dtype) + w.detach()
+        first.step(lr=lr)
+    for a, b in zip(straight, broken, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_a_parameter_without_gradient_stays(name):
+    used, unused = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    optimizer = OPTIMIZERS[name]([([used, unused], 0.1)], 0.9, False)
+    used.grad = torch.ones(2)
+    optimizer.step(lr=0.1)
+    assert torch.equal(unused, torch.ones(2))
+    assert not torch.equal(used, torch.ones(2))
+
+
+@pytest.mark.parametrize("norms", [False, True])
+@pytest.mark.parametrize("biases", [False, True])
+def test_the_two_decay_switches(norms, biases):
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(2, 2), nn.GroupNorm(1, 2))
+    model[3].weight.requires_grad_(False)
+    (decayed, decay), (spared, none) = decay_groups(model, 0.1, norms, biases)
+    assert (decay, none) == (0.1, 0.0)
+    names = {id(p): n for n, p in model.named_parameters()}
+    expected = {"0.weight"} | ({"0.bias", "3.bias"} if biases else set())
+    expected |= {"1.weight", "1.bias", "4.weight", "4.bias"} if norms else set()
+    assert {names[id(p)] for p in decayed} == expected
+    trainable = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert {names[id(p)] for p in spared} == trainable - expected
+
+
+def test_scaling_rules():
+    assert scaled_lr(0.1, 256, 8192, "linear") == pytest.approx(3.2)
+    assert scaled_lr(0.1, 256, 8192, "sqrt") == pytest.approx(0.1 * math.sqrt(32))
+    assert scaled_lr(0.1, 256, 8192, "none") == 0.1
+
+
+def test_gradual_warmup_rises_by_a_constant_amount_from_the_reference_to_the_target():
+    schedule = Schedule(0.1, 3.2, 1000, "gradual", 100)
+    lrs = [schedule(t) for t in range(101)]
+    assert lrs[0] == pytest.approx(0.1)
+    assert lrs[100] == pytest.approx(3.2)
+    for a, b in itertools.pairwise(lrs):
+        assert b - a == pytest.approx(0.031)
+
+
+def test_constant_warmup_stays_at_the_reference_then_jumps():
+    schedule = Schedule(0.1, 3.2, 1000, "constant", 100)
+    assert {schedule(t) for t in range(100)} == {0.1}
+    assert schedule(100) == 3.2
+
+
+def test_no_warmup_ignores_its_duration():
+    assert Schedule(0.1, 3.2, 1000, "none", 100)(0) == 3.2
+
+
+def test_step_decay_of_the_paper():
+    steps_per_epoch = 5004
+    decay = Decay("step", tuple(e * steps_per_epoch for e in (30, 60, 80)), 0.1)
+    schedule = Schedule(0.1, 0.1, 90 * steps_per_epoch, "none", 0, decay)
+    at = [schedule(int(e * steps_per_epoch)) for e in (0, 29.9, 30, 59.9, 60, 80, 89.9)]
+    assert at == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 1e-4, 1e-4])
+
+
+@pytest.mark.parametrize(("kind", "half"), [("cosine", 0.5), ("polynomial", 0.25)])
+def test_smooth_decays_run_from_the_warmups_end_to_the_runs_end(kind, half):
+    schedule = Schedule(0.1, 0.8, 1100, "gradual", 100, Decay(kind, power=2))
+    assert schedule(100) == pytest.approx(0.8)
+    assert schedule(600) == pytest.approx(0.8 * half)
+    assert schedule(1100) == pytest.approx(0, abs=1e-12)
+    floor = Schedule(0.1, 0.8, 1100, "gradual", 100, Decay(kind, final=0.1))
+    assert floor(1100) == pytest.approx(0.08)
+
+
+@pytest.mark.parametrize("warmup", sorted(WARMUPS))
+@pytest.mark.parametrize("decay", sorted(DECAYS))
+def test_every_combination_is_finite_and_never_above_the_target(warmup, decay):
+    schedule = Schedule(0.1, 0.8, 50, warmup, 7.5, Decay(decay, (20.0, 30.0)))
+    lrs = [schedule(t) for t in range(50)]
+    assert all(0 <= lr <= 0.8 + 1e-12 for lr in lrs)
+    assert max(lrs) > 0.7

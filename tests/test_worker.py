@@ -1,0 +1,140 @@
+"""A worker's gradient and its batch norm, against torch's own on one worker at a time."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from batchscale.errors import RecipeError
+from batchscale.models import MODELS
+from batchscale.worker.batch_norm import replace_batch_norm
+from batchscale.worker.gradient import Probe
+
+CPU = torch.device("cpu")
+
+
+def small_net():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(),
+        nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6, momentum=0.3), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(6), nn.Linear(6, 3),
+    ).double()  # fmt: skip
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_stacked_workers_equal_torch_on_one_worker_at_a_time(workers, memory_format):
+    n, plain = 4, small_net().to(memory_format=memory_format)
+    mine, statistics, averages, _ = replace_batch_norm(copy.deepcopy(plain), torch.float64, CPU)
+    images = torch.randn(workers * n, 2, 6, 6, dtype=torch.float64).contiguous(memory_format=memory_format)
+    images.requires_grad_()
+    labels = torch.randint(0, 3, (workers * n,))
+    statistics.begin_pass(workers)
+    F.cross_entropy(mine(images), labels, reduction="sum").backward()
+    stacked_input_grad = images.grad.clone()
+    images.grad = None
+    means = [torch.zeros_like(b) for b in plain.buffers()]
+    for x, y in zip(images.split(n), labels.split(n), strict=True):
+        one = copy.deepcopy(plain)
+        F.cross_entropy(one(x), y, reduction="sum").backward()
+        for p, q in zip(plain.parameters(), one.parameters(), strict=True):
+            p.grad = q.grad if p.grad is None else p.grad + q.grad
+        for mean, buffer in zip(means, one.buffers(), strict=True):
+            mean += buffer / workers if buffer.is_floating_point() else 0
+    for p, q in zip(mine.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, q.grad, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(stacked_input_grad, images.grad, rtol=1e-10, atol=1e-12)
+    # running averages: the mean over workers of what torch's own would have become, as the average is linear
+    averages.update(statistics.summed() / workers)
+    for (name, buffer), mean in zip(mine.named_buffers(), means, strict=True):
+        if name.endswith("num_batches_tracked"):
+            assert buffer.item() == 1
+        else:
+            torch.testing.assert_close(buffer, mean, rtol=1e-10, atol=1e-12)
+
+
+def test_evaluation_equals_torch_and_names_stay():
+    plain = small_net()
+    mine, *_ = replace_batch_norm(copy.deepcopy(plain), torch.float64, CPU)
+    assert list(mine.state_dict()) == list(plain.state_dict())
+    images = torch.randn(5, 2, 6, 6, dtype=torch.float64)
+    assert torch.equal(mine.eval()(images), plain.eval()(images))
+
+
+def test_a_forward_pass_moves_no_running_average():
+    mine, statistics, _, _ = replace_batch_norm(small_net(), torch.float64, CPU)
+    before = {n: b.clone() for n, b in mine.named_buffers()}
+    statistics.begin_pass(1)
+    mine(torch.randn(4, 2, 6, 6, dtype=torch.float64))
+    assert all(torch.equal(b, before[n]) for n, b in mine.named_buffers())
+
+
+def test_the_models_own_layers_come_back():
+    model = small_net()
+    layers = [type(m) for m in model.modules()]
+    _, _, _, restore = replace_batch_norm(model, torch.float64, CPU)
+    assert [type(m) for m in model.modules()] != layers
+    restore()
+    assert [type(m) for m in model.modules()] == layers
+
+
+@pytest.mark.parametrize("layer", [nn.SyncBatchNorm(3), nn.BatchNorm2d(3, momentum=None)])
+def test_batch_norm_without_a_meaning_is_refused_by_name(layer):
+    with pytest.raises(RecipeError, match=r"model layer '1': batch norm with"):
+        replace_batch_norm(nn.Sequential(nn.ReLU(), layer), torch.float32, CPU)
+
+
+class DrawsInTheOpen(nn.Module):
+    def forward(self, x):
+        return F.dropout(x, 0.5, self.training).flatten(1)[:, :3]
+
+
+class CountsCalls(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return x.flatten(1)[:, :3]
+
+
+def probe(model, images=None):
+    model, statistics, *_ = replace_batch_norm(model, torch.float32, CPU)
+    return Probe(model, statistics, torch.randn(4, 2, 6, 6) if images is None else images, 3)
+
+
+def test_the_probe_finds_random_draws_and_leaves_the_generator_alone():
+    images = torch.randn(4, 2, 6, 6)
+    state = torch.get_rng_state()
+    assert probe(DrawsInTheOpen(), images).draws_random
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not probe(nn.Sequential(nn.Flatten(), nn.Linear(72, 3))).draws_random
+
+
+def test_the_probe_refuses_what_k_workers_give_no_meaning():
+    with pytest.raises(RecipeError, match="writes to the buffer 'calls'"):
+        probe(CountsCalls())
+    with pytest.raises(RecipeError, match=r"gives \(4, 5\) for 4 images: must give logits \(4, 3\)"):
+        probe(nn.Sequential(nn.Flatten(), nn.Linear(72, 5)))
+    with pytest.raises(RecipeError, match=r"forward pass failed on images \(4, 2, 6, 6\)"):
+        probe(nn.Linear(5, 3))
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
+def test_every_model_gives_logits(name, shape):
+    assert MODELS[name](shape, 10)(torch.randn(2, *shape)).shape == (2, 10)
+
+
+def test_sizes_of_the_published_nets():
+    def weights(name, shape):
+        return sum(p.numel() for p in MODELS[name](shape, 10).parameters())
+
+    assert weights("cnn", (1, 28, 28)) == 24_058
+    assert weights("simple_cnn", (1, 28, 28)) == 3_274_634  # 832 + 51,264 + 3,212,288 + 10,250
+    assert weights("resnet20", (3, 32, 32)) == 269_722  # He et al. 2015, table 6: 0.27 M
+    assert weights("resnet8", (3, 32, 32)) == 75_290
