@@ -91,9 +91,7 @@ def all_fast(world):
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_fast_gradient_is_that_of_the_whole_minibatch(size):
     for results, _ in everything(size):
-        for dtype, (grads, _, stop, buckets) in zip(
-            [torch.float32] * 3 + [torch.float64] * 3, results, strict=True
-        ):
+        for dtype, (grads, _, stop, buckets) in zip([torch.float32] * 3 + [torch.float64] * 3, results, strict=True):
             expected = reference(dtype)
             assert {n for n, g in grads.items() if g is None} == {n for n, g in expected.items() if g is None}
             flat = torch.cat([g.flatten() for g in grads.values() if g is not None])

@@ -60,7 +60,7 @@ def _children(parent: int) -> list[int]:
     return found
 
 
-def _gone(parent: int, seconds: float = 5.0) -> bool:
+def _gone(parent: int, seconds: float = 2.0) -> bool:
     deadline = time.monotonic() + seconds
     while _children(parent) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -7,6 +7,8 @@ generators", figure 15, variant 13 of Stafford's mixers).
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import numpy.typing as npt
 
@@ -74,6 +76,11 @@ def integers(key_: int, counters: npt.NDArray[np.integer], bound: int) -> npt.ND
     return ((upper * np.uint64(bound)) >> np.uint64(32)).astype(np.int64)
 
 
+@functools.lru_cache(maxsize=64)
+def _round_keys(key_: int) -> list[int]:
+    return [key(key_, r) for r in range(_ROUNDS)]
+
+
 def shuffled(key_: int, positions: npt.NDArray[np.integer], size: int) -> npt.NDArray[np.int64]:
     """The images at these positions of one shuffle of [0, size): a keyed permutation, any part of it alone.
 
@@ -92,13 +99,12 @@ def shuffled(key_: int, positions: npt.NDArray[np.integer], size: int) -> npt.ND
     """
     half = np.uint64(max((max(size - 1, 1)).bit_length() + 1, 2) // 2)
     mask = np.uint64((1 << int(half)) - 1)
-    round_keys = [key(key_, r) for r in range(_ROUNDS)]
     out = positions.astype(np.uint64).ravel()
     outside = np.ones(out.shape, dtype=bool)
     while outside.any():
         block = out[outside]
         left, right = block >> half, block & mask
-        for round_key in round_keys:
+        for round_key in _round_keys(key_):
             left, right = right, left ^ (bits(round_key, right) & mask)
         block = (left << half) | right
         out[outside] = block

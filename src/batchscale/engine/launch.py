@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import logging
 import os
 import signal
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -56,33 +56,34 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> None:
         ProcessError: a process died or hung; names the rank and its last error.
         Interrupted: this launcher received SIGINT or SIGTERM.
     """
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     for name in ("torch.distributed.elastic", "torch.distributed.launcher"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    optional = {"shutdown_timeout": _SHUTDOWN_SECONDS}  # of newer torch; older ones wait 30 s
-    known = {field.name for field in dataclasses.fields(LaunchConfig)}
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        rdzv_configs={"is_host": True},
-        local_addr="127.0.0.1",
-        max_restarts=max_restarts,
-        monitor_interval=0.1,
-        **{name: value for name, value in optional.items() if name in known},  # type: ignore[arg-type]
-    )
     workers = {LAUNCHER: str(os.getpid()), "TORCH_CPP_LOG_LEVEL": "ERROR"}
     if "OMP_NUM_THREADS" not in os.environ:  # numerics.threads decides; this only keeps start-up quiet
         workers["OMP_NUM_THREADS"] = "1"
     if "GLOO_SOCKET_IFNAME" not in os.environ:
         workers["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
-    with _environment(**workers):
+    with tempfile.TemporaryDirectory(prefix="batchscale-") as logs, _environment(**workers):
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=processes,
+            logs_specs=DefaultLogsSpecs(log_dir=logs),
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="127.0.0.1:0",
+            rdzv_configs={"is_host": True},
+            local_addr="127.0.0.1",
+            max_restarts=max_restarts,
+            monitor_interval=0.1,
+        )
+        if hasattr(config, "shutdown_timeout"):  # of newer torch; older ones wait 30 s
+            config.shutdown_timeout = _SHUTDOWN_SECONDS
         try:
             elastic_launch(config, sys.executable)("-m", "batchscale", *arguments)
         except SignalException as error:
