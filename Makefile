@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: setup
-	$(BIN)/batchscale demo --out demo
+	$(BIN)/batchscale demo
 
 test: setup
 	$(BIN)/python -m pytest

@@ -47,8 +47,12 @@ def batches(dtype=torch.float32):
     return x.to(dtype), torch.randint(0, 3, (K, N_IMAGES), generator=generator)
 
 
+def forward(model, worker, x, y, scale=1.0):
+    return scale * F.cross_entropy(model(x[worker], worker), y[worker], reduction="sum") / (K * N_IMAGES)
+
+
 def backward(model, worker, x, y, scale=1.0):
-    loss = scale * F.cross_entropy(model(x[worker], worker), y[worker], reduction="sum") / (K * N_IMAGES)
+    loss = forward(model, worker, x, y, scale)
     loss.backward()
     return loss.detach()
 
@@ -61,6 +65,12 @@ def reference(dtype):
     return {n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}
 
 
+def whole_loss(dtype):
+    model, (x, y) = net(dtype), batches(dtype)
+    with torch.no_grad():
+        return sum(float(forward(model, worker, x, y)) for worker in range(K))
+
+
 def fast_gradient(world, dtype, bucket_bytes):
     model, (x, y) = net(dtype), batches(dtype)
     aggregator = FastAggregator(list(model.parameters()), world, {"loss": [1], "other": [2, 3]}, ["stop"], bucket_bytes)
@@ -71,13 +81,16 @@ def fast_gradient(world, dtype, bucket_bytes):
             for worker in mine:
                 if worker == mine[-1]:
                     aggregator.last_pass()
+                loss = forward(model, worker, x, y)
                 aggregator.flat.extras["other"] += worker
-                aggregator.flat.extras["loss"] += backward(model, worker, x, y)
+                aggregator.flat.extras["loss"] += loss.detach()
+                loss.backward()
                 aggregator.add()
     grads = {n: None if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}
     return (
         grads,
         aggregator.flat.extras["other"].tolist(),
+        aggregator.flat.extras["loss"].item(),
         float(aggregator.flat.counts["stop"]),
         len(aggregator._buckets),
     )
@@ -91,15 +104,17 @@ def all_fast(world):
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_fast_gradient_is_that_of_the_whole_minibatch(size):
     for results, _ in everything(size):
-        for dtype, (grads, _, stop, buckets) in zip([torch.float32] * 3 + [torch.float64] * 3, results, strict=True):
+        for dtype, (grads, other, loss, stop, _) in zip(
+            [torch.float32] * 3 + [torch.float64] * 3, results, strict=True
+        ):
             expected = reference(dtype)
             assert {n for n, g in grads.items() if g is None} == {n for n, g in expected.items() if g is None}
             flat = torch.cat([g.flatten() for g in grads.values() if g is not None])
             right = torch.cat([g.flatten() for g in expected.values() if g is not None])
             assert float((flat - right).norm() / right.norm()) < (1e-5 if dtype == torch.float32 else 1e-12)
             assert stop == size
-            # extras that are ready only with the last pass ride with their step, later ones in no bucket of their own
-            assert buckets >= 1
+            assert other == [sum(range(K))] * 5
+            assert loss == pytest.approx(whole_loss(dtype), rel=1e-5)
         counts = [buckets for *_, buckets in results]
         assert counts[0] > counts[2] == 1
     unused = {n for n, g in results[0][0].items() if g is None}
@@ -237,3 +252,13 @@ def test_closing_takes_the_hooks_off():
     assert model.last.weight._post_accumulate_grad_hooks
     aggregator.close()
     assert not model.last.weight._post_accumulate_grad_hooks
+
+
+def test_a_parameter_that_is_not_dense_has_a_gradient_of_its_own():
+    strided, plain = nn.Parameter(torch.randn(4, 8)[:, ::2]), nn.Parameter(torch.ones(5))
+    aggregator = FastAggregator([strided, plain])
+    for _ in aggregator.attempts():
+        (5 * strided.sum() + plain.sum()).backward()
+        aggregator.add()
+    assert torch.equal(strided.grad, torch.full((4, 4), 5.0))
+    assert torch.equal(plain.grad, torch.ones(5))

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
+from worlds import in_processes
 
 import batchscale
 from batchscale.engine import checkpoint as checkpoints
@@ -178,6 +179,115 @@ def stopping(step, after_step):
     return wrapped
 
 
+def test_a_line_that_a_stop_cut_in_two_is_whole_after_the_resume(data, tmp_path, monkeypatch):
+    overrides = ("execution.log_steps=4", "numerics.micro_batch=8")
+    train(data, tmp_path / "a", *overrides)
+    monkeypatch.setattr(Loop, "_after_step", stopping(3, Loop._after_step))
+    with pytest.raises(Stopped):
+        train(data, tmp_path / "b", *overrides)
+    monkeypatch.undo()
+    train(data, tmp_path / "b", *overrides, resume="yes")
+    assert compare(tmp_path / "a", tmp_path / "b")["equal"] is True
+
+
+class Explodes(nn.Module):
+    """A finite loss with a gradient that is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 4)
+
+    def forward(self, x):
+        logits = self.linear(x.flatten(1))
+        if logits.requires_grad:
+            logits.register_hook(lambda g: g * float("inf"))
+        return logits
+
+
+def test_a_gradient_that_is_not_finite_is_never_applied(data):
+    for exact in ("true", "false"):
+        model = Explodes()
+        before = model.linear.weight.detach().clone()
+        result = train(data, None, f"numerics.exact={exact}", model=model)
+        assert (result.status, result.diverged_at_step) == ("diverged", 0)
+        assert torch.equal(model.linear.weight, before)
+
+
+def test_a_mistake_leaves_no_begun_run_behind(data, tmp_path):
+    with pytest.raises(RecipeError):
+        train(data, tmp_path / "run", "minibatch.workers=14")
+    assert not (tmp_path / "run").exists()
+    assert train(data, tmp_path / "run").status == "done"
+
+
+def test_a_finished_run_is_not_trained_again(data, tmp_path):
+    first = train(data, tmp_path / "run")
+    assert train(data, tmp_path / "run", resume="auto") == first
+
+
+def test_a_run_shorter_than_an_epoch_has_a_training_loss(data):
+    assert train(data, None, "epochs=0.5").train_loss is not None
+
+
+def test_augmentation_that_fits_no_data_is_refused(data):
+    with pytest.raises(DataError, match=r"padding=9: must not exceed the image"):
+        train(data, None, "data.augment.crop=padded", "data.augment.padding=9")
+    x, y = torch.randn(40, 6), torch.zeros(40, dtype=torch.int64)
+    floats = batchscale.Dataset("own", x, y, x, y, 2)
+    with pytest.raises(DataError, match=r"data.augment: acts on uint8 images"):
+        train(floats, None, "data.augment.flip=true", model=nn.Linear(6, 2))
+
+
+def test_the_micro_batch_may_be_changed_at_a_fast_resume(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(Loop, "_after_step", stopping(3, Loop._after_step))
+    with pytest.raises(Stopped):
+        train(data, tmp_path / "run", "numerics.micro_batch=8")
+    monkeypatch.undo()
+    train(data, tmp_path / "run", "numerics.micro_batch=16", resume="yes")
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["decided"]["micro_batch"] == 16
+
+
+def test_a_batch_norm_that_runs_twice_is_refused(data):
+    norm = nn.BatchNorm1d(64)
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.last = norm, nn.Linear(64, 4)
+
+        def forward(self, x):
+            return self.last(self.norm(F.relu(self.norm(x.flatten(1)))))
+
+    with pytest.raises(RecipeError, match="runs twice in one forward pass"):
+        train(data, None, model=Twice())
+
+
+class Dropping(nn.Module):
+    """Draws random numbers without a module that says so."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = nn.Linear(64, 4)
+
+    def forward(self, x):
+        return self.linear(F.dropout(x.flatten(1), 0.3, self.training))
+
+
+def dropped(rank, data, overrides):
+    result = train(data, None, *overrides, model=Dropping())
+    return result.weights_sha256, result.train_loss
+
+
+def test_random_modules_draw_by_worker_never_by_process(data):
+    for overrides in (("numerics.exact=true",), ("precision=fp64",)):
+        alone = dropped(0, data, overrides)
+        for found in in_processes(3, dropped, data, overrides):
+            assert found[1] == pytest.approx(alone[1], rel=1e-9)
+            if overrides[0] == "numerics.exact=true":
+                assert found == alone
+
+
 def test_a_resume_goes_on_with_the_very_next_image(data, tmp_path, monkeypatch):
     train(data, tmp_path / "a")
     monkeypatch.setattr(Loop, "_after_step", stopping(2, Loop._after_step))
@@ -202,15 +312,6 @@ def test_diverged_at_the_step_it_happened(data, tmp_path):
 
 
 def test_random_modules_are_the_same_in_any_split(data, tmp_path):
-    class Dropping(nn.Module):
-        def __init__(self):
-            super().__init__()
-            torch.manual_seed(0)
-            self.linear = nn.Linear(64, 4)
-
-        def forward(self, x):
-            return self.linear(F.dropout(x.flatten(1), 0.3, self.training))
-
     shas = {train(data, None, "seed=3", model=Dropping()).weights_sha256 for _ in range(2)}
     assert len(shas) == 1
     assert train(data, None, "seed=4", model=Dropping()).weights_sha256 not in shas

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import batchscale
-from batchscale.aggregate import AGGREGATORS
+from batchscale.aggregate import ExactAggregator, FastAggregator
+from batchscale.comm import ALGORITHMS
 from batchscale.data import DATASETS
 from batchscale.models import MODELS
 from batchscale.recipe import schema
@@ -92,14 +93,15 @@ def test_no_room_imports_another_in_both_directions():
         (schema.ScalingName, SCALINGS),
         (schema.WarmupName, WARMUPS),
         (schema.DecayName, DECAYS),
+        (schema.AlgorithmName, ALGORITHMS),
     ],
 )
 def test_names_of_recipes_are_the_members_of_the_tables(literal, table):
-    assert set(typing.get_args(literal)) - {"own"} == set(table)
+    assert set(typing.get_args(literal)) - {"own", "auto"} == set(table)
 
 
 def test_aggregators_share_one_seam():
-    for aggregator in AGGREGATORS.values():
+    for aggregator in (FastAggregator, ExactAggregator):
         for name in ("attempts", "last_pass", "add", "state", "close"):
             assert callable(getattr(aggregator, name))
 

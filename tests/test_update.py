@@ -172,3 +172,13 @@ def test_every_combination_is_finite_and_never_above_the_target(warmup, decay):
     lrs = [schedule(t) for t in range(50)]
     assert all(0 <= lr <= 0.8 + 1e-12 for lr in lrs)
     assert max(lrs) > 0.7
+
+
+def test_both_forms_are_equal_for_a_parameter_that_some_steps_skip():
+    weights = [nn.Parameter(torch.ones(2, dtype=torch.float64)) for _ in range(2)]
+    forms = (SGD([([weights[0]], 0.0)], 0.9, True), SGDLrInBuffer([([weights[1]], 0.0)], 0.9, True))
+    for weight, optimizer in zip(weights, forms, strict=True):
+        for step, lr in enumerate([0.1, 0.2, 0.4, 0.1]):
+            weight.grad = None if step == 1 else torch.tensor([1.0, -2.0], dtype=torch.float64)
+            optimizer.step(lr=lr)
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-12, atol=1e-12)

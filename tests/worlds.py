@@ -30,25 +30,36 @@ def _enter(
         LOCAL_WORLD_SIZE=str(size), LOCAL_RANK=str(rank),
     )  # fmt: skip
     torch.set_num_threads(1)
+    try:
+        made = pickle.dumps(function(rank, *arguments))  # plain bytes: no shared memory is left open
+    except BaseException:
+        queue.put((rank, None))
+        raise
+    queue.put((rank, made))
+
+
+def _connected(rank: int, function: Callable[..., Any], *arguments: Any) -> Any:
     world = World.connect(CPU, 60.0)
-    queue.put((rank, pickle.dumps(function(world, *arguments))))  # plain bytes: no shared memory is left open
+    made = function(world, *arguments)
     world.close()
+    return made
 
 
 def in_world(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """function(world, *arguments) on every rank of a fresh world; its results (plain data) in rank order."""
+    return in_processes(size, _connected, function, *arguments)
+
+
+def in_processes(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """function(rank, *arguments) in W processes with a launcher's environment; its results in rank order."""
     context = multiprocessing.get_context("spawn")
     queue = context.SimpleQueue()
     port = free_port()
     ranks = [context.Process(target=_enter, args=(r, size, port, function, arguments, queue)) for r in range(size)]
     for process in ranks:
         process.start()
-    results = dict(queue.get() for _ in range(size)) if _alive(ranks) else {}
+    results = dict(queue.get() for _ in range(size))
     for process in ranks:
         process.join(60)
         assert process.exitcode == 0
     return [pickle.loads(results[r]) for r in range(size)]
-
-
-def _alive(ranks: list[Any]) -> bool:
-    return all(process.exitcode in (None, 0) for process in ranks)

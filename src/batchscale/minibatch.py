@@ -6,7 +6,6 @@ Source: Goyal et al. 2017, section 2 (k workers, n images each, minibatch size k
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -46,6 +45,11 @@ class Minibatch:
         """kn, the images of one update."""
         return self.workers * self.per_worker
 
+    def _way_out(self, training_images: int) -> str:
+        if self.per_worker > training_images:
+            return f"lower minibatch.per_worker to at most {training_images}"
+        return f"lower minibatch.workers to at most {training_images // self.per_worker}"
+
     def check_fits(self, training_images: int) -> None:
         """Raise unless kn <= N: a minibatch never holds more images than the training set.
 
@@ -56,7 +60,7 @@ class Minibatch:
             raise RecipeError(
                 f"minibatch.workers={self.workers} x minibatch.per_worker={self.per_worker} = {self.images} images: "
                 f"must not exceed the {training_images} training images; "
-                f"lower minibatch.workers to at most {max(training_images // self.per_worker, 1)}"
+                f"{self._way_out(training_images)}"
             )
 
 
@@ -140,15 +144,3 @@ class StepPlan:
     def ends_epoch(self, step: int) -> bool:
         """Whether an epoch's last image is in this step."""
         return self.epochs_done(step + 1) > self.epochs_done(step)
-
-    def segments(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-        """Cut the stream positions [start, stop) at epoch boundaries.
-
-        Yields:
-            (epoch, first, last): positions [first, last) within that epoch's shuffle.
-        """
-        while start < stop:
-            epoch, first = divmod(start, self.epoch_images)
-            last = min(self.epoch_images, first + stop - start)
-            yield epoch, first, last
-            start += last - first

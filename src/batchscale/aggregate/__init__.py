@@ -3,7 +3,4 @@
 from batchscale.aggregate.exact import ExactAggregator
 from batchscale.aggregate.fast import FastAggregator
 
-AGGREGATORS = {"fast": FastAggregator, "exact": ExactAggregator}
-"""Every way to sum: the same seam, ``for _ in attempts(): (backward of each pass; add())``."""
-
-__all__ = ["AGGREGATORS", "ExactAggregator", "FastAggregator"]
+__all__ = ["ExactAggregator", "FastAggregator"]

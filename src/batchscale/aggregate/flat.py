@@ -60,7 +60,9 @@ class FlatGradients:
         self.counts = {name: self.buffer[at + i : at + i + 1] for i, name in enumerate(counts)}
         self.used = self.buffer[at + len(counts) :]
         self._views = [
-            self.buffer[o : o + length].as_strided(p.shape, p.stride(), o)
+            self.buffer[o : o + length].as_strided(
+                p.shape, torch.empty_like(p).stride(), o
+            )  # dense, also where p is not
             for p, (o, length) in zip(self.parameters, self.pieces[self.first_gradient :], strict=True)
         ]
 

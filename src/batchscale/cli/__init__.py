@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import traceback
@@ -22,6 +23,9 @@ A run is defined by k workers of n images each; the processes it runs on never c
   batchscale train fashion-mnist-cnn --processes 2    train one, on two processes of this machine
   batchscale train fashion-mnist-cnn minibatch.workers=32 --exact   the same bits on any number of processes
 """
+
+
+_PATH_ERRORS = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,7 +48,8 @@ def parser() -> argparse.ArgumentParser:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of one command; overrides may stand anywhere among the flags."""
     top = parser()
-    options, rest = top.parse_known_args(arguments)
+    words = ["--resume=yes" if word == "--resume" else word for word in (arguments or sys.argv[1:])]
+    options, rest = top.parse_known_args(words)
     overrides = [word for word in rest if "=" in word and not word.startswith("-")]
     unknown = [word for word in rest if word not in overrides]
     if unknown or (overrides and not hasattr(options, "overrides")):
@@ -69,8 +74,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"batchscale: {error}", file=sys.stderr, flush=True)
         return error.exit_code
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:  # the reader of our output has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.errno not in _PATH_ERRORS or debug:
+            raise
+        print(f"batchscale: {error.filename}: {error.strerror}; give another path", file=sys.stderr, flush=True)
+        return 2
+    except KeyboardInterrupt:
+        return 130

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -11,15 +10,13 @@ from typing import Any
 
 from batchscale.cli.options import add_common, positive, print_json
 
-_MARK = ".batchscale-demo"
-
 
 def add(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "demo", help="watch a large minibatch fail naively and succeed by the rules (about a minute)"
     )
-    parser.add_argument("--out", type=Path, default=Path("demo"), metavar="DIR", help="folder of runs and figure")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of runs and figure (default runs/demo-TIME)")
     parser.add_argument("--seeds", type=positive, default=3, metavar="S", help="seeds of each way (default 3)")
     add_common(parser)
     parser.set_defaults(run=run)
@@ -30,12 +27,9 @@ def run(options: argparse.Namespace) -> int:
     from batchscale.report.figures import error_curves
     from batchscale.study.demo import run_demo
 
-    out: Path = options.out
-    if (out / _MARK).is_file():  # an earlier demonstration of this command: made anew
-        shutil.rmtree(out)
+    out: Path = options.out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
     start = time.monotonic()
     found = run_demo(out, options.seeds, lambda line: print(line, file=sys.stderr, flush=True))
-    (out / _MARK).touch()
     groups = [
         (
             f"{way['about']} (kn = {way['minibatch']})",

@@ -68,10 +68,10 @@ def run(options: argparse.Namespace) -> int:
 
     if not is_worker():
         return _parent(options)
-    with contextlib.suppress(KeyError):
-        from batchscale.engine.signals import die_with_parent
+    from batchscale.engine.launch import LAUNCHER
+    from batchscale.engine.signals import die_with_parent
 
-        die_with_parent(int(os.environ.get("BATCHSCALE_LAUNCHER_PID", os.getppid())))
+    die_with_parent(int(os.environ.get(LAUNCHER, os.getppid())))
     return _worker(options, launched())
 
 
@@ -92,14 +92,17 @@ def _out(options: argparse.Namespace) -> Path:
         return Path(options.out)
     if options.resume != "no":
         raise UsageError("--resume: which run? give its folder with --out DIR")
-    run_id = os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    stamp = run_id if run_id != "none" else time.strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{_name(options)}-{stamp}"
+    if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0:
+        raise UsageError(
+            "--out: missing; a run that may be restarted must be found again; give its folder with --out DIR"
+        )
+    return Path("runs") / f"{_name(options)}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _parent(options: argparse.Namespace) -> int:
     out = _out(options)
     job = _job(options, out)
+    from batchscale.engine.checkpoint import steps_saved
     from batchscale.engine.run import finished_result, goes_on, train_here
     from batchscale.records import RunLock
 
@@ -110,12 +113,14 @@ def _parent(options: argparse.Namespace) -> int:
     from batchscale.engine.build import validate
 
     validate(job.recipe, job.data_folder, options.processes)
+    from batchscale.engine.launch import Interrupted, launch
+
     try:
         if options.processes == 1 and options.max_restarts == 0:
             return _report(train_here(job), options)
-        from batchscale.engine.launch import launch
-
         launch(_worker_arguments(options, out), options.processes, options.max_restarts)
+    except Interrupted as error:
+        raise Interrupted(error.exit_code - 128, out, steps_saved(out)) from None
     except Exception as error:
         if isinstance(error, RunError) or not isinstance(error, BatchscaleError):
             _record_failure(job, options, error)
@@ -182,6 +187,7 @@ def _report(result: Result, options: argparse.Namespace, already: bool = False) 
 
 def _record_failure(job: Job, options: argparse.Namespace, error: Exception) -> None:
     """result.json with status failed, where a run was begun; a resume goes on all the same."""
+    from batchscale.engine.checkpoint import steps_saved
     from batchscale.records.files import write_json
     from batchscale.records.folder import holds_run
 
@@ -190,7 +196,8 @@ def _record_failure(job: Job, options: argparse.Namespace, error: Exception) -> 
     document = {
         "status": "failed", "error": str(error), "recipe": job.name, "folder": str(job.out),
         "test_error_percent": None, "test_error_median_last_5": None, "test_loss": None, "train_loss": None,
-        "steps": 0, "epochs": 0.0, "images_per_second": None, "wall_seconds": 0.0, "weights_sha256": None,
+        "steps": steps_saved(job.out), "epochs": 0.0,
+        "images_per_second": None, "wall_seconds": 0.0, "weights_sha256": None,
         "processes": options.processes,
         "workers": job.recipe.minibatch.workers, "per_worker": job.recipe.minibatch.per_worker,
     }  # fmt: skip

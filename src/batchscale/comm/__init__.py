@@ -2,4 +2,7 @@
 
 from batchscale.comm.world import World
 
-__all__ = ["World"]
+ALGORITHMS = ("builtin",)
+"""Every all-reduce that a recipe may name: the backend's own is the one there is; ``auto`` chooses it."""
+
+__all__ = ["ALGORITHMS", "World"]

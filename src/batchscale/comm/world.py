@@ -57,6 +57,7 @@ class World:
         self.timeout_seconds = timeout_seconds
         self._store = store
         self._objects: Any = None
+        self._job: Any = None
 
     @classmethod
     def connect(cls, device: torch.device, timeout_seconds: float) -> World:
@@ -70,15 +71,19 @@ class World:
             ProcessError: not everyone arrived in time.
         """
         rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-        if size == 1:
+        if size == 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
             return cls(rank, size, device, timeout_seconds)
         timeout = timedelta(seconds=timeout_seconds)
-        store, rank, size = next(dist_rendezvous("env://", rank, size, timeout=timeout))
-        scoped = PrefixStore("batchscale", store)
-        store = PrefixStore(agree_on_name(scoped, rank, size, timeout_seconds), store)
-        world = cls(rank, size, device, timeout_seconds, store)
-        world._guard(lambda: world._start(store, timeout), "connecting")
+        world = cls(rank, size, device, timeout_seconds)
+        world._guard(lambda: world._connect(timeout), "connecting")
         return world
+
+    def _connect(self, timeout: timedelta) -> None:
+        store, _, _ = next(dist_rendezvous("env://", self.rank, self.size, timeout=timeout))
+        self._job = PrefixStore("batchscale", store)
+        if self.size > 1:
+            self._store = PrefixStore(agree_on_name(self._job, self.rank, self.size, self.timeout_seconds), store)
+            self._start(self._store, timeout)
 
     def _start(self, store: Any, timeout: timedelta) -> None:
         backend = "nccl" if self.device.type == "cuda" else "gloo"
@@ -141,9 +146,18 @@ class World:
             raise made[1]
         return cast(T, made[0])
 
+    def job_knows(self, fact: str) -> bool:
+        """Whether an earlier attempt of this elastic job (the agents' store lives as long as it) has told this."""
+        return self._job is not None and bool(self._job.check([f"fact/{fact}"]))
+
+    def tell_job(self, fact: str) -> None:
+        """Let later attempts of this elastic job know."""
+        if self._job is not None:
+            self._job.set(f"fact/{fact}", "1")
+
     def close(self) -> None:
         """Leave the process group."""
-        self._objects = self._store = None  # the group's threads end with its last reference
+        self._objects = self._store = self._job = None  # the group's threads end with its last reference
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,20 +16,21 @@ from batchscale.comm import World
 from batchscale.data import DATASETS, Dataset, load_dataset
 from batchscale.data.feed import Augmentation, Feed, Normalizer
 from batchscale.engine.derive import plan_of, schedule_of
+from batchscale.engine.hardware import choose_threads
 from batchscale.engine.step import TrainingStep
+from batchscale.engine.trial import MicroBatchTrial
 from batchscale.errors import DataError, ExactnessError, RecipeError
 from batchscale.minibatch import Minibatch, place_workers
 from batchscale.models import MODELS
 from batchscale.models.resnet import BasicBlock
 from batchscale.randomness import key, shuffled
-from batchscale.recipe.schema import Numerics, Recipe
-from batchscale.update.sgd import SGD, Optimizer, SGDLrInBuffer, decay_groups
+from batchscale.recipe.schema import Recipe
+from batchscale.update.sgd import OPTIMIZERS, Optimizer, SGDLrInBuffer, decay_groups
 from batchscale.worker.batch_norm import Statistics, replace_batch_norm
-from batchscale.worker.gradient import Probe, summed_loss
+from batchscale.worker.gradient import Probe
 
 _INIT, _HOLDOUT = 200, 201  # streams: initial weights, held-out images
 _DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
-_TRIAL_SECONDS = 1.0  # bound on the choice of the micro-batch
 
 
 def load_data(recipe: Recipe, folder: Path | None, own: Dataset | None = None) -> Dataset:
@@ -39,6 +39,19 @@ def load_data(recipe: Recipe, folder: Path | None, own: Dataset | None = None) -
     Raises:
         DataError: files are missing or damaged, or more images are held out than there are.
     """
+    dataset = _read_data(recipe, folder, own)
+    augment = recipe.data.augment
+    raw = dataset.train_images.dtype == torch.uint8
+    if (augment.flip or augment.crop != "none") and not raw:
+        raise DataError("data.augment: acts on uint8 images (C, H, W), the data is floating; leave data.augment out")
+    if augment.crop == "padded" and augment.padding > min(dataset.image_shape[1:]):
+        raise DataError(
+            f"data.augment.padding={augment.padding}: must not exceed the image, {dataset.image_shape[1:]}; lower it"
+        )
+    return dataset
+
+
+def _read_data(recipe: Recipe, folder: Path | None, own: Dataset | None) -> Dataset:
     if own is None and recipe.data.name == "own":
         raise DataError(
             "data.name=own: stands for a data set handed in from Python; use batchscale.train(..., data=...)"
@@ -90,32 +103,6 @@ def build_model(recipe: Recipe, dataset: Dataset, own: nn.Module | None = None) 
     return own
 
 
-def choose_device(recipe: Recipe) -> torch.device:
-    """execution.device: cuda for ``auto`` where there is one for each local process.
-
-    Raises:
-        RecipeError: cuda was asked for and there is none.
-    """
-    wanted = recipe.execution.device
-    local, local_size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if wanted == "cpu" or (wanted == "auto" and torch.cuda.device_count() < max(local_size, 1)):
-        return torch.device("cpu")
-    if local >= torch.cuda.device_count():
-        raise RecipeError(
-            f"execution.device=cuda: process {local} of this host has no GPU (there are {torch.cuda.device_count()}); "
-            f"use execution.device=cpu, or fewer --processes"
-        )
-    return torch.device("cuda", local)
-
-
-def choose_threads(numerics: Numerics) -> int:
-    """numerics.threads: 1 in exact mode, else the cores of this host shared by its processes."""
-    if numerics.threads != "auto":
-        return numerics.threads
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 1 if numerics.exact else max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
-
-
 @dataclass
 class Parts:
     """All that a run is made of, on one process."""
@@ -164,9 +151,10 @@ def _normalizer(recipe: Recipe, dataset: Dataset, own: bool, device: torch.devic
 def _optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
     entry = recipe.optimizer
     groups = decay_groups(model, entry.weight_decay, entry.decay_norms, entry.decay_biases)
-    if entry.name == "sgd_lr_in_buffer":
+    kind = OPTIMIZERS[entry.name]
+    if kind is SGDLrInBuffer:
         return SGDLrInBuffer(groups, entry.momentum, entry.nesterov, entry.momentum_correction)
-    return SGD(groups, entry.momentum, entry.nesterov)
+    return kind(groups, entry.momentum, entry.nesterov)
 
 
 def _aggregator(
@@ -178,6 +166,24 @@ def _aggregator(
         return ExactAggregator(parameters, recipe.minibatch.workers, world, extras, ["stop"])
     bucket_bytes = int(recipe.execution.aggregation.bucket_megabytes * 2**20)
     return FastAggregator(parameters, world, extras, ["stop"], bucket_bytes)
+
+
+def _micro_batch(
+    recipe: Recipe, world: World, workers: range, trial: MicroBatchTrial, draws_random: bool, before: int | None
+) -> int:
+    """Images of one pass: as the recipe says, as an earlier attempt chose, or the fastest; the same everywhere."""
+    wanted, n = recipe.numerics.micro_batch, recipe.minibatch.per_worker
+    if isinstance(wanted, int):
+        if draws_random and wanted != n:
+            raise RecipeError(
+                f"numerics.micro_batch={wanted}: the model draws random numbers, so it runs one worker a pass; "
+                f"use numerics.micro_batch={n} or auto"
+            )
+        return wanted
+    if before is not None:
+        return before
+    chosen = trial.best(workers, draws_random or recipe.numerics.exact)  # all try, as all will train
+    return world.from_rank_zero(lambda: chosen)
 
 
 def _make_exact(recipe: Recipe, device: torch.device) -> None:
@@ -254,17 +260,8 @@ def build(
     images = normalizer(dataset.train_images[: minibatch.per_worker])
     probe = Probe(built, statistics, images, dataset.num_classes)
     forward: nn.Module = torch.compile(built) if recipe.numerics.compile else built  # type: ignore[assignment]
-    if micro_batch is None:
-        trial = _Trial(forward, statistics, normalizer, dataset, minibatch)
-        wanted = recipe.numerics.micro_batch
-        one = probe.draws_random or recipe.numerics.exact
-        chosen = wanted if isinstance(wanted, int) else trial.best(workers, one)  # all try, as all will train
-        micro_batch = world.from_rank_zero(lambda: chosen)
-    if probe.draws_random and micro_batch != minibatch.per_worker:
-        raise RecipeError(
-            f"numerics.micro_batch={micro_batch}: the model draws random numbers, so it runs one worker a pass; "
-            f"use numerics.micro_batch={minibatch.per_worker} or auto"
-        )
+    trial = MicroBatchTrial(forward, statistics, normalizer, dataset, minibatch)
+    micro_batch = _micro_batch(recipe, world, workers, trial, probe.draws_random, micro_batch)
     aggregator = _aggregator(recipe, built, statistics, world)
     optimizer = _optimizer(recipe, built)
     plan = plan_of(recipe, len(dataset.train_labels))
@@ -285,49 +282,3 @@ def build(
     return Parts(
         recipe, world, dataset, built, step, optimizer, aggregator, normalizer, micro_batch, threads, make_feed, restore
     )  # fmt: skip
-
-
-class _Trial:
-    """Forward and backward passes of several sizes, timed, to choose the micro-batch."""
-
-    def __init__(
-        self, model: nn.Module, statistics: Statistics, normalizer: Normalizer, dataset: Dataset, minibatch: Minibatch
-    ) -> None:
-        self._model, self._statistics, self._normalize = model, statistics, normalizer
-        self._dataset, self._minibatch = dataset, minibatch
-
-    def _seconds_per_image(self, workers: int) -> float:
-        images = workers * self._minibatch.per_worker
-        inputs = self._normalize(self._dataset.train_images[:images])
-        labels = self._dataset.train_labels[:images].to(inputs.device)
-        self._statistics.begin_pass(workers)
-        start = time.perf_counter()
-        summed_loss(self._model(inputs), labels).backward()  # type: ignore[no-untyped-call]
-        if inputs.is_cuda:
-            torch.cuda.synchronize()
-        return (time.perf_counter() - start) / images
-
-    def best(self, workers: range, one: bool) -> int:
-        """Images of the fastest pass among 1, 2, 4, ... workers; one worker's where only that is right."""
-        n, sizes = self._minibatch.per_worker, [1]
-        while not one and sizes[-1] * 2 <= len(workers) and sizes[-1] * n < 1024:
-            sizes.append(sizes[-1] * 2)
-        if len(sizes) == 1:
-            return n
-        times: dict[int, list[float]] = {size: [] for size in sizes}
-        deadline = time.perf_counter() + _TRIAL_SECONDS
-        for round_ in range(12):
-            for size in sizes:
-                seconds = self._seconds_per_image(size)
-                if round_:
-                    times[size].append(seconds)
-                elif time.perf_counter() > deadline:  # a large model: one worker a pass, and no more trials
-                    return self._cleared(n)
-            if time.perf_counter() > deadline and round_:
-                break
-        return self._cleared(n * min(sizes, key=lambda size: float(np.median(times[size]))))
-
-    def _cleared(self, micro_batch: int) -> int:
-        for parameter in self._model.parameters():
-            parameter.grad = None
-        return micro_batch

@@ -79,6 +79,11 @@ def folders(out: Path) -> list[Path]:
     return sorted(f for f in root.glob("step-*") if f.is_dir()) if root.is_dir() else []
 
 
+def steps_saved(out: Path) -> int:
+    """Steps done in the newest checkpoint, 0 where there is none."""
+    return int(folders(out)[-1].name.removeprefix("step-")) if folders(out) else 0
+
+
 def save(out: Path, checkpoint: Checkpoint) -> Path:
     """Write a checkpoint; older ones than the last two go only when it is safely there.
 
@@ -105,9 +110,10 @@ def save(out: Path, checkpoint: Checkpoint) -> Path:
         _write_synced(aside / "state.safetensors", state)
         _write_synced(aside / "manifest.json", json.dumps({**manifest, "seal": _seal(manifest)}).encode())
         sync_folder(aside)
-        if final.exists():
-            shutil.rmtree(final)
+        if final.exists():  # of an earlier attempt: set aside until the new one is there
+            final.rename(root / f".part-{os.getpid()}-before")
         aside.rename(final)
+        shutil.rmtree(root / f".part-{os.getpid()}-before", ignore_errors=True)
         sync_folder(root)
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)

@@ -12,20 +12,22 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from batchscale.comm.world import HUNG
 from batchscale.errors import BatchscaleError, ProcessError, UsageError
 
 LAUNCHER = "BATCHSCALE_LAUNCHER_PID"  # set for processes that batchscale itself has launched
-_SHUTDOWN_SECONDS = 15  # between asking the remaining processes to end and killing them
+_SHUTDOWN_SECONDS = 30  # between asking the remaining processes to end and killing them
 
 
 class Interrupted(BatchscaleError):
     """The launcher was asked to stop, and its processes have."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; go on with --resume")
+    def __init__(self, number: int, out: Path | None = None, steps: int = 0) -> None:
+        kept = f"checkpoint of step {steps}; go on with --resume --out {out}" if out else "go on with --resume"
+        super().__init__(f"stopped by {signal.Signals(number).name}; {kept}")
         self.exit_code = 128 + number
 
 

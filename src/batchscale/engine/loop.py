@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 
 from batchscale.engine import checkpoint as checkpoints
@@ -47,7 +46,7 @@ class Loop:
         self._progress = Progress(self.plan.total_steps, first_step, quiet or parts.world.rank > 0)
         self._begun, self._wall_before = time.monotonic(), totals.wall_seconds
         self._saved_at = time.monotonic()
-        self._line_loss, self._line_steps, self._line_seconds = 0.0, 0, 0.0
+        self._saved_step = -1
 
     def run(self) -> bool:
         """Train to the end; False where all processes were asked to stop before it."""
@@ -58,9 +57,11 @@ class Loop:
                 passes = feed.passes(self.steps_done)
                 self._parts.step.seconds.data += time.perf_counter() - start
                 result = self._parts.step(self.steps_done, passes)
-                if not math.isfinite(result.loss):
+                if not result.finite:
                     self.totals.diverged_at_step = self.steps_done
-                    self._progress.say(f"step {self.steps_done}: the loss is {result.loss}: diverged")
+                    self._progress.say(
+                        f"step {self.steps_done}: loss {result.loss}, or a gradient, not finite: diverged"
+                    )
                     break
                 self._after_step(result.loss, time.perf_counter() - start)
                 if result.stop:
@@ -76,9 +77,6 @@ class Loop:
         self.steps_done += 1
         ends_epoch, at_end = self.plan.ends_epoch(step), self.steps_done == self.plan.total_steps
         self.totals.add_step(loss, self.plan.minibatch_images, seconds, ends_epoch)
-        self._line_loss += loss
-        self._line_steps += 1
-        self._line_seconds += seconds
         if self.steps_done % self._recipe.execution.log_steps == 0 or at_end:
             self._write_line()
         epochs = self.plan.epochs_done(self.steps_done)
@@ -89,10 +87,9 @@ class Loop:
 
     def _write_line(self) -> None:
         lr = self._parts.step.schedule(self.steps_done - 1)
-        loss = self._line_loss / self._line_steps
-        speed = self._line_steps * self.plan.minibatch_images / self._line_seconds
+        loss, steps, seconds = self.totals.take_line()
+        speed = steps * self.plan.minibatch_images / seconds
         phases = self._parts.step.seconds.take()
-        self._line_loss, self._line_steps, self._line_seconds = 0.0, 0, 0.0
         if self._folder is not None:
             line = {
                 "step": self.steps_done,
@@ -146,8 +143,9 @@ class Loop:
     def _save(self) -> None:
         self._saved_at = time.monotonic()
         self.totals.wall_seconds = self.wall_seconds()
-        if self._folder is None:
+        if self._folder is None or self._saved_step == self.steps_done:
             return
+        self._saved_step = self.steps_done
         checkpoints.save(
             self._folder.path,
             checkpoints.Checkpoint(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import dataclasses
 import signal
 import sys
 import time
@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 from torch import nn
 
-from batchscale.comm import World
+from batchscale.comm import ALGORITHMS, World
 from batchscale.data import Dataset
 from batchscale.engine import checkpoint as checkpoints
-from batchscale.engine.build import Parts, build, choose_device, load_data
+from batchscale.engine.build import Parts, build, load_data
 from batchscale.engine.derive import as_text, derived_numbers
 from batchscale.engine.fingerprint import check_resume, check_same, fingerprint
+from batchscale.engine.hardware import choose_device
 from batchscale.engine.loop import Loop
 from batchscale.engine.signals import StopSignals
 from batchscale.engine.totals import Totals
 from batchscale.errors import BatchscaleError, CheckpointError, FolderError
-from batchscale.recipe import Recipe, dump_recipe, identity, recipe_from
+from batchscale.recipe import Recipe, dump_recipe, identity, load_recipe
 from batchscale.records import Result, RunFolder, read_result
 from batchscale.records.files import write_whole
 from batchscale.records.folder import check_free, holds_run
@@ -36,9 +36,10 @@ Resume = Literal["no", "yes", "auto"]
 class Stopped(BatchscaleError):
     """The run was asked to stop, and did, with a checkpoint."""
 
-    def __init__(self, number: int, steps: int, folder: Path) -> None:
+    def __init__(self, number: int, steps: int, folder: Path | None) -> None:
         name = signal.Signals(number).name
-        super().__init__(f"stopped by {name} after step {steps}; go on with --resume --out {folder}")
+        way_on = f"go on with --resume --out {folder}" if folder else "no folder was given, so nothing was kept"
+        super().__init__(f"stopped by {name} after step {steps}; {way_on}")
         self.exit_code = 128 + number
 
 
@@ -63,21 +64,6 @@ class Job:
     quiet: bool = False
 
 
-def begun_recipe(out: Path) -> Recipe:
-    """The recipe of the run in a folder.
-
-    Raises:
-        CheckpointError: recipe.yaml is damaged.
-    """
-    try:
-        return recipe_from(yaml.safe_load((out / "recipe.yaml").read_text(encoding="utf-8")))
-    except (BatchscaleError, yaml.YAMLError, OSError, ValueError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{out / 'recipe.yaml'}: damaged ({reason}); start a new run in another --out DIR"
-        ) from None
-
-
 def goes_on(job: Job, out: Path) -> bool:
     """Whether this job goes on with a run that is there; everything wrong with the folder is said here.
 
@@ -89,48 +75,56 @@ def goes_on(job: Job, out: Path) -> bool:
         return False
     if not holds_run(out):
         raise FolderError(f"{out}: holds no run to resume; leave --resume out, or use --resume=auto to start or go on")
-    checkpoints.check_identity(identity(begun_recipe(out)), identity(job.recipe), out)
+    try:
+        begun = load_recipe(out / "recipe.yaml")
+    except BatchscaleError as error:
+        raise CheckpointError(f"{error}; start a new run in another --out DIR (nothing was changed)") from None
+    checkpoints.check_identity(identity(begun), identity(job.recipe), out)
     return True
 
 
 def finished_result(out: Path) -> Result | None:
-    """The result of a run that is done or has diverged, else None."""
+    """The result of a run that is done or has diverged, else None (a damaged one is as none: the run goes on)."""
     if not (out / "result.json").is_file():
         return None
-    result = read_result(out)
+    try:
+        result = read_result(out)
+    except FolderError as error:
+        print(f"{error.args[0].split(';')[0]}; passed over", file=sys.stderr, flush=True)
+        return None
     return result if result.status in ("done", "diverged") else None
 
 
-def elastic_resume(job: Job) -> Resume:
-    """How this process finds its folder: after a restart by the elastic agent, a begun run is gone on with."""
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
-        return "auto"
-    run_id = os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    mark = (job.out or Path()) / ".elastic"
-    if job.out is not None and run_id != "none" and mark.is_file() and mark.read_text(encoding="utf-8") == run_id:
-        return "auto"  # the same elastic job, started anew because hosts came or went
-    return job.resume
+@dataclass
+class Opened:
+    """What rank 0 found in the output folder, as all processes learn it."""
+
+    resumed: bool = False
+    checkpoint: checkpoints.Checkpoint | None = None
+    finished: Result | None = None
 
 
-def _open_folder(job: Job, out: Path) -> tuple[RunFolder, checkpoints.Checkpoint | None, bool]:
-    job = Job(job.name, job.recipe, out, job.data_folder, elastic_resume(job), job.quiet)
-    resumed = goes_on(job, out)
+def _open(job: Job, out: Path, world: World) -> tuple[RunFolder, Opened]:
+    """Lock the folder, then look: what was there before the lock may have changed."""
+    if world.job_knows(f"opened {out.resolve()}"):
+        job = dataclasses.replace(job, resume="auto")  # a further attempt of the elastic job that began this run
+    goes_on(job, out)
     folder = RunFolder(out)
-    if not resumed:
-        folder.write_recipe(dump_recipe(job.recipe))
-        if run_id := os.environ.get("TORCHELASTIC_RUN_ID"):
-            write_whole(out / ".elastic", run_id.encode())
-        return folder, None, False
     try:
+        resumed = goes_on(job, out)
+        if not resumed:
+            return folder, Opened()
+        if (finished := finished_result(out)) is not None:
+            return folder, Opened(True, None, finished)
         checkpoint, damaged = checkpoints.newest(out)
         for line in damaged:
             print(f"{line}; passed over for the one before it", file=sys.stderr, flush=True)
         if checkpoint is not None:
             checkpoints.check_identity(checkpoint.identity, identity(job.recipe), out)
-    except BatchscaleError:
+        return folder, Opened(True, checkpoint)
+    except BaseException:
         folder.close()
         raise
-    return folder, checkpoint, True
 
 
 def _restore(parts: Parts, checkpoint: checkpoints.Checkpoint) -> None:
@@ -184,46 +178,75 @@ def train_here(job: Job, model: nn.Module | None = None, data: Dataset | None = 
     parts: Parts | None = None
     try:
         with StopSignals() as signals:
-            resumed, checkpoint = False, None
+            opened = Opened()
             if job.out is not None:
-                folder, checkpoint, resumed = _shared_folder(job, job.out, world)
+                folder, opened = _open_together(job, job.out, world)
+            if opened.finished is not None:
+                return opened.finished
             dataset = load_data(job.recipe, job.data_folder, data)
-            reuse = int(checkpoint.fingerprint["micro_batch"]) if checkpoint else None
-            parts = build(job.recipe, world, dataset, model=model, own_data=data is not None, micro_batch=reuse)
-            return _train(job, parts, folder, checkpoint, resumed, signals)
+            before = int(opened.checkpoint.fingerprint["micro_batch"]) if opened.checkpoint else None
+            parts = build(job.recipe, world, dataset, model=model, own_data=data is not None, micro_batch=before)
+            world.gather(None, "waiting for all processes to be ready")
+            return _train(job, parts, folder, opened, signals)
     finally:
         if parts is not None:
             parts.close()
         if folder is not None:
+            folder.abandon()
             folder.close()
         torch.set_num_threads(threads)
         world.close()
 
 
-def _shared_folder(job: Job, out: Path, world: World) -> tuple[RunFolder | None, checkpoints.Checkpoint | None, bool]:
-    """Rank 0 opens the folder; everyone gets the checkpoint, or rank 0's error."""
-    opened: list[RunFolder] = []
+def _open_together(job: Job, out: Path, world: World) -> tuple[RunFolder | None, Opened]:
+    """Rank 0 opens the folder; everyone learns what is there, or gets rank 0's error."""
+    mine: list[RunFolder] = []
 
-    def open_it() -> tuple[checkpoints.Checkpoint | None, bool]:
-        folder, checkpoint, resumed = _open_folder(job, out)
-        opened.append(folder)
-        return checkpoint, resumed
+    def open_it() -> Opened:
+        folder, opened = _open(job, out, world)
+        mine.append(folder)
+        return opened
 
-    checkpoint, resumed = world.from_rank_zero(open_it, "opening the output folder")
-    return (opened[0] if opened else None), checkpoint, resumed
+    opened = world.from_rank_zero(open_it, "opening the output folder")
+    return (mine[0] if mine else None), opened
 
 
-def _train(
-    job: Job,
-    parts: Parts,
-    folder: RunFolder | None,
-    checkpoint: checkpoints.Checkpoint | None,
-    resumed: bool,
-    signals: StopSignals,
-) -> Result:
-    recipe, world = job.recipe, parts.world
+def _begin(job: Job, parts: Parts, folder: RunFolder, opened: Opened, mine: dict[str, str]) -> None:
+    """Write what a run consists of before its first step; from here on the folder holds it."""
+    first_step = opened.checkpoint.step if opened.checkpoint else 0
+    if not opened.resumed:
+        folder.write_recipe(dump_recipe(job.recipe))
+    folder.forget_failure()
+    parts.world.tell_job(f"opened {folder.path.resolve()}")
+    folder.rewind(first_step)
+    rows = derived_numbers(job.recipe, len(parts.dataset.train_labels), parts.world.size)
+    folder.write_environment(
+        {
+            **environment(),
+            "processes": parts.world.size,
+            "from_step": first_step,
+            "decided": {"micro_batch": parts.micro_batch, "threads": parts.threads, "algorithm": ALGORITHMS[0]},
+            "fingerprint": mine,
+            "derived": [vars(row) for row in rows],
+        }
+    )
+
+
+def _say_begin(job: Job, parts: Parts, opened: Opened) -> None:
+    if parts.world.rank or job.quiet:
+        return
+    rows = derived_numbers(job.recipe, len(parts.dataset.train_labels), parts.world.size)
+    print(as_text(rows), file=sys.stderr, flush=True)
+    if opened.resumed:
+        step = opened.checkpoint.step if opened.checkpoint else None
+        where = "at step 0: it was killed before its first checkpoint" if step is None else f"at step {step}"
+        print(f"resuming {where}", file=sys.stderr, flush=True)
+
+
+def _train(job: Job, parts: Parts, folder: RunFolder | None, opened: Opened, signals: StopSignals) -> Result:
+    recipe, world, checkpoint = job.recipe, parts.world, opened.checkpoint
     mine = fingerprint(recipe.numerics, parts.threads, parts.micro_batch, world.device)
-    check_same(world.gather(mine))
+    check_same(world.gather(mine), recipe.numerics.exact)
     first_step, totals = 0, Totals()
     if checkpoint is None:
         _share_initial_weights(parts)
@@ -232,27 +255,12 @@ def _train(
             check_resume(checkpoint.fingerprint, mine)
         _restore(parts, checkpoint)
         first_step, totals = checkpoint.step, Totals(**checkpoint.totals)
-    loop = Loop(parts, totals, first_step, mine, folder, signals, job.quiet)
-    rows = derived_numbers(recipe, len(parts.dataset.train_labels), world.size)
     if folder is not None:
-        folder.rewind(first_step)
-        folder.write_environment(
-            {
-                **environment(),
-                "processes": world.size,
-                "from_step": first_step,
-                "decided": {"micro_batch": parts.micro_batch, "threads": parts.threads, "algorithm": "builtin"},
-                "fingerprint": mine,
-                "derived": [vars(row) for row in rows],
-            }
-        )
-    if world.rank == 0 and not job.quiet:
-        print(as_text(rows), file=sys.stderr, flush=True)
-        if resumed:
-            where = f"at step {first_step}" if checkpoint else "at step 0: it was killed before its first checkpoint"
-            print(f"resuming {where}", file=sys.stderr, flush=True)
+        _begin(job, parts, folder, opened, mine)
+    _say_begin(job, parts, opened)
+    loop = Loop(parts, totals, first_step, mine, folder, signals, job.quiet)
     if not loop.run():
-        raise Stopped(signals.received or signal.SIGTERM, loop.steps_done, job.out or Path("."))
+        raise Stopped(signals.received or signal.SIGTERM, loop.steps_done, job.out)
     return _finish(job, parts, loop, folder)
 
 
@@ -264,7 +272,7 @@ def _finish(job: Job, parts: Parts, loop: Loop, folder: RunFolder | None) -> Res
         "recipe": job.name,
         "folder": str(job.out) if job.out else "",
         **totals.errors_summary(),
-        "train_loss": totals.train_loss,
+        "train_loss": totals.last_epoch_loss(),
         "steps": loop.steps_done,
         "epochs": round(float(loop.steps_done / loop.plan.steps_per_epoch), 6),
         "images_per_second": round(totals.images / totals.step_seconds, 2) if totals.step_seconds else None,

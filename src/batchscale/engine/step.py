@@ -44,9 +44,10 @@ class PhaseSeconds:
 
 @dataclass(frozen=True)
 class StepResult:
-    """loss: mean over the kn images; stop: some process was asked to stop."""
+    """loss: mean over the kn images; finite: it and every gradient; stop: some process was asked to stop."""
 
     loss: float
+    finite: bool
     stop: bool
 
 
@@ -54,7 +55,7 @@ class StepResult:
 class TrainingStep:
     """The parts of a step; call it with (step, passes).
 
-    A loss that is not finite leaves the weights as they were.
+    A loss or a gradient that is not finite leaves the weights as they were.
     """
 
     model: nn.Module
@@ -84,13 +85,14 @@ class TrainingStep:
             computed = time.perf_counter()
         summed = time.perf_counter()
         loss, stop = float(extras["loss"]), bool(counts["stop"])
-        if math.isfinite(loss):
+        finite = math.isfinite(loss) and bool(self.aggregator.flat.buffer.isfinite().all())
+        if finite:
             self.averages.update(extras["statistics"])
             self.optimizer.step(lr=self.schedule(step))
         self.seconds.gradient += computed - start
         self.seconds.aggregation += summed - computed
         self.seconds.update += time.perf_counter() - summed
-        return StepResult(loss, stop)
+        return StepResult(loss, finite, stop)
 
     def gradient(self, step: int, worker: int, batch: Batch, last: bool) -> None:
         """Forward and backward of one pass, whose first worker is ``worker``."""

@@ -16,6 +16,7 @@ class Totals:
         step_seconds: time of training steps alone.
         wall_seconds: time of everything, earlier attempts included, up to the checkpoint.
         epoch_loss, epoch_steps: loss summed over the steps of the epoch at hand.
+        line_loss, line_steps, line_seconds: since the last line of metrics.jsonl.
         train_loss: mean of the last whole epoch.
         errors, losses: of every evaluation so far.
         diverged_at_step: the step whose loss was not finite.
@@ -26,6 +27,9 @@ class Totals:
     wall_seconds: float = 0.0
     epoch_loss: float = 0.0
     epoch_steps: int = 0
+    line_loss: float = 0.0
+    line_steps: int = 0
+    line_seconds: float = 0.0
     train_loss: float | None = None
     errors: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -35,11 +39,26 @@ class Totals:
         """Count one step."""
         self.images += images
         self.step_seconds += seconds
+        self.line_loss += loss
+        self.line_steps += 1
+        self.line_seconds += seconds
         self.epoch_loss += loss
         self.epoch_steps += 1
         if ends_epoch:
             self.train_loss = self.epoch_loss / self.epoch_steps
             self.epoch_loss, self.epoch_steps = 0.0, 0
+
+    def take_line(self) -> tuple[float, int, float]:
+        """(mean loss, steps, seconds) since the last line, set back to zero."""
+        taken = self.line_loss / self.line_steps, self.line_steps, self.line_seconds
+        self.line_loss, self.line_steps, self.line_seconds = 0.0, 0, 0.0
+        return taken
+
+    def last_epoch_loss(self) -> float | None:
+        """Mean loss of the last whole epoch, or of the steps so far in a run shorter than one."""
+        if self.train_loss is None and self.epoch_steps:
+            return self.epoch_loss / self.epoch_steps
+        return self.train_loss
 
     def errors_summary(self) -> dict[str, float | None]:
         """Final error, median of the last five, final loss."""

@@ -5,6 +5,7 @@ OUT/recipe.yaml  environment.json  metrics.jsonl  evaluations.jsonl  checkpoints
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -86,7 +87,7 @@ def check_free(folder: Path) -> None:
         raise FolderError(
             f"{folder}: already holds a run; go on with it by --resume, or give another --out DIR (nothing was changed)"
         )
-    if folder.is_dir() and any(f.name != _LOCK for f in folder.iterdir()):
+    if folder.is_dir() and any(f.name != _LOCK and not f.name.endswith(".part") for f in folder.iterdir()):
         raise FolderError(f"{folder}: holds other files: --out must be a new or empty folder; give another --out DIR")
     parent = folder
     while not parent.exists():
@@ -114,6 +115,13 @@ class RunFolder:
             raise cannot_write(path, error) from error
         self.lock = RunLock(path, wait_seconds)
         self._open: dict[str, IO[bytes]] = {}
+
+    def abandon(self) -> None:
+        """Leave no trace of a run that was never begun."""
+        if not holds_run(self.path):
+            (self.path / _LOCK).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not empty: somebody else's
+                self.path.rmdir()
 
     def write_recipe(self, text: str) -> None:
         """recipe.yaml: the resolved recipe."""
@@ -144,10 +152,15 @@ class RunFolder:
         path = self.path / name
         try:
             if name not in self._open:
-                self._open[name] = open(path, "ab", buffering=0)  # noqa: SIM115 - held until close()
+                self._open[name] = open(path, "ab")  # noqa: SIM115 - held until close()
             self._open[name].write(json.dumps(finite(line)).encode() + b"\n")
+            self._open[name].flush()
         except OSError as error:
             raise cannot_write(path, error) from error
+
+    def forget_failure(self) -> None:
+        """Remove the result of an attempt that failed: the run goes on."""
+        (self.path / "result.json").unlink(missing_ok=True)
 
     def write_result(self, result: dict[str, Any]) -> None:
         """result.json."""
@@ -156,6 +169,7 @@ class RunFolder:
     def close(self) -> None:
         """Close the files and let the lock go."""
         for file in self._open.values():
-            file.close()
+            with contextlib.suppress(OSError):  # a full disk has been told of already
+                file.close()
         self._open.clear()
         self.lock.release()

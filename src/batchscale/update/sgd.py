@@ -91,6 +91,9 @@ class SGDLrInBuffer:
         ratio = unit / float(self._buffer_lr) if self._correction else 1.0
         self._buffer_lr.fill_(unit)
         for (parameters, decay), buffers in zip(self._groups, self._buffers, strict=True):
+            still = [b for p, b in zip(parameters, buffers, strict=True) if p.grad is None]
+            if still:  # not updated, but written in the new lr all the same
+                torch._foreach_mul_(still, ratio)
             live = [(p, b) for p, b in zip(parameters, buffers, strict=True) if p.grad is not None]
             weights: list[torch.Tensor] = [p for p, _ in live]
             moving = [b for _, b in live]

@@ -87,15 +87,27 @@ class Statistics:
         self.chunks = [c for channels in layers for c in (channels, channels)]
         self.rows = torch.zeros((1, sum(self.chunks)), dtype=dtype, device=device)
         self.workers = 1
+        self._filled: set[int] = set()
 
     def begin_pass(self, workers: int) -> None:
         """Make room for a pass of so many workers."""
         self.workers = workers
+        self._filled.clear()
         if len(self.rows) < workers:
             self.rows = self.rows.new_zeros((workers, self.rows.shape[1]))
 
     def of_layer(self, offset: int, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(means, variances), each a view (workers, channels)."""
+        """(means, variances), each a view (workers, channels).
+
+        Raises:
+            RecipeError: the layer runs twice in one forward pass.
+        """
+        if offset in self._filled:
+            raise RecipeError(
+                "model: a batch-norm layer runs twice in one forward pass: it has no one mean over k workers; "
+                "use a layer for each place"
+            )
+        self._filled.add(offset)
         rows = self.rows[: self.workers]
         return rows[:, offset : offset + channels], rows[:, offset + channels : offset + 2 * channels]
 

@@ -43,6 +43,8 @@ class Probe:
         try:
             with torch.no_grad():
                 logits = model.train()(images)
+        except RecipeError:
+            raise
         except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise RecipeError(
