@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import threading
 import time
 from collections.abc import Callable
@@ -139,7 +140,7 @@ class World:
             try:
                 made = [make(), None]
             except Exception as error:
-                made = [None, error]
+                made = [None, _sendable(error)]
         if self.size > 1:
             self._guard(lambda: dist.broadcast_object_list(made, src=0, group=self._objects), what)
         if made[1] is not None:
@@ -160,6 +161,15 @@ class World:
         self._objects = self._store = self._job = None  # the group's threads end with its last reference
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error, or its text where it cannot be pickled: the others must not wait for it in vain."""
+    try:
+        pickle.dumps(error)
+    except Exception:
+        return ProcessError(f"rank 0: {type(error).__name__}: {error}")
+    return error
 
 
 def _favour_gloo_threads() -> None:

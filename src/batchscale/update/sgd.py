@@ -95,6 +95,8 @@ class SGDLrInBuffer:
             if still:  # not updated, but written in the new lr all the same
                 torch._foreach_mul_(still, ratio)
             live = [(p, b) for p, b in zip(parameters, buffers, strict=True) if p.grad is not None]
+            if not live:
+                continue
             weights: list[torch.Tensor] = [p for p, _ in live]
             moving = [b for _, b in live]
             gradients = [p.grad for p, _ in live if p.grad is not None]
