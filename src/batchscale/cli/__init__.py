@@ -48,7 +48,9 @@ def parser() -> argparse.ArgumentParser:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of one command; overrides may stand anywhere among the flags."""
     top = parser()
-    words = ["--resume=yes" if word == "--resume" else word for word in (arguments or sys.argv[1:])]
+    words = [
+        "--resume=yes" if word == "--resume" else word for word in (sys.argv[1:] if arguments is None else arguments)
+    ]
     options, rest = top.parse_known_args(words)
     overrides = [word for word in rest if "=" in word and not word.startswith("-")]
     unknown = [word for word in rest if word not in overrides]
