@@ -35,4 +35,4 @@ docs: setup
 	$(BIN)/mkdocs build --strict --site-dir build/docs
 
 clean:
-	rm -rf .venv build demo
+	rm -rf .venv build

@@ -50,6 +50,7 @@ BAD = [
     ("minibatch.workers=true", r"minibatch.workers=True: .*valid integer"),
     ("minibatch.workers=", r"minibatch.workers=None: .*valid integer"),
     ("epochs=.inf", r"epochs=inf: .*finite"),
+    ("epochs=1e300", r"epochs=1e\+300: .*less than or equal to 1000000"),
     ("epochs=0", r"epochs=0: .*greater than 0"),
     ("optimizer.momentum=1", r"optimizer.momentum=1: .*less than 1"),
     ("optimizer.momentum=0", r"nesterov=true needs momentum above 0; set optimizer.nesterov=false"),

@@ -119,6 +119,7 @@ def test_public_names_are_those_listed_and_all_load():
     [
         "import batchscale",
         "from batchscale.cli import main; main(['recipes'])",
+        "from batchscale.cli import main; assert main(['train', 'digits-cnn', 'epochs=abc']) == 2",
         "import batchscale.report.figures, batchscale.records, batchscale.recipe, batchscale.update.schedule",
     ],
 )

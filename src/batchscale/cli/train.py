@@ -76,10 +76,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _job(options: argparse.Namespace, out: Path, quiet: bool = False) -> Job:
+    overrides = [*options.overrides, *(["numerics.exact=true"] if options.exact else [])]
+    recipe = load_recipe(options.recipe, overrides)  # a mistake in it is said before torch is imported
     from batchscale.engine.run import Job
 
-    overrides = [*options.overrides, *(["numerics.exact=true"] if options.exact else [])]
-    recipe = load_recipe(options.recipe, overrides)
     return Job(_name(options), recipe, out, data_folder(options), options.resume, quiet)
 
 

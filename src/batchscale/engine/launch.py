@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from batchscale.comm.world import HUNG
 from batchscale.errors import BatchscaleError, ProcessError, UsageError
 
 LAUNCHER = "BATCHSCALE_LAUNCHER_PID"  # set for processes that batchscale itself has launched
@@ -95,6 +94,8 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> None:
 
 
 def _explain(error: Any) -> BatchscaleError:
+    from batchscale.comm.world import HUNG
+
     killed = {r: f for r, f in error.failures.items() if f.exitcode < 0 and f.exitcode != -signal.SIGTERM}
     hung = {r: f for r, f in error.failures.items() if HUNG in f.message}  # then the launcher killed the silent one
     chosen = hung or killed

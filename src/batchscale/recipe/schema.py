@@ -167,7 +167,7 @@ class Recipe(Entry):
     model: Model
     loss: Loss = Loss()
     minibatch: MinibatchEntry
-    epochs: Positive
+    epochs: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
     optimizer: Optimizer = Optimizer()
     learning_rate: LearningRate
     precision: DtypeName = "fp32"

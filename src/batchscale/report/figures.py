@@ -40,7 +40,7 @@ def error_curves(groups: Sequence[tuple[str, Sequence[Path]]], title: str, stem:
                 alpha=0.85,
                 label=None if number else label,
             )
-    axes.set(xlabel="epoch", ylabel="test error (%)", title=title, yscale="log")
+    axes.set(xlabel="epoch", ylabel="test error (%), 0 drawn at 0.1", title=title, yscale="log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=9)
