@@ -156,10 +156,17 @@ class World:
         if self._job is not None:
             self._job.set(f"fact/{fact}", "1")
 
-    def close(self) -> None:
-        """Leave the process group."""
-        self._objects = self._store = self._job = None  # the group's threads end with its last reference
+    def close(self, wait: bool = True) -> None:
+        """Leave the process group.
+
+        Args:
+            wait: for the others to be here too, after a run that ended well on all: a rank whose peers have left
+                while it tears its threads down was seen to abort.
+        """
         if self.size > 1 and dist.is_initialized():
+            if wait:
+                self._guard(dist.barrier, "waiting for the others to end")
+            self._objects = self._store = self._job = None  # the group's threads end with its last reference
             dist.destroy_process_group()
 
 

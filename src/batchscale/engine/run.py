@@ -176,18 +176,22 @@ def train_here(job: Job, model: nn.Module | None = None, data: Dataset | None = 
     world = World.connect(choose_device(job.recipe), job.recipe.execution.timeout_seconds)
     folder: RunFolder | None = None
     parts: Parts | None = None
+    ended = False
     try:
         with StopSignals() as signals:
             opened = Opened()
             if job.out is not None:
                 folder, opened = _open_together(job, job.out, world)
             if opened.finished is not None:
+                ended = True
                 return opened.finished
             dataset = load_data(job.recipe, job.data_folder, data)
             before = int(opened.checkpoint.fingerprint["micro_batch"]) if opened.checkpoint else None
             parts = build(job.recipe, world, dataset, model=model, own_data=data is not None, micro_batch=before)
             world.gather(None, "waiting for all processes to be ready")
-            return _train(job, parts, folder, opened, signals)
+            result = _train(job, parts, folder, opened, signals)
+            ended = True
+            return result
     finally:
         if parts is not None:
             parts.close()
@@ -195,7 +199,7 @@ def train_here(job: Job, model: nn.Module | None = None, data: Dataset | None = 
             folder.abandon()
             folder.close()
         torch.set_num_threads(threads)
-        world.close()
+        world.close(wait=ended)
 
 
 def _open_together(job: Job, out: Path, world: World) -> tuple[RunFolder | None, Opened]:
