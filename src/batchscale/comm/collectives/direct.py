@@ -1,0 +1,26 @@
+"""Direct: everyone sends piece i to rank i, which adds them up in the order of ranks and sends the sum to all.
+
+sum = all-gather(reduce-scatter(buffer)), each in one round
+
+Steps: 2. Bytes per process: b - b // p for the first round and (p - 1) pieces for the second, which is 2 (p - 1) / p b
+where p divides b. Messages: 2 (p - 1) a rank at once: made for ranks that share memory, where this is its shape.
+
+Source: Thakur, Rabenseifner, Gropp 2005, section 4.2 (pairwise reduce-scatter), done at once.
+"""
+
+from __future__ import annotations
+
+from batchscale.comm.primitives import DirectAllGather, DirectReduceScatter
+from batchscale.comm.schedule import GroupCollective, Groups, Stage
+
+
+class Direct(GroupCollective):
+    """The direct all-reduce, for every W."""
+
+    name = "direct"
+
+    def within(self, groups: Groups) -> list[Stage]:
+        return [
+            [(0, DirectReduceScatter(groups, groups.size))],
+            [(0, DirectAllGather(groups, groups.size))],
+        ]

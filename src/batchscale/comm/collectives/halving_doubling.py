@@ -1,0 +1,42 @@
+"""Halving/doubling: partners exchange halves of what they still own, then everything comes back the same way.
+
+sum = recursive doubling(recursive halving(buffer)), partners p / 2, p / 4, .., 1 and then 1, .., p / 2 places away
+
+Steps: 2 log2 p, for p a power of two. Bytes per process: b + the sum over j = 1 .. log2 p - 1 of ceil(2^j b / p), which
+is 2 (p - 1) / p b where p divides b: as few bytes as the ring, in far fewer rounds.
+
+Source: Thakur, Rabenseifner, Gropp 2005, "Optimization of collective communication operations in MPICH", section 4.5;
+Goyal et al. 2017, section 4.
+"""
+
+from __future__ import annotations
+
+from batchscale.comm.primitives import Doubling, Halving
+from batchscale.comm.schedule import GroupCollective, Groups, Stage, is_power_of_two
+from batchscale.errors import RecipeError
+
+
+class HalvingDoubling(GroupCollective):
+    """The halving/doubling all-reduce, for W a power of two.
+
+    Args:
+        setting: the recipe's entry that chose it, for errors.
+    """
+
+    name = "halving_doubling"
+
+    def __init__(self, setting: str = "execution.aggregation.algorithm") -> None:
+        self._setting = setting
+
+    def check(self, size: int) -> None:
+        if not is_power_of_two(size):
+            raise RecipeError(
+                f"{self._setting}={self.name}: needs a power of two to sum over, not {size}; "
+                f"use {self._setting}=binary_blocks"
+            )
+
+    def within(self, groups: Groups) -> list[Stage]:
+        return [
+            [(0, Halving(groups))],
+            [(0, Doubling(groups))],
+        ]

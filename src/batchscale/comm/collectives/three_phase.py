@@ -1,0 +1,49 @@
+"""Three phases: sum inside every host, between hosts, and back: every lane sums its piece between hosts.
+
+sum = all-gather_host(all-reduce_lanes(reduce-scatter_host(buffer))), lanes = ranks of the smallest host
+
+Every host cuts the buffer into as many pieces as there are lanes; its first ranks own them. Inside a host everyone
+exchanges directly (as through shared memory); between hosts a lane is any all-reduce over one rank a host.
+
+Steps: 2 + those of the all-reduce between hosts. Bytes per process, of h equal hosts of s ranks with the ring between:
+2 (s - 1) / s b inside and 2 (h - 1) / (h s) b between hosts.
+
+Source: Goyal et al. 2017, section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from batchscale.comm.primitives import DirectAllGather, DirectReduceScatter
+from batchscale.comm.schedule import Collective, GroupCollective, Groups, Stage, by_size
+
+
+class ThreePhase(Collective):
+    """The all-reduce in three phases, for every W.
+
+    Args:
+        hosts: ranks of every host; each of 0 .. W - 1 once.
+        between: the all-reduce between hosts.
+    """
+
+    name = "three_phase"
+
+    def __init__(self, hosts: Sequence[Sequence[int]], between: GroupCollective) -> None:
+        self._hosts, self._between = hosts, between
+        self.lanes = min(len(host) for host in hosts)
+
+    def check(self, size: int) -> None:
+        self._between.check(len(self._hosts))
+
+    def stages(self, size: int, length: int) -> list[Stage]:
+        inside = by_size(self._hosts, length)
+        cuts = Groups.world(size, length).cuts(self.lanes)[0]
+        lanes = Groups(np.array([host[: self.lanes] for host in self._hosts], np.int64).T, cuts[:-1], cuts[1:])
+        return [
+            [(0, DirectReduceScatter(hosts, self.lanes)) for hosts in inside],
+            *self._between.within(lanes),
+            [(0, DirectAllGather(hosts, self.lanes)) for hosts in inside],
+        ]
