@@ -86,7 +86,7 @@ def test_a_world_of_one_needs_nobody():
     [("Timed out waiting 3000ms", "rank 1 did not answer within 3 s"), ("Connection reset", "rank 1 died")],
 )
 def test_a_failed_exchange_names_the_silent_rank(store, monkeypatch, reason, said):
-    monkeypatch.setattr("batchscale.comm.world._SETTLE_SECONDS", 0.05)
+    monkeypatch.setattr("batchscale.comm.diagnosis.SETTLE_SECONDS", 0.05)
     world = World(0, 2, timeout_seconds=3.0, store=store)
 
     def broken():

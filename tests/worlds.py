@@ -14,6 +14,8 @@ from torch import multiprocessing
 from batchscale.comm import World
 
 CPU = torch.device("cpu")
+_CONTEXT = multiprocessing.get_context("forkserver")  # forks of a process that has imported torch: no 3 s a process
+_CONTEXT.set_forkserver_preload(["torch", "torch.distributed", "batchscale.comm"])
 
 
 def free_port() -> int:
@@ -23,11 +25,18 @@ def free_port() -> int:
 
 
 def _enter(
-    rank: int, size: int, port: int, function: Callable[..., Any], arguments: tuple[Any, ...], queue: Any
+    rank: int,
+    size: int,
+    port: int,
+    environment: dict[str, str],
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    queue: Any,
 ) -> None:
+    os.environ.clear()  # it is that of the fork server, as it was when that began
     os.environ.update(
-        RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo",
-        LOCAL_WORLD_SIZE=str(size), LOCAL_RANK=str(rank),
+        environment, RANK=str(rank), WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+        GLOO_SOCKET_IFNAME="lo", LOCAL_WORLD_SIZE=str(size), LOCAL_RANK=str(rank),
     )  # fmt: skip
     torch.set_num_threads(1)
     try:
@@ -52,14 +61,29 @@ def in_world(size: int, function: Callable[..., Any], *arguments: Any) -> list[A
 
 def in_processes(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """function(rank, *arguments) in W processes with a launcher's environment; its results in rank order."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.SimpleQueue()
-    port = free_port()
-    ranks = [context.Process(target=_enter, args=(r, size, port, function, arguments, queue)) for r in range(size)]
-    for process in ranks:
-        process.start()
+    ranks, queue = _start(size, function, arguments)
     results = dict(queue.get() for _ in range(size))
     for process in ranks:
         process.join(60)
         assert process.exitcode == 0
     return [pickle.loads(results[r]) for r in range(size)]
+
+
+def survivors(size: int, dead: int, function: Callable[..., Any], *arguments: Any) -> dict[int, Any]:
+    """function(rank, *arguments) in W processes of which `dead` end or stop: what the others say, by rank."""
+    ranks, queue = _start(size, function, arguments)
+    try:
+        return {rank: pickle.loads(made) for rank, made in (queue.get() for _ in range(size - dead))}
+    finally:
+        for process in ranks:
+            process.kill()
+            process.join()
+
+
+def _start(size: int, function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[list[Any], Any]:
+    queue = _CONTEXT.SimpleQueue()
+    shared = (free_port(), dict(os.environ), function, arguments, queue)
+    ranks = [_CONTEXT.Process(target=_enter, args=(rank, size, *shared)) for rank in range(size)]
+    for process in ranks:
+        process.start()
+    return ranks, queue

@@ -6,7 +6,7 @@ import contextlib
 import os
 import pickle
 import threading
-import time
+import zlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -16,23 +16,22 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous as dist_rendezvous
 
+from batchscale.comm.diagnosis import Doing, diagnose, first_line
 from batchscale.comm.rendezvous import agree_on_name
 from batchscale.errors import ProcessError
 
 T = TypeVar("T")
-HUNG = "did not answer within"  # the words for a process that is there and silent
-_SETTLE_SECONDS = 3.0  # after a failed exchange: how long the living get to say that they are alive
 
 
 class Pending:
     """A reduction under way: ``wait()`` returns when the tensor holds the sum."""
 
-    def __init__(self, world: World, work: dist.Work, what: str) -> None:
-        self._world, self._work, self._what = world, work, what
+    def __init__(self, world: World, work: dist.Work, what: str, brought: str, call: int) -> None:
+        self._world, self._work, self._doing = world, work, (what, brought, call)
 
     def wait(self) -> None:
-        """Block until the sum is there; ProcessError names a rank that died or hangs."""
-        self._world._guard(lambda: cast(None, self._work.wait()), self._what)
+        """Block until the sum is there; ProcessError names a rank that died, hangs or brought something else."""
+        self._world._guard(lambda: cast(None, self._work.wait()), *self._doing)
 
 
 class World:
@@ -59,6 +58,9 @@ class World:
         self._store = store
         self._objects: Any = None
         self._job: Any = None
+        self._calls = 0
+        self._last = ("", "")
+        self._met: set[tuple[tuple[str, str], tuple[str, str]]] = set()
 
     @classmethod
     def connect(cls, device: torch.device, timeout_seconds: float) -> World:
@@ -92,24 +94,37 @@ class World:
         self._objects = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo", timeout=timeout)
         _favour_gloo_threads()
 
-    def _guard(self, exchange: Callable[[], T], what: str) -> T:
-        """Run an exchange; when it fails, find out which rank is silent and say so."""
+    def _guard(self, exchange: Callable[[], T], what: str, brought: str = "", call: int = 0) -> T:
+        """Run an exchange; when it fails, find out which rank is silent or in something else, and say so."""
         try:
             return exchange()
         except RuntimeError as error:
-            raise ProcessError(f"{what} (rank {self.rank} of {self.size}): {self._diagnose(error)}") from error
+            reason = first_line(error)
+            mine = Doing(what, brought, call, "imed out" in reason)
+            found = diagnose(self._store, self._objects, self.rank, self.size, self.timeout_seconds, mine, reason)
+            raise ProcessError(f"{what} (rank {self.rank} of {self.size}): {found}") from error
 
-    def _diagnose(self, error: RuntimeError) -> str:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        silent: list[int] = []
-        with contextlib.suppress(Exception):  # the store may be gone with its host: then only the reason is known
-            self._store.set(f"alive/{self.rank}", "1")
-            time.sleep(_SETTLE_SECONDS)
-            silent = [r for r in range(self.size) if not self._store.check([f"alive/{r}"])]
-        if not silent:
-            return reason
-        how = f"{HUNG} {self.timeout_seconds:g} s" if "imed out" in reason else "died"
-        return f"rank {', '.join(map(str, silent))} {how} ({reason})"
+    def _meet(self, what: str, brought: str) -> None:
+        """Before a sum by the backend that has not followed the one before it yet: be sure that all are in the same.
+
+        Gloo ends the process, or sums rubbish, where lengths or types differ. So whoever comes to something new
+        meets the others first, by messages whose tag names it; who is in something else never gets one. Repeats
+        cost nothing. Rounds: ceil(log2 W) of one number (dissemination barrier).
+        """
+        self._calls += 1
+        follows = (self._last, (what, brought))
+        self._last = (what, brought)
+        if follows in self._met:
+            return
+        tag, distance = tag_of(what, brought, self._calls), 1
+        while distance < self.size:
+            ahead, behind = (self.rank + distance) % self.size, (self.rank - distance) % self.size
+            received = dist.irecv(torch.empty(1), group=self._objects, tag=tag, group_src=behind)
+            sent = dist.isend(torch.empty(1), group=self._objects, tag=tag, group_dst=ahead)
+            cast(dist.Work, received).wait()
+            cast(dist.Work, sent).wait()
+            distance *= 2
+        self._met.add(follows)
 
     def all_reduce(self, tensor: torch.Tensor, what: str = "all-reduce") -> None:
         """tensor <- sum over all processes of tensor."""
@@ -118,12 +133,22 @@ class World:
 
     def start_all_reduce(self, tensor: torch.Tensor, what: str = "all-reduce") -> Pending:
         """Begin tensor <- sum over all processes; the same order of calls on every process."""
-        return Pending(self, self._guard(lambda: dist.all_reduce(tensor, async_op=True), what), what)
+        return self._start_reduction(tensor, dist.ReduceOp.SUM, what)
+
+    def _start_reduction(self, tensor: torch.Tensor, operation: Any, what: str) -> Pending:
+        brought = brought_by(tensor)
+
+        def start() -> dist.Work:
+            self._meet(what, brought)
+            return dist.all_reduce(tensor, op=operation, async_op=True)
+
+        work = self._guard(start, what, brought, self._calls + 1)
+        return Pending(self, work, what, brought, self._calls)
 
     def all_reduce_max(self, tensor: torch.Tensor, what: str = "all-reduce of maxima") -> None:
         """tensor <- elementwise maximum over all processes (finite values only)."""
         if self.size > 1:
-            self._guard(lambda: dist.all_reduce(tensor, op=dist.ReduceOp.MAX), what)
+            self._start_reduction(tensor, dist.ReduceOp.MAX, what).wait()
 
     def gather(self, value: T, what: str = "gather") -> list[T]:
         """Everyone's value, in rank order, on every process."""
@@ -168,6 +193,16 @@ class World:
                 self._guard(dist.barrier, "waiting for the others to end")
             self._objects = self._store = self._job = None  # the group's threads end with its last reference
             dist.destroy_process_group()
+
+
+def brought_by(tensor: torch.Tensor) -> str:
+    """A tensor's length and type in words."""
+    return f"{tensor.numel()} x {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def tag_of(what: str, brought: str, call: int) -> int:
+    """A message's tag that only the same call with the same length and type has (31 bits of a hash)."""
+    return zlib.crc32(f"{what}/{brought}/{call}".encode()) >> 1
 
 
 def _sendable(error: Exception) -> Exception:

@@ -94,7 +94,7 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> None:
 
 
 def _explain(error: Any) -> BatchscaleError:
-    from batchscale.comm.world import HUNG
+    from batchscale.comm.diagnosis import HUNG
 
     killed = {r: f for r, f in error.failures.items() if f.exitcode < 0 and f.exitcode != -signal.SIGTERM}
     hung = {r: f for r, f in error.failures.items() if HUNG in f.message}  # then the launcher killed the silent one

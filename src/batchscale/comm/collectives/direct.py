@@ -5,7 +5,7 @@ sum = all-gather(reduce-scatter(buffer)), each in one round
 Steps: 2. Bytes per process: b - b // p for the first round and (p - 1) pieces for the second, which is 2 (p - 1) / p b
 where p divides b. Messages: 2 (p - 1) a rank at once: made for ranks that share memory, where this is its shape.
 
-Source: Thakur, Rabenseifner, Gropp 2005, section 4.2 (pairwise reduce-scatter), done at once.
+Source: Thakur, Rabenseifner, Gropp 2005, section 4.4 (pairwise exchange), all at once.
 """
 
 from __future__ import annotations
