@@ -27,7 +27,7 @@ steps = 30
 target = batchscale.scaled_lr(reference=0.05, reference_minibatch=32, minibatch_images=minibatch.images, rule="linear")
 schedule = batchscale.Schedule(0.05, target, steps, "gradual", 5, batchscale.Decay("cosine"))
 optimizer = batchscale.SGD(batchscale.decay_groups(model, 1e-4, False, True), momentum=0.9, nesterov=True)
-aggregator = batchscale.ExactAggregator(list(model.parameters()), minibatch.workers, world)
+aggregator = batchscale.ExactAggregator(list(model.parameters()), minibatch.workers, batchscale.Reducer(world))
 
 for step in range(steps):
     for _ in aggregator.attempts():  # a step whose gradients left their range is repeated on a coarser scale

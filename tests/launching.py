@@ -20,12 +20,18 @@ SMALL = ("digits-cnn", "minibatch.workers=6", "minibatch.per_worker=16", "epochs
 class Started:
     """One command with all the processes that it starts."""
 
-    def __init__(self, *arguments: str, module: str = "batchscale", environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        module: str = "batchscale",
+        environment: dict[str, str] | None = None,
+        prefix: tuple[str, ...] = (),
+    ) -> None:
         self.mark = uuid.uuid4().hex
         self.begun = time.time()
         base = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "RANK", "WORLD_SIZE"))}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [*prefix, sys.executable, "-m", module, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -11,7 +11,7 @@ from torch import nn
 from worlds import in_world
 
 from batchscale.aggregate import ExactAggregator, FastAggregator
-from batchscale.comm import World
+from batchscale.comm import Choice, Reducer, World
 from batchscale.errors import ExactnessError
 from batchscale.minibatch import place_workers
 
@@ -71,9 +71,15 @@ def whole_loss(dtype):
         return sum(float(forward(model, worker, x, y)) for worker in range(K))
 
 
-def fast_gradient(world, dtype, bucket_bytes):
+def reducer_of(world, algorithm):
+    return Reducer(world, algorithm and Choice(((0, algorithm),)))
+
+
+def fast_gradient(world, dtype, bucket_bytes, algorithm=None):
     model, (x, y) = net(dtype), batches(dtype)
-    aggregator = FastAggregator(list(model.parameters()), world, {"loss": [1], "other": [2, 3]}, ["stop"], bucket_bytes)
+    aggregator = FastAggregator(
+        list(model.parameters()), reducer_of(world, algorithm), {"loss": [1], "other": [2, 3]}, ["stop"], bucket_bytes
+    )
     mine = place_workers(K, world.size)[world.rank]
     for _ in range(2):  # twice: nothing may be left from the step before
         for _ in aggregator.attempts():
@@ -92,7 +98,7 @@ def fast_gradient(world, dtype, bucket_bytes):
         aggregator.flat.extras["other"].tolist(),
         aggregator.flat.extras["loss"].item(),
         float(aggregator.flat.counts["stop"]),
-        len(aggregator._buckets),
+        len(aggregator.buckets),
     )
 
 
@@ -101,9 +107,18 @@ def all_fast(world):
     return [fast_gradient(world, dtype, size) for dtype, size in cases]
 
 
+def every_algorithm(world):
+    """Name -> what it makes of the fast gradient and of the exact sums."""
+    names = Reducer(world).available() if world.size > 1 else []
+    return {
+        name: (fast_gradient(world, torch.float64, 200, name), exact_steps(world, 6, SCALES, algorithm=name))
+        for name in names
+    }
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_fast_gradient_is_that_of_the_whole_minibatch(size):
-    for results, _ in everything(size):
+    for results, *_ in everything(size):
         for dtype, (grads, other, loss, stop, _) in zip(
             [torch.float32] * 3 + [torch.float64] * 3, results, strict=True
         ):
@@ -121,10 +136,11 @@ def test_fast_gradient_is_that_of_the_whole_minibatch(size):
     assert unused == {"frozen.weight", "frozen.bias", "unused.weight", "unused.bias"}
 
 
-def exact_steps(world, steps, scales, workers=K):
+def exact_steps(world, steps, scales, workers=K, algorithm=None):
     """Steps of growing and shrinking gradients; the bits of every sum."""
     model = net()
-    aggregator = ExactAggregator(list(model.parameters()), workers, world, {"loss": [1]}, ["stop"])
+    reducer = reducer_of(world, algorithm)
+    aggregator = ExactAggregator(list(model.parameters()), workers, reducer, {"loss": [1]}, ["stop"])
     bits = []
     for step in range(steps):
         x, y = batches()
@@ -142,18 +158,30 @@ SCALES = (1.0, 1.0, 1e-3, 1e4, 1.0, 1e-9)
 def test_exact_sums_are_bitwise_the_same_for_every_w():
     alone = exact_steps(World(), 12, SCALES)
     for size in (2, 3, 4):
-        for _, found in everything(size):
+        for _, found, _ in everything(size):
             assert found == alone
     assert alone[1] >= 2  # the first step is scaled by a repeat, and a gradient that jumps up causes one more
 
 
+def test_every_algorithm_gives_the_gradient_and_the_exact_bits():
+    alone = exact_steps(World(), 6, SCALES)
+    expected = torch.cat([g.flatten() for g in reference(torch.float64).values() if g is not None])
+    for size, least in ((2, 7), (3, 7), (4, 7)):
+        for *_, found in everything(size):
+            assert len(found) >= least
+            for name, ((grads, *_), exact) in found.items():
+                gradient = torch.cat([g.flatten() for g in grads.values() if g is not None])
+                assert float((gradient - expected).norm() / expected.norm()) < 1e-12, name
+                assert exact == alone, name
+
+
 def both(world):
-    return all_fast(world), exact_steps(world, 12, SCALES)
+    return all_fast(world), exact_steps(world, 12, SCALES), every_algorithm(world)
 
 
 @functools.cache
 def everything(size):
-    """Both kinds of sums on every rank of one world: starting processes is what takes the time."""
+    """All kinds of sums on every rank of one world: starting processes is what takes the time."""
     return in_world(size, both) if size > 1 else [both(World())]
 
 

@@ -25,3 +25,19 @@ def test_ones_own_loop_is_exact_on_any_number_of_processes():
     assert float(said[0].split()[1]) < 5
     code_lines = [x for x in Path(script).read_text().split('"""', 2)[2].splitlines() if x.strip()]
     assert len(code_lines) <= 40
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names Linux's loopback interface")
+def test_the_hook_trains_the_same_as_ddp_by_any_algorithm():
+    torchrun = ("--nproc-per-node=2", "--master-addr=127.0.0.1", f"--master-port={free_port()}")
+    said = {}
+    for name in ("auto", "builtin", "halving_doubling"):
+        code, out, err = run(
+            *torchrun, str(EXAMPLES / "ddp_hook.py"), name,
+            module="torch.distributed.run", environment={"GLOO_SOCKET_IFNAME": "lo"},
+        )  # fmt: skip
+        assert code == 0, err
+        assert out.startswith("all-reduce: ")
+        said[name] = float(out.split()[-1])
+    assert said["auto"] == pytest.approx(said["builtin"], rel=1e-6)
+    assert said["halving_doubling"] == pytest.approx(said["builtin"], rel=1e-6)

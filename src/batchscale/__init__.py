@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from batchscale.aggregate import ExactAggregator as ExactAggregator
     from batchscale.aggregate import FastAggregator as FastAggregator
+    from batchscale.aggregate import ddp_hook as ddp_hook
     from batchscale.api import train as train
+    from batchscale.comm import Reducer as Reducer
     from batchscale.comm import World as World
     from batchscale.data import Dataset as Dataset
     from batchscale.errors import BatchscaleError as BatchscaleError
@@ -39,6 +41,7 @@ _HOME = {
     "FastAggregator": "aggregate",
     "Minibatch": "minibatch",
     "Recipe": "recipe",
+    "Reducer": "comm",
     "Result": "records",
     "SGD": "update.sgd",
     "SGDLrInBuffer": "update.sgd",
@@ -46,6 +49,7 @@ _HOME = {
     "StepPlan": "minibatch",
     "UsageError": "errors",
     "World": "comm",
+    "ddp_hook": "aggregate",
     "decay_groups": "update.sgd",
     "load_recipe": "recipe",
     "place_workers": "minibatch",

@@ -2,5 +2,6 @@
 
 from batchscale.aggregate.exact import ExactAggregator
 from batchscale.aggregate.fast import FastAggregator
+from batchscale.aggregate.hook import ddp_hook
 
-__all__ = ["ExactAggregator", "FastAggregator"]
+__all__ = ["ExactAggregator", "FastAggregator", "ddp_hook"]

@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from batchscale.aggregate.flat import FlatGradients
-from batchscale.comm import World
+from batchscale.comm import Reducer, World
 from batchscale.errors import ExactnessError
 
 _HEADROOM_BITS = 8  # a worker's gradient may be 2^8 times the last aggregated one before a step is repeated
@@ -41,13 +41,14 @@ class ExactAggregator:
     Args:
         parameters: the model's, float32; frozen ones are left out, unused ones keep ``grad`` None.
         workers: k, all workers of all processes.
-        world: the processes.
+        reducer: how the processes reduce; None for a single one.
         extras: what else is summed over workers, name -> lengths of its pieces; filled before ``add``.
         counts: names of whole numbers that are summed, such as a request to stop.
 
     Attributes:
         flat: the buffer; ``flat.extras[name]`` is one worker's during a pass, and holds the sum after the step.
         repeats: steps repeated so far, the first one's scaling included.
+        buckets: what is reduced: all sums at once.
 
     Raises:
         ExactnessError: the parameters are not float32.
@@ -57,7 +58,7 @@ class ExactAggregator:
         self,
         parameters: Sequence[nn.Parameter],
         workers: int,
-        world: World | None = None,
+        reducer: Reducer | None = None,
         extras: Mapping[str, Sequence[int]] | None = None,
         counts: Sequence[str] = (),
     ) -> None:
@@ -67,14 +68,16 @@ class ExactAggregator:
                 f"numerics.exact=true with weights of {self.flat.buffer.dtype}: exact sums hold float32 gradients; "
                 f"use precision=fp32, or numerics.exact=false"
             )
-        self._world = world or World()
+        self._reducer = reducer or Reducer(World())
+        self._world = self._reducer.world
         self._worker_bits = math.ceil(math.log2(workers)) if workers > 1 else 0
         device = self.flat.buffer.device
         self._parts = [self.flat.buffer[o : o + length] for o, length in self.flat.pieces]
         count = len(self._parts)
         self._log_range = torch.full((count,), _LOWEST, dtype=torch.int64, device=device)
         self._maxima = torch.zeros(count, dtype=torch.float32, device=device)
-        self._sums = torch.zeros(len(self.flat.buffer) + 2, dtype=torch.float64, device=device)
+        self._sums = self._reducer.zeros(len(self.flat.buffer) + 2, torch.float64)
+        self.buckets = [self._sums]
         self._grid = torch.zeros(len(self.flat.buffer), dtype=torch.float64, device=device)
         self._piece_of = torch.full((len(self.flat.buffer),), -1, dtype=torch.int64, device=device)
         for index, (offset, length) in enumerate(self.flat.pieces):
@@ -120,7 +123,7 @@ class ExactAggregator:
 
     @torch.no_grad()
     def _finish(self) -> bool:
-        self._world.all_reduce(self._sums, "exact all-reduce of gradients")
+        self._reducer.all_reduce(self._sums, "exact all-reduce of gradients")
         over, bad = self._sums[-2:].tolist()
         if over and not bad:
             self._world.all_reduce_max(self._maxima)
@@ -150,3 +153,4 @@ class ExactAggregator:
     def close(self) -> None:
         """Take the hooks off the parameters."""
         self.flat.close()
+        self._reducer.close()

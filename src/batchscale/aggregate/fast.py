@@ -1,23 +1,26 @@
-"""Fast aggregation: buckets reduced through the backend, overlapped with a process's last backward pass.
+"""Fast aggregation: buckets reduced by the chosen algorithm, overlapped with a process's last backward pass.
 
 gradient = sum over processes of (sum over its workers of g_j)
 
 Buckets go out in one fixed order on every process, each as soon as the last backward pass has filled it and
-every bucket before it has gone. Bytes per process: 2 (W - 1) / W of the buffer (the backend's ring).
+every bucket before it has gone; at most ``IN_FLIGHT`` are under way, the next one waits for the oldest. Small
+tensors share a bucket. Bytes per process: those of the algorithm, 2 (W - 1) / W of the buffer for most.
 
 Source: Goyal et al. 2017, section 4 (overlap with backward); Li et al. 2020, "PyTorch Distributed", section 3.2.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from batchscale.aggregate.flat import FlatGradients
-from batchscale.comm import World
-from batchscale.comm.world import Pending
+from batchscale.comm import Reducer, Reduction, World
+
+IN_FLIGHT = 8
 
 
 class FastAggregator:
@@ -25,28 +28,30 @@ class FastAggregator:
 
     Args:
         parameters: the model's; frozen ones are left out, unused ones keep ``grad`` None.
-        world: the processes.
+        reducer: how the processes reduce; None for a single one.
         extras: what else is summed, name -> lengths of its pieces; filled before the last backward pass.
         counts: names of whole numbers that are summed, such as a request to stop.
         bucket_bytes: size from which a bucket is sent.
 
     Attributes:
         flat: the buffer; ``flat.extras[name]`` is to be added to during a pass, and holds the sum after the step.
+        buckets: the buffer, cut in the order in which the pieces are reduced.
     """
 
     def __init__(
         self,
         parameters: Sequence[nn.Parameter],
-        world: World | None = None,
+        reducer: Reducer | None = None,
         extras: Mapping[str, Sequence[int]] | None = None,
         counts: Sequence[str] = (),
         bucket_bytes: int = 4 << 20,
     ) -> None:
-        self.flat = FlatGradients(parameters, extras or {}, counts)
-        self._world = world or World()
-        self._bucket_of, self._buckets = self._cut(bucket_bytes)
-        self._missing = [0] * len(self._buckets)
-        self._pending: list[Pending] = []
+        self._reducer = reducer or Reducer(World())
+        self._world = self._reducer.world
+        self.flat = FlatGradients(parameters, extras or {}, counts, reducer.zeros if reducer else None)
+        self._bucket_of, self.buckets = self._cut(bucket_bytes)
+        self._missing = [0] * len(self.buckets)
+        self._pending: deque[Reduction] = deque()
         self._sent = 0
         self._overlap = False
         self.flat.on_gradient(self._ready)
@@ -70,16 +75,15 @@ class FastAggregator:
         yield
         self.flat.count_used()
         if self._world.size > 1:
-            self._send_until(len(self._buckets))
-            for pending in self._pending:
-                pending.wait()
-            self._pending.clear()
+            self._send_until(len(self.buckets))
+            while self._pending:
+                self._pending.popleft().wait()
         self.flat.detach_unused()
 
     def last_pass(self) -> None:
         """Say that the next backward pass is this process's last: its buckets go out while it runs."""
         self._overlap = self._world.size > 1
-        self._missing = [0] * len(self._buckets)
+        self._missing = [0] * len(self.buckets)
         for bucket in self._bucket_of:
             self._missing[bucket] += 1
 
@@ -91,20 +95,24 @@ class FastAggregator:
         if not self._overlap:
             return
         self._missing[self._bucket_of[index]] -= 1
-        last = len(self._buckets) - 1  # the last bucket waits for the end of the step: it says which were used
+        last = len(self.buckets) - 1  # the last bucket waits for the end of the step: it says which were used
         ready = self._sent
         while ready < last and self._missing[ready] <= 0:
             ready += 1
         self._send_until(ready)
+        self._reducer.progress()
 
     def _send_until(self, end: int) -> None:
-        for bucket in self._buckets[self._sent : end]:
-            self._pending.append(self._world.start_all_reduce(bucket, "all-reduce of gradients"))
+        for bucket in self.buckets[self._sent : end]:
+            if len(self._pending) == IN_FLIGHT:
+                self._pending.popleft().wait()
+            self._pending.append(self._reducer.start(bucket, "all-reduce of gradients"))
         self._sent = max(self._sent, end)
 
     def close(self) -> None:
         """Take the hooks off the parameters."""
         self.flat.close()
+        self._reducer.close()
 
     def state(self) -> dict[str, torch.Tensor]:
         """Nothing is carried from step to step."""

@@ -23,6 +23,7 @@ class FlatGradients:
         parameters: frozen ones are left out.
         extras: name -> lengths of the pieces that are summed with the gradients, such as {"loss": [1]}.
         counts: names of whole numbers that are summed too.
+        zeros: (length, dtype) -> where the buffer lies, such as a reducer's shared memory.
 
     Attributes:
         buffer: (length,), of the parameters' type.
@@ -33,7 +34,11 @@ class FlatGradients:
     """
 
     def __init__(
-        self, parameters: Sequence[nn.Parameter], extras: Mapping[str, Sequence[int]], counts: Sequence[str]
+        self,
+        parameters: Sequence[nn.Parameter],
+        extras: Mapping[str, Sequence[int]],
+        counts: Sequence[str],
+        zeros: Callable[[int, torch.dtype], torch.Tensor] | None = None,
     ) -> None:
         self.parameters = [p for p in parameters if p.requires_grad][::-1]
         first = self.parameters[0]
@@ -55,13 +60,16 @@ class FlatGradients:
             at += parameter.numel()
         at = -(-at // unit) * unit
         total = at + len(counts) + len(self.parameters)
-        self.buffer = torch.zeros(total, dtype=first.dtype, device=first.device)
+        if zeros is None:
+            self.buffer = torch.zeros(total, dtype=first.dtype, device=first.device)
+        else:
+            self.buffer = zeros(total, first.dtype)
         self.extras = {name: self.buffer[o : o + length] for name, (o, length) in spans.items()}
         self.counts = {name: self.buffer[at + i : at + i + 1] for i, name in enumerate(counts)}
         self.used = self.buffer[at + len(counts) :]
         self._views = [
             self.buffer[o : o + length].as_strided(
-                p.shape, torch.empty_like(p).stride(), o
+                p.shape, torch.empty_like(p).stride(), self.buffer.storage_offset() + o
             )  # dense, also where p is not
             for p, (o, length) in zip(self.parameters, self.pieces[self.first_gradient :], strict=True)
         ]

@@ -11,6 +11,7 @@ never meet, both sides time out, and what each brought is told (`comm/diagnosis.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -38,13 +39,15 @@ class PointToPoint:
     Args:
         world: the processes.
         collective: the algorithm.
+        ranks: the world's ranks that take part, in the order of the algorithm's; None for all.
 
     Raises:
         RecipeError: the algorithm is not made for so many ranks.
     """
 
-    def __init__(self, world: World, collective: Collective) -> None:
-        collective.check(world.size)
+    def __init__(self, world: World, collective: Collective, ranks: Sequence[int] | None = None) -> None:
+        self._ranks = range(world.size) if ranks is None else ranks
+        collective.check(len(self._ranks))
         self._world, self._collective = world, collective
         self._parts: dict[int, list[_Round]] = {}
         self._scratch = torch.empty(0, dtype=torch.uint8)
@@ -61,7 +64,7 @@ class PointToPoint:
             ProcessError: a rank died, hangs, or brought another length or type; names it, within the world's
                 time-out and a few seconds.
         """
-        if self._world.size == 1 or not len(tensor):
+        if len(self._ranks) == 1 or not len(tensor):
             return
         self._calls += 1
         name, brought = f"{what} by {self._collective.name}", brought_by(tensor)
@@ -84,8 +87,9 @@ class PointToPoint:
     def _part(self, length: int) -> list[_Round]:
         """This rank's rounds of an all-reduce of so many elements."""
         if length not in self._parts:
-            steps = self._collective.steps(self._world.size, length)
-            rounds = (_own(step, self._world.rank) for step in steps)
+            steps = self._collective.steps(len(self._ranks), length)
+            place = self._ranks.index(self._world.rank)
+            rounds = (_own(step, place, self._ranks) for step in steps)
             self._parts[length] = [own for own in rounds if own.sends or own.receives]
         return self._parts[length]
 
@@ -97,10 +101,10 @@ class PointToPoint:
         return list(torch.split_with_sizes(self._scratch[:needed_bytes].view(dtype), lengths))
 
 
-def _own(step: Step, rank: int) -> _Round:
+def _own(step: Step, place: int, ranks: Sequence[int]) -> _Round:
     def pick(mine: str, theirs: str) -> list[tuple[int, int, int]]:
-        chosen = getattr(step, mine) == rank
+        chosen = getattr(step, mine) == place
         columns = (getattr(step, theirs)[chosen], step.begin[chosen], step.end[chosen])
-        return [(int(peer), int(begin), int(end)) for peer, begin, end in zip(*columns, strict=True)]
+        return [(ranks[int(peer)], int(begin), int(end)) for peer, begin, end in zip(*columns, strict=True)]
 
     return _Round(pick("source", "target"), pick("target", "source"), step.add)

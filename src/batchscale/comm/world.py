@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import socket
 import threading
 import zlib
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -42,6 +44,9 @@ class World:
         size: W.
         device: where its tensors live.
         timeout_seconds: a peer silent for this long has hung.
+
+    Attributes:
+        hosts: the ranks of every host, in rank order; hosts in the order of their first ranks.
     """
 
     def __init__(
@@ -58,6 +63,8 @@ class World:
         self._store = store
         self._objects: Any = None
         self._job: Any = None
+        self._owns_group = True
+        self.hosts = [list(range(size))]
         self._calls = 0
         self._last = ("", "")
         self._met: set[tuple[tuple[str, str], tuple[str, str]]] = set()
@@ -91,8 +98,47 @@ class World:
     def _start(self, store: Any, timeout: timedelta) -> None:
         backend = "nccl" if self.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=timeout)
-        self._objects = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo", timeout=timeout)
+        self._get_to_know(timeout)
+
+    @classmethod
+    def of_process_group(cls, device: torch.device, timeout_seconds: float) -> World:
+        """The world of torch.distributed's default process group, which someone else has made and will end.
+
+        Args:
+            device: where the tensors live.
+            timeout_seconds: bound on every exchange.
+
+        Raises:
+            ProcessError: there is no process group, or not everyone called this in time.
+        """
+        if not dist.is_initialized():
+            raise ProcessError("no process group: call torch.distributed.init_process_group first")
+        world = cls(dist.get_rank(), dist.get_world_size(), device, timeout_seconds)
+        world._owns_group = False
+        world._store = PrefixStore("batchscale", dist.distributed_c10d._get_default_store())
+        if world.size > 1:
+            world._guard(lambda: world._get_to_know(timedelta(seconds=timeout_seconds)), "connecting")
+        return world
+
+    def _get_to_know(self, timeout: timedelta) -> None:
+        """A group for objects, Gloo's threads, and who shares a host with whom."""
+        on_gloo = dist.get_backend() == "gloo"
+        self._objects = dist.group.WORLD if on_gloo else dist.new_group(backend="gloo", timeout=timeout)
         _favour_gloo_threads()
+        hosts: dict[str, list[int]] = {}
+        for rank, host in enumerate(self.gather(_host(), "finding hosts")):
+            hosts.setdefault(host, []).append(rank)
+        self.hosts = list(hosts.values())
+
+    @property
+    def local_ranks(self) -> list[int]:
+        """The ranks of this host, in order."""
+        return next(ranks for ranks in self.hosts if self.rank in ranks)
+
+    @property
+    def local_rank(self) -> int:
+        """This rank's place among those of its host."""
+        return self.local_ranks.index(self.rank)
 
     def _guard(self, exchange: Callable[[], T], what: str, brought: str = "", call: int = 0) -> T:
         """Run an exchange; when it fails, find out which rank is silent or in something else, and say so."""
@@ -188,11 +234,20 @@ class World:
             wait: for the others to be here too, after a run that ended well on all: a rank whose peers have left
                 while it tears its threads down was seen to abort.
         """
-        if self.size > 1 and dist.is_initialized():
+        if self.size > 1 and self._owns_group and dist.is_initialized():
             if wait:
                 self._guard(dist.barrier, "waiting for the others to end")
             self._objects = self._store = self._job = None  # the group's threads end with its last reference
             dist.destroy_process_group()
+
+
+def _host() -> str:
+    """What processes have in common that may share memory: the running kernel, its process ids, the launcher's node."""
+    said = [os.environ.get("GROUP_RANK", "")]
+    with contextlib.suppress(OSError):
+        said.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip())
+        said.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join([*said, socket.gethostname()])
 
 
 def brought_by(tensor: torch.Tensor) -> str:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from batchscale.aggregate import ExactAggregator, FastAggregator
-from batchscale.comm import World
+from batchscale.comm import Reducer, World
 from batchscale.data import DATASETS, Dataset, load_dataset
 from batchscale.data.feed import Augmentation, Feed, Normalizer
+from batchscale.engine.algorithm import check_algorithm, decide, make_reducer
 from batchscale.engine.derive import plan_of, schedule_of
 from batchscale.engine.hardware import choose_threads
 from batchscale.engine.step import TrainingStep
@@ -115,8 +117,7 @@ class Parts:
     optimizer: Optimizer
     aggregator: FastAggregator | ExactAggregator
     normalizer: Normalizer
-    micro_batch: int
-    threads: int
+    decided: dict[str, Any]
     make_feed: Callable[[], Feed]
     restore: Callable[[], None]
 
@@ -158,14 +159,14 @@ def _optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
 
 
 def _aggregator(
-    recipe: Recipe, model: nn.Module, statistics: Statistics, world: World
+    recipe: Recipe, model: nn.Module, statistics: Statistics, reducer: Reducer
 ) -> FastAggregator | ExactAggregator:
     extras = {"loss": [1], "statistics": statistics.chunks}
     parameters = list(model.parameters())
     if recipe.numerics.exact:
-        return ExactAggregator(parameters, recipe.minibatch.workers, world, extras, ["stop"])
+        return ExactAggregator(parameters, recipe.minibatch.workers, reducer, extras, ["stop"])
     bucket_bytes = int(recipe.execution.aggregation.bucket_megabytes * 2**20)
-    return FastAggregator(parameters, world, extras, ["stop"], bucket_bytes)
+    return FastAggregator(parameters, reducer, extras, ["stop"], bucket_bytes)
 
 
 def _micro_batch(
@@ -211,6 +212,7 @@ def validate(recipe: Recipe, folder: Path | None, processes: int) -> Dataset:
     """
     minibatch = Minibatch(recipe.minibatch.workers, recipe.minibatch.per_worker)
     place_workers(minibatch.workers, processes)
+    check_algorithm(recipe.execution.aggregation, processes)
     if recipe.numerics.exact:
         _make_exact(recipe, torch.device("cpu"))
     dataset = load_data(recipe, folder)
@@ -229,7 +231,7 @@ def build(
     *,
     model: nn.Module | None = None,
     own_data: bool = False,
-    micro_batch: int | None = None,
+    before: Mapping[str, Any] | None = None,
 ) -> Parts:
     """The parts of a run on this process.
 
@@ -239,11 +241,12 @@ def build(
         dataset: from ``load_data``.
         model: one's own module, trained in place.
         own_data: the data set was handed in.
-        micro_batch: images of one pass, as an earlier attempt chose; None to choose.
+        before: what was decided when the run began; None to decide.
 
     Raises:
         UsageError: parts that do not fit together.
     """
+    before = before or {}
     minibatch = Minibatch(recipe.minibatch.workers, recipe.minibatch.per_worker)
     minibatch.check_fits(len(dataset.train_labels))
     workers = place_workers(minibatch.workers, world.size)[world.rank]
@@ -261,8 +264,10 @@ def build(
     probe = Probe(built, statistics, images, dataset.num_classes)
     forward: nn.Module = torch.compile(built) if recipe.numerics.compile else built  # type: ignore[assignment]
     trial = MicroBatchTrial(forward, statistics, normalizer, dataset, minibatch)
-    micro_batch = _micro_batch(recipe, world, workers, trial, probe.draws_random, micro_batch)
-    aggregator = _aggregator(recipe, built, statistics, world)
+    micro_batch = _micro_batch(recipe, world, workers, trial, probe.draws_random, before.get("micro_batch"))
+    reducer = make_reducer(recipe.execution.aggregation, world)
+    aggregator = _aggregator(recipe, built, statistics, reducer)
+    algorithm = decide(recipe.execution.aggregation, reducer, aggregator.buckets, before.get("algorithm"))
     optimizer = _optimizer(recipe, built)
     plan = plan_of(recipe, len(dataset.train_labels))
     step = TrainingStep(
@@ -279,6 +284,7 @@ def build(
             augmentation=Augmentation(augment.flip, augment.padding if augment.crop == "padded" else 0),
         )  # fmt: skip
 
+    decided = {"micro_batch": micro_batch, "threads": threads, "algorithm": algorithm}
     return Parts(
-        recipe, world, dataset, built, step, optimizer, aggregator, normalizer, micro_batch, threads, make_feed, restore
+        recipe, world, dataset, built, step, optimizer, aggregator, normalizer, decided, make_feed, restore
     )  # fmt: skip

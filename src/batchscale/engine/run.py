@@ -13,9 +13,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from batchscale.comm import ALGORITHMS, World
+from batchscale.comm import World
 from batchscale.data import Dataset
 from batchscale.engine import checkpoint as checkpoints
+from batchscale.engine.algorithm import as_text as algorithm_text
 from batchscale.engine.build import Parts, build, load_data
 from batchscale.engine.derive import as_text, derived_numbers
 from batchscale.engine.fingerprint import check_resume, check_same, fingerprint
@@ -102,6 +103,7 @@ class Opened:
     resumed: bool = False
     checkpoint: checkpoints.Checkpoint | None = None
     finished: Result | None = None
+    decided: dict[str, Any] | None = None
 
 
 def _open(job: Job, out: Path, world: World) -> tuple[RunFolder, Opened]:
@@ -121,10 +123,17 @@ def _open(job: Job, out: Path, world: World) -> tuple[RunFolder, Opened]:
             print(f"{line}; passed over for the one before it", file=sys.stderr, flush=True)
         if checkpoint is not None:
             checkpoints.check_identity(checkpoint.identity, identity(job.recipe), out)
-        return folder, Opened(True, checkpoint)
+        return folder, Opened(True, checkpoint, decided=_decided(folder, checkpoint))
     except BaseException:
         folder.close()
         raise
+
+
+def _decided(folder: RunFolder, checkpoint: checkpoints.Checkpoint | None) -> dict[str, Any]:
+    """What was chosen when the run began, and holds on; of the micro-batch the checkpoint knows best."""
+    algorithm = folder.decided().get("algorithm")
+    micro_batch = int(checkpoint.fingerprint["micro_batch"]) if checkpoint else None
+    return {"micro_batch": micro_batch, "algorithm": algorithm}
 
 
 def _restore(parts: Parts, checkpoint: checkpoints.Checkpoint) -> None:
@@ -186,8 +195,7 @@ def train_here(job: Job, model: nn.Module | None = None, data: Dataset | None = 
                 ended = True
                 return opened.finished
             dataset = load_data(job.recipe, job.data_folder, data)
-            before = int(opened.checkpoint.fingerprint["micro_batch"]) if opened.checkpoint else None
-            parts = build(job.recipe, world, dataset, model=model, own_data=data is not None, micro_batch=before)
+            parts = build(job.recipe, world, dataset, model=model, own_data=data is not None, before=opened.decided)
             world.gather(None, "waiting for all processes to be ready")
             result = _train(job, parts, folder, opened, signals)
             ended = True
@@ -229,7 +237,7 @@ def _begin(job: Job, parts: Parts, folder: RunFolder, opened: Opened, mine: dict
             **environment(),
             "processes": parts.world.size,
             "from_step": first_step,
-            "decided": {"micro_batch": parts.micro_batch, "threads": parts.threads, "algorithm": ALGORITHMS[0]},
+            "decided": parts.decided,
             "fingerprint": mine,
             "derived": [vars(row) for row in rows],
         }
@@ -241,6 +249,8 @@ def _say_begin(job: Job, parts: Parts, opened: Opened) -> None:
         return
     rows = derived_numbers(job.recipe, len(parts.dataset.train_labels), parts.world.size)
     print(as_text(rows), file=sys.stderr, flush=True)
+    if parts.world.size > 1:
+        print(algorithm_text(parts.decided["algorithm"]), file=sys.stderr, flush=True)
     if opened.resumed:
         step = opened.checkpoint.step if opened.checkpoint else None
         where = "at step 0: it was killed before its first checkpoint" if step is None else f"at step {step}"
@@ -249,7 +259,7 @@ def _say_begin(job: Job, parts: Parts, opened: Opened) -> None:
 
 def _train(job: Job, parts: Parts, folder: RunFolder | None, opened: Opened, signals: StopSignals) -> Result:
     recipe, world, checkpoint = job.recipe, parts.world, opened.checkpoint
-    mine = fingerprint(recipe.numerics, parts.threads, parts.micro_batch, world.device)
+    mine = fingerprint(recipe.numerics, parts.decided["threads"], parts.decided["micro_batch"], world.device)
     check_same(world.gather(mine), recipe.numerics.exact)
     first_step, totals = 0, Totals()
     if checkpoint is None:

@@ -17,7 +17,11 @@ OptimizerName = Literal["sgd", "sgd_lr_in_buffer"]
 ScalingName = Literal["linear", "sqrt", "none"]
 WarmupName = Literal["none", "constant", "gradual"]
 DecayName = Literal["none", "step", "cosine", "polynomial"]
-AlgorithmName = Literal["auto", "builtin"]
+BetweenName = Literal["auto", "ring", "halving_doubling", "binary_blocks", "torus"]
+AlgorithmName = Literal[
+    "auto", "builtin", "shared_memory", "ring", "halving_doubling", "binary_blocks", "torus", "hierarchical",
+    "three_phase", "direct",
+]  # fmt: skip
 DtypeName = Literal["fp32", "fp64"]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -145,7 +149,9 @@ class Numerics(Entry):
 class Aggregation(Entry):
     """The all-reduce of the gradients."""
 
-    algorithm: AlgorithmName = "auto"
+    algorithm: AlgorithmName = "auto"  # auto: the fastest, as stored by `bench allreduce`, or measured at the start
+    torus: Annotated[tuple[Count, Count], Field(strict=False)] | None = None  # X, Y: X * Y processes; null to choose
+    between: BetweenName = "auto"  # three_phase's algorithm between hosts
     bucket_megabytes: Positive = 4.0
 
 

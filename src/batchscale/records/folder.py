@@ -127,6 +127,14 @@ class RunFolder:
         """recipe.yaml: the resolved recipe."""
         write_whole(self.path / "recipe.yaml", text.encode())
 
+    def decided(self) -> dict[str, Any]:
+        """What the run's newest attempt decided, from environment.json; nothing where that cannot be read."""
+        try:
+            found = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))["decided"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def write_environment(self, environment: dict[str, Any]) -> None:
         """environment.json: the newest attempt first, the earlier ones kept below ``earlier``."""
         path = self.path / "environment.json"

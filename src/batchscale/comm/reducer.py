@@ -1,0 +1,230 @@
+"""The all-reduces of a run: every tensor by the algorithm that is chosen for its size.
+
+Backends behind one seam, ``start(tensor, what).wait()``:
+
+- ``builtin``: the process group's own, asynchronous in its threads;
+- ``shared_memory``, and ``three_phase`` on hosts that can: no thread, moves on whenever ``progress`` is called;
+- every other schedule: point to point, in order, on one thread beside the training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from batchscale.comm.collectives import BETWEEN, COLLECTIVES, make
+from batchscale.comm.collectives.shared_memory import SharedMemoryAllReduce
+from batchscale.comm.mapping import NoSharedMemory
+from batchscale.comm.point_to_point import PointToPoint
+from batchscale.comm.world import World
+from batchscale.errors import UsageError
+
+BUILTIN, SHARED_MEMORY, THREE_PHASE = "builtin", "shared_memory", "three_phase"
+
+
+class Reduction(Protocol):
+    """An all-reduce under way."""
+
+    def wait(self) -> None:
+        """Block until the sum is there; ProcessError names the collective and the rank that failed."""
+
+
+class Engine(Protocol):
+    """An algorithm bound to a world."""
+
+    def start(self, tensor: torch.Tensor, what: str) -> Reduction:
+        """Begin tensor <- sum over all processes; the same order of calls on every process."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which algorithm for which size.
+
+    Args:
+        limits: (bytes up to which, algorithm), rising; the last one has no limit, whatever it says.
+        why: in words, for the record.
+    """
+
+    limits: tuple[tuple[int, str], ...]
+    why: str = ""
+
+    def algorithm(self, tensor_bytes: int) -> str:
+        """The algorithm for a tensor of so many bytes."""
+        return next((name for limit, name in self.limits if tensor_bytes <= limit), self.limits[-1][1])
+
+
+class Reducer:
+    """All-reduces among the processes of a world.
+
+    Args:
+        world: the processes; all of them make one, and call it in the same order.
+        choice: of the algorithms; None for shared memory where there is some, else the backend; ``use`` changes it.
+        torus: (X, Y) of the torus, X * Y = W; None to choose.
+        between: the algorithm between hosts of ``three_phase``.
+
+    Attributes:
+        notes: what a user should know, such as why there is no shared memory.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        choice: Choice | None = None,
+        torus: tuple[int, int] | None = None,
+        between: str = "auto",
+    ) -> None:
+        self.world = world
+        self.notes: list[str] = []
+        self._torus, self._between = torus, between
+        self._engines: dict[str, Engine] = {BUILTIN: _Builtin(world)}
+        self._memory: SharedMemoryAllReduce | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        if world.size > 1 and world.device.type == "cpu":
+            self._share_memory()
+        best = next((name for name in (SHARED_MEMORY, THREE_PHASE) if name in self._engines), BUILTIN)
+        self.choice = choice or Choice(((0, best),), "the default")
+
+    def _share_memory(self) -> None:
+        if all(len(ranks) == 1 for ranks in self.world.hosts):
+            return
+        try:
+            self._memory = SharedMemoryAllReduce(self.world, self._between_hosts())
+        except NoSharedMemory as error:
+            self.notes.append(f"no shared memory: {error}; processes talk through the backend")
+            return
+        if len(self.world.hosts) == 1:
+            self._engines[SHARED_MEMORY] = self._memory
+        else:  # waits for other hosts, so not beside the training on its thread
+            memory = self._memory
+            self._engines[THREE_PHASE] = _OnThread(self, lambda tensor, what: memory.start(tensor, what).wait())
+
+    def _between_hosts(self) -> Callable[[torch.Tensor, str], None] | None:
+        hosts, lane = self.world.hosts, self.world.local_rank
+        if len(hosts) == 1 or lane >= min(map(len, hosts)):
+            return None
+        collective = BETWEEN[self._between](len(hosts))
+        collective.check(len(hosts))
+        return PointToPoint(self.world, collective, ranks=[ranks[lane] for ranks in hosts]).all_reduce
+
+    def available(self) -> list[str]:
+        """The algorithms of the table that this world can run, the backend's own first."""
+        names = [BUILTIN]
+        for name in ALGORITHMS[1:]:
+            try:
+                self._engine(name)
+            except UsageError:
+                continue
+            names.append(name)
+        return names
+
+    def zeros(self, length: int, dtype: torch.dtype) -> torch.Tensor:
+        """A tensor (length,) on the world's device, in memory shared by a host's processes where that can be."""
+        if self._memory is not None:
+            try:
+                return self._memory.zeros(length, dtype)
+            except NoSharedMemory as error:
+                self.notes.append(f"gradients are not in shared memory: {error}; they are copied there and back")
+        return torch.zeros(length, dtype=dtype, device=self.world.device)
+
+    def use(self, choice: Choice) -> None:
+        """From now on reduce by this choice.
+
+        Raises:
+            UsageError: an algorithm that this world cannot run.
+        """
+        for _, name in choice.limits:
+            self._engine(name)
+        self.choice = choice
+
+    def start(self, tensor: torch.Tensor, what: str = "all-reduce", algorithm: str | None = None) -> Reduction:
+        """Begin tensor <- sum over all processes.
+
+        Args:
+            tensor: contiguous.
+            what: is summed, for errors.
+            algorithm: to use, whatever is chosen.
+        """
+        if self.world.size == 1:
+            return _DONE
+        return self._engine(algorithm or self.choice.algorithm(tensor.nbytes)).start(tensor, what)
+
+    def all_reduce(self, tensor: torch.Tensor, what: str = "all-reduce", algorithm: str | None = None) -> None:
+        """tensor <- sum over all processes of tensor."""
+        self.start(tensor, what, algorithm).wait()
+
+    def progress(self) -> None:
+        """Let reductions under way move on; never blocks."""
+        if self._memory is not None and len(self.world.hosts) == 1:
+            self._memory.progress()
+
+    def _engine(self, name: str) -> Engine:
+        if name not in self._engines:
+            self._engines[name] = self._make(name)
+        return self._engines[name]
+
+    def _make(self, name: str) -> Engine:
+        world = self.world
+        if name == SHARED_MEMORY and len(world.hosts) > 1:
+            raise UsageError(
+                f"execution.aggregation.algorithm={name}: {len(world.hosts)} hosts share no memory; "
+                f"use three_phase, or auto"
+            )
+        if name == SHARED_MEMORY:
+            raise UsageError(f"execution.aggregation.algorithm={name}: {self.notes[0] if self.notes else 'no peer'}")
+        collective = make(name, world.size, world.hosts, torus=self._torus, between=self._between)
+        return _OnThread(self, PointToPoint(world, collective).all_reduce)
+
+    def submit(self, reduce: Callable[[], None]) -> Future[None]:
+        """Run a blocking reduction after those before it, on the thread beside the training."""
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "batchscale-reduce")
+        return self._thread.submit(reduce)
+
+    def close(self) -> None:
+        """Give thread and memory back."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._memory is not None:
+            self._memory.close()
+
+
+ALGORITHMS: Sequence[str] = (BUILTIN, SHARED_MEMORY, *COLLECTIVES)
+"""Every all-reduce that a recipe may name."""
+
+
+class _Done:
+    def wait(self) -> None:
+        """Nothing to wait for."""
+
+
+_DONE = _Done()
+
+
+class _Builtin:
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def start(self, tensor: torch.Tensor, what: str) -> Reduction:
+        return self._world.start_all_reduce(tensor, f"{what} by {BUILTIN}")
+
+
+class _OnThread:
+    """A blocking all-reduce as an engine."""
+
+    def __init__(self, reducer: Reducer, all_reduce: Callable[[torch.Tensor, str], None]) -> None:
+        self._reducer, self._all_reduce = reducer, all_reduce
+
+    def start(self, tensor: torch.Tensor, what: str) -> Reduction:
+        return _Submitted(self._reducer.submit(lambda: self._all_reduce(tensor.detach().view(-1), what)))
+
+
+class _Submitted:
+    def __init__(self, future: Future[None]) -> None:
+        self._future = future
+
+    def wait(self) -> None:
+        self._future.result()

@@ -1,0 +1,198 @@
+"""All-reduce in shared memory: right sums for every type, length and place; a peer that fails is named in time."""
+
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from worlds import in_processes, in_world
+
+from batchscale.comm import Reducer, World
+from batchscale.comm import mapping as mappings
+from batchscale.comm.collectives.shared_memory import SMALL_BYTES, SharedMemoryAllReduce
+from batchscale.comm.flags import IN_FLIGHT
+from batchscale.comm.mapping import Mapping, NoSharedMemory
+from batchscale.errors import ProcessError
+
+CPU = torch.device("cpu")
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64)
+LENGTHS = (0, 1, 2, 5, 1023, 40_001, 300_007)  # small, over SMALL_BYTES, over a slot and its chunks
+
+
+def values(rank, length, dtype):
+    """Small whole numbers: every type adds them exactly."""
+    return ((torch.arange(length) * 7 + rank * 3) % 11).to(dtype)
+
+
+def expected(size, length, dtype):
+    return sum(values(rank, length, torch.int64) for rank in range(size)).to(dtype)
+
+
+def every_case(world):
+    shared = SharedMemoryAllReduce(world)
+    wrong = []
+    for dtype in DTYPES:
+        buffer = shared.zeros(max(LENGTHS) + 3, dtype)
+        for length in LENGTHS:
+            for place in ("in place", "elsewhere"):
+                tensor = buffer[3 : 3 + length] if place == "in place" else torch.empty(length, dtype=dtype)
+                tensor.copy_(values(world.rank, length, dtype))
+                shared.start(tensor).wait()
+                if not torch.equal(tensor, expected(world.size, length, dtype)):
+                    wrong.append((dtype, length, place))
+    return wrong, many_at_once(world, shared), random_bits(world, shared)
+
+
+def many_at_once(world, shared):
+    """More reductions under way than a process may be ahead, small and large, waited for in any order."""
+    buffer = shared.zeros(4 * IN_FLIGHT * 20_000, torch.float32)
+    tensors = [buffer[i * 20_000 :][: 100 + i * 150] for i in range(3 * IN_FLIGHT)]
+    tensors += [torch.empty(200_000) for _ in range(3)]
+    for tensor in tensors:
+        tensor.copy_(values(world.rank, len(tensor), torch.float32))
+    if world.rank:
+        time.sleep(0.1)
+    pending = []
+    for tensor in tensors:
+        pending.append(shared.start(tensor))
+        shared.progress()
+    for operation in reversed(pending):
+        operation.wait()
+    return all(torch.equal(t, expected(world.size, len(t), torch.float32)) for t in tensors)
+
+
+def random_bits(world, shared):
+    generator = torch.Generator().manual_seed(world.rank)
+    tensor = shared.zeros(100_003, torch.float32)
+    tensor.copy_(torch.randn(100_003, generator=generator))
+    shared.start(tensor).wait()
+    return tensor.numpy().tobytes()
+
+
+def sum_in_rank_order(size):
+    rows = [torch.randn(100_003, generator=torch.Generator().manual_seed(rank)) for rank in range(size)]
+    total = rows[0].clone()
+    for row in rows[1:]:
+        total += row
+    return total.numpy().tobytes()
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_sums_are_right_everywhere(size):
+    for wrong, many, bits in in_world(size, every_case):
+        assert not wrong
+        assert many
+        assert bits == sum_in_rank_order(size)  # so all processes hold the same bits
+
+
+def connected(timeout_seconds):
+    return World.connect(CPU, timeout_seconds)
+
+
+def failing(rank, how, length):
+    """What a process learns when rank 1 fails in its third all-reduce."""
+    world = connected(20.0 if how == "dies" else 2.0)
+    shared = SharedMemoryAllReduce(world)
+    tensor = torch.ones(length)
+    for _ in range(2):
+        shared.start(tensor, "all-reduce of gradients").wait()
+    begun = time.monotonic()
+    if rank == 1 and how == "dies":
+        return "", 0.0
+    if rank == 1 and how == "stops":
+        pid = os.getpid()
+        if os.fork() == 0:
+            time.sleep(5)
+            os.kill(pid, signal.SIGCONT)
+            os._exit(0)
+        os.kill(pid, signal.SIGSTOP)
+        return "", 0.0
+    if rank == 1 and how == "brings another length":
+        tensor = torch.ones(length + 1)
+    with pytest.raises(ProcessError) as raised:
+        shared.start(tensor, "all-reduce of gradients").wait()
+    return str(raised.value), time.monotonic() - begun
+
+
+@pytest.mark.parametrize("length", [10, SMALL_BYTES])
+@pytest.mark.parametrize(
+    ("how", "said", "seconds"),
+    [
+        ("dies", r"rank 1 died", 15.0),
+        ("stops", r"rank 1 is stopped and did not answer within 2 s", 5.0),
+        ("brings another length", r"brought {more} x float32, this rank {length} x float32", 2.0),
+    ],
+)
+def test_a_peer_that_fails_is_named_in_time(how, said, seconds, length):
+    learnt = in_processes(3, failing, how, length)
+    for rank in (0, 2):
+        message, taken = learnt[rank]
+        assert message.startswith(f"all-reduce of gradients by shared_memory (rank {rank} of 3): rank ")
+        first = said.format(length=length, more=length + 1)
+        assert first in message or f"rank 1 failed, as rank {2 - rank} found" in message
+        assert taken < seconds
+    assert any(said.format(length=length, more=length + 1) in learnt[rank][0] for rank in (0, 2))
+
+
+def without_memory(world, reason):
+    if reason == "none free" and world.rank == 0:
+        mappings._free_bytes = lambda: 1000
+    if reason == "other processor" and world.rank == 2:
+        mappings.platform.machine = lambda: "riscv64"
+    try:
+        Mapping(world, 4096)
+    except NoSharedMemory as error:
+        learnt = str(error)
+    reducer = Reducer(world)
+    tensor = reducer.zeros(1000, torch.float32)
+    tensor += world.rank
+    reducer.all_reduce(tensor)
+    used = reducer.choice.limits[-1][1]
+    return learnt, used, reducer.notes, tensor.tolist() == [3.0] * 1000
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("none free", "MiB are needed and 0 MiB are free"),
+        ("other processor", "memory ordering of riscv64 is not x86-64's"),
+    ],
+)
+def test_without_shared_memory_the_backend_takes_over_and_says_so(reason, said):
+    for learnt, used, notes, right in in_world(3, without_memory, reason):
+        assert said in learnt
+        assert used == "builtin"
+        assert said in notes[0]
+        assert right
+
+
+def no_address_space(world):
+    """Rank 1 has no room in its address space for the mapping."""
+    if world.rank == 1:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.RLIM_INFINITY))
+    try:
+        Mapping(world, 256 << 20)
+    except NoSharedMemory as error:
+        return str(error)
+    return "mapped"
+
+
+def test_a_mapping_that_fails_on_one_process_fails_on_all():
+    assert set(in_world(2, no_address_space)) == {"512 MiB: Cannot allocate memory"}
+
+
+def names_and_size(world):
+    before = os.listdir("/dev/shm")
+    mapping = Mapping(world, 3 << 20)
+    mapping.rows[world.local_rank].fill_(world.rank + 1)
+    world.gather(None)
+    seen = mapping.rows[:, -1].tolist()
+    return seen, os.listdir("/dev/shm") == before
+
+
+def test_memory_has_no_name_and_is_seen_by_all():
+    assert in_world(2, names_and_size) == [([1, 2], True)] * 2
