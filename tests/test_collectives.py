@@ -1,6 +1,7 @@
 """Every all-reduce algorithm sums right in the simulated world, and sends exactly what it declares."""
 
 import itertools
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from batchscale.comm.collectives import BETWEEN, COLLECTIVES, make
 from batchscale.comm.simulated import count, simulate
 from batchscale.errors import RecipeError, UsageError
+from batchscale.report import schedules
+from batchscale.report.schedules import Round
 
 SIZES = [*range(1, 10), 16]
 SHAPES = {
@@ -143,6 +146,18 @@ def test_nobody_sends_or_receives_two_slices_in_a_round(name):
                 assert all(len(set(ranks)) == len(ranks) for ranks in busy)
 
 
+@pytest.mark.parametrize("name", COLLECTIVES)
+def test_nobody_changes_what_it_sends_in_the_same_round(name):
+    for size in SIZES:
+        for collective in shapes(name, size):
+            for step in collective.steps(size, 30):
+                sent, changed = np.zeros((2, size, 30), bool)
+                for source, target, begin, end in zip(step.source, step.target, step.begin, step.end, strict=True):
+                    sent[source, begin:end] = True
+                    changed[target, begin:end] = True
+                assert not (sent & changed).any()  # so real processes may receive and add while they still send
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     data=st.data(),
@@ -222,3 +237,17 @@ def test_mistakes_are_one_line_with_a_way_out(arguments, named, said):
 def test_the_cost_model():
     cost = make("ring", 4).cost(4, 1000)
     assert cost.seconds(1e-3, 1e-9, 4) == pytest.approx(6 * 1e-3 + 1500 * 4 * 1e-9)
+
+
+def test_a_schedule_is_drawn_small_and_ends_with_the_whole_sum_everywhere(tmp_path):
+    rounds = [Round(step.source, step.target, step.begin, step.end, step.add) for step in make("ring", 8).steps(8, 80)]
+    held = schedules._summands(rounds, 8, np.arange(0, 81, 10))
+    assert (held[0] == 1).all()
+    assert sorted(held[7][3]) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert (held[-1] == 8).all()
+    for suffix in (".svg", ".png"):
+        file = tmp_path / f"ring{suffix}"
+        schedules.draw_schedule(rounds, 8, 80, "ring of 8", file)
+        assert 0 < file.stat().st_size < (60_000 if suffix == ".svg" else 400_000)
+    drawn = ElementTree.parse(tmp_path / "ring.svg")
+    assert "ring of 8" in {text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")}

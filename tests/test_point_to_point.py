@@ -11,12 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from test_collectives import hosts_of
-from worlds import CPU, in_world, survivors
+from worlds import CPU, in_processes, in_world, survivors
 
 from batchscale.comm import World, diagnosis
 from batchscale.comm.collectives import COLLECTIVES, make
 from batchscale.comm.point_to_point import PointToPoint
 from batchscale.comm.simulated import simulate
+from batchscale.comm.subgroups import SubgroupHierarchical, SubgroupTorus
 from batchscale.errors import ProcessError, UsageError
 
 TYPES = ["float16", "float32", "float64", "bfloat16", "int64"]
@@ -96,6 +97,42 @@ def test_a_world_of_one_has_nothing_to_do():
     tensor = torch.ones(3)
     PointToPoint(World(), make("ring", 1)).all_reduce(tensor)
     assert tensor.tolist() == [1.0] * 3
+
+
+def in_subgroups(world):
+    """Whether torus and hierarchical sum right in sub-groups, in even, padded and uneven cases."""
+    hosts = hosts_of("uneven", world.size)
+    made = [
+        SubgroupTorus(world, make("torus", world.size, torus=(3, 2))),
+        SubgroupTorus(world, make("torus", world.size, [[5, 0, 2], [1, 4, 3]])),
+        SubgroupHierarchical(world, make("hierarchical", world.size, hosts)),
+    ]
+    right = []
+    for subgroups in made:
+        for kind, length in [("float32", 12), ("float32", 13), ("int64", 2), ("float64", 0)]:
+            tensors = torch.arange(world.size * length).reshape(world.size, length).to(getattr(torch, kind))
+            mine = tensors[world.rank].to(world.device, copy=True)
+            subgroups.all_reduce(mine)
+            right.append(bool((mine.cpu() == tensors.sum(dim=0)).all()))
+    return right
+
+
+def test_subgroups_sum_as_the_schedules_do():
+    assert in_world(6, in_subgroups) == [[True] * 12] * 6
+
+
+def on_gpu(rank):
+    torch.cuda.set_device(rank)
+    world = World.connect(torch.device("cuda", rank), 60.0)
+    made = in_subgroups(world)
+    world.close()
+    return made
+
+
+def test_subgroups_on_gpus():
+    if torch.cuda.device_count() < 6:
+        pytest.skip(f"needs 6 GPUs, one a rank; there are {torch.cuda.device_count()}")
+    assert in_processes(6, on_gpu) == [[True] * 12] * 6
 
 
 TIMEOUT_SECONDS, SETTLE_SECONDS, SLACK_SECONDS = 2.0, 1.0, 5.0

@@ -30,12 +30,12 @@ class Hierarchical(Collective):
     name = "hierarchical"
 
     def __init__(self, groups: Sequence[Sequence[int]]) -> None:
-        self._groups = groups
+        self.groups = groups
 
     def stages(self, size: int, length: int) -> list[Stage]:
-        inside = by_size(self._groups, length)
+        inside = by_size(self.groups, length)
         masters = Groups(
-            np.array([[group[0] for group in self._groups]], np.int64), np.zeros(1, np.int64), np.array([length])
+            np.array([[group[0] for group in self.groups]], np.int64), np.zeros(1, np.int64), np.array([length])
         )
 
         def everywhere(phase: type[RingReduceScatter | GatherInTurn | ScatterInTurn | RingAllGather]) -> Stage:

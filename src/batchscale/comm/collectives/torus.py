@@ -42,8 +42,13 @@ class Torus(GroupCollective):
                 f"the {size} ranks; use execution.aggregation.torus=[{x},{y}] or leave it out"
             )
 
+    def grid(self, size: int) -> Ints:
+        """The ranks (Y, X)."""
+        order = np.arange(size, dtype=np.int64) if self._order is None else self._order
+        return order.reshape(self.rows, self.columns)
+
     def within(self, groups: Groups) -> list[Stage]:
-        ranks = groups.ranks if self._order is None else groups.ranks[:, self._order]
+        ranks = groups.ranks[:, self.grid(groups.size).ravel()]
         rows = Groups(
             ranks.reshape(-1, self.columns), np.repeat(groups.begin, self.rows), np.repeat(groups.end, self.rows)
         )
