@@ -4,7 +4,8 @@ Backends behind one seam, ``start(tensor, what).wait()``:
 
 - ``builtin``: the process group's own, asynchronous in its threads;
 - ``shared_memory``, and ``three_phase`` on hosts that can: no thread, moves on whenever ``progress`` is called;
-- every other schedule: point to point, in order, on one thread beside the training.
+- every other schedule: point to point, in order, on one thread beside the training; on GPUs torus and hierarchical
+  by the backend's collectives in sub-groups.
 """
 
 from __future__ import annotations
@@ -17,9 +18,13 @@ from typing import Protocol
 import torch
 
 from batchscale.comm.collectives import BETWEEN, COLLECTIVES, make
+from batchscale.comm.collectives.hierarchical import Hierarchical
 from batchscale.comm.collectives.shared_memory import SharedMemoryAllReduce
+from batchscale.comm.collectives.torus import Torus
 from batchscale.comm.mapping import NoSharedMemory
 from batchscale.comm.point_to_point import PointToPoint
+from batchscale.comm.schedule import Collective
+from batchscale.comm.subgroups import SubgroupHierarchical, SubgroupTorus
 from batchscale.comm.world import World
 from batchscale.errors import UsageError
 
@@ -176,6 +181,8 @@ class Reducer:
         if name == SHARED_MEMORY:
             raise UsageError(f"execution.aggregation.algorithm={name}: {self.notes[0] if self.notes else 'no peer'}")
         collective = make(name, world.size, world.hosts, torus=self._torus, between=self._between)
+        if world.device.type == "cuda":
+            return _in_subgroups(world, collective)
         return _OnThread(self, PointToPoint(world, collective).all_reduce)
 
     def submit(self, reduce: Callable[[], None]) -> Future[None]:
@@ -194,6 +201,18 @@ class Reducer:
 
 ALGORITHMS: Sequence[str] = (BUILTIN, SHARED_MEMORY, *COLLECTIVES)
 """Every all-reduce that a recipe may name."""
+
+
+def _in_subgroups(world: World, collective: Collective) -> Engine:
+    """On GPUs: the backend's own collectives in sub-groups, in the order of the device's stream."""
+    if isinstance(collective, Torus):
+        return _Inline(SubgroupTorus(world, collective).all_reduce)
+    if isinstance(collective, Hierarchical):
+        return _Inline(SubgroupHierarchical(world, collective).all_reduce)
+    raise UsageError(
+        f"execution.aggregation.algorithm={collective.name}: is not made for GPUs; "
+        f"use builtin, torus, hierarchical or auto"
+    )
 
 
 class _Done:
@@ -220,6 +239,17 @@ class _OnThread:
 
     def start(self, tensor: torch.Tensor, what: str) -> Reduction:
         return _Submitted(self._reducer.submit(lambda: self._all_reduce(tensor.detach().view(-1), what)))
+
+
+class _Inline:
+    """An all-reduce that returns at once, because the device runs it."""
+
+    def __init__(self, all_reduce: Callable[[torch.Tensor, str], None]) -> None:
+        self._all_reduce = all_reduce
+
+    def start(self, tensor: torch.Tensor, what: str) -> Reduction:
+        self._all_reduce(tensor.detach().view(-1), what)
+        return _DONE
 
 
 class _Submitted:
