@@ -30,6 +30,7 @@ types: setup
 
 bench: setup
 	$(BIN)/batchscale bench step
+	$(BIN)/batchscale bench allreduce --seconds 60
 
 docs: setup
 	$(BIN)/mkdocs build --strict --site-dir build/docs

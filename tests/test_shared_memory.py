@@ -139,7 +139,7 @@ def test_a_peer_that_fails_is_named_in_time(how, said, seconds, length):
 
 def without_memory(world, reason):
     if reason == "none free" and world.rank == 0:
-        mappings._free_bytes = lambda: 1000
+        mappings.free_bytes = lambda: 1000
     if reason == "other processor" and world.rank == 2:
         mappings.platform.machine = lambda: "riscv64"
     try:

@@ -9,7 +9,10 @@ both sides alike.
     batchscale    the engine, fast mode; batchscale_exact: exact mode
     peers/        the same training as other libraries' documentation writes it, one file each
 
+    allreduce/    every all-reduce at every size, beside the limit of memory; the choice for runs to come
+
     statistics    medians and paired ratios          child      what one process of a contender runs
     task          what is trained, for children      contender  W processes of one contender, from the parent's side
     meter         "go" and "done", a child's side    step       the rounds and the JSON document; table prints it
+    turns         whose turn it is, asked to stop
 """

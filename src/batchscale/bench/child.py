@@ -12,16 +12,20 @@ _MODULES = {
     "ceiling": "batchscale.bench.ceiling",
     "batchscale": "batchscale.bench.ours",
     "batchscale_exact": "batchscale.bench.ours_exact",
+    "allreduce": "batchscale.bench.allreduce.process",
 }  # every other name is a peer's
 
 
 def module_of(name: str) -> str:
-    """The module whose ``main(task, meter)`` is this contender's endless training loop."""
+    """The module whose ``main(task, meter)`` is what this contender does without end.
+
+    Its task is a ``bench.task.Task``, unless the module has a ``TASK`` of its own.
+    """
     return _MODULES.get(name, f"batchscale.bench.peers.{name}")
 
 
 def main() -> None:
-    """Train without end, measured by the parent."""
+    """Run without end, measured by the parent."""
     name, task_line, parent = sys.argv[1:]
     die_with_parent(int(parent))
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -31,9 +35,10 @@ def main() -> None:
     from batchscale.bench.meter import Meter
     from batchscale.bench.task import Task
 
-    task = Task.from_json(task_line)
+    module = importlib.import_module(module_of(name))
+    task = getattr(module, "TASK", Task).from_json(task_line)
     torch.set_num_threads(task.threads)
-    importlib.import_module(module_of(name)).main(task, Meter(sys.stdin, answers))
+    module.main(task, Meter(sys.stdin, answers))
 
 
 if __name__ == "__main__":

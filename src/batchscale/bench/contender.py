@@ -13,12 +13,11 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
-from batchscale.bench.task import Task
 from batchscale.errors import ProcessError
 
 _READY_SECONDS = 180.0  # importing, reading the data, calibrating, the first step
@@ -26,26 +25,46 @@ _BLOCK_SECONDS = 120.0  # what a block may take beyond ten times its expected ti
 _CHECK_SECONDS = 0.1
 
 
+class Job(Protocol):
+    """What W processes are told to do; its one line is read by their module."""
+
+    @property
+    def processes(self) -> int:
+        """W."""
+
+    @property
+    def threads(self) -> int:
+        """Of each process."""
+
+    def to_json(self) -> str:
+        """As one line, for a process's command line."""
+
+
 @dataclass(frozen=True)
 class Block:
-    """Some steps of one contender: from "go" to the last process's "done", and CPU seconds of all processes."""
+    """Some steps of one contender: from "go" to the last process's "done", and CPU seconds of all processes.
+
+    Args:
+        said: all that each process answered, in rank order.
+    """
 
     steps: int
     wall_seconds: float
     cpu_seconds: float
+    said: Sequence[Mapping[str, Any]] = ()
 
 
 class Contender:
     """W long-lived processes: ``start`` and ``ready`` once, then ``block`` in turn with others, ``close`` at the end.
 
     Args:
-        name: of the contender.
-        task: what it trains.
+        name: of the contender, which names its processes' module (``child.module_of``).
+        task: what it does.
         scratch: a folder that lives as long as the benchmark.
         check: called while waiting; what it raises ends the wait.
     """
 
-    def __init__(self, name: str, task: Task, scratch: Path, check: Callable[[], None]) -> None:
+    def __init__(self, name: str, task: Job, scratch: Path, check: Callable[[], None]) -> None:
         self.name = name
         self.notes: dict[str, Any] = {}
         self._task, self._scratch, self._check = task, scratch, check
@@ -89,15 +108,23 @@ class Contender:
             ProcessError: a process ended or does not answer.
         """
         start = time.perf_counter()
+        answers = self.ask(steps, expected_seconds)
+        return Block(steps, time.perf_counter() - start, sum(a["cpu_seconds"] for a in answers), answers)
+
+    def ask(self, order: Any, expected_seconds: float = 0.0) -> list[dict[str, Any]]:
+        """Give all processes an order, and wait for what each answers.
+
+        Raises:
+            ProcessError: a process ended or does not answer.
+        """
         for rank, process in enumerate(self._processes):
             assert process.stdin is not None
             try:
-                process.stdin.write(f"{steps}\n".encode())
+                process.stdin.write(f"{json.dumps(order)}\n".encode())
                 process.stdin.flush()
             except OSError:
                 raise self._ended(rank) from None
-        answers = self._answers(_BLOCK_SECONDS + 10 * expected_seconds)
-        return Block(steps, time.perf_counter() - start, sum(answer["cpu_seconds"] for answer in answers))
+        return self._answers(_BLOCK_SECONDS + 10 * expected_seconds)
 
     def _answers(self, timeout_seconds: float) -> list[dict[str, Any]]:
         """One line of each process, in rank order."""
@@ -153,7 +180,7 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _environment(task: Task, scratch: Path) -> dict[str, str]:
+def _environment(task: Job, scratch: Path) -> dict[str, str]:
     """What torchrun would set on one host, all on loopback."""
     size = str(task.processes)
     bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(scratch / "bytecode")}

@@ -1,11 +1,13 @@
 """The child's side of a measurement: ``meter.step()`` at the end of every step of an endless loop.
 
-Orders come in as lines, answers go out as lines:
+Orders come in as lines of JSON, answers go out as such:
 
     <- {"steps": 1, "wall_seconds": ..., "cpu_seconds": ..., **notes}     ready: set up, and one step done
     -> 12                                                                 go: take 12 steps
     <- {"steps": 12, ...}                                                 done, and blocked until the next order
     -> (end of file)                                                      the process ends
+
+What is no loop takes its orders itself: ``order = meter.answer(...)``.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 
@@ -27,11 +30,16 @@ class Meter:
     def __init__(self, orders: TextIO, answers: TextIO) -> None:
         self._orders, self._answers = orders, answers
         self._notes: dict[str, Any] = {}
+        self._asked: dict[str, Callable[[], Any]] = {}
         self._begin(1)
 
     def note(self, **notes: Any) -> None:
         """Facts for the next answer, such as what was chosen while setting up."""
         self._notes |= notes
+
+    def ask(self, **facts: Callable[[], Any]) -> None:
+        """Facts for every answer, each asked for when one is given."""
+        self._asked |= facts
 
     def step(self) -> None:
         """One step of the loop is done; blocks here between this contender's turns."""
@@ -39,13 +47,17 @@ class Meter:
         if self._left:
             return
         wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
-        answer = {"steps": self._steps, "wall_seconds": wall, "cpu_seconds": cpu, **self._notes}
-        self._notes = {}
-        print(json.dumps(answer), file=self._answers, flush=True)
+        asked = {name: fact() for name, fact in self._asked.items()}
+        notes, self._notes = self._notes, {}
+        self._begin(int(self.answer(steps=self._steps, wall_seconds=wall, cpu_seconds=cpu, **notes, **asked)))
+
+    def answer(self, **content: Any) -> Any:
+        """Answer the parent, then block until its next order; the process ends where there is none."""
+        print(json.dumps(content), file=self._answers, flush=True)
         order = self._orders.readline()
         if not order:
             os._exit(0)  # a library's loop would catch an exception, and take its time to end
-        self._begin(int(order))
+        return json.loads(order)
 
     def _begin(self, steps: int) -> None:
         self._steps = self._left = steps

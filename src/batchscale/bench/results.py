@@ -85,6 +85,17 @@ def _row(name: str, wall: list[float], cpu: list[float]) -> dict[str, Any]:
     }
 
 
+def machine_conditions() -> dict[str, Any]:
+    """What a measurement was taken on and when, at its end."""
+    return {
+        "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 2),
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
 def _conditions(task: Task, running: Sequence[Measured]) -> dict[str, Any]:
     notes = {m.contender.name: m.contender.notes for m in running}
     versions: dict[str, str | None] = {}
@@ -94,13 +105,9 @@ def _conditions(task: Task, running: Sequence[Measured]) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             versions[package] = None
     return {
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "load_average": round(os.getloadavg()[0], 2),
-        "torch": torch.__version__,
+        **machine_conditions(),
         **versions,
         "threads": task.threads,
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "rounds": len(running[0].blocks),
         "steps_per_block": {m.contender.name: m.steps for m in running},
         "ceiling": notes["ceiling"],

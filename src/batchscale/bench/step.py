@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ from batchscale.bench.peers import PACKAGES, PEERS
 from batchscale.bench.results import document
 from batchscale.bench.task import Task
 from batchscale.bench.torchvision_files import lay_out, torchvision_name
+from batchscale.bench.turns import in_turn, stop_check
 from batchscale.engine.build import validate
 from batchscale.engine.signals import StopSignals
-from batchscale.errors import BatchscaleError, ProcessError, RecipeError, UsageError
+from batchscale.errors import ProcessError, RecipeError, UsageError
 from batchscale.recipe import Recipe, recipe_from
 
 OURS = ("ceiling", "batchscale", "batchscale_exact")
@@ -42,14 +42,6 @@ class Budget:
     block_seconds: float = 2.0
     min_rounds: int = 5
     max_rounds: int = 40
-
-
-class Stopped(BatchscaleError):
-    """The benchmark was asked to stop, and has ended its processes."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; all processes were ended")
-        self.exit_code = 128 + number
 
 
 @dataclass
@@ -99,11 +91,7 @@ def bench_step(
             torchvision_name(recipe.data.name), f"{scratch}/torchvision", processes, _threads(recipe, processes),
         )  # fmt: skip
         running: list[Measured] = []
-
-        def check() -> None:
-            if signals.received is not None:
-                raise Stopped(signals.received)
-
+        check = stop_check(signals)
         try:
             for contender in _chosen(task, notes):
                 say(f"starting {contender}")
@@ -199,10 +187,3 @@ def _measure(
             with _peer_may_fail(measured, running, notes, say):
                 expected = measured.steps * measured.seconds_per_step
                 measured.blocks.append(measured.contender.block(measured.steps, expected))
-
-
-def in_turn(running: Sequence[Measured], round_: int) -> list[Measured]:
-    """The order of a round: once forwards, once backwards, then the same begun one further."""
-    shift = round_ // 2 % max(len(running), 1)
-    order = [*running[shift:], *running[:shift]]
-    return order[::-1] if round_ % 2 else order

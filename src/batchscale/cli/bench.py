@@ -9,6 +9,8 @@ from typing import Any
 
 from batchscale.cli.options import add_common, add_data, data_folder, positive, print_json
 from batchscale.recipe import load_recipe
+from batchscale.records.files import cannot_write, write_json
+from batchscale.records.folder import check_free
 
 _DEFAULT_RECIPE = "fashion-mnist-cnn"
 _DEFAULT_OVERRIDES = ("minibatch.workers=16", "minibatch.per_worker=32")
@@ -19,6 +21,14 @@ medians of paired rounds. Takes up to five minutes. The default is {_DEFAULT_REC
 
   batchscale bench step
   batchscale bench step fashion-mnist-cnn minibatch.workers=32 --processes 2 --json
+"""
+_ALLREDUCE = """\
+Measure every all-reduce that W processes of this machine can use, from 1 KB to 100 MB, in turn with the backend as
+torch ships it (builtin_shipped) and as tuned here (builtin), and beside the limit of copying memory. The fastest of
+each size is kept for runs with execution.aggregation.algorithm=auto, and timed afresh against the backend.
+
+  batchscale bench allreduce
+  batchscale bench allreduce --processes 8 --out build/allreduce-8
 """
 
 
@@ -38,6 +48,26 @@ def add(commands: Any) -> None:
     add_data(step)
     add_common(step)
     step.set_defaults(run=run_step)
+    _add_allreduce(kinds)
+
+
+def _add_allreduce(kinds: Any) -> None:
+    allreduce = kinds.add_parser(
+        "allreduce",
+        help="every all-reduce at every size, and the fastest kept for the runs to come",
+        description=_ALLREDUCE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    allreduce.add_argument("--processes", type=positive, default=2, metavar="W", help="local processes (default 2)")
+    allreduce.add_argument(
+        "--seconds", type=positive, metavar="S", help="about how long to measure (default 140 + 20 W, at most 600)"
+    )
+    allreduce.add_argument("--no-store", action="store_true", help="do not keep the choice for runs on this machine")
+    allreduce.add_argument(
+        "--out", type=Path, metavar="DIR", help="write allreduce.json and the figure into this new or empty folder"
+    )
+    add_common(allreduce)
+    allreduce.set_defaults(run=run_allreduce)
 
 
 def run_step(options: argparse.Namespace) -> int:
@@ -59,3 +89,39 @@ def run_step(options: argparse.Namespace) -> int:
     else:
         print(as_table(found))
     return 0
+
+
+def run_allreduce(options: argparse.Namespace) -> int:
+    """Measure, write and keep, then print the tables or the document."""
+    out: Path | None = options.out
+    if out is not None:
+        check_free(out)
+    from batchscale.bench.allreduce.measure import Budget, bench_allreduce
+    from batchscale.bench.allreduce.table import as_table
+
+    found = bench_allreduce(
+        options.processes,
+        budget=Budget(options.seconds) if options.seconds else None,
+        keep=not options.no_store,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    if options.json:
+        print_json(found)
+    else:
+        print(as_table(found), flush=True)
+    if out is not None:
+        _write(found, out)
+    return 0
+
+
+def _write(found: dict[str, Any], out: Path) -> None:
+    """Document and figure; after they were printed, so that a full disk loses nothing."""
+    from batchscale.report.allreduce import all_reduce_figure
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "allreduce.json", found)
+        written = [out / "allreduce.json", *all_reduce_figure(found, out / "allreduce")]
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    print(f"wrote {', '.join(map(str, written))}", file=sys.stderr, flush=True)

@@ -84,7 +84,7 @@ class Mapping:
             raise NoSharedMemory(reasons[0])
 
     def _create(self, size: int) -> str | None:
-        free = _free_bytes()
+        free = free_bytes()
         if free is not None and size + _MARGIN_BYTES > free:
             return f"{size / 2**20:.0f} MiB are needed and {free / 2**20:.0f} MiB are free"
         try:
@@ -116,7 +116,7 @@ class Mapping:
         return memoryview(self._map)[begin : begin + 8 * length].cast("q")
 
 
-def _free_bytes() -> int | None:
+def free_bytes() -> int | None:
     """Memory that this process may still take: of the machine, and of its control groups."""
     free: list[int] = []
     with contextlib.suppress(OSError, ValueError, IndexError):

@@ -117,14 +117,18 @@ class Reducer:
 
     def available(self) -> list[str]:
         """The algorithms of the table that this world can run, the backend's own first."""
-        names = [BUILTIN]
-        for name in ALGORITHMS[1:]:
+        missing = self.missing()
+        return [name for name in ALGORITHMS if name not in missing]
+
+    def missing(self) -> dict[str, str]:
+        """The algorithms of the table that this world cannot run, and why."""
+        reasons = {}
+        for name in ALGORITHMS:
             try:
                 self._engine(name)
-            except UsageError:
-                continue
-            names.append(name)
-        return names
+            except UsageError as error:
+                reasons[name] = str(error)
+        return reasons
 
     def zeros(self, length: int, dtype: torch.dtype) -> torch.Tensor:
         """A tensor (length,) on the world's device, in memory shared by a host's processes where that can be."""

@@ -26,7 +26,6 @@ def error_curves(groups: Sequence[tuple[str, Sequence[Path]]], title: str, stem:
     Returns:
         The PNG and the SVG.
     """
-    matplotlib.use("Agg")
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.add_subplot()
     for colour, (label, runs) in zip(_COLOURS, groups, strict=False):
@@ -44,6 +43,17 @@ def error_curves(groups: Sequence[tuple[str, Sequence[Path]]], title: str, stem:
     axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=9)
+    return save(figure, stem)
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write a figure as PNG and SVG, each whole or not at all.
+
+    Args:
+        figure: drawn.
+        stem: path without suffix.
+    """
+    matplotlib.use("Agg")
     written = []
     for suffix in (".png", ".svg"):
         path = stem.with_name(stem.name + suffix)
