@@ -35,7 +35,6 @@ from batchscale.errors import FolderError, UsageError
 
 MOST_PROCESSES = 64
 _TENSORS = 4  # as long as the longest, that a process holds; an algorithm's own buffers count as one
-_MOST_REPETITIONS = 100
 _SLOW, _LONG_SECONDS, _EVERY = 3.0, 0.1, 3  # blocks this long, of rows this much slower than the best, are rarer
 _ALGORITHMS_SHARE = 0.6  # of the time; the rest is for the choice against the backend
 
@@ -112,8 +111,7 @@ class _Measurement:
             self._say(f"{what}: round {number} done, {max(until - time.monotonic(), 0):.0f} s left")
 
     def _block(self, cell: Cell) -> None:
-        fitting = round(self._budget.block_seconds / max(cell.expected_seconds, 1e-9))
-        repetitions = min(max(fitting, 1), _MOST_REPETITIONS)
+        repetitions = max(round(self._budget.block_seconds / max(cell.expected_seconds, 1e-9)), 1)
         cell.times.append(self._seconds(cell, repetitions))
         cell.repetitions += repetitions
         cell.expected_seconds = statistics.median(cell.times)
