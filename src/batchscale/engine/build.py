@@ -20,14 +20,17 @@ from batchscale.engine.hardware import choose_threads
 from batchscale.engine.step import TrainingStep
 from batchscale.engine.trial import MicroBatchTrial
 from batchscale.errors import DataError, ExactnessError, RecipeError
-from batchscale.minibatch import Minibatch, place_workers
+from batchscale.minibatch import Minibatch, StepPlan, place_workers
 from batchscale.models import MODELS
 from batchscale.models.resnet import BasicBlock
 from batchscale.randomness import key, shuffled
-from batchscale.recipe.schema import Recipe
-from batchscale.update.sgd import OPTIMIZERS, Optimizer, SGDLrInBuffer, decay_groups
+from batchscale.recipe.schema import OPTIMIZER_OPTIONS, Recipe
+from batchscale.update.clip import ClippedGradient
+from batchscale.update.optimizers import OPTIMIZERS, Optimizer
+from batchscale.update.sgd import decay_groups
 from batchscale.worker.batch_norm import Statistics, replace_batch_norm
 from batchscale.worker.gradient import Probe
+from batchscale.worker.noise import GradientNoise
 
 _INIT, _HOLDOUT = 200, 201  # streams: initial weights, held-out images
 _DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
@@ -148,13 +151,17 @@ def _normalizer(recipe: Recipe, dataset: Dataset, own: bool, device: torch.devic
     return Normalizer(mean, std, _DTYPES[recipe.precision], formats[recipe.numerics.memory_format], device)
 
 
-def _optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
+def _optimizer(recipe: Recipe, model: nn.Module, plan: StepPlan) -> Optimizer:
     entry = recipe.optimizer
-    groups = decay_groups(model, entry.weight_decay, entry.decay_norms, entry.decay_biases)
-    kind = OPTIMIZERS[entry.name]
-    if kind is SGDLrInBuffer:
-        return SGDLrInBuffer(groups, entry.momentum, entry.nesterov, entry.momentum_correction)
-    return kind(groups, entry.momentum, entry.nesterov)
+    options = {name: getattr(entry, name) for name in OPTIMIZER_OPTIONS[entry.name]}
+    decay_norms, decay_biases = options.pop("decay_norms", False), options.pop("decay_biases", False)
+    if entry.name == "rmsprop_warmup":
+        options["steps_per_epoch"] = float(plan.steps_per_epoch)
+    groups = decay_groups(model, entry.weight_decay, decay_norms, decay_biases)
+    optimizer = OPTIMIZERS[entry.name](groups, **options)
+    if entry.clip_norm is not None:
+        optimizer = ClippedGradient(optimizer, [p for p in model.parameters() if p.requires_grad], entry.clip_norm)
+    return optimizer
 
 
 def _aggregator(
@@ -263,12 +270,14 @@ def build(
     trial = MicroBatchTrial(forward, statistics, normalizer, dataset, minibatch)
     micro_batch = _micro_batch(recipe, world, workers, trial, probe.draws_random, micro_batch)
     aggregator = _aggregator(recipe, built, statistics, world)
-    optimizer = _optimizer(recipe, built)
     plan = plan_of(recipe, len(dataset.train_labels))
+    optimizer = _optimizer(recipe, built, plan)
     step = TrainingStep(
         forward, statistics, averages, aggregator, optimizer, schedule_of(recipe, plan), minibatch, workers,
         recipe.seed, recipe.loss.label_smoothing, probe.draws_random,
     )  # fmt: skip
+    if recipe.optimizer.gradient_noise:
+        step.noise = GradientNoise(recipe.optimizer.gradient_noise, recipe.seed, minibatch.per_worker)
 
     def make_feed() -> Feed:
         augment = recipe.data.augment

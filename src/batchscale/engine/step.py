@@ -19,7 +19,7 @@ from batchscale.aggregate import ExactAggregator, FastAggregator
 from batchscale.data.feed import Batch
 from batchscale.minibatch import Minibatch
 from batchscale.randomness import key
-from batchscale.update.sgd import Optimizer
+from batchscale.update.optimizers import Optimizer
 from batchscale.worker.batch_norm import RunningAverages, Statistics
 from batchscale.worker.gradient import summed_loss
 
@@ -69,6 +69,7 @@ class TrainingStep:
     seed: int
     label_smoothing: float = 0.0
     draws_random: bool = False
+    noise: Callable[[torch.Tensor, int, int], torch.Tensor] = lambda logits, step, worker: logits
     stop_requested: Callable[[], bool] = lambda: False
     seconds: PhaseSeconds = field(default_factory=PhaseSeconds)
 
@@ -100,7 +101,8 @@ class TrainingStep:
         if self.draws_random:
             torch.manual_seed(key(self.seed, step, worker, _DROPOUT) >> 1)
         self.statistics.begin_pass(len(batch.labels) // self.minibatch.per_worker)
-        loss = summed_loss(self.model(batch.images), batch.labels, self.label_smoothing) / self.minibatch.images
+        logits = self.noise(self.model(batch.images), step, worker)
+        loss = summed_loss(logits, batch.labels, self.label_smoothing) / self.minibatch.images
         extras["loss"].add_(loss.detach())
         extras["statistics"].add_(self.statistics.summed() / self.minibatch.workers)
         if last:
