@@ -19,6 +19,9 @@ UPDATES = {
     "rmsprop_warmup": ("optimizer={name: rmsprop_warmup, center_epochs: 1, period_epochs: 2}",),
     "clip_norm": ("optimizer.clip_norm=0.5",),
     "gradient_noise": ("optimizer.gradient_noise=0.7",),
+    "ema": ("model.ema_decay=0.8", "optimizer.momentum=0.8"),
+    "bf16": ("precision=bf16",),
+    "fp16": ("precision=fp16",),
 }
 
 
@@ -40,18 +43,19 @@ EXACT = ["numerics.exact=true", "epochs=1"]
 
 
 def finals(rank, data, updates, overrides):
-    """(weights, last test loss) of every update, one run after the other."""
+    """What every update ends with, one run after the other."""
     found = {}
     for name, update in updates.items():
         result = train(data, None, *update, *overrides)
-        found[name] = (result.weights_sha256, result.test_loss, result.status)
+        averaged = getattr(result, "weights_ema_sha256", None)
+        found[name] = (result.weights_sha256, result.test_loss, averaged, result.status)
     return found
 
 
 def test_exact_runs_end_with_the_same_bits_for_every_number_of_processes(data):
     alone = finals(0, data, UPDATES, EXACT)
-    assert len({sha for sha, _, _ in alone.values()}) == len(UPDATES)
-    assert {status for _, _, status in alone.values()} == {"done"}
+    assert len({sha for sha, *_ in alone.values()}) == len(UPDATES)
+    assert {status for *_, status in alone.values()} == {"done"}
     for processes in (2, 3):
         for found in in_processes(processes, finals, data, UPDATES, EXACT):
             assert found == alone

@@ -22,6 +22,7 @@ from batchscale.randomness import key
 from batchscale.update.optimizers import Optimizer
 from batchscale.worker.batch_norm import RunningAverages, Statistics
 from batchscale.worker.gradient import summed_loss
+from batchscale.worker.precision import LossScale, NoLossScale
 
 _DROPOUT = 100  # the stream of random modules, keyed (seed, step, worker)
 
@@ -44,18 +45,26 @@ class PhaseSeconds:
 
 @dataclass(frozen=True)
 class StepResult:
-    """loss: mean over the kn images; finite: it and every gradient; stop: some process was asked to stop."""
+    """What all processes know after a step.
+
+    Attributes:
+        loss: mean over the kn images.
+        finite: it and every gradient; else the weights are as they were.
+        stop: some process was asked to stop.
+        recovers: not finite, but a smaller loss scale may be.
+    """
 
     loss: float
     finite: bool
     stop: bool
+    recovers: bool
 
 
 @dataclass
 class TrainingStep:
     """The parts of a step; call it with (step, passes).
 
-    A loss or a gradient that is not finite leaves the weights as they were.
+    A loss or a gradient that is not finite leaves the weights, the optimizer and the running averages as they were.
     """
 
     model: nn.Module
@@ -70,6 +79,7 @@ class TrainingStep:
     label_smoothing: float = 0.0
     draws_random: bool = False
     noise: Callable[[torch.Tensor, int, int], torch.Tensor] = lambda logits, step, worker: logits
+    loss_scale: LossScale | NoLossScale = field(default_factory=NoLossScale)
     stop_requested: Callable[[], bool] = lambda: False
     seconds: PhaseSeconds = field(default_factory=PhaseSeconds)
 
@@ -85,15 +95,17 @@ class TrainingStep:
                 worker += self.statistics.workers
             computed = time.perf_counter()
         summed = time.perf_counter()
+        self.loss_scale.unscale()
         loss, stop = float(extras["loss"]), bool(counts["stop"])
         finite = math.isfinite(loss) and bool(self.aggregator.flat.buffer.isfinite().all())
         if finite:
             self.averages.update(extras["statistics"])
             self.optimizer.step(lr=self.schedule(step))
+        goes_on = self.loss_scale.update(finite)
         self.seconds.gradient += computed - start
         self.seconds.aggregation += summed - computed
         self.seconds.update += time.perf_counter() - summed
-        return StepResult(loss, finite, stop)
+        return StepResult(loss, finite, stop, recovers=goes_on and not finite)
 
     def gradient(self, step: int, worker: int, batch: Batch, last: bool) -> None:
         """Forward and backward of one pass, whose first worker is ``worker``."""
@@ -107,5 +119,5 @@ class TrainingStep:
         extras["statistics"].add_(self.statistics.summed() / self.minibatch.workers)
         if last:
             self.aggregator.last_pass()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward(torch.full_like(loss, self.loss_scale.value))  # type: ignore[no-untyped-call]
         self.aggregator.add()

@@ -25,11 +25,12 @@ ScalingName = Literal["linear", "sqrt", "none"]
 WarmupName = Literal["none", "constant", "gradual"]
 DecayName = Literal["none", "step", "cosine", "polynomial"]
 AlgorithmName = Literal["auto", "builtin"]
-DtypeName = Literal["fp32", "fp64"]
+DtypeName = Literal["fp32", "fp64", "bf16", "fp16"]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Epochs = Annotated[tuple[Positive, ...], Field(strict=False)]
 
@@ -61,6 +62,7 @@ class Model(Entry):
     """The network, by name."""
 
     name: ModelName
+    ema_decay: OpenFraction | None = None  # evaluate an exponential moving average of the weights
     zero_init_last_gamma: bool = False  # Goyal et al. 2017, section 5.1: last gamma of a residual block starts at 0
 
 
@@ -216,7 +218,7 @@ class Recipe(Entry):
     epochs: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
     optimizer: Optimizer = Optimizer()
     learning_rate: LearningRate
-    precision: DtypeName = "fp32"
+    precision: DtypeName = "fp32"  # of the passes; bf16 and fp16 keep weights, gradients and update in float32
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     numerics: Numerics = Numerics()
     execution: Execution = Execution()
