@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscale.randomness import bits, integers, key, shuffled, uniform
+from batchscale.randomness import bits, integers, key, normal, shuffled, uniform
 
 
 def test_golden_values_never_change():
@@ -67,3 +67,12 @@ def test_every_output_bit_is_fair_and_keys_differ(shift):
     assert abs(differing - 0.5) < 0.005
     for position in range(64):
         assert abs(float(((a >> np.uint64(position)) & np.uint64(1)).mean()) - 0.5) < 0.02
+
+
+def test_normal_numbers_are_normal_and_fixed():
+    draws = normal(key(13), np.arange(100_000))
+    assert abs(draws.mean()) < 0.015  # 4.7 standard errors
+    assert abs(draws.std() - 1) < 0.01
+    for bound, inside in ((0.6744897501960817, 0.5), (1.959963984540054, 0.95)):
+        assert abs((abs(draws) < bound).mean() - inside) < 0.008
+    assert normal(key(13), np.array([7, 3])).tolist() == draws[[7, 3]].tolist()

@@ -14,8 +14,8 @@ from batchscale.comm import ALGORITHMS
 from batchscale.data import DATASETS
 from batchscale.models import MODELS
 from batchscale.recipe import schema
+from batchscale.update.optimizers import OPTIMIZERS
 from batchscale.update.schedule import DECAYS, SCALINGS, WARMUPS
-from batchscale.update.sgd import OPTIMIZERS
 
 SOURCE = Path(batchscale.__file__).parent
 
@@ -29,7 +29,7 @@ LEVELS = {
     "comm": {"errors"},
     "update": {"errors", "minibatch", "randomness"},
     "records": {"errors"},
-    "worker": {"errors", "data", "models", "comm"},
+    "worker": {"errors", "randomness", "data", "models", "comm"},
     "aggregate": {"errors", "comm"},
     "engine": {
         "errors", "minibatch", "randomness", "worker", "aggregate", "update", "comm", "data", "models", "recipe",

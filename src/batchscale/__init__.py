@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from batchscale.recipe import Recipe as Recipe
     from batchscale.recipe import load_recipe as load_recipe
     from batchscale.records import Result as Result
+    from batchscale.update.adamw import AdamW as AdamW
+    from batchscale.update.lamb import LAMB as LAMB
+    from batchscale.update.lars import LARS as LARS
+    from batchscale.update.rmsprop_warmup import RMSpropWarmup as RMSpropWarmup
     from batchscale.update.schedule import Decay as Decay
     from batchscale.update.schedule import Schedule as Schedule
     from batchscale.update.schedule import scaled_lr as scaled_lr
@@ -34,12 +38,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "AdamW": "update.adamw",
     "BatchscaleError": "errors",
     "Dataset": "data",
     "Decay": "update.schedule",
     "ExactAggregator": "aggregate",
     "FastAggregator": "aggregate",
+    "LAMB": "update.lamb",
+    "LARS": "update.lars",
     "Minibatch": "minibatch",
+    "RMSpropWarmup": "update.rmsprop_warmup",
     "Recipe": "recipe",
     "Reducer": "comm",
     "Result": "records",

@@ -76,6 +76,19 @@ def integers(key_: int, counters: npt.NDArray[np.integer], bound: int) -> npt.ND
     return ((upper * np.uint64(bound)) >> np.uint64(32)).astype(np.int64)
 
 
+def normal(key_: int, counters: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+    """A number of N(0, 1) for every counter, from two uniform ones.
+
+    z = sqrt(-2 ln(1 - u)) cos(2 pi v)
+
+    Source: Box and Muller 1958, "A note on the generation of random normal deviates".
+    """
+    twice = counters.astype(np.int64) * 2
+    u, v = uniform(key_, twice), uniform(key_, twice + 1)
+    found: npt.NDArray[np.float64] = np.sqrt(-2 * np.log1p(-u)) * np.cos(2 * np.pi * v)
+    return found
+
+
 @functools.lru_cache(maxsize=64)
 def _round_keys(key_: int) -> list[int]:
     return [key(key_, r) for r in range(_ROUNDS)]

@@ -114,6 +114,12 @@ def _comparable(recipe: Recipe, processes: int) -> tuple[Recipe, list[str]]:
         )
     if recipe.precision != "fp32":
         raise RecipeError(f"precision={recipe.precision}: bench step compares float32 training; use precision=fp32")
+    entry = recipe.optimizer
+    if entry.name != "sgd" or entry.clip_norm is not None or entry.gradient_noise:
+        raise RecipeError(
+            f"optimizer.name={entry.name}: bench step compares plain momentum SGD; "
+            f"use optimizer.name=sgd without clip_norm and gradient_noise"
+        )
     if recipe.execution.device == "cuda":
         raise RecipeError("execution.device=cuda: bench step compares training on CPUs; use execution.device=cpu")
     notes = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from batchscale.data.feed import Augmentation, Feed, Normalizer
 from batchscale.engine.algorithm import check_algorithm, decide, make_reducer
 from batchscale.engine.derive import plan_of, schedule_of
 from batchscale.engine.hardware import choose_threads
+from batchscale.engine.optimizer import build_optimizer
 from batchscale.engine.step import TrainingStep
 from batchscale.engine.trial import MicroBatchTrial
 from batchscale.errors import DataError, ExactnessError, RecipeError
@@ -27,12 +29,16 @@ from batchscale.models import MODELS
 from batchscale.models.resnet import BasicBlock
 from batchscale.randomness import key, shuffled
 from batchscale.recipe.schema import Recipe
-from batchscale.update.sgd import OPTIMIZERS, Optimizer, SGDLrInBuffer, decay_groups
+from batchscale.update.ema import AveragedWeights
+from batchscale.update.optimizers import Optimizer
 from batchscale.worker.batch_norm import Statistics, replace_batch_norm
 from batchscale.worker.gradient import Probe
+from batchscale.worker.noise import GradientNoise
+from batchscale.worker.precision import LossScale, LowPrecision
 
 _INIT, _HOLDOUT = 200, 201  # streams: initial weights, held-out images
-_DTYPES = {"fp32": torch.float32, "fp64": torch.float64}
+_DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.float32, "fp16": torch.float32}  # of weights
+_LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}  # of passes
 
 
 def load_data(recipe: Recipe, folder: Path | None, own: Dataset | None = None) -> Dataset:
@@ -127,7 +133,19 @@ class Parts:
             **{f"model.{n}": t for n, t in self.model.state_dict().items()},
             **{f"optimizer.{n}": t for n, t in self.optimizer.state().items()},
             **{f"aggregate.{n}": t for n, t in self.aggregator.state().items()},
+            **{f"loss_scale.{n}": t for n, t in self.step.loss_scale.state().items()},
         }
+
+    def weights(self) -> dict[str, dict[str, torch.Tensor]]:
+        """What a run leaves: "weights", and "weights_ema" where they were averaged."""
+        found = {"weights": self.model.state_dict()}
+        if isinstance(self.optimizer, AveragedWeights):
+            found["weights_ema"] = self.optimizer.averaged()
+        return found
+
+    def evaluated(self) -> AbstractContextManager[None]:
+        """While it is open, the model holds the weights to be evaluated: the averaged ones where there are such."""
+        return self.optimizer.in_place() if isinstance(self.optimizer, AveragedWeights) else nullcontext()
 
     def close(self) -> None:
         """Leave the model as a plain module again."""
@@ -147,15 +165,6 @@ def _normalizer(recipe: Recipe, dataset: Dataset, own: bool, device: torch.devic
         source = DATASETS[recipe.data.name]
         mean, std = list(source.mean), list(source.std)
     return Normalizer(mean, std, _DTYPES[recipe.precision], formats[recipe.numerics.memory_format], device)
-
-
-def _optimizer(recipe: Recipe, model: nn.Module) -> Optimizer:
-    entry = recipe.optimizer
-    groups = decay_groups(model, entry.weight_decay, entry.decay_norms, entry.decay_biases)
-    kind = OPTIMIZERS[entry.name]
-    if kind is SGDLrInBuffer:
-        return SGDLrInBuffer(groups, entry.momentum, entry.nesterov, entry.momentum_correction)
-    return kind(groups, entry.momentum, entry.nesterov)
 
 
 def _aggregator(
@@ -188,10 +197,10 @@ def _micro_batch(
 
 
 def _make_exact(recipe: Recipe, device: torch.device) -> None:
-    if recipe.precision != "fp32":
+    if _DTYPES[recipe.precision] != torch.float32:
         raise ExactnessError(
             f"numerics.exact=true with precision={recipe.precision}: exact sums hold float32 gradients; "
-            f"use precision=fp32, or numerics.exact=false"
+            f"use precision=fp32, bf16 or fp16, or numerics.exact=false"
         )
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -263,17 +272,23 @@ def build(
     images = normalizer(dataset.train_images[: minibatch.per_worker])
     probe = Probe(built, statistics, images, dataset.num_classes)
     forward: nn.Module = torch.compile(built) if recipe.numerics.compile else built  # type: ignore[assignment]
+    if recipe.precision in _LOW:
+        forward = LowPrecision(forward, _LOW[recipe.precision], device)
     trial = MicroBatchTrial(forward, statistics, normalizer, dataset, minibatch)
     micro_batch = _micro_batch(recipe, world, workers, trial, probe.draws_random, before.get("micro_batch"))
     reducer = make_reducer(recipe.execution.aggregation, world)
     aggregator = _aggregator(recipe, built, statistics, reducer)
     algorithm = decide(recipe.execution.aggregation, reducer, aggregator.buckets, before.get("algorithm"))
-    optimizer = _optimizer(recipe, built)
     plan = plan_of(recipe, len(dataset.train_labels))
+    optimizer = build_optimizer(recipe, built, plan)
     step = TrainingStep(
         forward, statistics, averages, aggregator, optimizer, schedule_of(recipe, plan), minibatch, workers,
         recipe.seed, recipe.loss.label_smoothing, probe.draws_random,
     )  # fmt: skip
+    if recipe.precision == "fp16":
+        step.loss_scale = LossScale(built.parameters())
+    if recipe.optimizer.gradient_noise:
+        step.noise = GradientNoise(recipe.optimizer.gradient_noise, recipe.seed, minibatch.per_worker)
 
     def make_feed() -> Feed:
         augment = recipe.data.augment

@@ -13,6 +13,7 @@ from batchscale.engine.signals import StopSignals
 from batchscale.engine.totals import Totals
 from batchscale.recipe import identity
 from batchscale.records import RunFolder
+from batchscale.worker.precision import MINIMUM_LOSS_SCALE
 
 
 class Loop:
@@ -56,13 +57,13 @@ class Loop:
                 start = time.perf_counter()
                 passes = feed.passes(self.steps_done)
                 self._parts.step.seconds.data += time.perf_counter() - start
+                self.totals.note_scale(self.steps_done, self._parts.step.loss_scale.value)
                 result = self._parts.step(self.steps_done, passes)
-                if not result.finite:
+                if not (result.finite or result.recovers):
                     self.totals.diverged_at_step = self.steps_done
-                    self._progress.say(
-                        f"step {self.steps_done}: loss {result.loss}, or a gradient, not finite: diverged"
-                    )
+                    self._progress.say(self._why_diverged(result.loss))
                     break
+                self.totals.skipped_steps += result.recovers
                 self._after_step(result.loss, time.perf_counter() - start)
                 if result.stop:
                     self._save()
@@ -71,6 +72,13 @@ class Loop:
             feed.close()
             self._progress.close()
         return True
+
+    def _why_diverged(self, loss: float) -> str:
+        said = f"step {self.steps_done}: loss {loss}, or a gradient, not finite: diverged"
+        if self._recipe.precision != "fp16":
+            return said
+        last = ", ".join(f"{scale:g} from step {step:g}" for step, scale in self.totals.loss_scales[-20:])
+        return f"{said}: no loss scale down to {MINIMUM_LOSS_SCALE:g} helped ({last})"
 
     def _after_step(self, loss: float, seconds: float) -> None:
         step = self.steps_done
@@ -99,6 +107,9 @@ class Loop:
                 "images_per_second": round(speed, 2),
                 "phase_seconds": phases,
             }
+            if self._recipe.precision == "fp16":
+                line["loss_scale"] = self._parts.step.loss_scale.value
+                line["skipped_steps"] = self.totals.skipped_steps
             if self._recipe.numerics.exact:
                 line["weights_sha256"] = checkpoints.tensors_sha256(self._parts.model.state_dict())
             self._folder.append("metrics.jsonl", line)
@@ -106,14 +117,15 @@ class Loop:
 
     def _evaluate(self) -> None:
         parts = self._parts
-        found = evaluate(
-            parts.model,
-            parts.dataset.test_images,
-            parts.dataset.test_labels,
-            parts.normalizer,
-            parts.world,
-            self._recipe.numerics.evaluation_chunk,
-        )
+        with parts.evaluated():
+            found = evaluate(
+                parts.model,
+                parts.dataset.test_images,
+                parts.dataset.test_labels,
+                parts.normalizer,
+                parts.world,
+                self._recipe.numerics.evaluation_chunk,
+            )
         self.totals.errors.append(found.error_percent)
         self.totals.losses.append(found.loss)
         epoch = float(self.steps_done / self.plan.steps_per_epoch)

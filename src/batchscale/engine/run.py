@@ -280,7 +280,7 @@ def _train(job: Job, parts: Parts, folder: RunFolder | None, opened: Opened, sig
 
 def _finish(job: Job, parts: Parts, loop: Loop, folder: RunFolder | None) -> Result:
     totals, recipe = loop.totals, job.recipe
-    weights = parts.model.state_dict()
+    fp16 = recipe.precision == "fp16"
     content: dict[str, Any] = {
         "status": "done" if totals.diverged_at_step is None else "diverged",
         "recipe": job.name,
@@ -291,17 +291,19 @@ def _finish(job: Job, parts: Parts, loop: Loop, folder: RunFolder | None) -> Res
         "epochs": round(float(loop.steps_done / loop.plan.steps_per_epoch), 6),
         "images_per_second": round(totals.images / totals.step_seconds, 2) if totals.step_seconds else None,
         "wall_seconds": round(loop.wall_seconds(), 3),
-        "weights_sha256": checkpoints.tensors_sha256(weights),
+        **{f"{name}_sha256": checkpoints.tensors_sha256(tensors) for name, tensors in parts.weights().items()},
         "processes": parts.world.size,
         "workers": recipe.minibatch.workers,
         "per_worker": recipe.minibatch.per_worker,
         "diverged_at_step": totals.diverged_at_step,
         "evaluated_on": "holdout" if recipe.data.holdout else "test",
         "exact": recipe.numerics.exact,
+        **({"skipped_steps": totals.skipped_steps, "loss_scales": totals.loss_scales} if fp16 else {}),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     if folder is not None:
-        write_whole(folder.path / "weights.safetensors", checkpoints.to_bytes(weights))
+        for name, tensors in parts.weights().items():
+            write_whole(folder.path / f"{name}.safetensors", checkpoints.to_bytes(tensors))
         folder.write_result(content)
     parts.world.from_rank_zero(lambda: None, "the end of the run")
     return Result.model_validate(content)

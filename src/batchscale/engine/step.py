@@ -19,9 +19,10 @@ from batchscale.aggregate import ExactAggregator, FastAggregator
 from batchscale.data.feed import Batch
 from batchscale.minibatch import Minibatch
 from batchscale.randomness import key
-from batchscale.update.sgd import Optimizer
+from batchscale.update.optimizers import Optimizer
 from batchscale.worker.batch_norm import RunningAverages, Statistics
 from batchscale.worker.gradient import summed_loss
+from batchscale.worker.precision import LossScale, NoLossScale
 
 _DROPOUT = 100  # the stream of random modules, keyed (seed, step, worker)
 
@@ -44,18 +45,26 @@ class PhaseSeconds:
 
 @dataclass(frozen=True)
 class StepResult:
-    """loss: mean over the kn images; finite: it and every gradient; stop: some process was asked to stop."""
+    """What all processes know after a step.
+
+    Attributes:
+        loss: mean over the kn images.
+        finite: it and every gradient; else the weights are as they were.
+        stop: some process was asked to stop.
+        recovers: not finite, but a smaller loss scale may be.
+    """
 
     loss: float
     finite: bool
     stop: bool
+    recovers: bool
 
 
 @dataclass
 class TrainingStep:
     """The parts of a step; call it with (step, passes).
 
-    A loss or a gradient that is not finite leaves the weights as they were.
+    A loss or a gradient that is not finite leaves the weights, the optimizer and the running averages as they were.
     """
 
     model: nn.Module
@@ -69,6 +78,8 @@ class TrainingStep:
     seed: int
     label_smoothing: float = 0.0
     draws_random: bool = False
+    noise: Callable[[torch.Tensor, int, int], torch.Tensor] = lambda logits, step, worker: logits
+    loss_scale: LossScale | NoLossScale = field(default_factory=NoLossScale)
     stop_requested: Callable[[], bool] = lambda: False
     seconds: PhaseSeconds = field(default_factory=PhaseSeconds)
 
@@ -84,15 +95,17 @@ class TrainingStep:
                 worker += self.statistics.workers
             computed = time.perf_counter()
         summed = time.perf_counter()
+        self.loss_scale.unscale()
         loss, stop = float(extras["loss"]), bool(counts["stop"])
         finite = math.isfinite(loss) and bool(self.aggregator.flat.buffer.isfinite().all())
         if finite:
             self.averages.update(extras["statistics"])
             self.optimizer.step(lr=self.schedule(step))
+        goes_on = self.loss_scale.update(finite)
         self.seconds.gradient += computed - start
         self.seconds.aggregation += summed - computed
         self.seconds.update += time.perf_counter() - summed
-        return StepResult(loss, finite, stop)
+        return StepResult(loss, finite, stop, recovers=goes_on and not finite)
 
     def gradient(self, step: int, worker: int, batch: Batch, last: bool) -> None:
         """Forward and backward of one pass, whose first worker is ``worker``."""
@@ -100,10 +113,11 @@ class TrainingStep:
         if self.draws_random:
             torch.manual_seed(key(self.seed, step, worker, _DROPOUT) >> 1)
         self.statistics.begin_pass(len(batch.labels) // self.minibatch.per_worker)
-        loss = summed_loss(self.model(batch.images), batch.labels, self.label_smoothing) / self.minibatch.images
+        logits = self.noise(self.model(batch.images), step, worker)
+        loss = summed_loss(logits, batch.labels, self.label_smoothing) / self.minibatch.images
         extras["loss"].add_(loss.detach())
         extras["statistics"].add_(self.statistics.summed() / self.minibatch.workers)
         if last:
             self.aggregator.last_pass()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward(torch.full_like(loss, self.loss_scale.value))  # type: ignore[no-untyped-call]
         self.aggregator.add()

@@ -20,6 +20,8 @@ class Totals:
         train_loss: mean of the last whole epoch.
         errors, losses: of every evaluation so far.
         diverged_at_step: the step whose loss was not finite.
+        skipped_steps: whose gradient overflowed, so that the loss scale was lowered instead of an update.
+        loss_scales: [first step, scale] of every loss scale used.
     """
 
     images: int = 0
@@ -34,6 +36,13 @@ class Totals:
     errors: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     diverged_at_step: int | None = None
+    skipped_steps: int = 0
+    loss_scales: list[list[float]] = field(default_factory=list)
+
+    def note_scale(self, step: int, scale: float) -> None:
+        """Remember a loss scale from its first step on."""
+        if not self.loss_scales or self.loss_scales[-1][1] != scale:
+            self.loss_scales.append([step, scale])
 
     def add_step(self, loss: float, images: int, seconds: float, ends_epoch: bool) -> None:
         """Count one step."""

@@ -7,13 +7,20 @@ recipe is checked without importing torch; a test holds them equal to the tables
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 DataName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "own"]
 ModelName = Literal["cnn", "simple_cnn", "resnet8", "resnet20", "own"]
-OptimizerName = Literal["sgd", "sgd_lr_in_buffer"]
+OptimizerName = Literal["sgd", "sgd_lr_in_buffer", "lars", "lamb", "adamw", "rmsprop_warmup"]
 ScalingName = Literal["linear", "sqrt", "none"]
 WarmupName = Literal["none", "constant", "gradual"]
 DecayName = Literal["none", "step", "cosine", "polynomial"]
@@ -22,11 +29,12 @@ AlgorithmName = Literal[
     "auto", "builtin", "shared_memory", "ring", "halving_doubling", "binary_blocks", "torus", "hierarchical",
     "three_phase", "direct",
 ]  # fmt: skip
-DtypeName = Literal["fp32", "fp64"]
+DtypeName = Literal["fp32", "fp64", "bf16", "fp16"]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+OpenFraction = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Epochs = Annotated[tuple[Positive, ...], Field(strict=False)]
 
@@ -58,6 +66,7 @@ class Model(Entry):
     """The network, by name."""
 
     name: ModelName
+    ema_decay: OpenFraction | None = None  # evaluate an exponential moving average of the weights
     zero_init_last_gamma: bool = False  # Goyal et al. 2017, section 5.1: last gamma of a residual block starts at 0
 
 
@@ -74,22 +83,61 @@ class MinibatchEntry(Entry):
     per_worker: Count
 
 
+_SWITCHES = ("decay_norms", "decay_biases")
+OPTIMIZER_OPTIONS: dict[OptimizerName, tuple[str, ...]] = {
+    "sgd": ("momentum", "nesterov", *_SWITCHES),
+    "sgd_lr_in_buffer": ("momentum", "nesterov", "momentum_correction", *_SWITCHES),
+    "lars": ("momentum", "trust_coefficient", "epsilon"),
+    "lamb": ("beta1", "beta2", "epsilon"),
+    "adamw": ("beta1", "beta2", "epsilon", *_SWITCHES),
+    "rmsprop_warmup": (
+        "momentum", "square_decay", "rmsprop_lr", "center_epochs", "period_epochs", "epsilon", *_SWITCHES,
+    ),
+}  # fmt: skip
+"""What each optimizer takes beside weight_decay, clip_norm and gradient_noise, which all take."""
+
+
 class Optimizer(Entry):
-    """The update and its weight decay."""
+    """The update and its weight decay; only the options that the named optimizer takes may be given."""
 
     name: OptimizerName = "sgd"
     momentum: Fraction = 0.9
     nesterov: bool = True
-    momentum_correction: bool = True  # for sgd_lr_in_buffer: Goyal et al. 2017, remark 2
+    momentum_correction: bool = True  # Goyal et al. 2017, remark 2
     weight_decay: NotNegative = 1e-4
     decay_norms: bool = False  # gammas and betas of norm layers
     decay_biases: bool = True  # biases of all other layers
+    trust_coefficient: Positive = 0.001  # You et al. 2017: eta
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+    epsilon: Positive = 1e-8
+    square_decay: Fraction = 0.99  # Akiba et al. 2017: mu_2
+    rmsprop_lr: Positive = 3e-4  # Akiba et al. 2017: eta_RMSprop, never scaled
+    center_epochs: NotNegative = 10.0  # Akiba et al. 2017: beta_center, where RMSprop and SGD weigh the same
+    period_epochs: Positive = 5.0  # Akiba et al. 2017: beta_period
+    clip_norm: Positive | None = None  # the longest that the aggregated gradient may be
+    gradient_noise: NotNegative = 0.0  # Hoffer et al. 2017: sigma of the factor N(1, sigma^2) on an image's gradient
 
     @model_validator(mode="after")
-    def _nesterov_has_momentum(self) -> Self:
-        if self.nesterov and self.momentum == 0:
+    def _options_have_a_place(self) -> Self:
+        taken = OPTIMIZER_OPTIONS[self.name]
+        for option in sorted(self.model_fields_set & _OWN_OPTIONS):
+            if option not in taken:
+                raise ValueError(
+                    f"{option}={getattr(self, option)} has no place in {self.name}, which takes {', '.join(taken)}; "
+                    f"leave it out, or give the whole entry, such as optimizer={{name: {self.name}}}"
+                )
+        if "nesterov" in taken and self.nesterov and self.momentum == 0:
             raise ValueError("nesterov=true needs momentum above 0; set optimizer.nesterov=false")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_options_that_have_no_place(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        return {k: v for k, v in content.items() if k not in _OWN_OPTIONS or k in OPTIMIZER_OPTIONS[self.name]}
+
+
+_OWN_OPTIONS = {option for options in OPTIMIZER_OPTIONS.values() for option in options}
 
 
 class Warmup(Entry):
@@ -176,7 +224,7 @@ class Recipe(Entry):
     epochs: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
     optimizer: Optimizer = Optimizer()
     learning_rate: LearningRate
-    precision: DtypeName = "fp32"
+    precision: DtypeName = "fp32"  # of the passes; bf16 and fp16 keep weights, gradients and update in float32
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     numerics: Numerics = Numerics()
     execution: Execution = Execution()

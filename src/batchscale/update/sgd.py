@@ -11,11 +11,12 @@ the correction lr / lr_before they are equal only while the lr stands still.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
+
+from batchscale.update.live import Groups
 
 
 class SGD:
@@ -31,9 +32,7 @@ class SGD:
     Source: Goyal et al. 2017, equation 9.
     """
 
-    def __init__(
-        self, groups: Iterable[tuple[list[nn.Parameter], float]], momentum: float, nesterov: bool = False
-    ) -> None:
+    def __init__(self, groups: Groups, momentum: float, nesterov: bool = False) -> None:
         torch_groups: list[dict[str, Any]] = [{"params": p, "weight_decay": d} for p, d in groups if p]
         self._parameters = [p for group in torch_groups for p in group["params"]]
         self._momentum = momentum
@@ -67,20 +66,20 @@ class SGDLrInBuffer:
         groups: (parameters, weight decay of theirs).
         momentum: m in [0, 1).
         nesterov: look ahead.
-        correction: multiply the buffer by lr / lr_v; False is the common mistake that remark 2 warns of.
+        momentum_correction: multiply the buffer by lr / lr_v; False is the common mistake that remark 2 warns of.
 
     Source: Goyal et al. 2017, equation 10 and remark 2.
     """
 
     def __init__(
         self,
-        groups: Iterable[tuple[list[nn.Parameter], float]],
+        groups: Groups,
         momentum: float,
         nesterov: bool = False,
-        correction: bool = True,
+        momentum_correction: bool = True,
     ) -> None:
         self._groups = [(p, d) for p, d in groups if p]
-        self._momentum, self._nesterov, self._correction = momentum, nesterov, correction
+        self._momentum, self._nesterov, self._correction = momentum, nesterov, momentum_correction
         self._buffers = [[torch.zeros_like(p) for p in parameters] for parameters, _ in self._groups]
         self._buffer_lr = torch.ones((), dtype=torch.float64)
 
@@ -114,12 +113,6 @@ class SGDLrInBuffer:
         """All that a resume needs, by name: the live tensors, loaded by copying into them."""
         flat = [b for buffers in self._buffers for b in buffers]
         return {"buffer_lr": self._buffer_lr} | {f"momentum.{i}": b for i, b in enumerate(flat)}
-
-
-Optimizer = SGD | SGDLrInBuffer
-
-OPTIMIZERS: dict[str, type[SGD] | type[SGDLrInBuffer]] = {"sgd": SGD, "sgd_lr_in_buffer": SGDLrInBuffer}
-"""Every optimizer that a recipe may name."""
 
 
 def decay_groups(

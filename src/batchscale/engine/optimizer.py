@@ -1,0 +1,34 @@
+"""The recipe's optimizer, with what stands around it: clipping before its step, the weights' average after it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from batchscale.minibatch import StepPlan
+from batchscale.recipe.schema import OPTIMIZER_OPTIONS, Recipe
+from batchscale.update.clip import ClippedGradient
+from batchscale.update.ema import AveragedWeights
+from batchscale.update.optimizers import OPTIMIZERS, Optimizer
+from batchscale.update.sgd import decay_groups
+
+
+def build_optimizer(recipe: Recipe, model: nn.Module, plan: StepPlan) -> Optimizer:
+    """The optimizer that a recipe names, with its options.
+
+    Args:
+        recipe: resolved.
+        model: to be trained, with its initial weights.
+        plan: of the steps, for durations in epochs.
+    """
+    entry = recipe.optimizer
+    options = {name: getattr(entry, name) for name in OPTIMIZER_OPTIONS[entry.name]}
+    decay_norms, decay_biases = options.pop("decay_norms", False), options.pop("decay_biases", False)
+    if entry.name == "rmsprop_warmup":
+        options["steps_per_epoch"] = float(plan.steps_per_epoch)
+    groups = decay_groups(model, entry.weight_decay, decay_norms, decay_biases)
+    optimizer = OPTIMIZERS[entry.name](groups, **options)
+    if entry.clip_norm is not None:
+        optimizer = ClippedGradient(optimizer, [p for p in model.parameters() if p.requires_grad], entry.clip_norm)
+    if recipe.model.ema_decay is not None:
+        optimizer = AveragedWeights(optimizer, model.state_dict(), recipe.model.ema_decay)
+    return optimizer

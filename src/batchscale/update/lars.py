@@ -1,0 +1,70 @@
+"""LARS: momentum SGD whose lr is fitted to each weight tensor by the ratio of the norms of weight and gradient.
+
+lambda = eta ||w|| / (||g|| + d ||w|| + eps)    where both norms are positive, else 1
+v <- m v + lr lambda (g + d w);   w <- w - v
+
+Biases and norm layers take lambda = 1 and d = 0. Passes over memory: 2 for the norms, 5 for the update.
+
+Source: You, Gitman, Ginsburg 2017, "Large Batch Training of Convolutional Networks", algorithm 1.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from batchscale.update.live import Groups, live
+
+
+class LARS:
+    """Layer-wise adaptive rate scaling.
+
+    v <- m v + lr lambda (g + d w); w <- w - v
+
+    Args:
+        groups: (weights to adapt, their decay d), then those taken as in plain SGD, such as biases and norm layers.
+        momentum: m in [0, 1).
+        trust_coefficient: eta.
+        epsilon: eps.
+
+    Source: You et al. 2017, algorithm 1.
+    """
+
+    def __init__(
+        self, groups: Groups, momentum: float = 0.9, trust_coefficient: float = 0.001, epsilon: float = 1e-8
+    ) -> None:
+        self._groups = list(groups)
+        self._momentum, self._trust, self._epsilon = momentum, trust_coefficient, epsilon
+        self._buffers = [[torch.zeros_like(p) for p in parameters] for parameters, _ in self._groups]
+
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        """One update of every parameter from its ``grad``, at this lr."""
+        for number, ((parameters, decay), buffers) in enumerate(zip(self._groups, self._buffers, strict=True)):
+            weights, gradients, moving = live(parameters, buffers)
+            if not weights:
+                continue
+            if number:
+                self._update(weights, gradients, moving, decay, lr)
+                continue
+            for w, g, v, local in zip(weights, gradients, moving, self._local(weights, gradients, decay), strict=True):
+                self._update([w], [g], [v], decay, lr * local)
+
+    def _local(self, weights: list[torch.Tensor], gradients: list[torch.Tensor], decay: float) -> list[float]:
+        """lambda of every tensor."""
+        w, g = torch.stack(torch._foreach_norm(weights)), torch.stack(torch._foreach_norm(gradients))
+        ratio = self._trust * w / (g + decay * w + self._epsilon)
+        local: list[float] = torch.where((w > 0) & (g > 0), ratio, 1.0).tolist()
+        return local
+
+    def _update(
+        self, w: list[torch.Tensor], g: list[torch.Tensor], v: list[torch.Tensor], decay: float, rate: float
+    ) -> None:
+        """v <- m v + rate (g + d w); w <- w - v: torch's SGD kernel at lr 1, whose dampening is 1 - rate."""
+        torch._fused_sgd_(
+            w, g, v, weight_decay=decay, momentum=self._momentum, lr=1.0, dampening=1.0 - rate, nesterov=False,
+            maximize=False, is_first_step=False,
+        )  # fmt: skip
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that a resume needs, by name: the live tensors, loaded by copying into them."""
+        return {f"momentum.{i}": b for i, b in enumerate(b for buffers in self._buffers for b in buffers)}

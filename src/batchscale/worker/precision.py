@@ -1,0 +1,108 @@
+"""Low precision: forward and backward passes in bfloat16 or float16, everything that is kept in float32.
+
+weights, gradients, their sum, statistics of batch norm, loss, update: float32
+float16 besides: g = (1 / S) grad (S l), S dynamic, so that small gradients do not vanish in the backward pass
+
+Source: Micikevicius et al. 2018, "Mixed Precision Training", sections 3.1 (master weights) and 3.2 (loss scaling).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+MINIMUM_LOSS_SCALE = 1.0  # below it the float32 gradient itself would be made smaller
+
+
+class LowPrecision(nn.Module):
+    """A model whose passes run in a low type (torch's autocast chooses per operation), with float32 logits.
+
+    Args:
+        model: with float32 weights.
+        dtype: torch.bfloat16 or torch.float16.
+        device: where it runs.
+    """
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__()
+        self._model, self._dtype, self._device = model, dtype, device
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """images (n, ...) -> float32 logits (n, classes)."""
+        with torch.autocast(self._device.type, self._dtype):
+            logits: torch.Tensor = self._model(images)
+        return logits.float()
+
+
+class NoLossScale:
+    """The loss as it is: a step whose gradient is not finite ends the run."""
+
+    value = 1.0
+
+    def unscale(self) -> None:
+        """Nothing to take back."""
+
+    def update(self, finite: bool) -> bool:
+        """Whether the run can go on."""
+        return finite
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Nothing is carried from step to step."""
+        return {}
+
+
+class LossScale:
+    """A factor S on the loss, halved when the aggregated gradient overflows, doubled after many finite steps.
+
+    S <- S / 2 after a step that is not finite (which is skipped);   S <- 2 S after so many finite ones in a row
+
+    S is a power of two, so taking it back rounds nothing; it hangs on the aggregated gradient alone, so every process
+    holds the same. Below the minimum no S would help: the run has diverged.
+
+    Args:
+        parameters: whose aggregated ``grad`` is divided by S.
+        start: first S, a power of two.
+        growth_steps: finite steps in a row before S doubles.
+        minimum: the smallest S that is tried.
+
+    Source: Micikevicius et al. 2018, section 3.2; start and growth as torch.amp.GradScaler's.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        start: float = 2.0**16,
+        growth_steps: int = 2000,
+        minimum: float = MINIMUM_LOSS_SCALE,
+    ) -> None:
+        self._parameters = list(parameters)
+        self._growth_steps, self._minimum = growth_steps, minimum
+        self._value = torch.tensor(start, dtype=torch.float64)
+        self._finite_steps = torch.tensor(0)
+
+    @property
+    def value(self) -> float:
+        """S."""
+        return float(self._value)
+
+    @torch.no_grad()
+    def unscale(self) -> None:
+        """Divide every aggregated gradient by S."""
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        torch._foreach_mul_(gradients, 1 / self.value)
+
+    def update(self, finite: bool) -> bool:
+        """Choose the next step's S; False where it fell below the minimum."""
+        self._finite_steps.add_(1).mul_(finite)
+        if not finite:
+            self._value.div_(2)
+        elif self._finite_steps == self._growth_steps:
+            self._value.mul_(2)
+            self._finite_steps.zero_()
+        return self.value >= self._minimum
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that a resume needs, by name: the live tensors, loaded by copying into them."""
+        return {"value": self._value, "finite_steps": self._finite_steps}
