@@ -98,23 +98,16 @@ def test_an_lr_of_zero_changes_no_weight(name):
 
 @every
 def test_a_parameter_without_gradient_is_left_alone_and_its_state_too(name):
-    def run(skipped, spared):
-        optimizer = make(name, [([used, skipped], 0.1), (spared, 0.0)])
-        used.grad = torch.ones(2)
-        optimizer.step(lr=0.1)
-        return optimizer
-
-    used, unused, other = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
-    optimizer = run(unused, [other])
-    assert torch.equal(unused, torch.ones(2))
-    assert torch.equal(other, torch.ones(2))
-    assert not torch.equal(used, torch.ones(2))
-    fresh = nn.Parameter(torch.ones(2))
-    late, alone = optimizer, make(name, [([fresh], 0.1)])  # the unused one's first step is a first step
-    unused.grad, fresh.grad, used.grad = torch.ones(2), torch.ones(2), None
+    used, unused, fresh = (nn.Parameter(torch.ones(2)) for _ in range(3))
+    late, alone = make(name, [([], 0.0), ([used, unused], 0.1)]), make(name, [([], 0.0), ([fresh], 0.1)])
+    used.grad = torch.ones(2)
     late.step(lr=0.1)
+    assert torch.equal(unused, torch.ones(2))
+    assert not torch.equal(used, torch.ones(2))
+    unused.grad, fresh.grad, used.grad = torch.ones(2), torch.ones(2), None
     if name == "rmsprop_warmup":
-        alone._steps.fill_(1)  # its transition goes by the run's steps
+        alone.state()["steps"].fill_(1)  # its transition goes by the run's steps
+    late.step(lr=0.1)  # the unused one's first step is a first step
     alone.step(lr=0.1)
     assert torch.equal(unused, fresh)
 
