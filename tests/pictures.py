@@ -35,3 +35,23 @@ def jpeg(image: Image.Image, chroma: str = "4:2:0", quality: int = 90) -> bytes:
     kind = {"progressive": {"progressive": True}, "grey": {}}.get(chroma, {"subsampling": chroma})
     (image.convert("L") if chroma == "grey" else image).save(stream, "JPEG", quality=quality, **kind)
     return stream.getvalue()
+
+
+def write_classes(part: Path, classes: dict[str, int], height: int = 60, width: int = 80) -> list[Path]:
+    """part/<class>/<class>_<number>.JPEG, so many of each class; each picture is another."""
+    written = []
+    for label, (name, number) in enumerate(classes.items()):
+        (part / name).mkdir(parents=True, exist_ok=True)
+        for i in range(number):
+            path = part / name / f"{name}_{i}.JPEG"
+            path.write_bytes(jpeg(noise(height + i, width, seed=97 * label + i)))
+            written.append(path)
+    return written
+
+
+def write_set(root: Path, train: int = 12, val: int = 4) -> Path:
+    """Three classes with wnids for names, in train and val."""
+    wnids = ["n01440764", "n01443537", "n02119789"]
+    write_classes(root / "train", dict.fromkeys(wnids, train))
+    write_classes(root / "val", dict.fromkeys(wnids, val))
+    return root

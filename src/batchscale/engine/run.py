@@ -223,7 +223,7 @@ def _begin(job: Job, parts: Parts, folder: RunFolder, opened: Opened, mine: dict
     folder.forget_failure()
     parts.world.tell_job(f"opened {folder.path.resolve()}")
     folder.rewind(first_step)
-    rows = derived_numbers(job.recipe, len(parts.dataset.train_labels), parts.world.size)
+    rows = derived_numbers(job.recipe, len(parts.dataset.train), parts.world.size)
     folder.write_environment(
         {
             **environment(),
@@ -239,7 +239,7 @@ def _begin(job: Job, parts: Parts, folder: RunFolder, opened: Opened, mine: dict
 def _say_begin(job: Job, parts: Parts, opened: Opened) -> None:
     if parts.world.rank or job.quiet:
         return
-    rows = derived_numbers(job.recipe, len(parts.dataset.train_labels), parts.world.size)
+    rows = derived_numbers(job.recipe, len(parts.dataset.train), parts.world.size)
     print(as_text(rows), file=sys.stderr, flush=True)
     if opened.resumed:
         step = opened.checkpoint.step if opened.checkpoint else None
