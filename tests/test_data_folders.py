@@ -176,7 +176,13 @@ def test_a_subset_keeps_file_order(tmp_path: Path):
     pixels, _ = data.train.part(slice(None))
     expected, _ = whole.train.part(slice(None))
     assert torch.equal(pixels, expected[[3, 4, 6]])
-    for content, parts in [("n9_1.JPEG\n", ("1 of 1", "n9_1.JPEG")), ("", ("empty",))]:
+    twin = tmp_path / "train" / WNIDS[2] / f"{WNIDS[0]}_3.JPEG"
+    twin.write_bytes(jpeg(noise(20, 20)))
+    for content, parts in [
+        (f"{WNIDS[0]}_3.JPEG", ("more than one class",)),
+        ("n9_1.JPEG\n", ("1 of 1", "n9_1.JPEG")),
+        ("", ("empty",)),
+    ]:
         listed.write_text(content)
         with refused("data.subset", str(listed), *parts):
             open_dataset("folder", tmp_path, Reading(subset=listed))

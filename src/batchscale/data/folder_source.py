@@ -22,7 +22,7 @@ def subset_of(entries: Entries, path: Path) -> Indices:
 
     Args:
         entries: of the training part.
-        path: one file name a line, as SimCLR's 1percent.txt and 10percent.txt; folders before it are left out.
+        path: one file name, or class/file, a line, as SimCLR's 1percent.txt and 10percent.txt.
 
     Raises:
         DataError: unreadable, empty, or it names files that are not there.
@@ -33,15 +33,22 @@ def subset_of(entries: Entries, path: Path) -> Indices:
         raise DataError(
             f"data.subset={path}: cannot be read as text ({error}): must be a list of file names, one a line"
         ) from None
-    wanted = {line.strip().rsplit("/", 1)[-1] for line in lines if line.strip()}
-    found = {name: e for e in range(len(entries)) if (name := entries.name(e).rsplit("/", 1)[-1]) in wanted}
+    wanted = {"/".join(line.split("/")[-2:]) for raw in lines if (line := raw.strip())}
+    found: dict[str, int] = {}
+    twice = None
+    for entry in range(len(entries)):
+        name = entries.name(entry).rsplit("/", 1)[-1]
+        for named in {name, f"{entries.classes[entries.labels[entry]]}/{name}"} & wanted:
+            twice = named if named in found else twice
+            found[named] = entry
     missing = sorted(wanted - found.keys())
-    if missing or not wanted:
+    if missing or twice or not wanted:
         what = (
-            f"{len(missing)} of {len(wanted)} files are not in the training part: {missing[0]}" if wanted else "empty"
+            f"{len(missing)} of {len(wanted)} files are not in the training part: {missing[0]}" if missing else "empty"
         )
+        what = f"{twice} is in more than one class; write class/file" if twice else what
         raise DataError(f"data.subset={path}: {what}: must name training files; give the list of this data set")
-    return np.sort(np.fromiter(found.values(), np.int64, len(found)))
+    return np.unique(np.fromiter(found.values(), np.int64, len(found)))
 
 
 @dataclass(frozen=True)

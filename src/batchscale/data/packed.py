@@ -84,8 +84,8 @@ class PackedEntries(Entries):
         return self._mapped[first:last].view(dtype)
 
     def name(self, entry: int) -> str:
-        """The packed file, and the image's name in it."""
-        return f"{self.images}: {self.names[entry]}"
+        """As if the packed file were a folder."""
+        return f"{self.images}/{self.names[entry]}"
 
     def read(self, entry: int) -> bytes:
         """The bytes of an image, its CRC-32 checked."""
