@@ -109,7 +109,7 @@ def plain_torch(data, workers=4, n=8, epochs=3):
     )
     minibatch = Minibatch(workers, n)
     feed = Feed(
-        data.train_images, data.train_labels, minibatch=minibatch, plan=StepPlan(minibatch.images, 110, epochs),
+        data.splits().train, minibatch=minibatch, plan=StepPlan(minibatch.images, 110, epochs),
         workers=range(workers), pass_workers=1, seed=0, augmentation=Augmentation(), normalizer=normalizer,
     )  # fmt: skip
     for step in range(total):

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from batchscale.data.feed import Augmentation, Feed, Normalizer
+from batchscale.data.images import TensorImages
 from batchscale.minibatch import Minibatch, StepPlan, place_workers
 
 N = 103
@@ -21,8 +22,7 @@ def images():
 def feed(workers, per_worker, part, *, augmentation=Augmentation(), partial="carry", pass_workers=1, seed=3):  # noqa: B008
     minibatch = Minibatch(workers, per_worker)
     return Feed(
-        images(),
-        torch.arange(N),
+        TensorImages(images(), torch.arange(N)),
         minibatch=minibatch,
         plan=StepPlan(minibatch.images, N, 3, partial),
         workers=part,

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from batchscale.data import DATASETS, Dataset
+from batchscale.data import DATASETS
+from batchscale.data.images import Splits
 from batchscale.engine.build import load_data
 from batchscale.models import MODELS
 from batchscale.recipe import Recipe, recipe_from
@@ -53,7 +54,7 @@ class Task:
         return recipe_from(self.content)
 
     @cached_property
-    def dataset(self) -> Dataset:
+    def dataset(self) -> Splits:
         """The recipe's data set."""
         return load_data(self.recipe, Path(self.data_folder) if self.data_folder else None)
 
@@ -100,7 +101,7 @@ class Task:
 
     def normalised(self, images: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Training images as floats (N, C, H, W), normalised, and labels (N,); the first so many where given."""
-        pixels, labels = self.dataset.train_images[:images], self.dataset.train_labels[:images]
+        pixels, labels = self.dataset.train.part(slice(images))
         if pixels.dtype != torch.uint8:
             return pixels.float(), labels
         shape = (1, len(self.mean), 1, 1)

@@ -1,39 +1,111 @@
-"""batchscale data: fetch official data sets where the network allows, check what is on disk."""
+"""batchscale data: fetch official data sets where the network allows, check what is on disk, pack image folders."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
-from batchscale.cli.options import add_common, add_data, print_json
+from batchscale.cli.options import add_common, add_data, positive, print_json
+from batchscale.errors import DataError, UsageError
+
+_SHOWN = 20  # bad files named one by one; --json has all
 
 
 def add(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser("data", help="prepare or check data sets", description=__doc__)
     parser.add_argument("action", choices=("prepare", "check"))
-    parser.add_argument("names", nargs="+", metavar="NAME", help="digits, mnist, fashion_mnist, cifar10")
+    parser.add_argument(
+        "names", nargs="+", metavar="NAME", help="digits, mnist, fashion_mnist, cifar10, imagenet, folder"
+    )
     add_data(parser)
+    packing = parser.add_argument_group("prepare imagenet, prepare folder: the packed form")
+    packing.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the set's folder, and -packed)")
+    packing.add_argument("--short-side", type=positive, metavar="PIXELS", help="make larger images so small")
+    packing.add_argument("--quality", type=positive, metavar="Q", help="JPEG quality of those, 1..100 (default 90)")
+    packing.add_argument("--skip-bad", action="store_true", help="leave unreadable images out")
     add_common(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Fetch or check each of the named sets."""
-    from batchscale.data.prepare import check, prepare
-
-    act = prepare if options.action == "prepare" else check
-    rows = [act(name, options.data) for name in options.names]
+    """Fetch, check or pack each of the named sets."""
+    rows = [
+        _prepared(name, options) if options.action == "prepare" else _checked(name, options) for name in options.names
+    ]
     if options.json:
         print_json({"data": rows})
-        return 0
-    for row in rows:
-        if "message" in row:
-            print(row["message"])
-            continue
-        shape = "x".join(map(str, row["image_shape"]))
-        print(
-            f"{row['name']}: {row['train_images']} training and {row['test_images']} test images of {shape}, "
-            f"every checksum right; training images of each class: {row['train_images_per_class']}"
-        )
+    else:
+        for row in rows:
+            _print(row)
+    bad = [(row, len(row["train"]["bad"]) + len(row["val"]["bad"])) for row in rows if "train" in row]
+    for row, number in bad:
+        if number:
+            raise DataError(
+                f"data {row['name']} in {row['folder']}: {number} files cannot be read: repair or remove them, or "
+                f"train with data.skip_bad=true"
+            )
     return 0
+
+
+def _prepared(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    from batchscale.data.folder_source import FolderSource
+    from batchscale.data.pack import Smaller
+    from batchscale.data.prepare import prepare
+    from batchscale.data.prepare_folders import prepare_folders
+    from batchscale.data.sources import source_of
+
+    source = source_of(name)
+    if options.quality is not None and (options.short_side is None or options.quality > 100):
+        raise UsageError(f"--quality={options.quality}: must be in 1..100, and goes with --short-side PIXELS")
+    smaller = Smaller(options.short_side, options.quality or Smaller.quality) if options.short_side else None
+    if isinstance(source, FolderSource):
+        return prepare_folders(source, options.data, options.out, smaller, options.skip_bad)
+    if options.out or smaller or options.skip_bad:
+        raise UsageError(
+            f"--out, --short-side, --skip-bad: are for imagenet and folder, not for {name}; leave them out"
+        )
+    return prepare(name, options.data)
+
+
+def _checked(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    from batchscale.data.folder_source import FolderSource
+    from batchscale.data.prepare import check
+    from batchscale.data.prepare_folders import check_folders
+    from batchscale.data.sources import source_of
+
+    source = source_of(name)
+    return check_folders(source, options.data) if isinstance(source, FolderSource) else check(name, options.data)
+
+
+def _print(row: dict[str, Any]) -> None:
+    if "message" in row:
+        print(row["message"])
+        return
+    if "train" in row:
+        _print_folders(row)
+        return
+    shape = "x".join(map(str, row["image_shape"]))
+    print(
+        f"{row['name']}: {row['train_images']} training and {row['test_images']} test images of {shape}, "
+        f"every checksum right; training images of each class: {row['train_images_per_class']}"
+    )
+
+
+def _print_folders(row: dict[str, Any]) -> None:
+    print(f"{row['name']} in {row['folder']}: {row['classes']} classes")
+    for part in ("train", "val"):
+        said = row[part]
+        each = said["images_per_class"]
+        kinds = "".join(f", {number} {kind}" for kind, number in said["kinds"].items())
+        other = f", {said['other_files']} files that are no images passed over" if said["other_files"] else ""
+        print(
+            f"  {part}: {said['images']} images, {min(each)} to {max(each)} a class, sides {said['shortest_side']} to "
+            f"{said['longest_side']}{kinds}{other}; {len(said['bad'])} bad, {len(said['damaged'])} damaged but readable"
+        )
+        for what in ("bad", "damaged"):
+            for file, reason in list(said[what].items())[:_SHOWN]:
+                print(f"    {what}: {file}: {reason}")
+            if len(said[what]) > _SHOWN:
+                print(f"    {what}: {len(said[what]) - _SHOWN} more; --json names all")

@@ -1,8 +1,9 @@
-"""Data sets: official files -> uint8 images and labels in memory, the epoch's one shuffle, augmentation, the feed."""
+"""Data sets: files -> uint8 images and labels, in memory or on disk, one shuffle an epoch, augmentation, the feed."""
 
 from __future__ import annotations
 
 from batchscale.data.dataset import Dataset
-from batchscale.data.sources import DATASETS, load_dataset
+from batchscale.data.source import Reading
+from batchscale.data.sources import DATASETS, load_dataset, open_dataset
 
-__all__ = ["DATASETS", "Dataset", "load_dataset"]
+__all__ = ["DATASETS", "Dataset", "Reading", "load_dataset", "open_dataset"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from batchscale.data.images import Splits, TensorImages
 from batchscale.errors import DataError
 
 
@@ -58,6 +59,11 @@ class Dataset:
                 f"data {self.name}: training images are {tuple(self.train_images.shape[1:])}, test images "
                 f"{tuple(self.test_images.shape[1:])}: must have one shape"
             )
+
+    def splits(self) -> Splits:
+        """The two parts, as a run uses them."""
+        train = TensorImages(self.train_images, self.train_labels)
+        return Splits(self.name, train, TensorImages(self.test_images, self.test_labels), self.num_classes)
 
     @property
     def image_shape(self) -> tuple[int, ...]:

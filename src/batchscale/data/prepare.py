@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from batchscale.data.files import listing
-from batchscale.data.sources import OWNERS, Source, data_folder, source_of
+from batchscale.data.source import Source, data_folder
+from batchscale.data.sources import OWNERS, source_of
 from batchscale.errors import DataError
 
 _SILENCE_SECONDS = 60  # a server that says nothing for this long is given up on

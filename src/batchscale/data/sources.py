@@ -1,7 +1,7 @@
 """The data sets that a recipe may name, where their official files are, and how they are checked.
 
 A further data set is one more entry in DATASETS: an :class:`IdxSource` where its files are idx files,
-else a class with ``load`` and ``fetch``.
+a :class:`FolderSource` where they are image folders, else a class with ``load`` and ``fetch``.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import io
-import os
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,87 +18,12 @@ import torch
 from batchscale.data.cifar import IMAGE_SHAPE, decode_batch, decode_meta
 from batchscale.data.dataset import Dataset
 from batchscale.data.digits import load_digits
-from batchscale.data.files import OfficialFile, existing, listing
+from batchscale.data.files import OfficialFile
+from batchscale.data.folder_source import FolderSource
 from batchscale.data.idx import decode_idx
+from batchscale.data.images import Splits
+from batchscale.data.source import Reading, Source
 from batchscale.errors import DataError
-
-
-def data_folder(folder: Path | None) -> Path | None:
-    """The folder given with --data, else the one that BATCHSCALE_DATA names, else None."""
-    if folder is not None:
-        return Path(folder)
-    named = os.environ.get("BATCHSCALE_DATA", "")
-    return Path(named) if named else None
-
-
-@dataclass(frozen=True)
-class Source(ABC):
-    """A data set that a recipe may name.
-
-    Args:
-        name: its name in recipes.
-        num_classes: classes.
-        mean: of the training pixels, one a channel, in units of 0..255.
-        std: standard deviation of the same (over all pixels: divided by N H W, not N H W - 1).
-        files: the official files; none where the set comes with a package.
-        layouts: folders below --data where the files may lie, looked at in this order; the first is where
-            ``batchscale data prepare`` puts them.
-    """
-
-    name: str
-    num_classes: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    files: tuple[OfficialFile, ...] = ()
-    layouts: tuple[str, ...] = ()
-
-    @abstractmethod
-    def load(self, folder: Path | None) -> Dataset:
-        """The data set, from files below --data folder (None: BATCHSCALE_DATA), every one checked; no download.
-
-        Raises:
-            DataError: files are missing, damaged or not the official ones.
-        """
-
-    @abstractmethod
-    def fetch(self, into: Path) -> Path:
-        """Download into an empty folder; returns the folder that then holds the official files."""
-
-    @property
-    def folder_name(self) -> str:
-        """The folder below --data that is this set's own."""
-        return self.layouts[0] if self.layouts else ""
-
-    def find(self, folder: Path | None) -> list[Path | None]:
-        """Where each official file (or its unpacked form) lies, None where it is missing.
-
-        All are of one folder: the first that holds all, else the one that holds most.
-        """
-        root = data_folder(folder)
-        best: list[Path | None] = [None] * len(self.files)
-        for layout in self.layouts if root else ():
-            found = [existing(Path(root or "") / layout, file) for file in self.files]
-            if found.count(None) < best.count(None):
-                best = found
-        return best
-
-    def locate(self, folder: Path | None) -> list[Path]:
-        """Where each official file lies.
-
-        Raises:
-            DataError: files are missing; one line names each with its checksum, and the folders searched.
-        """
-        found = self.find(folder)
-        missing = [file for file, path in zip(self.files, found, strict=True) if path is None]
-        if missing:
-            root = data_folder(folder)
-            where = ", ".join(str(root / layout) for layout in self.layouts) if root else "no folder, as none is given"
-            raise DataError(
-                f"data.name={self.name!r}: {len(missing)} of {len(self.files)} files missing: {listing(missing)}; "
-                f"searched {where}; run `batchscale data prepare {self.name} --data DIR`, "
-                f"or name the folder that holds them with --data DIR or BATCHSCALE_DATA=DIR"
-            )
-        return [path for path in found if path is not None]
 
 
 def _torchvision(name: str, into: Path) -> None:
@@ -198,6 +121,9 @@ def _mnist_files(
 # MD5s: those that torchvision 0.29 holds, which are the published ones. Lengths and SHA256s: of the official files.
 # mean, std: of the training images, sums taken in whole numbers, one rounding (mean) or two (std) at the end:
 #   h = bincount(values); m = sum(v h) / N; s = sqrt(sum(v^2 h) / N - m^2), in fractions.Fraction.
+_IMAGENET_MEAN = (123.675, 116.28, 103.53)  # 255 x those of fb.resnet.torch, as everyone's ImageNet networks have them
+_IMAGENET_STD = (58.395, 57.12, 57.375)
+
 DATASETS: dict[str, Source] = {
     "digits": DigitsSource("digits", 10, mean=(73.17132045929019,), std=(90.13425533266083,)),
     "mnist": IdxSource(
@@ -262,6 +188,14 @@ DATASETS: dict[str, Source] = {
         ),
         layouts=("cifar10", "cifar-10-batches-py", "cifar10/cifar-10-batches-py", "."),
     ),
+    "imagenet": FolderSource(
+        "imagenet",
+        1000,
+        _IMAGENET_MEAN,
+        _IMAGENET_STD,
+        roots=("imagenet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC", "."),
+    ),
+    "folder": FolderSource("folder", 0, _IMAGENET_MEAN, _IMAGENET_STD),
 }
 """Every data set that a recipe may name."""
 
@@ -298,3 +232,17 @@ def load_dataset(name: str, folder: Path | None = None) -> Dataset:
         DataError: unknown name; files missing or damaged.
     """
     return source_of(name).load(folder)
+
+
+def open_dataset(name: str, folder: Path | None, reading: Reading) -> Splits:
+    """A data set by name, as a run uses it: in memory, or on disk where it is large.
+
+    Args:
+        name: a member of DATASETS.
+        folder: what --data names; None takes BATCHSCALE_DATA.
+        reading: size and the like, for images on disk.
+
+    Raises:
+        DataError: unknown name; files missing or damaged.
+    """
+    return source_of(name).open(folder, reading)

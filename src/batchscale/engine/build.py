@@ -15,11 +15,12 @@ from torch import nn
 
 from batchscale.aggregate import ExactAggregator, FastAggregator
 from batchscale.comm import Reducer, World
-from batchscale.data import DATASETS, Dataset, load_dataset
-from batchscale.data.feed import Augmentation, Feed, Normalizer
+from batchscale.data import DATASETS, Dataset, Reading, open_dataset
+from batchscale.data.feed import Feed, Normalizer
+from batchscale.data.images import Augmentation, Splits, TensorImages
 from batchscale.engine.algorithm import check_algorithm, decide, make_reducer
 from batchscale.engine.derive import plan_of, schedule_of
-from batchscale.engine.hardware import choose_threads
+from batchscale.engine.hardware import choose_threads, host_threads
 from batchscale.engine.optimizer import build_optimizer
 from batchscale.engine.step import TrainingStep
 from batchscale.engine.trial import MicroBatchTrial
@@ -41,7 +42,7 @@ _DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.float32, 
 _LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}  # of passes
 
 
-def load_data(recipe: Recipe, folder: Path | None, own: Dataset | None = None) -> Dataset:
+def load_data(recipe: Recipe, folder: Path | None, own: Dataset | None = None) -> Splits:
     """The recipe's data set, with its held-out part in place of the test set when data.holdout asks for one.
 
     Raises:
@@ -49,8 +50,7 @@ def load_data(recipe: Recipe, folder: Path | None, own: Dataset | None = None) -
     """
     dataset = _read_data(recipe, folder, own)
     augment = recipe.data.augment
-    raw = dataset.train_images.dtype == torch.uint8
-    if (augment.flip or augment.crop != "none") and not raw:
+    if (augment.flip or augment.crop != "none") and not dataset.train.raw:
         raise DataError("data.augment: acts on uint8 images (C, H, W), the data is floating; leave data.augment out")
     if augment.crop == "padded" and augment.padding > min(dataset.image_shape[1:]):
         raise DataError(
@@ -59,29 +59,33 @@ def load_data(recipe: Recipe, folder: Path | None, own: Dataset | None = None) -
     return dataset
 
 
-def _read_data(recipe: Recipe, folder: Path | None, own: Dataset | None) -> Dataset:
+def _read_data(recipe: Recipe, folder: Path | None, own: Dataset | None) -> Splits:
     if own is None and recipe.data.name == "own":
         raise DataError(
             "data.name=own: stands for a data set handed in from Python; use batchscale.train(..., data=...)"
         )
-    dataset = own or load_dataset(recipe.data.name, folder)
-    held, total = recipe.data.holdout, len(dataset.train_labels)
+    dataset = own.splits() if own else open_dataset(recipe.data.name, folder, _reading(recipe))
+    held, total = recipe.data.holdout, len(dataset.train)
     if not held:
         return dataset
     if held >= total:
         raise DataError(f"data.holdout={held}: must be below the {total} training images; lower it")
-    order = torch.from_numpy(shuffled(key(_HOLDOUT), np.arange(total), total))
-    inside, outside = order[held:].sort().values, order[:held].sort().values
-    return replace(
-        dataset,
-        train_images=dataset.train_images[inside],
-        train_labels=dataset.train_labels[inside],
-        test_images=dataset.train_images[outside],
-        test_labels=dataset.train_labels[outside],
+    order = shuffled(key(_HOLDOUT), np.arange(total), total)
+    inside, outside = np.sort(order[held:]), np.sort(order[:held])
+    return replace(dataset, train=dataset.train.select(inside), test=dataset.train.select(outside))
+
+
+def _reading(recipe: Recipe) -> Reading:
+    data, threads = recipe.data, recipe.execution.decode_threads
+    return Reading(
+        data.augment.size or Reading.size,
+        Path(data.subset) if data.subset else None,
+        data.skip_bad,
+        host_threads() if threads == "auto" else threads,
     )
 
 
-def build_model(recipe: Recipe, dataset: Dataset, own: nn.Module | None = None) -> nn.Module:
+def build_model(recipe: Recipe, dataset: Splits, own: nn.Module | None = None) -> nn.Module:
     """The recipe's model with its initial weights, drawn from the seed; one's own module as it is.
 
     Raises:
@@ -117,7 +121,7 @@ class Parts:
 
     recipe: Recipe
     world: World
-    dataset: Dataset
+    dataset: Splits
     model: nn.Module
     step: TrainingStep
     optimizer: Optimizer
@@ -153,12 +157,12 @@ class Parts:
         self.restore()
 
 
-def _normalizer(recipe: Recipe, dataset: Dataset, own: bool, device: torch.device) -> Normalizer:
+def _normalizer(recipe: Recipe, dataset: Splits, own: bool, device: torch.device) -> Normalizer:
     formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-    images = dataset.train_images
-    if images.dtype != torch.uint8:
+    if not dataset.train.raw:
         mean, std = [0.0], [1.0]
-    elif own or recipe.data.name == "own":
+    elif isinstance(dataset.train, TensorImages) and (own or recipe.data.name == "own"):
+        images = dataset.train.images
         sums = [images[:, c].double() for c in range(images.shape[1])]
         mean, std = [float(s.mean()) for s in sums], [float(s.std(correction=0)) or 1.0 for s in sums]
     else:
@@ -208,7 +212,7 @@ def _make_exact(recipe: Recipe, device: torch.device) -> None:
         torch.backends.cudnn.benchmark = False
 
 
-def validate(recipe: Recipe, folder: Path | None, processes: int) -> Dataset:
+def validate(recipe: Recipe, folder: Path | None, processes: int) -> Splits:
     """Everything that can be said of a run before any process starts.
 
     Args:
@@ -225,10 +229,10 @@ def validate(recipe: Recipe, folder: Path | None, processes: int) -> Dataset:
     if recipe.numerics.exact:
         _make_exact(recipe, torch.device("cpu"))
     dataset = load_data(recipe, folder)
-    minibatch.check_fits(len(dataset.train_labels))
+    minibatch.check_fits(len(dataset.train))
     model, statistics, _, _ = replace_batch_norm(build_model(recipe, dataset), torch.float32, torch.device("cpu"))
     normalize = _normalizer(recipe, dataset, False, torch.device("cpu"))
-    probed = normalize(dataset.train_images[: minibatch.per_worker]).float()
+    probed = normalize(dataset.train.part(slice(minibatch.per_worker))[0]).float()
     Probe(model, statistics, probed, dataset.num_classes)
     return dataset
 
@@ -236,7 +240,7 @@ def validate(recipe: Recipe, folder: Path | None, processes: int) -> Dataset:
 def build(
     recipe: Recipe,
     world: World,
-    dataset: Dataset,
+    dataset: Splits,
     *,
     model: nn.Module | None = None,
     own_data: bool = False,
@@ -257,7 +261,7 @@ def build(
     """
     before = before or {}
     minibatch = Minibatch(recipe.minibatch.workers, recipe.minibatch.per_worker)
-    minibatch.check_fits(len(dataset.train_labels))
+    minibatch.check_fits(len(dataset.train))
     workers = place_workers(minibatch.workers, world.size)[world.rank]
     device, dtype = world.device, _DTYPES[recipe.precision]
     if recipe.numerics.exact:
@@ -269,17 +273,17 @@ def build(
         built = built.to(memory_format=torch.channels_last)
     built, statistics, averages, restore = replace_batch_norm(built, dtype, device)
     normalizer = _normalizer(recipe, dataset, own_data, device)
-    images = normalizer(dataset.train_images[: minibatch.per_worker])
-    probe = Probe(built, statistics, images, dataset.num_classes)
+    one = dataset.train.part(slice(minibatch.per_worker))
+    probe = Probe(built, statistics, normalizer(one[0]), dataset.num_classes)
     forward: nn.Module = torch.compile(built) if recipe.numerics.compile else built  # type: ignore[assignment]
     if recipe.precision in _LOW:
         forward = LowPrecision(forward, _LOW[recipe.precision], device)
-    trial = MicroBatchTrial(forward, statistics, normalizer, dataset, minibatch)
+    trial = MicroBatchTrial(forward, statistics, normalizer, one, minibatch)
     micro_batch = _micro_batch(recipe, world, workers, trial, probe.draws_random, before.get("micro_batch"))
     reducer = make_reducer(recipe.execution.aggregation, world)
     aggregator = _aggregator(recipe, built, statistics, reducer)
     algorithm = decide(recipe.execution.aggregation, reducer, aggregator.buckets, before.get("algorithm"))
-    plan = plan_of(recipe, len(dataset.train_labels))
+    plan = plan_of(recipe, len(dataset.train))
     optimizer = build_optimizer(recipe, built, plan)
     step = TrainingStep(
         forward, statistics, averages, aggregator, optimizer, schedule_of(recipe, plan), minibatch, workers,
@@ -292,11 +296,12 @@ def build(
 
     def make_feed() -> Feed:
         augment = recipe.data.augment
+        padding = augment.padding if augment.crop == "padded" else 0
         return Feed(
-            dataset.train_images, dataset.train_labels,
+            dataset.train,
             minibatch=minibatch, plan=plan, workers=workers, pass_workers=micro_batch // minibatch.per_worker,
             seed=recipe.seed, normalizer=normalizer,
-            augmentation=Augmentation(augment.flip, augment.padding if augment.crop == "padded" else 0),
+            augmentation=Augmentation(augment.flip, padding, augment.crop == "scale-aspect"),
         )  # fmt: skip
 
     decided = {"micro_batch": micro_batch, "threads": threads, "algorithm": algorithm}

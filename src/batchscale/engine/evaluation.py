@@ -13,6 +13,7 @@ from torch import nn
 
 from batchscale.comm import World
 from batchscale.data.feed import Normalizer
+from batchscale.data.images import Images, parts_ahead
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,7 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
+    images: Images,
     normalizer: Normalizer,
     world: World,
     chunk_images: int,
@@ -42,8 +42,7 @@ def evaluate(
 
     Args:
         model: put into evaluation mode, and back.
-        images: uint8 (M, C, H, W), or floating (M, ...).
-        labels: int64 (M,).
+        images: the set, M images with their labels.
         normalizer: as in training.
         world: the processes that share the chunks.
         chunk_images: images of one pass; the same for every W.
@@ -55,10 +54,11 @@ def evaluate(
     found = torch.zeros((chunks, 2), dtype=torch.float64)  # (wrong, summed loss) of every chunk; the others' are zero
     was_training = model.training
     model.eval()
-    for chunk in range(world.rank, chunks, world.size):
-        part = slice(chunk * chunk_images, (chunk + 1) * chunk_images)
-        logits = model(normalizer(images[part]))
-        target = labels[part].to(logits.device)
+    mine = range(world.rank, chunks, world.size)
+    parts = parts_ahead(images, [slice(chunk * chunk_images, (chunk + 1) * chunk_images) for chunk in mine])
+    for chunk, (pixels, labels) in zip(mine, parts, strict=True):
+        logits = model(normalizer(pixels))
+        target = labels.to(logits.device)
         found[chunk, 0] = (logits.argmax(1) != target).sum()
         found[chunk, 1] = F.cross_entropy(logits, target, reduction="sum")
     model.train(was_training)

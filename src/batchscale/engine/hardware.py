@@ -33,5 +33,10 @@ def choose_threads(numerics: Numerics) -> int:
     """numerics.threads: 1 in exact mode, else the cores of this host shared by its processes."""
     if numerics.threads != "auto":
         return numerics.threads
+    return 1 if numerics.exact else host_threads()
+
+
+def host_threads() -> int:
+    """The cores of this host shared by its processes."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 1 if numerics.exact else max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+    return max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)

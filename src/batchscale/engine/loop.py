@@ -42,7 +42,7 @@ class Loop:
         self._parts, self.totals, self.steps_done = parts, totals, first_step
         self._fingerprint, self._folder, self._signals = fingerprint, folder, signals
         self._recipe = parts.recipe
-        self.plan = plan_of(parts.recipe, len(parts.dataset.train_labels))
+        self.plan = plan_of(parts.recipe, len(parts.dataset.train))
         parts.step.stop_requested = signals.requested
         self._progress = Progress(self.plan.total_steps, first_step, quiet or parts.world.rank > 0)
         self._begun, self._wall_before = time.monotonic(), totals.wall_seconds
@@ -120,8 +120,7 @@ class Loop:
         with parts.evaluated():
             found = evaluate(
                 parts.model,
-                parts.dataset.test_images,
-                parts.dataset.test_labels,
+                parts.dataset.test,
                 parts.normalizer,
                 parts.world,
                 self._recipe.numerics.evaluation_chunk,

@@ -231,7 +231,7 @@ def _begin(job: Job, parts: Parts, folder: RunFolder, opened: Opened, mine: dict
     folder.forget_failure()
     parts.world.tell_job(f"opened {folder.path.resolve()}")
     folder.rewind(first_step)
-    rows = derived_numbers(job.recipe, len(parts.dataset.train_labels), parts.world.size)
+    rows = derived_numbers(job.recipe, len(parts.dataset.train), parts.world.size)
     folder.write_environment(
         {
             **environment(),
@@ -247,7 +247,7 @@ def _begin(job: Job, parts: Parts, folder: RunFolder, opened: Opened, mine: dict
 def _say_begin(job: Job, parts: Parts, opened: Opened) -> None:
     if parts.world.rank or job.quiet:
         return
-    rows = derived_numbers(job.recipe, len(parts.dataset.train_labels), parts.world.size)
+    rows = derived_numbers(job.recipe, len(parts.dataset.train), parts.world.size)
     print(as_text(rows), file=sys.stderr, flush=True)
     if parts.world.size > 1:
         print(algorithm_text(parts.decided["algorithm"]), file=sys.stderr, flush=True)
@@ -273,9 +273,21 @@ def _train(job: Job, parts: Parts, folder: RunFolder | None, opened: Opened, sig
         _begin(job, parts, folder, opened, mine)
     _say_begin(job, parts, opened)
     loop = Loop(parts, totals, first_step, mine, folder, signals, job.quiet)
-    if not loop.run():
+    ended = loop.run()
+    _record_skipped(parts, folder)
+    if not ended:
         raise Stopped(signals.received or signal.SIGTERM, loop.steps_done, job.out)
     return _finish(job, parts, loop, folder)
+
+
+def _record_skipped(parts: Parts, folder: RunFolder | None) -> None:
+    """Add the files that data.skip_bad passed over, on any process and attempt, to the folder."""
+    if not parts.recipe.data.skip_bad:
+        return
+    dataset = parts.dataset
+    found = parts.world.gather({**dataset.train.skipped(), **dataset.test.skipped()})
+    if folder is not None:
+        folder.add_skipped({file: reason for one in found for file, reason in one.items()})
 
 
 def _finish(job: Job, parts: Parts, loop: Loop, folder: RunFolder | None) -> Result:

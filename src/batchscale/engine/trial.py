@@ -7,8 +7,8 @@ import time
 import torch
 from torch import nn
 
-from batchscale.data import Dataset
 from batchscale.data.feed import Normalizer
+from batchscale.data.images import Labelled
 from batchscale.minibatch import Minibatch
 from batchscale.worker.batch_norm import Statistics
 from batchscale.worker.gradient import summed_loss
@@ -17,18 +17,25 @@ _TRIAL_SECONDS = 1.0
 
 
 class MicroBatchTrial:
-    """Forward and backward passes of several sizes, timed, to choose the micro-batch."""
+    """Forward and backward passes of several sizes, timed, to choose the micro-batch.
+
+    Args:
+        model, statistics, normalizer: of the run.
+        one: pixels and labels of one worker's n images.
+        minibatch: k x n.
+    """
 
     def __init__(
-        self, model: nn.Module, statistics: Statistics, normalizer: Normalizer, dataset: Dataset, minibatch: Minibatch
+        self, model: nn.Module, statistics: Statistics, normalizer: Normalizer, one: Labelled, minibatch: Minibatch
     ) -> None:
         self._model, self._statistics, self._normalize = model, statistics, normalizer
-        self._dataset, self._minibatch = dataset, minibatch
+        self._one, self._minibatch = one, minibatch
 
     def _seconds_per_image(self, workers: int) -> float:
         images = workers * self._minibatch.per_worker
-        inputs = self._normalize(self._dataset.train_images[:images])
-        labels = self._dataset.train_labels[:images].to(inputs.device)
+        pixels, labels = (t.repeat(workers, *[1] * (t.ndim - 1)) for t in self._one)
+        inputs = self._normalize(pixels)
+        labels = labels.to(inputs.device)
         self._statistics.begin_pass(workers)
         start = time.perf_counter()
         summed_loss(self._model(inputs), labels).backward()  # type: ignore[no-untyped-call]

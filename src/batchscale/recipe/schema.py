@@ -18,7 +18,8 @@ from pydantic import (
     model_validator,
 )
 
-DataName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "own"]
+DataName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "imagenet", "folder", "own"]
+ON_DISK = ("imagenet", "folder")
 ModelName = Literal["cnn", "simple_cnn", "resnet8", "resnet20", "own"]
 OptimizerName = Literal["sgd", "sgd_lr_in_buffer", "lars", "lamb", "adamw", "rmsprop_warmup"]
 ScalingName = Literal["linear", "sqrt", "none"]
@@ -49,8 +50,11 @@ class Augment(Entry):
     """Augmentation of a training image, keyed by (seed, epoch, image)."""
 
     flip: bool = False  # mirror with probability 1/2
-    crop: Literal["none", "padded"] = "none"  # pad with black, cut the image's size out at a random place
+    # padded: pad with black, cut the image's size out at a random place;
+    # scale-aspect: a part of 8 to 100 % of the area, aspect 3/4 to 4/3, resized: Goyal et al. 2017, section 5.1
+    crop: Literal["none", "padded", "scale-aspect"] = "none"
     padding: Count = 4  # pixels on each side, for crop: padded
+    size: Count | None = None  # height and width that the network gets of images on disk (224)
 
 
 class Data(Entry):
@@ -60,6 +64,26 @@ class Data(Entry):
     augment: Augment = Augment()
     holdout: Annotated[int, Field(ge=0)] = 0  # training images held out and evaluated in place of the test set
     partial: Literal["carry", "drop"] = "carry"  # the last partial minibatch of an epoch's shuffle
+    subset: str | None = None  # of images on disk: a list of the training files to use, one name a line
+    skip_bad: bool = False  # of images on disk: pass over unreadable files, taking the next image instead
+
+    @model_validator(mode="after")
+    def _belongs_to_images_on_disk(self) -> Self:
+        on_disk, augment = self.name in ON_DISK, self.augment
+        given = {
+            "augment.crop": augment.crop == "scale-aspect",
+            "augment.size": augment.size is not None,
+            "subset": self.subset is not None,
+            "skip_bad": self.skip_bad,
+        }
+        for entry in (entry for entry, is_given in given.items() if is_given and not on_disk):
+            raise ValueError(
+                f"data.{entry} is for images on disk, and data.name={self.name} is not: leave it out, "
+                f"or use data.name={' or '.join(ON_DISK)}"
+            )
+        if on_disk and augment.crop == "padded":
+            raise ValueError("data.augment.crop=padded is for images of one size; use crop: scale-aspect or none")
+        return self
 
 
 class Model(Entry):
@@ -208,6 +232,7 @@ class Execution(Entry):
 
     aggregation: Aggregation = Aggregation()
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    decode_threads: Literal["auto"] | Count = "auto"  # per process; auto: cores / local processes
     checkpoint_seconds: NotNegative = 30.0
     log_steps: Count = 10  # a line of metrics.jsonl every so many steps
     evaluation_epochs: Count = 1  # an evaluation every so many epochs, and at the end

@@ -166,6 +166,15 @@ class RunFolder:
         except OSError as error:
             raise cannot_write(path, error) from error
 
+    def add_skipped(self, files: dict[str, str]) -> None:
+        """skipped.json: data files that were passed over and why, those of earlier attempts kept."""
+        path = self.path / "skipped.json"
+        before: dict[str, str] = {}
+        if path.is_file():
+            with contextlib.suppress(ValueError):  # damaged: what is found now is still true
+                before = json.loads(path.read_text(encoding="utf-8"))
+        write_json(path, dict(sorted({**before, **files}.items())))
+
     def forget_failure(self) -> None:
         """Remove the result of an attempt that failed: the run goes on."""
         (self.path / "result.json").unlink(missing_ok=True)

@@ -1,0 +1,106 @@
+"""Millions of image files as a few arrays: names in one block of bytes, labels; no Python object for each.
+
+Cost: 16 bytes an image, and its name.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from batchscale.data.jpeg import BadImage
+
+
+@dataclass(frozen=True)
+class Names:
+    """N names: name i is text[starts[i]:starts[i + 1]].
+
+    Args:
+        text: uint8 (bytes,).
+        starts: int64 (N + 1,).
+    """
+
+    text: npt.NDArray[np.uint8]
+    starts: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, blocks: Sequence[bytes], lengths: Sequence[npt.NDArray[np.int64]]) -> Names:
+        """From names laid end to end in blocks, and their lengths."""
+        starts = np.concatenate([np.zeros(1, np.int64), *lengths])
+        return cls(np.frombuffer(b"".join(blocks), np.uint8), np.cumsum(starts, out=starts))
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, entry: int) -> str:
+        return os.fsdecode(self.text[self.starts[entry] : self.starts[entry + 1]].tobytes())
+
+
+class Entries(ABC):
+    """The image files of one part of a data set, in file order.
+
+    Attributes:
+        labels: int64 (N,).
+        classes: names, in the order of the labels.
+    """
+
+    labels: npt.NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @abstractmethod
+    def name(self, entry: int) -> str:
+        """Where the file lies, for a message; its last part is the file's name."""
+
+    @abstractmethod
+    def read(self, entry: int) -> bytes:
+        """The bytes of the file.
+
+        Raises:
+            BadImage: it cannot be read.
+        """
+
+
+class FolderEntries(Entries):
+    """Files in class folders, or in one folder.
+
+    Args:
+        root: what the names are relative to.
+        names: of the files, below root/<the class's folder>.
+        labels: int64 (N,).
+        classes: names, in the order of the labels.
+        folders: of each class, below root; "" where all files lie in root.
+        other_files: files that were passed over for their extension.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        names: Names,
+        labels: npt.NDArray[np.int64],
+        classes: tuple[str, ...],
+        folders: tuple[str, ...],
+        other_files: int,
+    ) -> None:
+        self.root, self.names, self.labels, self.classes = root, names, labels, classes
+        self._folders, self.other_files = folders, other_files
+
+    def name(self, entry: int) -> str:
+        """The path."""
+        return os.path.join(self.root, self._folders[self.labels[entry]], self.names[entry])
+
+    def read(self, entry: int) -> bytes:
+        """The bytes of the file."""
+        try:
+            with open(self.name(entry), "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise BadImage(f"cannot be read: {error.strerror or error}") from None

@@ -1,0 +1,117 @@
+"""Data sets in image folders, or in the packed form made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from batchscale.data.dataset import Dataset
+from batchscale.data.entries import Entries
+from batchscale.data.folders import read_test, read_train
+from batchscale.data.images import Indices, Splits
+from batchscale.data.packed import PackedEntries, index_of
+from batchscale.data.source import Reading, Source, data_folder
+from batchscale.data.stored import StoredImages
+from batchscale.errors import DataError
+
+
+def subset_of(entries: Entries, path: Path) -> Indices:
+    """The entries that a list names, in file order.
+
+    Args:
+        entries: of the training part.
+        path: one file name, or class/file, a line, as SimCLR's 1percent.txt and 10percent.txt.
+
+    Raises:
+        DataError: unreadable, empty, or it names files that are not there.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"data.subset={path}: cannot be read as text ({error}): must be a list of file names, one a line"
+        ) from None
+    wanted = {"/".join(line.split("/")[-2:]) for raw in lines if (line := raw.strip())}
+    found: dict[str, int] = {}
+    twice = None
+    for entry in range(len(entries)):
+        name = entries.name(entry).rsplit("/", 1)[-1]
+        for named in {name, f"{entries.classes[entries.labels[entry]]}/{name}"} & wanted:
+            twice = named if named in found else twice
+            found[named] = entry
+    missing = sorted(wanted - found.keys())
+    if missing or twice or not wanted:
+        what = (
+            f"{len(missing)} of {len(wanted)} files are not in the training part: {missing[0]}" if missing else "empty"
+        )
+        what = f"{twice} is in more than one class; write class/file" if twice else what
+        raise DataError(f"data.subset={path}: {what}: must name training files; give the list of this data set")
+    return np.unique(np.fromiter(found.values(), np.int64, len(found)))
+
+
+@dataclass(frozen=True)
+class FolderSource(Source):
+    """A set of train/<class>/* and val/<class>/* (or a flat val), or its packed form; num_classes 0: any number.
+
+    Args:
+        roots: folders below --data that may hold train and val, looked at in this order.
+    """
+
+    roots: tuple[str, ...] = (".",)
+
+    def root(self, folder: Path | None) -> Path:
+        """The folder that holds train and val.
+
+        Raises:
+            DataError: none does.
+        """
+        given = data_folder(folder)
+        for layout in self.roots if given else ():
+            root = Path(given or "") / layout
+            if index_of(root, "train").is_file() or (root / "train").is_dir():
+                return root
+        where = ", ".join(str(given / layout) for layout in self.roots) if given else "no folder, as none is given"
+        raise DataError(
+            f"data.name={self.name!r}: no folder with train/<class>/<image> or train.index found; searched {where}; "
+            f"name it with --data DIR or BATCHSCALE_DATA=DIR"
+        )
+
+    def parts(self, folder: Path | None) -> tuple[Entries, Entries]:
+        """The files of the training and the validation part.
+
+        Raises:
+            DataError: none found, or their classes differ or are not as many as they should be.
+        """
+        root = self.root(folder)
+        train: Entries
+        test: Entries
+        if index_of(root, "train").is_file():
+            train, test = PackedEntries(index_of(root, "train")), PackedEntries(index_of(root, "val"))
+            if train.classes != test.classes:
+                raise DataError(f"{root}: train.index and val.index are of other classes; prepare both together")
+        else:
+            train = read_train(root)
+            test = read_test(root, train.classes)
+        if self.num_classes and len(train.classes) != self.num_classes:
+            raise DataError(
+                f"{root}: {len(train.classes)} classes: {self.name} has {self.num_classes}; complete the copy, or use "
+                f"data.name=folder for another set"
+            )
+        return train, test
+
+    def open(self, folder: Path | None, reading: Reading) -> Splits:
+        """The data set, its images on disk."""
+        train, test = self.parts(folder)
+        selected = subset_of(train, reading.subset) if reading.subset else None
+        how = (reading.size, reading.skip_bad, reading.threads)
+        return Splits(self.name, StoredImages(train, *how, selected), StoredImages(test, *how), len(train.classes))
+
+    def load(self, folder: Path | None) -> Dataset:
+        """Not in memory."""
+        raise DataError(f"data.name={self.name!r}: is read from disk, not loaded whole; use open_dataset")
+
+    def fetch(self, into: Path) -> Path:
+        """Nobody may hand it on."""
+        raise DataError(f"data.name={self.name!r}: cannot be fetched; get it from its owners, and name its folder")

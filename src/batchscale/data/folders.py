@@ -1,0 +1,141 @@
+"""Image folders as users have them: train/<class>/*, val/<class>/*, a flat validation folder, ImageNet-V2.
+
+Classes are numbered in the order of their folders' names; where the names are the numbers 0..C-1, by number.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from batchscale.data.entries import FolderEntries, Names
+from batchscale.data.val_labels import labels_of
+from batchscale.errors import DataError
+
+TEST_FOLDERS = ("val", "validation", "valid", "test")
+_EXTENSIONS = (b".jpeg", b".jpg", b".png", b".bmp", b".ppm", b".pgm", b".tif", b".tiff", b".webp")
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f", ... ({len(names)})" if len(names) > 3 else "")
+
+
+def _listed(folder: bytes) -> list[os.DirEntry[bytes]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if not e.name.startswith(b".")), key=lambda e: e.name)
+    except OSError as error:
+        raise DataError(
+            f"{os.fsdecode(folder)}: cannot be read ({error.strerror or error}): must be a readable folder; "
+            f"change its permissions"
+        ) from None
+
+
+def _files(folder: bytes, below: bytes = b"") -> Iterator[bytes]:
+    """Files of a folder and all below it, relative to it, sorted."""
+    for entry in _listed(folder):
+        if entry.is_dir():
+            yield from _files(entry.path, below + entry.name + b"/")
+        else:
+            yield below + entry.name
+
+
+def _images(folder: Path) -> tuple[list[bytes], int]:
+    """Image files by their extension, and how many others there are."""
+    found = list(_files(os.fsencode(folder)))
+    images = [name for name in found if name.lower().endswith(_EXTENSIONS)]
+    return images, len(found) - len(images)
+
+
+def class_folders(part: Path) -> list[str]:
+    """Names of the class folders, in the order of the labels."""
+    names = [os.fsdecode(e.name) for e in _listed(os.fsencode(part)) if e.is_dir()]
+    numbers = {str(n) for n in range(len(names))}
+    return sorted(names, key=int) if set(names) == numbers else names
+
+
+def read_classes(part: Path, folders: list[str], classes: tuple[str, ...]) -> FolderEntries:
+    """The files of class folders.
+
+    Args:
+        part: such as .../train.
+        folders: below it, in the order of the labels.
+        classes: names, in the same order.
+
+    Raises:
+        DataError: a class without an image.
+    """
+    blocks, lengths, counts, others, empty = [], [], [], 0, []
+    for folder in folders:
+        images, rest = _images(part / folder)
+        if not images:
+            empty.append(folder)
+        others += rest
+        blocks.append(b"".join(images))
+        lengths.append(np.array([len(name) for name in images], np.int64))
+        counts.append(len(images))
+    if empty:
+        raise DataError(
+            f"{part}: {len(empty)} of {len(folders)} class folders hold no image: {_shown(empty)}; "
+            f"fill them, or take them away from training and validation alike"
+        )
+    labels = np.repeat(np.arange(len(folders)), counts)
+    return FolderEntries(part, Names.of(blocks, lengths), labels, classes, tuple(folders), others)
+
+
+def read_train(root: Path) -> FolderEntries:
+    """root/train/<class>/*.
+
+    Raises:
+        DataError: no class folders, or one without an image.
+    """
+    part = root / "train"
+    folders = class_folders(part)
+    if not folders:
+        raise DataError(f"{part}: holds no class folders: must be train/<class>/<image>; make one folder a class")
+    return read_classes(part, folders, tuple(folders))
+
+
+def _same_classes(part: Path, folders: list[str], classes: tuple[str, ...]) -> list[str]:
+    """The validation folders in the order of the training classes."""
+    if set(folders) == set(classes):
+        return list(classes)
+    if set(folders) == {str(n) for n in range(len(classes))}:  # ImageNet-V2: folders named by the label
+        return folders
+    lacking, more = sorted(set(classes) - set(folders)), sorted(set(folders) - set(classes))
+    said = [f"{part.name} lacks {_shown(lacking)}"] * bool(lacking) + [f"train lacks {_shown(more)}"] * bool(more)
+    raise DataError(
+        f"{part.parent}: class folders of train ({len(classes)}) and {part.name} ({len(folders)}) differ: "
+        f"{'; '.join(said)}: must be the same; complete the copy, or remove what is too much"
+    )
+
+
+def read_test(root: Path, classes: tuple[str, ...]) -> FolderEntries:
+    """The validation part: class folders, or one flat folder with a list of labels.
+
+    Args:
+        root: where train lies, too.
+        classes: of the training part.
+
+    Raises:
+        DataError: none is there, other classes, or a flat folder whose labels are not known.
+    """
+    part = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
+    if part is None:
+        raise DataError(
+            f"{root}: holds no validation folder: searched {', '.join(TEST_FOLDERS)}; add val/<class>/<image>, "
+            f"or val/<image> with a list of labels"
+        )
+    folders = class_folders(part)
+    if folders:
+        return read_classes(part, _same_classes(part, folders, classes), classes)
+    images, others = _images(part)
+    if not images:
+        raise DataError(f"{part}: holds no image: must be val/<class>/<image>, or val/<image>; complete the copy")
+    known: Mapping[str, int] = labels_of(root, part, [os.fsdecode(name) for name in images], classes)
+    labels = np.array([known[os.fsdecode(name)] for name in images], np.int64)
+    lengths = np.array([len(name) for name in images], np.int64)
+    return FolderEntries(part, Names.of([b"".join(images)], [lengths]), labels, classes, ("",) * len(classes), others)

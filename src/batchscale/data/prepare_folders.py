@@ -1,0 +1,87 @@
+"""`batchscale data check` and `prepare` for image folders: look at every file; write the packed form."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from batchscale.data.folder_source import FolderSource
+from batchscale.data.inspect import inspect, summary
+from batchscale.data.pack import Smaller, pack
+from batchscale.data.packed import PackedEntries, index_of
+from batchscale.errors import DataError
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_folders(source: FolderSource, folder: Path | None) -> dict[str, Any]:
+    """Decode every image of both parts.
+
+    Returns:
+        name, folder, classes, and train and val: images, images_per_class, bad and damaged (file -> reason), kinds,
+        shortest_side, longest_side, other_files, packed.
+
+    Raises:
+        DataError: folders are missing or do not fit, or a packed file was truncated or altered.
+    """
+    parts = source.parts(folder)
+    return {
+        "name": source.name,
+        "folder": str(source.root(folder)),
+        "classes": len(parts[0].classes),
+        **{
+            part: summary(entries, inspect(entries, part, _threads()))
+            for part, entries in zip(("train", "val"), parts, strict=True)
+        },
+    }
+
+
+def prepare_folders(
+    source: FolderSource, folder: Path | None, out: Path | None, smaller: Smaller | None, skip_bad: bool
+) -> dict[str, Any]:
+    """Write the packed form of both parts into a folder of its own.
+
+    Args:
+        source: of DATASETS.
+        folder: what --data names.
+        out: where to; None for the set's folder with -packed after its name.
+        smaller: None to keep every image's bytes.
+        skip_bad: leave out what cannot be read.
+
+    Returns:
+        name, folder, left_out (file -> reason), and message, one line.
+
+    Raises:
+        DataError: an unreadable image, a folder that holds another packed set or cannot be written.
+    """
+    root = source.root(folder).resolve()
+    parts = source.parts(folder)
+    if isinstance(parts[0], PackedEntries):
+        return {
+            "name": source.name,
+            "folder": str(root),
+            "left_out": {},
+            "message": f"{source.name} in {root}: is in packed form already; `batchscale data check` reads all of it",
+        }
+    into = out or root.with_name(f"{root.name}-packed")
+    there = [str(p) for part in ("train", "val") if (p := index_of(into, part)).exists()]
+    if there:
+        raise DataError(f"--out={into}: holds {there[0]} already: is never overwritten; give another --out DIR")
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--out={into}: cannot be made ({error.strerror or error}); give another --out DIR") from None
+    left_out: dict[str, str] = {}
+    for part, entries in (("val", parts[1]), ("train", parts[0])):  # train.index last: it makes the folder a set
+        left_out |= pack(entries, part, into, smaller, skip_bad, _threads())
+    images = len(parts[0]) + len(parts[1]) - len(left_out)
+    omitted = f", {len(left_out)} unreadable left out" if left_out else ""
+    return {
+        "name": source.name,
+        "folder": str(into),
+        "left_out": left_out,
+        "message": f"{source.name}: {images} images packed into {into}{omitted}; train with --data {into}",
+    }

@@ -1,0 +1,112 @@
+"""What a named data set is: where its files are looked for, and how they are read."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchscale.data.dataset import Dataset
+from batchscale.data.files import OfficialFile, existing, listing
+from batchscale.data.images import Splits
+from batchscale.errors import DataError
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images on disk are read.
+
+    Args:
+        size: height and width of what the network gets.
+        subset: a list of training files, one name a line; None for all.
+        skip_bad: take the next readable image in the place of one that cannot be read.
+        threads: that decode.
+    """
+
+    size: int = 224
+    subset: Path | None = None
+    skip_bad: bool = False
+    threads: int = 1
+
+
+def data_folder(folder: Path | None) -> Path | None:
+    """The folder given with --data, else the one that BATCHSCALE_DATA names, else None."""
+    if folder is not None:
+        return Path(folder)
+    named = os.environ.get("BATCHSCALE_DATA", "")
+    return Path(named) if named else None
+
+
+@dataclass(frozen=True)
+class Source(ABC):
+    """A data set that a recipe may name.
+
+    Args:
+        name: its name in recipes.
+        num_classes: classes.
+        mean: of the training pixels, one a channel, in units of 0..255.
+        std: standard deviation of the same (over all pixels: divided by N H W, not N H W - 1).
+        files: the official files; none where the set comes with a package.
+        layouts: folders below --data where the files may lie, looked at in this order; the first is where
+            ``batchscale data prepare`` puts them.
+    """
+
+    name: str
+    num_classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    files: tuple[OfficialFile, ...] = ()
+    layouts: tuple[str, ...] = ()
+
+    @abstractmethod
+    def load(self, folder: Path | None) -> Dataset:
+        """The data set, from files below --data folder (None: BATCHSCALE_DATA), every one checked; no download.
+
+        Raises:
+            DataError: files are missing, damaged or not the official ones.
+        """
+
+    def open(self, folder: Path | None, reading: Reading) -> Splits:
+        """The data set as a run uses it."""
+        return self.load(folder).splits()
+
+    @abstractmethod
+    def fetch(self, into: Path) -> Path:
+        """Download into an empty folder; returns the folder that then holds the official files."""
+
+    @property
+    def folder_name(self) -> str:
+        """The folder below --data that is this set's own."""
+        return self.layouts[0] if self.layouts else ""
+
+    def find(self, folder: Path | None) -> list[Path | None]:
+        """Where each official file (or its unpacked form) lies, None where it is missing.
+
+        All are of one folder: the first that holds all, else the one that holds most.
+        """
+        root = data_folder(folder)
+        best: list[Path | None] = [None] * len(self.files)
+        for layout in self.layouts if root else ():
+            found = [existing(Path(root or "") / layout, file) for file in self.files]
+            if found.count(None) < best.count(None):
+                best = found
+        return best
+
+    def locate(self, folder: Path | None) -> list[Path]:
+        """Where each official file lies.
+
+        Raises:
+            DataError: files are missing; one line names each with its checksum, and the folders searched.
+        """
+        found = self.find(folder)
+        missing = [file for file, path in zip(self.files, found, strict=True) if path is None]
+        if missing:
+            root = data_folder(folder)
+            where = ", ".join(str(root / layout) for layout in self.layouts) if root else "no folder, as none is given"
+            raise DataError(
+                f"data.name={self.name!r}: {len(missing)} of {len(self.files)} files missing: {listing(missing)}; "
+                f"searched {where}; run `batchscale data prepare {self.name} --data DIR`, "
+                f"or name the folder that holds them with --data DIR or BATCHSCALE_DATA=DIR"
+            )
+        return [path for path in found if path is not None]

@@ -1,0 +1,109 @@
+"""Images on disk, decoded by threads straight into the minibatch; nothing is kept in memory but the index.
+
+Cost: see jpeg.py; the decoders hold no interpreter lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from batchscale.data.entries import Entries
+from batchscale.data.images import Augmentation, Images, Indices, Labelled, crop_draws, mirrored
+from batchscale.data.jpeg import BadImage, View, render
+from batchscale.data.views import DRAWS, centre, scale_and_aspect
+from batchscale.errors import DataError
+
+_STEPS_AHEAD = 3
+_CHUNK_IMAGES = 4  # one task of a decoding thread
+
+ViewOf = Callable[[int, int], View]
+
+
+class StoredImages(Images):
+    """Images on disk.
+
+    Args:
+        entries: the files.
+        size: height and width of what the network gets.
+        skip_bad: take the next readable image in file order in the place of one that cannot be read.
+        threads: that decode.
+        selected: entries that belong to this part; None for all.
+    """
+
+    steps_ahead = _STEPS_AHEAD
+
+    def __init__(
+        self, entries: Entries, size: int, skip_bad: bool, threads: int, selected: Indices | None = None
+    ) -> None:
+        self.entries, self._size, self._skip_bad, self._threads = entries, size, skip_bad, threads
+        self._selected = selected
+        self.labels = torch.from_numpy(entries.labels if selected is None else entries.labels[selected])
+        self.shape, self.raw = (3, size, size), True
+        self._skipped: dict[str, str] = {}
+        self._pool = ThreadPoolExecutor(threads, "batchscale-decode")
+
+    def select(self, images: Indices) -> StoredImages:
+        """These images alone; their files are not touched."""
+        entries = images if self._selected is None else self._selected[images]
+        return StoredImages(self.entries, self._size, self._skip_bad, self._threads, entries)
+
+    def skipped(self) -> Mapping[str, str]:
+        """Files passed over so far, and why."""
+        return dict(sorted(self._skipped.items()))
+
+    def _render(self, image: int, view_of: ViewOf, flip: bool, out: torch.Tensor) -> int:
+        """Decode this image, or the next readable one, into out; returns which."""
+        for candidate in range(image, image + len(self)):
+            candidate %= len(self)
+            entry = candidate if self._selected is None else int(self._selected[candidate])
+            try:
+                render(self.entries.read(entry), view_of, flip, out)
+                return candidate
+            except BadImage as error:
+                if not self._skip_bad:
+                    raise DataError(
+                        f"{self.entries.name(entry)}: {error}: must be a readable image; repair or remove it "
+                        f"(`batchscale data check` names all such files), or train with data.skip_bad=true"
+                    ) from None
+                self._skipped[self.entries.name(entry)] = str(error)
+        raise DataError(
+            f"{self.entries.name(0)} and all after it: not one image can be read; see `batchscale data check`"
+        )
+
+    def _minibatch(self, images: Indices, views: list[ViewOf], flips: npt.NDArray[np.bool_]) -> Labelled:
+        out = torch.empty((len(images), self._size, self._size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+        found = images.copy()
+
+        def work(first: int) -> None:
+            for i in range(first, min(first + _CHUNK_IMAGES, len(images))):
+                found[i] = self._render(int(images[i]), views[i], bool(flips[i]), out[i : i + 1])
+
+        for _ in self._pool.map(work, range(0, len(images), _CHUNK_IMAGES)):
+            pass
+        return out, self.labels[torch.from_numpy(found)]
+
+    def part(self, part: slice) -> Labelled:
+        """Consecutive images: the centre of each."""
+        images = np.arange(*part.indices(len(self)))
+        views: list[ViewOf] = [partial(centre, size=self._size)] * len(images)
+        return self._minibatch(images, views, np.zeros(len(images), dtype=bool))
+
+    def augmented(self, seed: int, augmentation: Augmentation) -> Callable[[Indices, Indices], Labelled]:
+        """Crops and mirrors, each drawn for its image alone."""
+
+        def minibatch(epochs: Indices, images: Indices) -> Labelled:
+            if augmentation.scale_aspect:
+                draws = crop_draws(seed, epochs, images, DRAWS)
+                views: list[ViewOf] = [partial(scale_and_aspect, d, size=self._size) for d in draws]
+            else:
+                views = [partial(centre, size=self._size)] * len(images)
+            flips = mirrored(seed, epochs, images) if augmentation.flip else np.zeros(len(images), dtype=bool)
+            return self._minibatch(images, views, flips)
+
+        return minibatch

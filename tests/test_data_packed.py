@@ -1,0 +1,171 @@
+"""Checking image folders, and the packed form: the same pixels, never half there, every change noticed."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datafiles import refused, tree
+from pictures import jpeg, noise, write_set
+from PIL import Image
+
+from batchscale.cli import main
+from batchscale.data import Reading, open_dataset
+from batchscale.data import packed as packing
+
+SMALL = Reading(size=16)
+WNIDS = ["n01440764", "n01443537", "n02119789"]
+
+
+def spoil(root: Path) -> dict[str, str]:
+    """Bad and unusual files in a small set; path -> what is to be said of the bad ones."""
+    folder = root / "train" / WNIDS[0]
+    whole = jpeg(noise(40, 50))
+    middle = bytearray(whole)
+    middle[len(whole) // 2 : len(whole) // 2 + 40] = bytes(40)
+    wide = io.BytesIO()
+    Image.fromarray(np.arange(2000, dtype=np.uint16).reshape(40, 50)).save(wide, "PNG")
+    cmyk = io.BytesIO()
+    noise(40, 50).convert("CMYK").save(cmyk, "JPEG")
+    for name, content in {
+        "grey": jpeg(noise(40, 50), "grey"),
+        "cmyk": cmyk.getvalue(),
+        "middle": bytes(middle),
+    }.items():
+        (folder / f"{name}.JPEG").write_bytes(content)
+    (folder / "deep.png").write_bytes(wide.getvalue())
+    (folder / "notes.txt").write_text("no image")
+    bad = {"cut": whole[: len(whole) // 2], "empty": b"", "text": b"no image"}
+    for name, content in bad.items():
+        (folder / f"{name}.JPEG").write_bytes(content)
+    (root / "val" / WNIDS[1] / "gone.JPEG").symlink_to(root / "nowhere")
+    reasons = {"cut": "truncated", "empty": "empty", "text": "no image"}
+    said = {str(folder / f"{name}.JPEG"): reason for name, reason in reasons.items()}
+    return {**said, str(root / "val" / WNIDS[1] / "gone.JPEG"): "cannot be read"}
+
+
+def test_check_names_bad_files_and_counts_the_unusual(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write_set(tmp_path, 2, 1)
+    assert main(["data", "check", "folder", "--data", str(tmp_path)]) == 0
+    assert "train: 6 images, 2 to 2 a class, sides 60 to 80; 0 bad" in capsys.readouterr().out
+    bad = spoil(tmp_path)
+    assert main(["data", "check", "folder", "--data", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert "4 files cannot be read" in err
+    assert err.count("\n") == 1
+    for path, reason in bad.items():
+        assert f"bad: {path}: {reason}" in out or f"bad: {path}: image file is {reason}" in out
+    assert main(["data", "check", "folder", "--data", str(tmp_path), "--json"]) == 2
+    train = json.loads(capsys.readouterr().out)["data"][0]["train"]
+    assert train["images_per_class"] == [9, 2, 2]
+    assert train["kinds"] == {"16 bits": 1, "CMYK": 1, "grey": 1}
+    assert train["other_files"] == 1
+    assert list(train["damaged"]) == [str(tmp_path / "train" / WNIDS[0] / "middle.JPEG")]
+
+
+def test_packed_pixels_are_those_of_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write_set(tmp_path / "set", 5, 2)
+    files = tree(tmp_path)
+    assert main(["data", "prepare", "folder", "--data", str(tmp_path / "set")]) == 0
+    into = tmp_path / "set-packed"
+    assert str(into) in capsys.readouterr().out
+    assert sorted(p.name for p in into.iterdir()) == ["train.images", "train.index", "val.images", "val.index"]
+    assert {name: content for name, content in tree(tmp_path).items() if "packed" not in name} == files
+    plain, packed = open_dataset("folder", tmp_path / "set", SMALL), open_dataset("folder", into, SMALL)
+    for ours, theirs in ((packed.train, plain.train), (packed.test, plain.test)):
+        assert all(torch.equal(a, b) for a, b in zip(ours.part(slice(None)), theirs.part(slice(None)), strict=True))
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{WNIDS[1]}_2.JPEG\n")
+    assert open_dataset("folder", into, Reading(subset=listed)).train.labels.tolist() == [1]
+    assert main(["data", "check", "folder", "--data", str(into)]) == 0
+    assert main(["data", "prepare", "folder", "--data", str(into)]) == 0
+    assert "already" in capsys.readouterr().out
+    before = tree(into)
+    assert main(["data", "prepare", "folder", "--data", str(tmp_path / "set")]) == 2
+    assert "never overwritten" in capsys.readouterr().err
+    assert tree(into) == before
+
+
+def test_smaller_images_have_the_short_side_asked_for(tmp_path: Path):
+    write_set(tmp_path / "set", 2, 1)
+    (tmp_path / "set" / "train" / WNIDS[0] / "small.JPEG").write_bytes(small := jpeg(noise(20, 90)))
+    arguments = ["--out", str(tmp_path / "out"), "--short-side", "32", "--quality", "80"]
+    assert main(["data", "prepare", "folder", "--data", str(tmp_path / "set"), *arguments]) == 0
+    train = open_dataset("folder", tmp_path / "out", SMALL).train
+    read = [train.entries.read(i) for i in range(len(train))]
+    assert small in read
+    assert [min(Image.open(io.BytesIO(data)).size) for data in read if data != small] == [32] * 6
+
+
+def test_packing_stops_at_a_bad_file_or_leaves_it_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write_set(tmp_path / "set", 2, 2)
+    bad = spoil(tmp_path / "set")
+    command = ["data", "prepare", "folder", "--data", str(tmp_path / "set"), "--out", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert "gone.JPEG" in (err := capsys.readouterr().err)
+    assert "--skip-bad" in err
+    assert [*(tmp_path / "out").iterdir()] == []
+    assert main([*command, "--skip-bad", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["data"][0]["left_out"]) == set(bad)
+    data = open_dataset("folder", tmp_path / "out", SMALL)
+    assert data.train.labels.bincount().tolist() == [6, 2, 2]
+    assert len(data.train.part(slice(None))[1]) == 10
+
+
+@pytest.fixture
+def packed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    write_set(tmp_path / "set", 4, 1)
+    assert main(["data", "prepare", "folder", "--data", str(tmp_path / "set"), "--out", str(tmp_path / "out")]) == 0
+    capsys.readouterr()
+    return tmp_path / "out"
+
+
+def test_a_truncated_or_altered_packed_file_is_noticed(packed: Path, capsys: pytest.CaptureFixture[str]):
+    index, images = packed / "train.index", packed / "train.images"
+    good = {path: path.read_bytes() for path in (index, images)}
+    rng = np.random.default_rng(0)
+    for path, at in [(index, int(a)) for a in rng.integers(0, len(good[index]), 20)]:
+        path.write_bytes(good[path][:at] + bytes([good[path][at] ^ 1]) + good[path][at + 1 :])
+        with refused(str(index)):
+            open_dataset("folder", packed, SMALL)
+    for cut in (0, 10, 40, 500, len(good[index]) - 1):
+        index.write_bytes(good[index][:cut])
+        with refused(str(index)):
+            open_dataset("folder", packed, SMALL)
+    index.write_bytes(good[index])
+    images.write_bytes(good[images][:-1])
+    with refused(str(images), "truncated"):
+        open_dataset("folder", packed, SMALL)
+    at = len(good[images]) // 2
+    images.write_bytes(good[images][:at] + bytes([good[images][at] ^ 1]) + good[images][at + 1 :])
+    with refused(str(images), "altered since it was packed", "JPEG"):
+        open_dataset("folder", packed, SMALL).train.part(slice(None))
+    assert main(["data", "check", "folder", "--data", str(packed)]) == 2
+    assert "another SHA256" in capsys.readouterr().err
+    images.unlink()
+    with refused("train.index", "cannot be opened"):
+        open_dataset("folder", packed, SMALL)
+
+
+def test_chunks_are_checked_each(packed: Path, monkeypatch: pytest.MonkeyPatch):
+    """More than one chunk: hashes over all of them, the message names the right one."""
+    entries = packing.PackedEntries(packed / "train.index")
+    assert len(entries.header["sha256"]) == 1
+    entries.verify()
+    monkeypatch.setattr(packing, "CHUNK_BYTES", 1000)
+    with refused("bytes 0 and on"):
+        entries.verify()
+
+
+def test_options_of_packing_are_refused_elsewhere(capsys: pytest.CaptureFixture[str]):
+    for arguments in (
+        ["digits", "--skip-bad"],
+        ["folder", "--quality", "80"],
+        ["folder", "--short-side", "9", "--quality", "101"],
+    ):
+        assert main(["data", "prepare", *arguments]) == 2
+        assert capsys.readouterr().err.startswith("batchscale: --")

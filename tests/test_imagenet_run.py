@@ -1,0 +1,110 @@
+"""A run shaped as ImageNet's: class folders of JPEG, scale-and-aspect crops, 8 workers of 4; and its mistakes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from launching import result, run
+from pictures import jpeg, photographs, write_set
+
+from batchscale.cli import main
+
+RECIPE = """\
+data: {name: folder, augment: {crop: scale-aspect, size: 64, flip: true}}
+model: {name: resnet8}
+minibatch: {workers: 8, per_worker: 4}
+epochs: 2
+learning_rate: {reference: 0.1, reference_minibatch: 256}
+numerics: {exact: true}
+execution: {log_steps: 1, checkpoint_seconds: 0}
+"""
+BAD = "train/n01443537/n01443537_3.JPEG"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """48 training and 12 validation images; some are photographs where there are any."""
+    root = write_set(tmp_path_factory.mktemp("set"), train=16, val=4)
+    for i, image in enumerate(photographs(8)):
+        (root / "train" / "n01440764" / f"n01440764_{i}.JPEG").write_bytes(jpeg(image))
+    (root / "recipe.yaml").write_text(RECIPE)
+    return root
+
+
+def arguments(images: Path, out: Path, *more: str) -> list[str]:
+    return ["train", str(images / "recipe.yaml"), "--data", str(images), "--out", str(out), *more]
+
+
+@pytest.fixture(scope="module")
+def alone(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """The run on one process, three steps."""
+    found = result(*arguments(images, tmp_path_factory.mktemp("alone") / "run"))
+    assert found["steps"] == 3
+    return found
+
+
+def test_two_processes_give_the_same_bits(images: Path, alone: dict, tmp_path: Path):
+    found = result(*arguments(images, tmp_path / "run", "execution.decode_threads=3"), "--processes", "2")
+    for name in ("weights_sha256", "train_loss", "test_loss", "test_error_percent"):
+        assert found[name] == alone[name]
+
+
+def test_a_resume_goes_on_with_the_very_next_image(images: Path, alone: dict, tmp_path: Path):
+    """The checkpoint of step 2 on two processes, gone on with on one; from the packed form."""
+    out = tmp_path / "run"
+    whole = result(*arguments(images, out), "--processes", "2")
+    assert whole["weights_sha256"] == alone["weights_sha256"]
+    last = sorted((out / "checkpoints").iterdir())[-1]
+    shutil.rmtree(last)
+    for file in ("result.json", "weights.safetensors"):
+        (out / file).unlink()
+    packed = tmp_path / "packed"
+    assert main(["data", "prepare", "folder", "--data", str(images), "--out", str(packed)]) == 0
+    found = result("train", str(images / "recipe.yaml"), "--data", str(packed), "--out", str(out), "--resume")
+    assert found["weights_sha256"] == alone["weights_sha256"]
+
+
+def test_a_bad_file_ends_the_run_in_one_line_or_is_passed_over_alike(images: Path, alone: dict, tmp_path: Path):
+    whole = (images / BAD).read_bytes()
+    try:
+        (images / BAD).write_bytes(whole[: len(whole) // 3])
+        code, _, err = run(*arguments(images, tmp_path / "stopped"), "--processes", "2")
+        assert code == 2
+        lines = [line for line in err.splitlines() if line.startswith("batchscale:")]
+        assert len(lines) == 1
+        assert str(images / BAD) in lines[0]
+        assert "data.skip_bad=true" in lines[0]
+        found = [result(*arguments(images, tmp_path / w, "data.skip_bad=true"), "--processes", w) for w in ("1", "2")]
+    finally:
+        (images / BAD).write_bytes(whole)
+    assert found[0]["weights_sha256"] == found[1]["weights_sha256"] != alone["weights_sha256"]
+    for w in "12":
+        skipped = json.loads((tmp_path / w / "skipped.json").read_text())
+        assert list(skipped) == [str(images / BAD)]
+        assert "truncated" in skipped[str(images / BAD)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["data.name=digits"], "data.augment.crop is for images on disk, and data.name=digits is not"),
+        (["data.augment.crop=padded"], "data.augment.crop=padded is for images of one size"),
+        (
+            ["data.name=mnist", "data.augment.crop=none", "data.augment.size=null", "data.skip_bad=true"],
+            "data.skip_bad",
+        ),
+        (["data.subset=/no/such/list"], "data.subset=/no/such/list"),
+        (["data.name=imagenet"], "3 classes: imagenet has 1000"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides, said
+):
+    assert main(arguments(images, tmp_path / "run", *overrides)) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "run").exists()
