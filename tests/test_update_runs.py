@@ -8,10 +8,13 @@ from worlds import in_processes
 
 import batchscale
 from batchscale.engine.loop import Loop
+from batchscale.engine.optimizer import build_optimizer
 from batchscale.engine.run import Stopped
 from batchscale.errors import RecipeError
+from batchscale.minibatch import StepPlan
 from batchscale.recipe import dump_recipe, recipe_from
 from batchscale.update.optimizers import OPTIMIZERS
+from batchscale.update.rmsprop_warmup import RMSpropWarmup
 from batchscale.worker.noise import GradientNoise
 
 UPDATES = {
@@ -89,6 +92,20 @@ def test_an_option_without_a_place_or_out_of_range_is_one_clear_line(given, said
     with pytest.raises(RecipeError, match=said) as error:
         recipe_from(RECIPE, [f"optimizer={given}"])
     assert "\n" not in str(error.value)
+
+
+def test_the_transition_from_rmsprop_goes_by_the_runs_epochs():
+    ours, alone = nn.Linear(3, 2), nn.Linear(3, 2)
+    alone.load_state_dict(ours.state_dict())
+    recipe = recipe_from(RECIPE, ["optimizer={name: rmsprop_warmup, center_epochs: 2, weight_decay: 0}"])
+    built = build_optimizer(recipe, ours, StepPlan(32, 110, 3))
+    direct = RMSpropWarmup([(list(alone.parameters()), 0.0)], steps_per_epoch=110 / 32, center_epochs=2)
+    for model, optimizer in ((ours, built), (alone, direct)):
+        optimizer.state()["steps"].fill_(6)
+        for p in model.parameters():
+            p.grad = torch.full_like(p, 0.3)
+        optimizer.step(lr=0.1)
+    assert torch.equal(ours.weight, alone.weight)
 
 
 @pytest.mark.parametrize("update", sorted(UPDATES))
