@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import signal
 import statistics
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from launching import Started
+from worlds import in_world
 
 from batchscale.aggregate.choice import choose
 from batchscale.bench.allreduce import measure
@@ -25,6 +27,7 @@ from batchscale.bench.allreduce.table import as_table
 from batchscale.bench.meter import Meter
 from batchscale.cli import main
 from batchscale.comm import ALGORITHMS, Choice, Reducer, World
+from batchscale.comm.world import BATCH, OTHER, schedule_gloo_threads
 from batchscale.engine.algorithm import machine, stored, stored_file
 from batchscale.errors import ProcessError
 from batchscale.report.allreduce import all_reduce_figure, spread_out
@@ -210,6 +213,20 @@ def test_facts_that_are_asked_for_come_with_every_answer() -> None:
         meter.step()
     said = [json.loads(line) for line in answers.getvalue().splitlines()]
     assert [(a["steps"], a.get("once"), a["phase_seconds"]["update"]) for a in said] == [(1, "here", 0), (2, None, 1)]
+
+
+def _policies_of_gloo(world: World) -> list[set[int]]:
+    seen = []
+    for policy in (None, OTHER, BATCH):
+        schedule_gloo_threads(policy)
+        threads = [t for t in Path("/proc/self/task").iterdir() if (t / "comm").read_text().startswith("gloo")]
+        seen.append({os.sched_getscheduler(int(thread.name)) for thread in threads})
+    return seen
+
+
+@pytest.mark.skipif(BATCH is None, reason="the policies are Linux's")
+def test_gloo_threads_are_tuned_and_can_be_as_shipped() -> None:
+    assert in_world(2, _policies_of_gloo) == [[{os.SCHED_BATCH}, {os.SCHED_OTHER}, {os.SCHED_BATCH}]] * 2
 
 
 @pytest.mark.parametrize(
