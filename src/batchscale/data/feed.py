@@ -74,7 +74,7 @@ class Normalizer:
         at_once = len(rows) if made.is_cuda else max(_CACHED_NUMBERS // rows[0].numel(), 1)
         for pixels, out in zip(rows.split(at_once), made.split(at_once), strict=True):
             out.copy_(pixels).sub_(mean).mul_(scale)
-        return made.unflatten(2, (width, channels)).permute(0, 3, 1, 2)
+        return made.view(*rows.shape[:2], width, channels).permute(0, 3, 1, 2)
 
 
 class Feed:
