@@ -67,9 +67,18 @@ def test_rows_below_the_view_are_never_decoded(monkeypatch):
 def test_a_large_view_is_scaled_by_the_dct_and_stays_near_pil_s():
     image = photographs(1)[0].resize((2000, 1500), Image.Resampling.LANCZOS)
     data = jpeg(image, "4:2:0")
-    for view in (View(0, 0, 1500, 2000, 224, 224), View(301, 407, 901, 777, 224, 224), View(9, 9, 460, 470, 224, 224)):
-        away = distance(rendered(data, view), by_pil(data, view))
-        assert away.mean() < 2.5, view
+    for scale, view in [
+        (2, View(0, 0, 1500, 2000, 224, 224)),
+        (2, View(301, 407, 1001, 937, 224, 224)),
+        (4, View(9, 9, 1400, 1970, 112, 112)),
+        (8, View(9, 9, 1400, 1970, 57, 57)),
+    ]:
+        edges = [view.top, view.left, view.top + view.height, view.left + view.width]
+        top, left, bottom, right = (round(edge / scale) * scale for edge in edges)
+        near = View(top, left, bottom - top, right - left, view.target_height, view.target_width)
+        away = distance(rendered(data, view, size=view.target_height), by_pil(data, near))
+        assert away.max() <= 8, view
+        assert away.mean() < 0.7, view
 
 
 def test_the_evaluated_part_is_torchvision_s():

@@ -20,6 +20,7 @@ from batchscale.randomness import key, shuffled
 
 _SHUFFLE = 0  # its stream; those of augmentation are in images.py
 
+_CACHED_NUMBERS = 1 << 18  # normalised at once: 1 MiB of float32
 _BLOCK_IMAGES = 1 << 14  # shuffled at once: 0.5 ms a step for 256 images becomes 0.05
 
 
@@ -59,7 +60,21 @@ class Normalizer:
         if images.dtype != torch.uint8:
             return images.to(self.device, self._dtype, copy=True)
         images = images.to(self.device, non_blocking=True)
-        return images.to(self._dtype, memory_format=self._format).sub_(self._mean).mul_(self._scale)
+        if self._format is not torch.channels_last or images.shape[1] == 1:
+            return images.to(self._dtype, memory_format=self._format).sub_(self._mean).mul_(self._scale)
+        return self._whole_rows(images)
+
+    def _whole_rows(self, images: torch.Tensor) -> torch.Tensor:
+        """The same numbers with channels last: on rows of W C numbers, where kernels vectorise (not on C numbers), and
+        on so few images at once that they stay in the processor's cache."""
+        channels, width = images.shape[1], images.shape[3]
+        rows = images.permute(0, 2, 3, 1).flatten(2)
+        made = torch.empty(rows.shape, dtype=self._dtype, device=self.device)
+        mean, scale = self._mean.flatten().repeat(width), self._scale.flatten().repeat(width)
+        at_once = len(rows) if made.is_cuda else max(_CACHED_NUMBERS // rows[0].numel(), 1)
+        for pixels, out in zip(rows.split(at_once), made.split(at_once), strict=True):
+            out.copy_(pixels).sub_(mean).mul_(scale)
+        return made.view(*rows.shape[:2], width, channels).permute(0, 3, 1, 2)
 
 
 class Feed:

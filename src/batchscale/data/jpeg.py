@@ -2,7 +2,8 @@
 
 decode   libjpeg-turbo (simplejpeg): accurate integer DCT, smooth chroma upsampling, as PIL. Rows below the view are
          never decoded: the height in the frame header is lowered to the MCU row that the view ends in. Where the view
-         is at least 2, 4 or 8 times as large as its target both ways, the DCT itself gives 1/2, 1/4 or 1/8 of the size.
+         is at least 4, 8 or 16 times as large as its target both ways, the DCT itself gives 1/2, 1/4 or 1/8 of it; the
+         view's edges then lie on the nearest of that smaller image's pixels.
 resize   bilinear with antialiasing (a triangle as wide as one target pixel), torch's uint8 kernel: PIL's filter.
 others   PNG, CMYK, 16 bits, JPEG without an end: PIL reads them whole, and says what is wrong with the rest.
 
@@ -121,9 +122,9 @@ _BUFFERS = _Buffers()
 
 
 def _scale(view: View) -> int:
-    return next(
-        (s for s in _SCALES if view.height >= s * view.target_height and view.width >= s * view.target_width), 1
-    )
+    """By how much the DCT may shrink the image: at least twice the target's size is left to the resize."""
+    height, width = 2 * view.target_height, 2 * view.target_width
+    return next((s for s in _SCALES if view.height >= s * height and view.width >= s * width), 1)
 
 
 def _decode(data: bytes, frame: Frame, view: View) -> tuple[Pixels, int]:
