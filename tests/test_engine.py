@@ -471,7 +471,7 @@ def test_options_that_fit_no_model(data):
 
 
 def test_the_last_gammas_begin_at_zero(data):
-    from batchscale.engine.build import build_model
+    from batchscale.engine.network import build_model
     from batchscale.recipe import recipe_from
 
     model = build_model(recipe_from(RECIPE, ["model.name=resnet8", "model.zero_init_last_gamma=true"]), data)

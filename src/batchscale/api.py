@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchscale.engine.run import Job, Resume, train_here
+from batchscale.engine.opening import Job, Resume
+from batchscale.engine.run import train_here
 from batchscale.recipe import Recipe, load_recipe, recipe_from
 from batchscale.records import Result
 

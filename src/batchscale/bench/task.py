@@ -14,7 +14,7 @@ from torch import nn
 
 from batchscale.data import DATASETS
 from batchscale.data.images import Splits
-from batchscale.engine.build import load_data
+from batchscale.engine.inputs import load_data
 from batchscale.models import MODELS
 from batchscale.recipe import Recipe, recipe_from
 

@@ -16,7 +16,7 @@ from batchscale.errors import BatchscaleError, RunError, UsageError
 from batchscale.recipe import load_recipe
 
 if TYPE_CHECKING:
-    from batchscale.engine.run import Job
+    from batchscale.engine.opening import Job
     from batchscale.records import Result
 
 _ABOUT = """\
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
 def _job(options: argparse.Namespace, out: Path, quiet: bool = False) -> Job:
     overrides = [*options.overrides, *(["numerics.exact=true"] if options.exact else [])]
     recipe = load_recipe(options.recipe, overrides)  # a mistake in it is said before torch is imported
-    from batchscale.engine.run import Job
+    from batchscale.engine.opening import Job
 
     return Job(_name(options), recipe, out, data_folder(options), options.resume, quiet)
 
@@ -103,7 +103,8 @@ def _parent(options: argparse.Namespace) -> int:
     out = _out(options)
     job = _job(options, out)
     from batchscale.engine.checkpoint import steps_saved
-    from batchscale.engine.run import finished_result, goes_on, train_here
+    from batchscale.engine.opening import finished_result, goes_on
+    from batchscale.engine.run import train_here
     from batchscale.records import RunLock
 
     if goes_on(job, out):

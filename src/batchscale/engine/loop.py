@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from batchscale.engine import checkpoint as checkpoints
-from batchscale.engine.build import Parts
 from batchscale.engine.derive import plan_of
 from batchscale.engine.evaluation import evaluate
+from batchscale.engine.parts import Parts
 from batchscale.engine.progress import Progress
 from batchscale.engine.signals import StopSignals
 from batchscale.engine.totals import Totals

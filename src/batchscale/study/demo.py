@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from batchscale.engine.build import validate
-from batchscale.engine.run import Job, train_here
+from batchscale.engine.opening import Job
+from batchscale.engine.run import train_here
 from batchscale.recipe import load_recipe
 from batchscale.records.folder import check_free
 

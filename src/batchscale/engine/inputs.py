@@ -1,0 +1,100 @@
+"""What a run reads: its data set, the normalisation of its images, the feed of its passes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from batchscale.data import DATASETS, Dataset, Reading, open_dataset
+from batchscale.data.feed import Feed, Normalizer
+from batchscale.data.images import Augmentation, Splits, TensorImages
+from batchscale.engine.hardware import host_threads
+from batchscale.engine.network import WEIGHTS
+from batchscale.errors import DataError
+from batchscale.minibatch import Minibatch, StepPlan
+from batchscale.randomness import key, shuffled
+from batchscale.recipe.schema import Recipe
+
+_HOLDOUT = 201  # stream: held-out images
+
+
+def load_data(recipe: Recipe, folder: Path | None, own: Dataset | None = None) -> Splits:
+    """The recipe's data set, with its held-out part in place of the test set when data.holdout asks for one.
+
+    Raises:
+        DataError: files are missing or damaged, or more images are held out than there are.
+    """
+    dataset = _read_data(recipe, folder, own)
+    augment = recipe.data.augment
+    if (augment.flip or augment.crop != "none") and not dataset.train.raw:
+        raise DataError("data.augment: acts on uint8 images (C, H, W), the data is floating; leave data.augment out")
+    if augment.crop == "padded" and augment.padding > min(dataset.image_shape[1:]):
+        raise DataError(
+            f"data.augment.padding={augment.padding}: must not exceed the image, {dataset.image_shape[1:]}; lower it"
+        )
+    return dataset
+
+
+def _read_data(recipe: Recipe, folder: Path | None, own: Dataset | None) -> Splits:
+    if own is None and recipe.data.name == "own":
+        raise DataError(
+            "data.name=own: stands for a data set handed in from Python; use batchscale.train(..., data=...)"
+        )
+    dataset = own.splits() if own else open_dataset(recipe.data.name, folder, _reading(recipe))
+    held, total = recipe.data.holdout, len(dataset.train)
+    if not held:
+        return dataset
+    if held >= total:
+        raise DataError(f"data.holdout={held}: must be below the {total} training images; lower it")
+    order = shuffled(key(_HOLDOUT), np.arange(total), total)
+    inside, outside = np.sort(order[held:]), np.sort(order[:held])
+    return replace(dataset, train=dataset.train.select(inside), test=dataset.train.select(outside))
+
+
+def _reading(recipe: Recipe) -> Reading:
+    data, threads = recipe.data, recipe.execution.decode_threads
+    return Reading(
+        data.augment.size or Reading.size,
+        Path(data.subset) if data.subset else None,
+        data.skip_bad,
+        host_threads() if threads == "auto" else threads,
+    )
+
+
+def make_normalizer(recipe: Recipe, dataset: Splits, own: bool, device: torch.device) -> Normalizer:
+    """What turns images into the model's inputs; an own data set's mean and deviation are taken from its images."""
+    formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+    if not dataset.train.raw:
+        mean, std = [0.0], [1.0]
+    elif isinstance(dataset.train, TensorImages) and (own or recipe.data.name == "own"):
+        images = dataset.train.images
+        sums = [images[:, c].double() for c in range(images.shape[1])]
+        mean, std = [float(s.mean()) for s in sums], [float(s.std(correction=0)) or 1.0 for s in sums]
+    else:
+        source = DATASETS[recipe.data.name]
+        mean, std = list(source.mean), list(source.std)
+    return Normalizer(mean, std, WEIGHTS[recipe.precision], formats[recipe.numerics.memory_format], device)
+
+
+def make_feed(
+    recipe: Recipe, dataset: Splits, normalizer: Normalizer, plan: StepPlan, workers: range, micro_batch: int
+) -> Feed:
+    """The passes of this process's workers, step by step.
+
+    Args:
+        recipe, dataset, normalizer, plan: of the run.
+        workers: the numbers of this process's workers.
+        micro_batch: images of one pass.
+    """
+    minibatch = Minibatch(recipe.minibatch.workers, recipe.minibatch.per_worker)
+    augment = recipe.data.augment
+    padding = augment.padding if augment.crop == "padded" else 0
+    return Feed(
+        dataset.train,
+        minibatch=minibatch, plan=plan, workers=workers, pass_workers=micro_batch // minibatch.per_worker,
+        seed=recipe.seed, normalizer=normalizer,
+        augmentation=Augmentation(augment.flip, padding, augment.crop == "scale-aspect"),
+    )  # fmt: skip

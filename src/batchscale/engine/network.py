@@ -1,0 +1,87 @@
+"""The network of a run: built by name, its batch norm ours, its passes in the recipe's precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from batchscale.data.images import Splits
+from batchscale.errors import RecipeError
+from batchscale.models import MODELS
+from batchscale.models.resnet import BasicBlock
+from batchscale.randomness import key
+from batchscale.recipe.schema import Recipe
+from batchscale.worker.batch_norm import RunningAverages, Statistics, replace_batch_norm
+from batchscale.worker.precision import LowPrecision
+
+_INIT = 200  # stream: initial weights
+WEIGHTS = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.float32, "fp16": torch.float32}
+"""Precision -> type of the weights, and of all sums."""
+LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""Precision -> type of the passes, where it is another one."""
+
+
+def build_model(recipe: Recipe, dataset: Splits, own: nn.Module | None = None) -> nn.Module:
+    """The recipe's model with its initial weights, drawn from the seed; one's own module as it is.
+
+    Raises:
+        RecipeError: an option that the model has no place for.
+    """
+    if own is None:
+        if recipe.model.name == "own":
+            raise RecipeError(
+                "model.name=own: stands for a module handed in from Python; use batchscale.train(..., model=...)"
+            )
+        if len(dataset.image_shape) != 3:
+            raise RecipeError(
+                f"model.name={recipe.model.name}: needs images (C, H, W), the data has {dataset.image_shape}"
+            )
+        torch.manual_seed(key(recipe.seed, _INIT) >> 1)
+        own = MODELS[recipe.model.name](dataset.image_shape, dataset.num_classes)
+    if recipe.model.zero_init_last_gamma:
+        gammas = [m.last_gamma() for m in own.modules() if isinstance(m, BasicBlock)]
+        if not gammas:
+            raise RecipeError(
+                f"model.zero_init_last_gamma=true: model {recipe.model.name} has no residual blocks; leave it out"
+            )
+        for gamma in gammas:
+            nn.init.zeros_(gamma)
+    if not any(p.requires_grad for p in own.parameters()):
+        raise RecipeError("model: has no parameter to train; give one whose parameters require gradients")
+    return own
+
+
+@dataclass(frozen=True)
+class Network:
+    """model: holds weights and averages; forward: what a pass calls; restore: makes the model a plain module again."""
+
+    model: nn.Module
+    forward: nn.Module
+    statistics: Statistics
+    averages: RunningAverages
+    restore: Callable[[], None]
+
+
+def build_network(recipe: Recipe, dataset: Splits, device: torch.device, own: nn.Module | None = None) -> Network:
+    """The recipe's network on a device, ready for passes of whole workers.
+
+    Args:
+        recipe, dataset: of the run.
+        device: of the weights.
+        own: one's own module, trained in place.
+
+    Raises:
+        RecipeError: an option that the model has no place for.
+    """
+    dtype = WEIGHTS[recipe.precision]
+    model = build_model(recipe, dataset, own).to(device=device, dtype=dtype)
+    if recipe.numerics.memory_format == "channels_last":
+        model = model.to(memory_format=torch.channels_last)
+    model, statistics, averages, restore = replace_batch_norm(model, dtype, device)
+    forward: nn.Module = torch.compile(model) if recipe.numerics.compile else model  # type: ignore[assignment]
+    if recipe.precision in LOW:
+        forward = LowPrecision(forward, LOW[recipe.precision], device)
+    return Network(model, forward, statistics, averages, restore)

@@ -1,0 +1,123 @@
+"""The output folder of a run, opened: a new one, or one that is there and goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from batchscale.comm import World
+from batchscale.engine import checkpoint as checkpoints
+from batchscale.errors import BatchscaleError, CheckpointError, FolderError
+from batchscale.recipe import Recipe, identity, load_recipe
+from batchscale.records import Result, RunFolder, read_result
+from batchscale.records.folder import check_free, holds_run
+
+Resume = Literal["no", "yes", "auto"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train and where.
+
+    Args:
+        name: of the recipe, for the records.
+        recipe: resolved.
+        out: the run's folder; None to write nothing.
+        data_folder: of the data sets.
+        resume: "no": a new run; "yes": go on with one; "auto": either.
+        quiet: no progress.
+    """
+
+    name: str
+    recipe: Recipe
+    out: Path | None
+    data_folder: Path | None = None
+    resume: Resume = "no"
+    quiet: bool = False
+
+
+def goes_on(job: Job, out: Path) -> bool:
+    """Whether this job goes on with a run that is there; everything wrong with the folder is said here.
+
+    Raises:
+        FolderError, CheckpointError: no run to go on with, another recipe's run, or no place for a new one.
+    """
+    if job.resume == "no" or (job.resume == "auto" and not holds_run(out)):
+        check_free(out)
+        return False
+    if not holds_run(out):
+        raise FolderError(f"{out}: holds no run to resume; leave --resume out, or use --resume=auto to start or go on")
+    try:
+        begun = load_recipe(out / "recipe.yaml")
+    except BatchscaleError as error:
+        raise CheckpointError(f"{error}; start a new run in another --out DIR (nothing was changed)") from None
+    checkpoints.check_identity(identity(begun), identity(job.recipe), out)
+    return True
+
+
+def finished_result(out: Path) -> Result | None:
+    """The result of a run that is done or has diverged, else None (a damaged one is as none: the run goes on)."""
+    if not (out / "result.json").is_file():
+        return None
+    try:
+        result = read_result(out)
+    except FolderError as error:
+        print(f"{error.args[0].split(';')[0]}; passed over", file=sys.stderr, flush=True)
+        return None
+    return result if result.status in ("done", "diverged") else None
+
+
+@dataclass
+class Opened:
+    """What rank 0 found in the output folder, as all processes learn it."""
+
+    resumed: bool = False
+    checkpoint: checkpoints.Checkpoint | None = None
+    finished: Result | None = None
+    decided: dict[str, Any] | None = None
+
+
+def _open(job: Job, out: Path, world: World) -> tuple[RunFolder, Opened]:
+    """Lock the folder, then look: what was there before the lock may have changed."""
+    if world.job_knows(f"opened {out.resolve()}"):
+        job = dataclasses.replace(job, resume="auto")  # a further attempt of the elastic job that began this run
+    goes_on(job, out)
+    folder = RunFolder(out)
+    try:
+        resumed = goes_on(job, out)
+        if not resumed:
+            return folder, Opened()
+        if (finished := finished_result(out)) is not None:
+            return folder, Opened(True, None, finished)
+        checkpoint, damaged = checkpoints.newest(out)
+        for line in damaged:
+            print(f"{line}; passed over for the one before it", file=sys.stderr, flush=True)
+        if checkpoint is not None:
+            checkpoints.check_identity(checkpoint.identity, identity(job.recipe), out)
+        return folder, Opened(True, checkpoint, decided=_decided(folder, checkpoint))
+    except BaseException:
+        folder.close()
+        raise
+
+
+def _decided(folder: RunFolder, checkpoint: checkpoints.Checkpoint | None) -> dict[str, Any]:
+    """What was chosen when the run began, and holds on; of the micro-batch the checkpoint knows best."""
+    algorithm = folder.decided().get("algorithm")
+    micro_batch = int(checkpoint.fingerprint["micro_batch"]) if checkpoint else None
+    return {"micro_batch": micro_batch, "algorithm": algorithm}
+
+
+def open_together(job: Job, out: Path, world: World) -> tuple[RunFolder | None, Opened]:
+    """Rank 0 opens the folder; everyone learns what is there, or gets rank 0's error."""
+    mine: list[RunFolder] = []
+
+    def open_it() -> Opened:
+        folder, opened = _open(job, out, world)
+        mine.append(folder)
+        return opened
+
+    opened = world.from_rank_zero(open_it, "opening the output folder")
+    return (mine[0] if mine else None), opened
