@@ -72,7 +72,7 @@ class Normalizer:
         made = torch.empty(rows.shape, dtype=self._dtype, device=self.device)
         mean, scale = self._mean.flatten().repeat(width), self._scale.flatten().repeat(width)
         at_once = len(rows) if made.is_cuda else max(_CACHED_NUMBERS // rows[0].numel(), 1)
-        for pixels, out in zip(rows.split(at_once), made.split(at_once), strict=True):
+        for pixels, out in zip(torch.split(rows, at_once), torch.split(made, at_once), strict=True):
             out.copy_(pixels).sub_(mean).mul_(scale)
         return made.view(*rows.shape[:2], width, channels).permute(0, 3, 1, 2)
 
