@@ -37,6 +37,7 @@ def test_class_folders_give_labels_in_the_order_of_their_names(tmp_path: Path):
     assert data.image_shape == (3, 16, 16)
     assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1, 1, 2, 2, 2]
     assert data.test.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert [name.split("/")[0] for name in names(data.test)] == [wnid for wnid in WNIDS for _ in range(2)]
     expected = sorted(str(p.relative_to(tmp_path / "train")) for p in (tmp_path / "train").glob("*/[n]*.JPEG"))
     expected = sorted([*expected, f"{WNIDS[1]}/more/deep.png"])
     assert names(data.train) == expected
