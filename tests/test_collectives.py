@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reductions import hosts_of
 
 from batchscale.comm.collectives import BETWEEN, COLLECTIVES, make
 from batchscale.comm.simulated import count, simulate
@@ -28,18 +29,6 @@ SHAPES = {
     "direct": [{}],
 }  # fmt: skip
 """The shapes in which the common test runs every algorithm; a member of the table that is missing here fails it."""
-
-
-def hosts_of(kind, size):
-    """Hosts of W ranks whose numbers are dealt in turn, so that places and ranks differ."""
-    dealt = [rank for first in range(3) for rank in range(first, size, 3)]
-    if kind == "even":
-        each = 2 if size % 2 == 0 else 1
-        return [dealt[i : i + each] for i in range(0, size, each)]
-    if kind == "uneven":
-        cuts = [0, max(1, size // 3), size] if size > 1 else [0, 1]
-        return [dealt[a:b] for a, b in itertools.pairwise(cuts)]
-    return [dealt]
 
 
 def shapes(name, size):

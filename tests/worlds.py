@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,8 @@ from torch import multiprocessing
 from batchscale.comm import World
 
 CPU = torch.device("cpu")
-_CONTEXT = multiprocessing.get_context("forkserver")  # forks of a process that has imported torch: no 3 s a process
-_CONTEXT.set_forkserver_preload(["torch", "torch.distributed", "batchscale.comm"])
+_CONTEXT = multiprocessing.get_context("forkserver")  # forks of one that has imported torch: no 3 to 8 s a process
+_CONTEXT.set_forkserver_preload(["torch", "torch._dynamo", "batchscale.engine.run"])
 
 
 def free_port() -> int:
@@ -72,8 +73,18 @@ def in_processes(size: int, function: Callable[..., Any], *arguments: Any) -> li
 def survivors(size: int, dead: int, function: Callable[..., Any], *arguments: Any) -> dict[int, Any]:
     """function(rank, *arguments) in W processes of which `dead` end or stop: what the others say, by rank."""
     ranks, queue = _start(size, function, arguments)
+    said: dict[int, Any] = {}
     try:
-        return {rank: pickle.loads(made) for rank, made in (queue.get() for _ in range(size - dead))}
+        while len(said) < size - dead:
+            ended = [process.exitcode for process in ranks]  # before the queue is asked: what they said is there
+            if not queue.empty():
+                rank, made = queue.get()
+                said[rank] = made and pickle.loads(made)
+            elif sum(code is not None for code in ended) > len(said) + dead:
+                raise AssertionError(f"ranks ended without a word: exit codes {ended}, said {said}")
+            else:
+                time.sleep(0.05)
+        return said
     finally:
         for process in ranks:
             process.kill()

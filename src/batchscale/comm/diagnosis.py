@@ -121,4 +121,4 @@ def _differences(told: Mapping[int, Doing], mine: Doing) -> str:
 
 
 def _names(ranks: list[int]) -> str:
-    return f"rank {', '.join(map(str, ranks))}" if ranks else ""
+    return f"rank {', '.join(map(str, sorted(ranks)))}" if ranks else ""
