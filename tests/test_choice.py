@@ -20,14 +20,21 @@ def test_the_fastest_of_every_size_up_to_halfway_to_the_next():
 
 def test_a_kept_choice_holds_only_where_it_was_measured():
     record = as_record(Choice(((8, "ring"),), "measured"), MACHINE)
-    assert _kept(MACHINE, record, None) == (Choice(((8, "ring"),), "measured"), "")
-    choice, stale = _kept({**MACHINE, "torch": "3"}, record, None)
+    assert _kept(MACHINE, record, None, ["ring"]) == (Choice(((8, "ring"),), "measured"), "")
+    choice, stale = _kept({**MACHINE, "torch": "3"}, record, None, ["ring"])
     assert choice is None
     assert stale == "; the stored choice is of another machine or version (torch '2', here '3')"
-    for broken in ({}, {"limits": [["x"]], "machine": {}}, {"limits": 3, "machine": MACHINE}):
-        assert _kept(MACHINE, broken, None) == (None, "; the stored choice cannot be read")
+    no_reason = {name: record[name] for name in ("limits", "machine")}
+    endless = {**record, "limits": [[float("inf"), "ring"]]}
+    for broken in ({}, no_reason, endless, {"limits": [["x"]], "machine": {}}, {"limits": 3, "machine": MACHINE}):
+        assert _kept(MACHINE, broken, None, ["ring"]) == (None, "; the stored choice cannot be read")
     begun = as_record(Choice(((8, "torus"),), "measured"), MACHINE)
-    assert _kept(MACHINE, record, begun)[0] == Choice(((8, "torus"),), "measured (the run as it began)")
+    kept = Choice(((8, "torus"),), "measured (as the run began)")
+    assert _kept(MACHINE, record, begun, ["torus"])[0] == kept
+    assert _kept(MACHINE, record, as_record(kept, MACHINE), ["torus"])[0] == kept  # and so on, resume after resume
+    choice, stale = _kept(MACHINE, record, None, ["builtin"])
+    assert choice is None
+    assert stale == "; the stored choice names ring, which these processes cannot run"
 
 
 def test_one_process_has_nothing_to_choose():

@@ -196,3 +196,88 @@ def names_and_size(world):
 
 def test_memory_has_no_name_and_is_seen_by_all():
     assert in_world(2, names_and_size) == [([1, 2], True)] * 2
+
+
+def on_two_hosts(rank, how):
+    """Ranks 0, 1 and 2, 3 as two hosts; rank 3 fails in the third all-reduce."""
+    os.environ["GROUP_RANK"] = str(rank // 2)
+    world = connected(3.0)
+    reducer = Reducer(world)
+    tensor = reducer.zeros(100_003, torch.float32)
+    for step in range(2):
+        tensor.fill_(rank + step)
+        reducer.all_reduce(tensor, "all-reduce of gradients")
+        assert tensor.tolist() == [6.0 + 4 * step] * 100_003
+    if rank == 3 and how == "stops":
+        time.sleep(12)
+    if rank == 3:
+        return world.hosts, reducer.choice.limits, ""
+    with pytest.raises(ProcessError) as raised:
+        reducer.all_reduce(tensor, "all-reduce of gradients")
+    return world.hosts, reducer.choice.limits, str(raised.value)
+
+
+@pytest.mark.parametrize("how", ["dies", "stops"])
+def test_with_two_hosts_the_one_that_failed_is_named_and_no_other(how):
+    for rank, (hosts, limits, said) in enumerate(in_processes(4, on_two_hosts, how)):
+        assert hosts == [[0, 1], [2, 3]]
+        assert limits == ((0, "three_phase"),)
+        if rank != 3:
+            assert "rank 3 " in said.partition(": ")[2], said
+            assert not any(f"rank {other} d" in said for other in range(3)), said
+
+
+def no_handle_on_life(world):
+    if world.rank == 1:
+        os.pidfd_open = refuse
+    with pytest.raises(NoSharedMemory) as raised:
+        SharedMemoryAllReduce(world)
+    return str(raised.value)
+
+
+def refuse(pid):
+    raise OSError(38, "Function not implemented")
+
+
+def test_where_peers_cannot_be_watched_there_is_no_shared_memory():
+    assert set(in_world(2, no_handle_on_life)) == {"peers cannot be watched (pidfd_open: Function not implemented)"}
+
+
+def tree(root, files):
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return str(root)
+
+
+def test_free_memory_is_what_the_tightest_group_leaves(tmp_path):
+    machine = {"proc/meminfo": "MemTotal: 9000 kB\nMemAvailable: 8000 kB\n"}
+    assert mappings.free_bytes(tree(tmp_path / "bare", machine)) == 8_192_000
+    container = {
+        **machine,
+        "proc/self/cgroup": "0::/\n",
+        "sys/fs/cgroup/memory.max": "5000000\n",
+        "sys/fs/cgroup/memory.current": "4000000\n",
+        "sys/fs/cgroup/memory.stat": "anon 100\ninactive_file 300\nactive_file 50\n",
+    }
+    assert mappings.free_bytes(tree(tmp_path / "container", container)) == 1_000_350
+    nested = {
+        **container,
+        "proc/self/cgroup": "0::/job/step\n",
+        "sys/fs/cgroup/job/step/memory.max": "max\n",
+        "sys/fs/cgroup/job/step/memory.current": "10\n",
+        "sys/fs/cgroup/job/memory.max": "2000\n",
+        "sys/fs/cgroup/job/memory.current": "1500\n",
+        "sys/fs/cgroup/job/memory.stat": "anon 1\n",
+    }
+    assert mappings.free_bytes(tree(tmp_path / "nested", nested)) == 500
+    first_version = {
+        **machine,
+        "proc/self/cgroup": "5:cpu,cpuacct:/\n4:memory:/a\n",
+        "sys/fs/cgroup/memory/a/memory.limit_in_bytes": "700\n",
+        "sys/fs/cgroup/memory/a/memory.usage_in_bytes": "100\n",
+        "sys/fs/cgroup/memory/a/memory.stat": "cache 5\n",
+    }
+    assert mappings.free_bytes(tree(tmp_path / "first", first_version)) == 600
+    assert mappings.free_bytes(str(tmp_path / "nothing")) is None

@@ -20,9 +20,11 @@ from batchscale.comm.reducer import BUILTIN, SHARED_MEMORY
 from batchscale.errors import UsageError
 
 _ROUNDS = 5
-_SLOW = 3.0  # an algorithm this many times slower than the best of the first round is not measured further
+_SLOW = 3.0  # an algorithm this many times slower than the best, once warm, is not measured further
 _MOST_BYTES = 16 << 20  # a longer tensor is judged by its beginning
 _DISTINCT_SIZES = 4
+
+_BEGAN = " (as the run began)"
 
 Times = dict[int, dict[str, float]]
 """Bytes -> algorithm -> seconds."""
@@ -54,11 +56,12 @@ def choose(
         return Choice(((0, BUILTIN),), "one process")
     if wanted != "auto":
         return _named(reducer, wanted)
-    kept = world.from_rank_zero(lambda: _kept(machine, stored, before), "choosing the all-reduce")
+    available = reducer.available()
+    kept = world.from_rank_zero(lambda: _kept(machine, stored, before, available), "choosing the all-reduce")
     choice, stale = kept
-    if choice is not None and {name for _, name in choice.limits} <= set(reducer.available()):
+    if choice is not None:
         return choice
-    times = measure(reducer, tensors, reducer.available())
+    times = measure(reducer, tensors, available)
     return Choice(fastest(times), f"measured at the start of the run{stale}")
 
 
@@ -73,22 +76,29 @@ def _named(reducer: Reducer, wanted: str) -> Choice:
 
 
 def _kept(
-    machine: Mapping[str, Any], stored: Mapping[str, Any] | None, before: Mapping[str, Any] | None
+    machine: Mapping[str, Any],
+    stored: Mapping[str, Any] | None,
+    before: Mapping[str, Any] | None,
+    available: Sequence[str],
 ) -> tuple[Choice | None, str]:
     """The first kept choice that was made for this machine, else why there is none."""
     stale = ""
-    for record, name in ((before, "the run as it began"), (stored, "the stored choice")):
+    for record, name in ((before, "the run's choice"), (stored, "the stored choice")):
         if record is None:
             continue
         try:
             limits = tuple((int(limit), str(algorithm)) for limit, algorithm in record["limits"])
-            other = dict(record["machine"])
-        except (KeyError, TypeError, ValueError):
+            other, why = dict(record["machine"]), str(record["why"])
+        except (KeyError, TypeError, ValueError, OverflowError):
             stale += f"; {name} cannot be read"
             continue
         differs = [f"{k} {other.get(k)!r}, here {machine.get(k)!r}" for k in machine if other.get(k) != machine.get(k)]
-        if not differs and limits:
-            return Choice(limits, f"{record.get('why', '')} ({name})" if record is before else str(record["why"])), ""
+        missing = sorted({algorithm for _, algorithm in limits} - set(available))
+        if not differs and limits and not missing:
+            return Choice(limits, why.removesuffix(_BEGAN) + (_BEGAN if record is before else "")), ""
+        if not differs:
+            stale += f"; {name} names {', '.join(missing) or 'nothing'}, which these processes cannot run"
+            continue
         stale += f"; {name} is of another machine or version ({'; '.join(differs)})"
     return None, stale
 
@@ -99,7 +109,7 @@ def as_record(choice: Choice, machine: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def measure(reducer: Reducer, tensors: Sequence[torch.Tensor], algorithms: Sequence[str]) -> Times:
-    """Seconds of every algorithm on tensors of every size, in turn; slow ones only once.
+    """Seconds of every algorithm on tensors of every size, in turn; slow ones only twice.
 
     Args:
         reducer: all processes call this together.
@@ -111,7 +121,8 @@ def measure(reducer: Reducer, tensors: Sequence[torch.Tensor], algorithms: Seque
     if len(sizes) > _DISTINCT_SIZES:
         sizes = [sizes[round(i * (len(sizes) - 1) / (_DISTINCT_SIZES - 1))] for i in range(_DISTINCT_SIZES)]
     pairs = [(size, name) for size in sizes for name in algorithms]
-    first = _round(reducer, distinct, pairs)  # connects pairs, fills caches
+    _round(reducer, distinct, pairs)  # connects pairs, fills caches
+    first = _round(reducer, distinct, pairs)
     best = {size: min(first[size, name] for name in algorithms) for size in sizes}
     pairs = [(size, name) for size, name in pairs if first[size, name] <= _SLOW * best[size] or name == BUILTIN]
     rounds = [_round(reducer, distinct, pairs) for _ in range(_ROUNDS)]
@@ -127,11 +138,17 @@ def _round(
     """Each pair once: the time of the slowest process."""
     seconds = []
     for size, name in pairs:
-        start = time.perf_counter()
+        start = _now(reducer.world.device)
         reducer.all_reduce(tensors[size], "choosing the all-reduce", name)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(_now(reducer.world.device) - start)
     said = reducer.world.gather(seconds, "choosing the all-reduce")
     return {pair: max(column) for pair, column in zip(pairs, zip(*said, strict=True), strict=True)}
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def fastest(times: Times) -> tuple[tuple[int, str], ...]:

@@ -3,7 +3,8 @@
     bucket <- (1 / W) sum over processes of bucket
 
 DDP cuts its gradients into buckets in the order that backward makes them, and calls the hook as each is full.
-The reductions run on one thread beside the backward pass, in order.
+The reductions run on one thread beside the backward pass, in order, in a process group of the hook's own (on GPUs: in
+the order of backward's stream, so without overlap but for the backend's).
 
 Cost: that of the algorithm; a bucket lies in DDP's own memory, so shared memory copies it in and out.
 
@@ -16,11 +17,13 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+import torch.distributed as dist
 from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
 from batchscale.aggregate.choice import choose
 from batchscale.comm import Choice, Reducer, World
+from batchscale.errors import UsageError
 
 _FIRST_BUCKET_BYTES, _BUCKET_BYTES = 1 << 20, 25 << 20  # DDP's own defaults
 
@@ -35,7 +38,7 @@ class _Hook:
     def reduce(self, state, bucket):  # type: ignore[no-untyped-def]  # DDP wants no annotations that are text
         """A future of the bucket's mean over processes."""
         buffer: torch.Tensor = bucket.buffer()
-        if buffer.is_cuda:  # the backend's streams keep the order and the overlap
+        if buffer.is_cuda:  # in the order of the stream that backward runs on
             future: Future[torch.Tensor] = Future(devices=[buffer.device])
             self._reduce(buffer, future)
         else:
@@ -45,8 +48,12 @@ class _Hook:
 
     def _reduce(self, buffer: torch.Tensor, future: Future[torch.Tensor]) -> None:
         try:
+            size = self._reducer.world.size
+            short = buffer.dtype in (torch.float16, torch.bfloat16)  # divided first, as by DDP: a sum may overflow
+            if short:
+                buffer.div_(size)
             self._reducer.all_reduce(buffer, "all-reduce of DDP's gradients")
-            future.set_result(buffer.div_(self._reducer.world.size))
+            future.set_result(buffer if short else buffer.div_(size))
         except Exception as error:
             future.set_exception(error)  # type: ignore[arg-type]
 
@@ -76,15 +83,27 @@ def ddp_hook(
         The algorithms chosen for each size, and why.
 
     Raises:
-        UsageError: an algorithm that these processes cannot run.
+        UsageError: an algorithm that these processes cannot run; a model on a process group of its own.
         ProcessError: a process died or hangs.
     """
+    if model.process_group is not dist.group.WORLD:
+        raise UsageError("ddp_hook: the model is on a process group of its own; wrap it on the default one")
     parameters = [p for p in model.parameters() if p.requires_grad]
     world = World.of_process_group(parameters[0].device, timeout_seconds)
     reducer = Reducer(world, torus=torus, between=between)
+    try:
+        return _register(model, parameters, reducer, algorithm)
+    except BaseException:
+        reducer.close()
+        raise
+
+
+def _register(
+    model: DistributedDataParallel, parameters: list[torch.nn.Parameter], reducer: Reducer, algorithm: str
+) -> Choice:
     total = sum(p.nbytes for p in parameters)
     sizes = sorted({min(total, size) for size in (_FIRST_BUCKET_BYTES, _BUCKET_BYTES)})
-    zeros = [torch.zeros(-(-size // 4), device=world.device) for size in sizes]
+    zeros = [torch.zeros(-(-size // 4), device=reducer.world.device) for size in sizes]
     reducer.use(choose(reducer, algorithm, zeros, {}))
     hook = _Hook(reducer)
     model.register_comm_hook(None, hook.reduce)

@@ -73,6 +73,12 @@ def diagnose(store: Any, group: Any, rank: int, size: int, timeout_seconds: floa
     return _differences(told, mine) or reason
 
 
+def tell(store: Any, rank: int, mine: Doing) -> None:
+    """Tell the store what this rank was in, for others to compare."""
+    with contextlib.suppress(Exception):  # the store is gone with its host
+        store.set(f"alive/{rank}", json.dumps(asdict(mine)))
+
+
 def _hang_up(group: Any, rank: int) -> None:
     """Close this rank's connections: a receive that times out makes Gloo do so, and every peer's wait then fails."""
     for peer in range(dist.get_world_size(group)):
@@ -121,4 +127,4 @@ def _differences(told: Mapping[int, Doing], mine: Doing) -> str:
 
 
 def _names(ranks: list[int]) -> str:
-    return f"rank {', '.join(map(str, sorted(ranks)))}" if ranks else ""
+    return f"rank {', '.join(map(str, sorted(set(ranks))))}" if ranks else ""

@@ -15,8 +15,8 @@ import os
 import select
 import time
 
-from batchscale.comm.diagnosis import HUNG
-from batchscale.comm.mapping import Mapping
+from batchscale.comm.diagnosis import HUNG, SETTLE_SECONDS
+from batchscale.comm.mapping import Mapping, NoSharedMemory
 from batchscale.comm.world import World
 from batchscale.errors import ProcessError
 
@@ -59,6 +59,9 @@ class Flags:
         world: the processes.
         mapping: whose rows begin with ``ROW_WORDS`` words for this.
         name: of the collective, for errors.
+
+    Raises:
+        NoSharedMemory: this system has no way to watch the peers.
     """
 
     def __init__(self, world: World, mapping: Mapping, name: str) -> None:
@@ -70,9 +73,23 @@ class Flags:
         self._peers = [row for row in range(count) if row != self._me]
         self._pids = world.gather(os.getpid(), "sharing memory")
         self._lives: dict[int, int] = {}
-        for row in self._peers:
-            with contextlib.suppress(OSError):  # it has died already: the first wait says so
-                self._lives[row] = os.pidfd_open(self._pid(row))
+        self._patience_seconds = world.timeout_seconds
+        if len(world.hosts) > 1:  # a peer may itself wait for another host: it is to ask, and to tell, first
+            self._patience_seconds += 2 * SETTLE_SECONDS
+        self._watch_peers(world)
+
+    def _watch_peers(self, world: World) -> None:
+        """Get a handle on the life of each peer, which tells of its death even before its parent knows."""
+        reason = None
+        try:
+            for row in self._peers:
+                with contextlib.suppress(ProcessLookupError):  # it has died already: the first wait says so
+                    self._lives[row] = os.pidfd_open(self._pid(row))
+        except OSError as error:
+            reason = f"peers cannot be watched (pidfd_open: {error.strerror})"
+        if reasons := [r for r in world.gather(reason, "sharing memory") if r]:
+            self.close()
+            raise NoSharedMemory(reasons[0])
 
     def _pid(self, row: int) -> int:
         return self._pids[self._world.local_ranks[row]]
@@ -111,21 +128,28 @@ class Flags:
             _libc.sched_yield()  # unlike os.sched_yield, lets other threads of this interpreter run, too
             if words[word] >= value:
                 return
+        told = False
         while (seen := words[word]) < value:
             _sleep_while(address, seen, _SLEEP_SECONDS)
             if words[word] < value:
-                self._look_after_peers(what)
-                if time.monotonic() - start > self._world.timeout_seconds:
+                self._look_after_peers(row, word, value, what)
+                waited_seconds = time.monotonic() - start
+                if waited_seconds > self._world.timeout_seconds and not told:
+                    self._world.tell_alive(what, timed_out=True)
+                    told = True
+                if waited_seconds > self._patience_seconds:
                     state = "is stopped and " if self._is_stopped(row) else ""
-                    self.give_up(what, f"{state}{HUNG} {self._world.timeout_seconds:g} s", row)
+                    self.give_up(what, f"{state}{HUNG} {self._patience_seconds:g} s", row)
 
-    def _look_after_peers(self, what: str) -> None:
+    def _look_after_peers(self, awaited: int, word: int, value: int, what: str) -> None:
         """Raise where a peer can never come; the flags of one that died after its last word still count."""
         for row in self._peers:
             if failed := self._words[row][_GIVEN_UP]:
                 finder = self._world.local_ranks[row]
-                self.give_up(what, f"failed, as rank {finder} found", failed - 1)
-            if row not in self._lives or select.select([self._lives[row]], [], [], 0)[0]:
+                why = f"failed, as rank {finder} found" if failed - 1 != row else "gave up; its own error says why"
+                self.give_up(what, why, failed - 1)
+            dead = row not in self._lives or select.select([self._lives[row]], [], [], 0)[0]
+            if dead and self._words[awaited][word] < value:  # not raised between our look at it and its end
                 self.give_up(what, "died", row)
 
     def give_up(self, what: str, why: str, row: int) -> None:
@@ -136,6 +160,7 @@ class Flags:
         """
         self.post(_GIVEN_UP, 1 + row)
         rank = self._world.local_ranks[row]
+        self._world.tell_alive(what, timed_out=HUNG in why)
         raise ProcessError(f"{what} by {self._name} (rank {self._world.rank} of {self._world.size}): rank {rank} {why}")
 
     def fail(self) -> None:

@@ -78,8 +78,10 @@ class Mapping:
             reasons = [f"processes asked for rows of {sorted({rows for *_, rows in said})} bytes"]
         if not reasons:
             _, pid, fd, _ = said[world.local_ranks[0]]
-            mine = self._join(f"/proc/{pid}/fd/{fd}", world.local_rank * row_bytes, row_bytes, size, leads)
+            mine = self._reserve(f"/proc/{pid}/fd/{fd}", world.local_rank * row_bytes, row_bytes, leads)
             reasons = [r for r in world.gather(mine, "sharing memory") if r]
+        if not reasons:  # only now: whoever maps touches all rows, and each is to lie where its owner runs
+            reasons = [r for r in world.gather(self._join(size), "sharing memory") if r]
         if reasons:
             raise NoSharedMemory(reasons[0])
 
@@ -94,11 +96,17 @@ class Mapping:
             return f"{size / 2**20:.0f} MiB: {error.strerror}"
         return None
 
-    def _join(self, path: str, begin: int, row_bytes: int, size: int, leads: bool) -> str | None:
+    def _reserve(self, path: str, begin: int, row_bytes: int, leads: bool) -> str | None:
         try:
             if not leads:
                 self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             os.posix_fallocate(self._fd, begin, row_bytes)
+        except OSError as error:
+            return f"{row_bytes / 2**20:.0f} MiB: {error.strerror}"
+        return None
+
+    def _join(self, size: int) -> str | None:
+        try:
             self._map = mmap.mmap(self._fd, size, flags=mmap.MAP_SHARED | mmap.MAP_POPULATE)
         except (OSError, ValueError) as error:
             return f"{size / 2**20:.0f} MiB: {getattr(error, 'strerror', None) or error}"
@@ -116,18 +124,47 @@ class Mapping:
         return memoryview(self._map)[begin : begin + 8 * length].cast("q")
 
 
-def free_bytes() -> int | None:
-    """Memory that this process may still take: of the machine, and of its control groups."""
+def free_bytes(root: str = "/") -> int | None:
+    """Memory that this process may still take: of the machine, and of its control groups (of version 1 and 2).
+
+    Args:
+        root: of the file system that is looked at.
+    """
     free: list[int] = []
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        with open("/proc/meminfo", encoding="utf-8") as file:
-            free.append(next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable")))
-        with open("/proc/self/cgroup", encoding="utf-8") as file:
-            group = next(line.strip().split("::")[1] for line in file if line.startswith("0::"))
-        while group not in ("", "/"):
-            with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
-                folder = f"/sys/fs/cgroup{group}"
-                with open(f"{folder}/memory.max") as most, open(f"{folder}/memory.current") as now:
-                    free.append(int(most.read()) - int(now.read()))
-            group = os.path.dirname(group)
+    with contextlib.suppress(OSError, ValueError):
+        free += [kib * 1024 for name, kib in _numbers(f"{root}/proc/meminfo") if name == "MemAvailable:"]
+    groups: list[str] = []
+    with contextlib.suppress(OSError), open(f"{root}/proc/self/cgroup", encoding="utf-8") as file:
+        groups = file.read().splitlines()
+    for line in groups:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            free += _group_free(f"{root}/sys/fs/cgroup", group, "memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            free += _group_free(f"{root}/sys/fs/cgroup/memory", group, "memory.limit_in_bytes", "memory.usage_in_bytes")
     return min(free, default=None)
+
+
+def _group_free(mount: str, group: str, limit: str, usage: str) -> list[int]:
+    """What a control group and those around it leave, with what their file caches would give back."""
+    free = []
+    while True:
+        folder = mount + group.rstrip("/")
+        with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
+            with open(f"{folder}/{limit}") as most, open(f"{folder}/{usage}") as now:
+                left = int(most.read()) - int(now.read())
+            cached = [value for name, value in _numbers(f"{folder}/memory.stat") if name in _FILE_CACHE]
+            free.append(left + sum(cached))
+        if group in ("", "/"):
+            return free
+        group = os.path.dirname(group)
+
+
+_FILE_CACHE = ("inactive_file", "active_file")
+
+
+def _numbers(path: str) -> list[tuple[str, int]]:
+    """Lines of a name and a whole number."""
+    with open(path, encoding="utf-8") as file:
+        rows = [line.split() for line in file]
+    return [(row[0], int(row[1])) for row in rows if len(row) > 1 and row[1].isdigit()]

@@ -75,8 +75,11 @@ class PointToPoint:
         for part in self._part(len(tensor)):
             slices = [tensor[begin:end] for _, begin, end in part.receives]
             places = self._scratch_like(slices, tensor.dtype) if part.add else slices
-            received = [dist.irecv(p, peer, tag=tag) for p, (peer, _, _) in zip(places, part.receives, strict=True)]
-            sent = [dist.isend(tensor[begin:end], peer, tag=tag) for peer, begin, end in part.sends]
+            received = [
+                dist.irecv(p, peer, self._world.group, tag)
+                for p, (peer, _, _) in zip(places, part.receives, strict=True)
+            ]
+            sent = [dist.isend(tensor[begin:end], peer, self._world.group, tag) for peer, begin, end in part.sends]
             for work, piece, place in zip(received, slices, places, strict=True):
                 cast(dist.Work, work).wait()  # None only outside the group
                 if part.add:

@@ -19,7 +19,7 @@ import torch
 
 from batchscale.comm.collectives import BETWEEN, COLLECTIVES, make
 from batchscale.comm.collectives.hierarchical import Hierarchical
-from batchscale.comm.collectives.shared_memory import SharedMemoryAllReduce
+from batchscale.comm.collectives.shared_memory import DTYPES, SharedMemoryAllReduce
 from batchscale.comm.collectives.torus import Torus
 from batchscale.comm.mapping import NoSharedMemory
 from batchscale.comm.point_to_point import PointToPoint
@@ -96,6 +96,8 @@ class Reducer:
     def _share_memory(self) -> None:
         if all(len(ranks) == 1 for ranks in self.world.hosts):
             return
+        if len(self.world.hosts) > 1 and not self._three_phase_fits():
+            return
         try:
             self._memory = SharedMemoryAllReduce(self.world, self._between_hosts())
         except NoSharedMemory as error:
@@ -112,8 +114,15 @@ class Reducer:
         if len(hosts) == 1 or lane >= min(map(len, hosts)):
             return None
         collective = BETWEEN[self._between](len(hosts))
-        collective.check(len(hosts))
         return PointToPoint(self.world, collective, ranks=[ranks[lane] for ranks in hosts]).all_reduce
+
+    def _three_phase_fits(self) -> bool:
+        """Whether ``between`` is made for so many hosts; where not, asking for three_phase says why."""
+        try:
+            make(THREE_PHASE, self.world.size, self.world.hosts, between=self._between)
+        except UsageError:
+            return False
+        return True
 
     def available(self) -> list[str]:
         """The algorithms of the table that this world can run, the backend's own first."""
@@ -153,13 +162,16 @@ class Reducer:
         """Begin tensor <- sum over all processes.
 
         Args:
-            tensor: contiguous.
+            tensor: contiguous; on the CPU, types other than float16, bfloat16, 32, 64 and int64 go through the backend.
             what: is summed, for errors.
             algorithm: to use, whatever is chosen.
         """
         if self.world.size == 1:
             return _DONE
-        return self._engine(algorithm or self.choice.algorithm(tensor.nbytes)).start(tensor, what)
+        name = algorithm or self.choice.algorithm(tensor.nbytes)
+        if self.world.device.type == "cpu" and tensor.dtype not in DTYPES:
+            name = BUILTIN
+        return self._engine(name).start(tensor, what)
 
     def all_reduce(self, tensor: torch.Tensor, what: str = "all-reduce", algorithm: str | None = None) -> None:
         """tensor <- sum over all processes of tensor."""
@@ -183,7 +195,7 @@ class Reducer:
                 f"use three_phase, or auto"
             )
         if name == SHARED_MEMORY:
-            raise UsageError(f"execution.aggregation.algorithm={name}: {self.notes[0] if self.notes else 'no peer'}")
+            raise UsageError(f"execution.aggregation.algorithm={name}: {self.notes[0] if self.notes else _NO_MEMORY}")
         collective = make(name, world.size, world.hosts, torus=self._torus, between=self._between)
         if world.device.type == "cuda":
             return _in_subgroups(world, collective)
@@ -217,6 +229,9 @@ def _in_subgroups(world: World, collective: Collective) -> Engine:
         f"execution.aggregation.algorithm={collective.name}: is not made for GPUs; "
         f"use builtin, torus, hierarchical or auto"
     )
+
+
+_NO_MEMORY = "is made for processes of one host on the CPU; use builtin, or auto"
 
 
 class _Done:

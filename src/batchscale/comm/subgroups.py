@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -55,7 +56,8 @@ class _Subgroups(ABC):
 
     def _own_group(self, groups: Sequence[Sequence[int]]) -> Any:
         """This rank's group; every process makes all of them, in one order, as the backend demands."""
-        made = [dist.new_group(list(group)) for group in groups]
+        timeout = timedelta(seconds=self._world.timeout_seconds)
+        made = [dist.new_group(list(group), timeout=timeout) for group in groups]
         return next((m for m, group in zip(made, groups, strict=True) if self._world.rank in group), None)
 
 

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous as dist_rendezvous
 
-from batchscale.comm.diagnosis import Doing, diagnose, first_line
+from batchscale.comm.diagnosis import Doing, diagnose, first_line, tell
 from batchscale.comm.rendezvous import agree_on_name
 from batchscale.errors import ProcessError
 
@@ -49,6 +49,7 @@ class World:
 
     Attributes:
         hosts: the ranks of every host, in rank order; hosts in the order of their first ranks.
+        group: the process group; None for the default one.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class World:
         self._store = store
         self._objects: Any = None
         self._job: Any = None
+        self.group: Any = None
         self._owns_group = True
         self.hosts = [list(range(size))]
         self._calls = 0
@@ -104,7 +106,7 @@ class World:
 
     @classmethod
     def of_process_group(cls, device: torch.device, timeout_seconds: float) -> World:
-        """The world of torch.distributed's default process group, which someone else has made and will end.
+        """The ranks of torch.distributed's default process group, which someone else has made, in a group of our own.
 
         Args:
             device: where the tensors live.
@@ -117,20 +119,28 @@ class World:
             raise ProcessError("no process group: call torch.distributed.init_process_group first")
         world = cls(dist.get_rank(), dist.get_world_size(), device, timeout_seconds)
         world._owns_group = False
-        world._store = PrefixStore("batchscale", dist.distributed_c10d._get_default_store())
+        timeout = timedelta(seconds=timeout_seconds)
         if world.size > 1:
-            world._guard(lambda: world._get_to_know(timedelta(seconds=timeout_seconds)), "connecting")
+            world.group = dist.new_group(timeout=timeout)  # its messages and its time-out are nobody else's
+            name = f"batchscale/{world.group.group_name}"
+            world._store = PrefixStore(name, dist.distributed_c10d._get_default_store())
+            world._guard(lambda: world._get_to_know(timeout), "connecting")
         return world
 
     def _get_to_know(self, timeout: timedelta) -> None:
         """A group for objects, Gloo's threads, and who shares a host with whom."""
-        on_gloo = dist.get_backend() == "gloo"
-        self._objects = dist.group.WORLD if on_gloo else dist.new_group(backend="gloo", timeout=timeout)
+        on_gloo = dist.get_backend(self.group) == "gloo"
+        here = dist.group.WORLD if self.group is None else self.group
+        self._objects = here if on_gloo else dist.new_group(backend="gloo", timeout=timeout)
         schedule_gloo_threads(BATCH)
         hosts: dict[str, list[int]] = {}
         for rank, host in enumerate(self.gather(_host(), "finding hosts")):
             hosts.setdefault(host, []).append(rank)
         self.hosts = list(hosts.values())
+
+    def tell_alive(self, what: str, timed_out: bool) -> None:
+        """Let the others learn that this rank is not the silent one, when they ask who is."""
+        tell(self._store, self.rank, Doing(what, timed_out=timed_out))
 
     @property
     def local_ranks(self) -> list[int]:
@@ -188,7 +198,7 @@ class World:
 
         def start() -> dist.Work:
             self._meet(what, brought)
-            return dist.all_reduce(tensor, op=operation, async_op=True)
+            return dist.all_reduce(tensor, op=operation, group=self.group, async_op=True)
 
         work = self._guard(start, what, brought, self._calls + 1)
         return Pending(self, work, what, brought, self._calls)

@@ -24,7 +24,7 @@ def machine(world: World) -> dict[str, Any]:
     gpu = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else None
     return {
         "processor": gpu or cpu_model(),
-        "cores": os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "torch": torch.__version__,
         "batchscale": metadata.version("batchscale"),
         "processes_per_host": [len(ranks) for ranks in world.hosts],
@@ -63,7 +63,7 @@ def check_algorithm(entry: Aggregation, processes: int) -> None:
         UsageError: one line.
     """
     if processes > 1 and entry.algorithm in COLLECTIVES:
-        make(entry.algorithm, processes, torus=entry.torus, between=entry.between)
+        make(entry.algorithm, processes, [range(processes)], torus=entry.torus, between=entry.between)
 
 
 def make_reducer(entry: Aggregation, world: World) -> Reducer:
@@ -72,7 +72,7 @@ def make_reducer(entry: Aggregation, world: World) -> Reducer:
 
 
 def decide(
-    entry: Aggregation, reducer: Reducer, tensors: Sequence[torch.Tensor], before: Mapping[str, Any] | None
+    entry: Aggregation, reducer: Reducer, tensors: Sequence[torch.Tensor], before: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
     """Choose the algorithm for a run's tensors, and say how and why, for its record.
 
@@ -80,16 +80,22 @@ def decide(
         entry: execution.aggregation.
         reducer: all processes call this together.
         tensors: what a step reduces, all zeros.
-        before: what this said when the run began.
+        before: what this said in earlier attempts of the run, the newest first.
 
     Raises:
         UsageError: an algorithm that this world cannot run.
     """
     world = reducer.world
     kept = stored(world.size) if world.rank == 0 and world.size > 1 and entry.algorithm == "auto" else None
-    choice = choose(reducer, entry.algorithm, tensors, machine(world), kept, before)
+    here = {**machine(world), "torus": entry.torus and list(entry.torus), "between": entry.between}
+    measured = [record for record in before if record.get("wanted") == "auto"]
+    alike = next((record for record in measured if record.get("machine") == here), None)
+    if kept is not None and isinstance(kept.get("machine"), dict):
+        shape = {"torus": None, "between": "auto"}  # of bench allreduce
+        kept = {**kept, "machine": {**shape, **kept["machine"]}}
+    choice = choose(reducer, entry.algorithm, tensors, here, kept, alike)
     reducer.use(choice)
-    return {**as_record(choice, machine(world)), "notes": reducer.notes}
+    return {**as_record(choice, here), "wanted": entry.algorithm, "notes": reducer.notes}
 
 
 def as_text(decided: Mapping[str, Any]) -> str:

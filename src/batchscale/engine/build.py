@@ -134,7 +134,7 @@ def build(
     micro_batch = _micro_batch(recipe, world, workers, trial, probe.draws_random, before.get("micro_batch"))
     reducer = make_reducer(recipe.execution.aggregation, world)
     aggregator = _aggregator(recipe, network, reducer)
-    algorithm = decide(recipe.execution.aggregation, reducer, aggregator.buckets, before.get("algorithm"))
+    algorithm = decide(recipe.execution.aggregation, reducer, aggregator.buckets, before.get("algorithms", ()))
     plan = plan_of(recipe, len(dataset.train))
     optimizer = build_optimizer(recipe, network.model, plan)
     step = TrainingStep(

@@ -127,13 +127,15 @@ class RunFolder:
         """recipe.yaml: the resolved recipe."""
         write_whole(self.path / "recipe.yaml", text.encode())
 
-    def decided(self) -> dict[str, Any]:
-        """What the run's newest attempt decided, from environment.json; nothing where that cannot be read."""
+    def decided(self) -> list[dict[str, Any]]:
+        """What the run's attempts decided, the newest first, from environment.json as far as that can be read."""
         try:
-            found = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))["decided"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return {}
-        return found if isinstance(found, dict) else {}
+            newest = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
+            attempts = [newest, *newest.get("earlier", [])]
+            found = [attempt["decided"] for attempt in attempts if "decided" in attempt]
+        except (OSError, ValueError, AttributeError, TypeError):
+            return []
+        return [decided for decided in found if isinstance(decided, dict)]
 
     def write_environment(self, environment: dict[str, Any]) -> None:
         """environment.json: the newest attempt first, the earlier ones kept below ``earlier``."""

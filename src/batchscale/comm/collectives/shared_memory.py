@@ -36,7 +36,7 @@ SMALL_BYTES = 32 << 10
 _SLOT_BYTES, _SLOTS = 512 << 10, 4
 _CHUNK_BYTES = 256 << 10  # added up at once: stays in a core's cache
 _LINE_BYTES = 64
-_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64)
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64)
 
 
 @dataclass
@@ -109,8 +109,8 @@ class SharedMemoryAllReduce:
             tensor: (n,), contiguous.
             what: is summed, for errors.
         """
-        if tensor.dtype not in _DTYPES or not tensor.is_contiguous():
-            raise ValueError(f"all-reduce by {self.name}: takes contiguous tensors of {_DTYPES}, not {tensor.dtype}")
+        if tensor.dtype not in DTYPES or not tensor.is_contiguous():
+            raise ValueError(f"all-reduce by {self.name}: takes contiguous tensors of {DTYPES}, not {tensor.dtype}")
         tensor = tensor.detach().view(-1)
         bytes_ = tensor.numel() * tensor.element_size()
         rows = self._buffers.get(tensor.untyped_storage().data_ptr())
@@ -143,7 +143,7 @@ class SharedMemoryAllReduce:
         self._wait_for_all(self._number + 1 - IN_FLIGHT, piece.what)
         self._number += 1
         piece.number = self._number
-        self._flags.bring(self._number, description << 3 | _DTYPES.index(piece.rows[0].dtype))
+        self._flags.bring(self._number, description << 3 | DTYPES.index(piece.rows[0].dtype))
         self._flags.post(ARRIVED, self._number)
         self._to_sum.append(piece)
 
@@ -222,7 +222,7 @@ class SharedMemoryAllReduce:
 
 
 def _described(description: int) -> str:
-    dtype, bytes_ = _DTYPES[description & 7], description >> 4
+    dtype, bytes_ = DTYPES[description & 7], description >> 4
     return f"{bytes_ // dtype.itemsize} x {str(dtype).removeprefix('torch.')}"
 
 

@@ -36,7 +36,8 @@ class ThreePhase(Collective):
         self.lanes = min(len(host) for host in hosts)
 
     def check(self, size: int) -> None:
-        self._between.check(len(self._hosts))
+        if len(self._hosts) > 1:
+            self._between.check(len(self._hosts))
 
     def stages(self, size: int, length: int) -> list[Stage]:
         inside = by_size(self._hosts, length)
