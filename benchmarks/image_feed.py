@@ -53,8 +53,8 @@ def ours(root: Path, threads: int) -> Callable[[], Iterator[Any]]:
 
     def epoch() -> Iterator[Any]:
         feed = Feed(
-            train, minibatch=Minibatch(2, MINIBATCH // 2), plan=StepPlan(MINIBATCH, len(train), 1, "drop"),
-            workers=range(2), pass_workers=1, seed=0, augmentation=Augmentation(flip=True, scale_aspect=True),
+            train, plan=StepPlan(Minibatch(2, MINIBATCH // 2), len(train), 1, "drop"),
+            workers=range, micro_batch=MINIBATCH // 2, seed=0, augmentation=Augmentation(flip=True, scale_aspect=True),
             normalizer=Normalizer(MEAN, STD, torch.float32, torch.channels_last, torch.device("cpu")),
         )  # fmt: skip
         for step in range(steps):

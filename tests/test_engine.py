@@ -109,8 +109,8 @@ def plain_torch(data, workers=4, n=8, epochs=3):
     )
     minibatch = Minibatch(workers, n)
     feed = Feed(
-        data.splits().train, minibatch=minibatch, plan=StepPlan(minibatch.images, 110, epochs),
-        workers=range(workers), pass_workers=1, seed=0, augmentation=Augmentation(), normalizer=normalizer,
+        data.splits().train, plan=StepPlan(minibatch, 110, epochs),
+        workers=range, micro_batch=n, seed=0, augmentation=Augmentation(), normalizer=normalizer,
     )  # fmt: skip
     for step in range(total):
         sgd.zero_grad()

@@ -19,14 +19,13 @@ def images():
     return x
 
 
-def feed(workers, per_worker, part, *, augmentation=Augmentation(), partial="carry", pass_workers=1, seed=3):  # noqa: B008
+def feed(workers, per_worker, part, *, augmentation=Augmentation(), partial="carry", pass_workers=1, seed=3, growth=()):  # noqa: B008
     minibatch = Minibatch(workers, per_worker)
     return Feed(
         TensorImages(images(), torch.arange(N)),
-        minibatch=minibatch,
-        plan=StepPlan(minibatch.images, N, 3, partial),
-        workers=part,
-        pass_workers=pass_workers,
+        plan=StepPlan(minibatch, N, 3, partial, growth),
+        workers=part if callable(part) else lambda k: part,
+        micro_batch=pass_workers * per_worker,
         seed=seed,
         augmentation=augmentation,
         normalizer=Normalizer([0.0], [1.0], torch.float32, torch.contiguous_format, torch.device("cpu")),

@@ -44,8 +44,8 @@ def test_a_minibatch_larger_than_the_data_says_so():
 
 @given(st.integers(1, 50), st.integers(50, 500), st.integers(1, 6))
 def test_carrying_sees_every_image_of_every_epoch_once(kn, images, epochs):
-    plan = StepPlan(kn, images, epochs)
-    seen = [divmod(position, plan.epoch_images) for position in range(plan.total_steps * kn)]
+    plan = StepPlan(Minibatch(1, kn), images, epochs)
+    seen = [divmod(position, plan.phases[0].epoch_images) for position in range(plan.total_steps * kn)]
     whole = [(e, p) for e in range(epochs) for p in range(images)]
     assert seen[: len(whole)] == whole
     assert len(seen) - len(whole) < kn
@@ -53,17 +53,17 @@ def test_carrying_sees_every_image_of_every_epoch_once(kn, images, epochs):
 
 
 def test_dropping_leaves_out_the_last_partial_minibatch():
-    plan = StepPlan(30, 100, 2, "drop")
-    assert plan.steps_per_epoch == 3
+    plan = StepPlan(Minibatch(3, 10), 100, 2, "drop")
+    assert plan.phases[0].steps_per_epoch == 3
     assert plan.total_steps == 6
-    assert plan.epoch_images == 90
+    assert plan.phases[0].epoch_images == 90
 
 
 def test_steps_of_the_paper():
-    plan = StepPlan(8192, 1_281_167, 90)
+    plan = StepPlan(Minibatch(256, 32), 1_281_167, 90)
     assert plan.total_steps == math.ceil(90 * 1_281_167 / 8192) == 14076
     assert float(plan.steps(5)) == pytest.approx(781.96, abs=0.01)
 
 
 def test_a_fraction_of_an_epoch_is_exact():
-    assert StepPlan(256, 60_000, 0.1).total_steps == 24  # 23.4375, not spoilt by binary fractions
+    assert StepPlan(Minibatch(8, 32), 60_000, 0.1).total_steps == 24  # 23.4375, not spoilt by binary fractions

@@ -20,7 +20,7 @@ LRS = [0.1, 0.2, 0.4, 0.4, 0.04, 0.0, 0.3]
 NEEDED = {
     "sgd": {"momentum": 0.9},
     "sgd_lr_in_buffer": {"momentum": 0.9},
-    "rmsprop_warmup": {"steps_per_epoch": 1.0, "center_epochs": 3.0, "period_epochs": 4.0},
+    "rmsprop_warmup": {"epoch_at": float, "center_epochs": 3.0, "period_epochs": 4.0},
 }
 
 
@@ -64,7 +64,7 @@ every = pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 
 @every
 def test_the_recipes_options_are_the_constructors(name):
-    taken = set(inspect.signature(OPTIMIZERS[name]).parameters) - {"groups", "steps_per_epoch"}
+    taken = set(inspect.signature(OPTIMIZERS[name]).parameters) - {"groups", "epoch_at"}
     assert taken == set(OPTIMIZER_OPTIONS[name]) - {"decay_norms", "decay_biases"}
 
 
@@ -223,7 +223,7 @@ def test_rmsprop_warmup_is_torchs_rmsprop_long_before_its_center_and_sgd_long_af
         (0.0, torch.optim.SGD, {}),
     ):
         mine, theirs = parameters(), parameters()
-        warmup = RMSpropWarmup([(mine, decay)], 1.0, 0.9, 0.95, 0.03, center, 1e-3, 1e-6)
+        warmup = RMSpropWarmup([(mine, decay)], float, 0.9, 0.95, 0.03, center, 1e-3, 1e-6)
         if center == 0:
             warmup.state()["steps"].fill_(1)
         lr = 0.03 if center else 0.2
@@ -234,7 +234,9 @@ def test_rmsprop_warmup_is_torchs_rmsprop_long_before_its_center_and_sgd_long_af
 
 def test_one_rmsprop_warmup_step_by_hand():
     w = nn.Parameter(torch.tensor([3.0], dtype=torch.float64))
-    warmup = RMSpropWarmup([([w], 0.5)], 2.0, 0.9, 0.75, 0.1, center_epochs=1.0, period_epochs=4.0, epsilon=0.25)
+    warmup = RMSpropWarmup(
+        [([w], 0.5)], lambda steps: steps / 2, 0.9, 0.75, 0.1, center_epochs=1.0, period_epochs=4.0, epsilon=0.25
+    )
     w.grad = torch.tensor([0.5], dtype=torch.float64)
     warmup.step(lr=0.2)  # g = 0.5 + 1.5 = 2; m = 0.25 * 4 = 1; a = exp(-1/2) / 2 at epoch 0
     a = 0.5 * math.exp(-0.5)

@@ -13,7 +13,8 @@ from batchscale.aggregate import ExactAggregator, FastAggregator
 from batchscale.comm import ALGORITHMS
 from batchscale.data import DATASETS
 from batchscale.models import MODELS
-from batchscale.recipe import schema
+from batchscale.recipe import minibatch, schema
+from batchscale.update.growth import GROWTHS
 from batchscale.update.optimizers import OPTIMIZERS
 from batchscale.update.schedule import DECAYS, SCALINGS, WARMUPS
 
@@ -91,6 +92,7 @@ def test_no_room_imports_another_in_both_directions():
         (schema.ModelName, MODELS),
         (schema.OptimizerName, OPTIMIZERS),
         (schema.ScalingName, SCALINGS),
+        (minibatch.GrowthName, GROWTHS),
         (schema.WarmupName, WARMUPS),
         (schema.DecayName, DECAYS),
         (schema.AlgorithmName, ALGORITHMS),

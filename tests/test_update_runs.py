@@ -11,7 +11,7 @@ from batchscale.engine.loop import Loop
 from batchscale.engine.optimizer import build_optimizer
 from batchscale.engine.run import Stopped
 from batchscale.errors import RecipeError
-from batchscale.minibatch import StepPlan
+from batchscale.minibatch import Minibatch, StepPlan
 from batchscale.recipe import dump_recipe, recipe_from
 from batchscale.update.optimizers import OPTIMIZERS
 from batchscale.update.rmsprop_warmup import RMSpropWarmup
@@ -98,8 +98,8 @@ def test_the_transition_from_rmsprop_goes_by_the_runs_epochs():
     ours, alone = nn.Linear(3, 2), nn.Linear(3, 2)
     alone.load_state_dict(ours.state_dict())
     recipe = recipe_from(RECIPE, ["optimizer={name: rmsprop_warmup, center_epochs: 2, weight_decay: 0}"])
-    built = build_optimizer(recipe, ours, StepPlan(32, 110, 3))
-    direct = RMSpropWarmup([(list(alone.parameters()), 0.0)], steps_per_epoch=110 / 32, center_epochs=2)
+    built = build_optimizer(recipe, ours, StepPlan(Minibatch(4, 8), 110, 3))
+    direct = RMSpropWarmup([(list(alone.parameters()), 0.0)], epoch_at=lambda steps: steps * 32 / 110, center_epochs=2)
     for model, optimizer in ((ours, built), (alone, direct)):
         optimizer.state()["steps"].fill_(6)
         for p in model.parameters():

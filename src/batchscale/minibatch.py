@@ -1,4 +1,4 @@
-"""k x n arithmetic: a minibatch has k workers of n images each, and W processes host the workers.
+"""k x n arithmetic: a minibatch has k workers of n images each, W processes host the workers, a plan holds the steps.
 
 Source: Goyal et al. 2017, section 2 (k workers, n images each, minibatch size kn) and section 3.
 """
@@ -6,8 +6,10 @@ Source: Goyal et al. 2017, section 2 (k workers, n images each, minibatch size k
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 from batchscale.errors import RecipeError
 
@@ -97,50 +99,157 @@ def place_workers(workers: int, processes: int) -> list[range]:
 
 
 @dataclass(frozen=True)
-class StepPlan:
-    """The steps of a run: a stream of images cut into minibatches of kn.
+class Change:
+    """From this epoch on the minibatch is another one."""
 
-    Step t holds the stream positions [t kn, (t+1) kn). With ``partial="carry"`` the stream runs
-    over all N images an epoch, so the last partial minibatch of an epoch is filled from the next
-    epoch's shuffle; with ``"drop"`` it runs over the first floor(N / kn) kn of each shuffle.
+    epoch: Fraction
+    minibatch: Minibatch
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Steps that share one minibatch.
+
+    Step t holds the stream positions [p + (t - t_0) kn, p + (t - t_0 + 1) kn), p = first_epoch * epoch_images;
+    position x is place x mod epoch_images of the shuffle of epoch floor(x / epoch_images).
 
     Args:
-        minibatch_images: kn.
-        training_images: N.
-        epochs: passes over the data (need not be whole).
-        partial: "carry" or "drop".
+        minibatch: k x n.
+        first_step: t_0.
+        first_epoch: epochs done before it, exactly.
+        epoch_images: images of one epoch that are trained on.
     """
 
-    minibatch_images: int
-    training_images: int
-    epochs: float
-    partial: str = "carry"
-
-    @property
-    def epoch_images(self) -> int:
-        """Images of one epoch that are trained on."""
-        if self.partial == "drop":
-            return self.training_images // self.minibatch_images * self.minibatch_images
-        return self.training_images
+    minibatch: Minibatch
+    first_step: int
+    first_epoch: Fraction
+    epoch_images: int
 
     @property
     def steps_per_epoch(self) -> Fraction:
-        """N / kn, exactly (a fraction when the last minibatch carries over)."""
-        return Fraction(self.epoch_images, self.minibatch_images)
+        """epoch_images / kn, exactly (a fraction when the last minibatch carries over)."""
+        return Fraction(self.epoch_images, self.minibatch.images)
 
-    @property
+    def epoch_at(self, steps: int) -> Fraction:
+        """Epochs done after so many steps, those before the phase included."""
+        return self.first_epoch + (steps - self.first_step) / self.steps_per_epoch
+
+    def steps(self, epoch: Fraction) -> Fraction:
+        """Steps done at an epoch, unrounded: the inverse of ``epoch_at``."""
+        return self.first_step + (epoch - self.first_epoch) * self.steps_per_epoch
+
+    def position(self, step: int) -> int:
+        """Where in the stream the first image of this step is."""
+        return int(self.first_epoch * self.epoch_images) + (step - self.first_step) * self.minibatch.images
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """The steps of a run: a stream of images cut into minibatches, larger ones after each change.
+
+    With ``partial="carry"`` the stream runs over all N images an epoch, so the last partial minibatch of an epoch is
+    filled from the next epoch's shuffle; with ``"drop"`` it runs over the first floor(N / kn) kn of each shuffle. A
+    change at epoch e takes effect at the first step that begins at e or later, with the very next image:
+
+        t_i = t_(i-1) + ceil((e_i - c_(i-1)) N / kn_(i-1)),   c_i = c_(i-1) + (t_i - t_(i-1)) kn_(i-1) / N
+
+    Args:
+        minibatch: the first one.
+        training_images: N.
+        epochs: passes over the data (need not be whole).
+        partial: "carry" or "drop".
+        growth: the changes, in order.
+
+    Raises:
+        RecipeError: a minibatch larger than N, a change before which or after which no step is left, or with "drop" one
+            inside an epoch.
+
+    Source: Mikami et al. 2018, section on batch-size control.
+    """
+
+    minibatch: Minibatch
+    training_images: int
+    epochs: float
+    partial: str = "carry"
+    growth: tuple[Change, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.minibatch.check_fits(self.training_images)
+        for change in self.growth:
+            if change.minibatch.images > self.training_images:
+                raise RecipeError(
+                    f"minibatch.growth: {change.minibatch.images} images from epoch {float(change.epoch):.10g} on: "
+                    f"must not exceed the {self.training_images} training images; let it grow less, or less often"
+                )
+        for phase, change in zip(self.phases[1:], self.growth, strict=True):
+            if self.partial == "drop" and phase.first_epoch.denominator > 1:
+                raise RecipeError(
+                    f"minibatch.growth at epoch {float(change.epoch):.10g}: with data.partial=drop it must be a whole "
+                    f"epoch; use data.partial=carry or another epoch"
+                )
+        firsts = [*(phase.first_step for phase in self.phases), self.total_steps]
+        for change, before, here, after in zip(self.growth, firsts, firsts[1:], firsts[2:], strict=False):
+            if not before < here < after:
+                raise RecipeError(
+                    f"minibatch.growth at epoch {float(change.epoch):.10g}: must leave a step before it and one after it, "
+                    f"in a run of {self.epochs:g} epochs; use fewer changes, or other epochs"
+                )
+
+    @cached_property
+    def phases(self) -> tuple[Phase, ...]:
+        """One for each minibatch, in order."""
+        made = [Phase(self.minibatch, 0, Fraction(0), self._epoch_images(self.minibatch))]
+        for change in self.growth:
+            first_step = math.ceil(made[-1].steps(change.epoch))
+            epoch_images = self._epoch_images(change.minibatch)
+            made.append(Phase(change.minibatch, first_step, made[-1].epoch_at(first_step), epoch_images))
+        return tuple(made)
+
+    def _epoch_images(self, minibatch: Minibatch) -> int:
+        if self.partial == "drop":
+            return self.training_images // minibatch.images * minibatch.images
+        return self.training_images
+
+    @cached_property
+    def _first_steps(self) -> list[int]:
+        return [phase.first_step for phase in self.phases]
+
+    def phase(self, step: int) -> Phase:
+        """The phase that holds this step (0 is the first)."""
+        return self.phases[bisect_right(self._first_steps, step) - 1]
+
+    def minibatch_at(self, step: int) -> Minibatch:
+        """k x n of this step."""
+        return self.phase(step).minibatch
+
+    @cached_property
     def total_steps(self) -> int:
-        """ceil(epochs N / kn): no minibatch size sees fewer images than another."""
-        return math.ceil(Fraction(str(self.epochs)) * self.steps_per_epoch)
+        """The first step count at which the epochs are done: no minibatch size sees fewer images than another."""
+        return math.ceil(self.steps(self.epochs))
+
+    def steps_of(self, phase: Phase) -> range:
+        """The steps of a phase."""
+        index = self.phases.index(phase) + 1
+        return range(phase.first_step, self.phases[index].first_step if index < len(self.phases) else self.total_steps)
 
     def steps(self, epochs: float) -> Fraction:
-        """A duration in epochs, converted to steps, unrounded."""
-        return Fraction(str(epochs)) * self.steps_per_epoch
+        """The step count at an epoch, unrounded: the inverse of ``epoch_at``."""
+        epoch = Fraction(str(epochs))
+        return max((p for p in self.phases if p.first_epoch <= epoch), key=lambda p: p.first_epoch).steps(epoch)
+
+    def epoch_at(self, steps: int) -> Fraction:
+        """Epochs done after so many steps, exactly."""
+        return self.phase(steps).epoch_at(steps)
 
     def epochs_done(self, steps: int) -> int:
         """Whole epochs finished after this many steps."""
-        return int(steps / self.steps_per_epoch)
+        return int(self.epoch_at(steps))
 
     def ends_epoch(self, step: int) -> bool:
         """Whether an epoch's last image is in this step."""
         return self.epochs_done(step + 1) > self.epochs_done(step)
+
+    def images(self, steps: int) -> int:
+        """Images trained on in so many steps."""
+        inside = [range(p.first_step, min(self.steps_of(p).stop, steps)) for p in self.phases]
+        return sum(len(part) * p.minibatch.images for part, p in zip(inside, self.phases, strict=True))

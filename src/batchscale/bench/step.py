@@ -124,6 +124,9 @@ def _comparable(recipe: Recipe, processes: int) -> tuple[Recipe, list[str]]:
         raise RecipeError("execution.device=cuda: bench step compares training on CPUs; use execution.device=cpu")
     notes = []
     changes = ["execution.device=cpu"]
+    if recipe.minibatch.growth.kind != "none":
+        changes.append("minibatch.growth={kind: none}")
+        notes.append("the minibatch does not grow: all contenders take steps of its first size")
     if recipe.data.augment.flip or recipe.data.augment.crop != "none":
         changes += ["data.augment.flip=false", "data.augment.crop=none"]
         notes.append("augmentation is off for all: the peers on tensors have none")

@@ -6,7 +6,7 @@ acts on one pass at a time, so that in exact mode it never sees more or less tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from batchscale.data.images import Augmentation, Images, Indices
-from batchscale.minibatch import Minibatch, StepPlan
+from batchscale.minibatch import StepPlan
 from batchscale.randomness import key, shuffled
 
 _SHUFFLE = 0  # its stream; those of augmentation are in images.py
@@ -82,10 +82,9 @@ class Feed:
 
     Args:
         images: what is trained on, and its labels.
-        minibatch: k x n.
         plan: the steps of the run.
-        workers: the numbers of this process's workers.
-        pass_workers: workers in one pass at most.
+        workers: k -> the numbers of this process's workers.
+        micro_batch: images in one pass at most, but never less than a worker's.
         seed: of the run.
         augmentation: of the images.
         normalizer: makes the floats.
@@ -95,16 +94,14 @@ class Feed:
         self,
         images: Images,
         *,
-        minibatch: Minibatch,
         plan: StepPlan,
-        workers: range,
-        pass_workers: int,
+        workers: Callable[[int], range],
+        micro_batch: int,
         seed: int,
         augmentation: Augmentation,
         normalizer: Normalizer,
     ) -> None:
-        self._minibatch, self._plan, self._workers = minibatch, plan, workers
-        self._pass_images = pass_workers * minibatch.per_worker
+        self._plan, self._workers, self._micro_batch = plan, workers, micro_batch
         self._seed, self._normalize = seed, normalizer
         self._gather, self._steps_ahead = images.augmented(seed, augmentation), images.steps_ahead
         self._block: tuple[int, Indices, Indices] = (0, np.empty((0, 0), np.int64), np.empty((0, 0), np.int64))
@@ -121,11 +118,13 @@ class Feed:
         return epochs[step - first], images[step - first]
 
     def _shuffle_block(self, first: int) -> tuple[Indices, Indices]:
-        """Epochs and images of the steps from ``first`` on, (steps, images): they share a shuffle's fixed cost."""
-        n = self._minibatch.per_worker
-        mine = np.arange(self._workers.start * n, self._workers.stop * n)
-        steps = np.arange(first, min(first + max(_BLOCK_IMAGES // len(mine), 1), self._plan.total_steps))
-        epochs, places = np.divmod(steps[:, None] * self._minibatch.images + mine, self._plan.epoch_images)
+        """Epochs and images of a phase's steps from ``first`` on, (steps, images): they share one fixed cost."""
+        phase = self._plan.phase(first)
+        workers, n = self._workers(phase.minibatch.workers), phase.minibatch.per_worker
+        mine = np.arange(workers.start * n, workers.stop * n)
+        steps = np.arange(min(max(_BLOCK_IMAGES // len(mine), 1), self._plan.steps_of(phase).stop - first))
+        positions = phase.position(first) + steps[:, None] * phase.minibatch.images + mine
+        epochs, places = np.divmod(positions, phase.epoch_images)
         images = np.empty_like(places)
         for epoch in np.unique(epochs):
             here = epochs == epoch
@@ -135,11 +134,11 @@ class Feed:
     def _make(self, step: int) -> list[Batch]:
         images, labels = self._gather(*self.indices(step))
         device = self._normalize.device
+        n = self._plan.minibatch_at(step).per_worker
+        pass_images = max(self._micro_batch // n, 1) * n
         return [
             Batch(self._normalize(i), label.to(device, non_blocking=True))
-            for i, label in zip(
-                torch.split(images, self._pass_images), torch.split(labels, self._pass_images), strict=True
-            )
+            for i, label in zip(torch.split(images, pass_images), torch.split(labels, pass_images), strict=True)
         ]
 
     def passes(self, step: int) -> list[Batch]:

@@ -15,16 +15,16 @@ from batchscale.aggregate import ExactAggregator, FastAggregator
 from batchscale.comm import Reducer, World
 from batchscale.data.images import Splits
 from batchscale.engine.algorithm import check_algorithm, decide, make_reducer
-from batchscale.engine.derive import plan_of, schedule_of
 from batchscale.engine.hardware import choose_threads
 from batchscale.engine.inputs import load_data, make_feed, make_normalizer
 from batchscale.engine.network import WEIGHTS, Network, build_model, build_network
 from batchscale.engine.optimizer import build_optimizer
 from batchscale.engine.parts import Parts
+from batchscale.engine.planning import plan_of, schedule_of
 from batchscale.engine.step import TrainingStep
 from batchscale.engine.trial import MicroBatchTrial
 from batchscale.errors import ExactnessError, RecipeError
-from batchscale.minibatch import Minibatch, place_workers
+from batchscale.minibatch import StepPlan, place_workers
 from batchscale.recipe.schema import Recipe
 from batchscale.worker.batch_norm import replace_batch_norm
 from batchscale.worker.gradient import Probe
@@ -32,11 +32,12 @@ from batchscale.worker.noise import GradientNoise
 from batchscale.worker.precision import LossScale
 
 
-def _aggregator(recipe: Recipe, network: Network, reducer: Reducer) -> FastAggregator | ExactAggregator:
+def _aggregator(recipe: Recipe, plan: StepPlan, network: Network, reducer: Reducer) -> FastAggregator | ExactAggregator:
     extras = {"loss": [1], "statistics": network.statistics.chunks}
     parameters = list(network.model.parameters())
     if recipe.numerics.exact:
-        return ExactAggregator(parameters, recipe.minibatch.workers, reducer, extras, ["stop"])
+        most = max(phase.minibatch.workers for phase in plan.phases)
+        return ExactAggregator(parameters, most, reducer, extras, ["stop"])
     bucket_bytes = int(recipe.execution.aggregation.bucket_megabytes * 2**20)
     return FastAggregator(parameters, reducer, extras, ["stop"], bucket_bytes)
 
@@ -57,6 +58,17 @@ def _micro_batch(
         return before
     chosen = trial.best(workers, draws_random or recipe.numerics.exact)  # all try, as all will train
     return world.from_rank_zero(lambda: chosen)
+
+
+def _hosted(world: World, workers: int) -> range:
+    """Which of k workers live on this process."""
+    return place_workers(workers, world.size)[world.rank]
+
+
+def _noisy(recipe: Recipe, plan: StepPlan, logits: torch.Tensor, step: int, worker: int) -> torch.Tensor:
+    """Gradient noise over the step's n."""
+    noise = GradientNoise(recipe.optimizer.gradient_noise, recipe.seed, plan.minibatch_at(step).per_worker)
+    return noise(logits, step, worker)
 
 
 def _make_exact(recipe: Recipe, device: torch.device) -> None:
@@ -82,16 +94,15 @@ def validate(recipe: Recipe, folder: Path | None, processes: int) -> Splits:
     Raises:
         UsageError: one line.
     """
-    minibatch = Minibatch(recipe.minibatch.workers, recipe.minibatch.per_worker)
-    place_workers(minibatch.workers, processes)
+    place_workers(recipe.minibatch.workers, processes)  # k only grows
     check_algorithm(recipe.execution.aggregation, processes)
     if recipe.numerics.exact:
         _make_exact(recipe, torch.device("cpu"))
     dataset = load_data(recipe, folder)
-    minibatch.check_fits(len(dataset.train))
+    plan_of(recipe, len(dataset.train))
     model, statistics, _, _ = replace_batch_norm(build_model(recipe, dataset), torch.float32, torch.device("cpu"))
     normalize = make_normalizer(recipe, dataset, False, torch.device("cpu"))
-    probed = normalize(dataset.train.part(slice(minibatch.per_worker))[0]).float()
+    probed = normalize(dataset.train.part(slice(recipe.minibatch.per_worker))[0]).float()
     Probe(model, statistics, probed, dataset.num_classes)
     return dataset
 
@@ -119,32 +130,32 @@ def build(
         UsageError: parts that do not fit together.
     """
     before = before or {}
-    minibatch = Minibatch(recipe.minibatch.workers, recipe.minibatch.per_worker)
-    minibatch.check_fits(len(dataset.train))
-    workers = place_workers(minibatch.workers, world.size)[world.rank]
+    plan = plan_of(recipe, len(dataset.train))
+    workers = partial(_hosted, world)
+    workers(plan.minibatch.workers)
     if recipe.numerics.exact:
         _make_exact(recipe, world.device)
     threads = choose_threads(recipe.numerics)
     torch.set_num_threads(threads)
     network = build_network(recipe, dataset, world.device, model)
     normalizer = make_normalizer(recipe, dataset, own_data, world.device)
-    images, labels = dataset.train.part(slice(minibatch.per_worker))
+    images, labels = dataset.train.part(slice(plan.minibatch.per_worker))
     probe = Probe(network.model, network.statistics, normalizer(images), dataset.num_classes)
-    trial = MicroBatchTrial(network.forward, network.statistics, normalizer, (images, labels), minibatch)
-    micro_batch = _micro_batch(recipe, world, workers, trial, probe.draws_random, before.get("micro_batch"))
+    trial = MicroBatchTrial(network.forward, network.statistics, normalizer, (images, labels), plan.minibatch)
+    most = workers(plan.phases[-1].minibatch.workers)
+    micro_batch = _micro_batch(recipe, world, most, trial, probe.draws_random, before.get("micro_batch"))
     reducer = make_reducer(recipe.execution.aggregation, world)
-    aggregator = _aggregator(recipe, network, reducer)
+    aggregator = _aggregator(recipe, plan, network, reducer)
     algorithm = decide(recipe.execution.aggregation, reducer, aggregator.buckets, before.get("algorithms", ()))
-    plan = plan_of(recipe, len(dataset.train))
     optimizer = build_optimizer(recipe, network.model, plan)
     step = TrainingStep(
         network.forward, network.statistics, network.averages, aggregator, optimizer, schedule_of(recipe, plan),
-        minibatch, workers, recipe.seed, recipe.loss.label_smoothing, probe.draws_random,
+        plan, workers, recipe.seed, recipe.loss.label_smoothing, probe.draws_random,
     )  # fmt: skip
     if recipe.precision == "fp16":
         step.loss_scale = LossScale(network.model.parameters())
     if recipe.optimizer.gradient_noise:
-        step.noise = GradientNoise(recipe.optimizer.gradient_noise, recipe.seed, minibatch.per_worker)
+        step.noise = partial(_noisy, recipe, plan)
     decided = {"micro_batch": micro_batch, "threads": threads, "algorithm": algorithm}
     feed = partial(make_feed, recipe, dataset, normalizer, plan, workers, micro_batch)
     return Parts(

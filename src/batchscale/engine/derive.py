@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from batchscale.minibatch import Minibatch, StepPlan, place_workers
+from batchscale.engine.planning import decay_epochs, plan_of, schedule_of
+from batchscale.minibatch import StepPlan, place_workers
 from batchscale.recipe.schema import Recipe
-from batchscale.update.schedule import Decay, Schedule, scaled_lr
+from batchscale.update.schedule import PlannedSchedule
 
 
 @dataclass(frozen=True)
@@ -18,70 +20,91 @@ class Derived:
     value: str
 
 
-def plan_of(recipe: Recipe, training_images: int) -> StepPlan:
-    """The steps of a recipe on so many training images."""
-    images = recipe.minibatch.workers * recipe.minibatch.per_worker
-    return StepPlan(images, training_images, recipe.epochs, recipe.data.partial)
-
-
-def schedule_of(recipe: Recipe, plan: StepPlan) -> Schedule:
-    """The lr of every step; durations in epochs converted once, here."""
-    entry = recipe.learning_rate
-    warmup = (
-        float(entry.warmup.steps) if entry.warmup.steps is not None else float(plan.steps(entry.warmup.epochs or 0))
-    )
-    decay = Decay(
-        entry.decay.kind,
-        tuple(float(plan.steps(e)) for e in entry.decay.epochs),
-        entry.decay.factor,
-        entry.decay.power,
-        entry.decay.final,
-    )
-    target = scaled_lr(entry.reference, entry.reference_minibatch, plan.minibatch_images, entry.scaling)
-    return Schedule(entry.reference, target, plan.total_steps, entry.warmup.kind, warmup, decay)
+_FACTORS = {"linear": "kn / reference_minibatch", "sqrt": "sqrt(kn / reference_minibatch)", "none": "1"}
 
 
 def derived_numbers(recipe: Recipe, training_images: int, processes: int) -> list[Derived]:
     """Minibatch, steps, workers per process and the lr at each phase, each with its formula."""
     k, n = recipe.minibatch.workers, recipe.minibatch.per_worker
-    minibatch = Minibatch(k, n)
     plan = plan_of(recipe, training_images)
     schedule = schedule_of(recipe, plan)
-    entry = recipe.learning_rate
-    placed = [len(workers) for workers in place_workers(k, processes)]
-    factor = {"linear": "kn / reference_minibatch", "sqrt": "sqrt(kn / reference_minibatch)", "none": "1"}[
-        entry.scaling
-    ]
+    entry, first = recipe.learning_rate, schedule.first
+    spe = plan.phases[0].steps_per_epoch
     rows = [
-        Derived("minibatch", f"kn = workers x per_worker = {k} x {n}", f"{minibatch.images} images"),
+        Derived("minibatch", f"kn = workers x per_worker = {k} x {n}", f"{plan.minibatch.images} images"),
         Derived("training images", "N, after data.holdout", f"{training_images}"),
+        Derived("steps per epoch", f"N / kn, partial minibatch: {recipe.data.partial}", f"{float(spe):g}"),
+        *_phases(recipe, plan, schedule),
         Derived(
-            "steps per epoch", f"N / kn, partial minibatch: {recipe.data.partial}", f"{float(plan.steps_per_epoch):g}"
+            "steps",
+            f"ceil(epochs x steps per epoch){', phase by phase' if plan.growth else ''}, epochs = {recipe.epochs:g}",
+            f"{plan.total_steps}",
         ),
-        Derived("steps", f"ceil(epochs x steps per epoch), epochs = {recipe.epochs:g}", f"{plan.total_steps}"),
-        Derived("workers per process", f"{k} workers on {processes} processes", ", ".join(map(str, placed))),
+        *_placed(plan, processes),
         Derived(
             "target lr",
-            f"reference x {factor} = {entry.reference:g} x {schedule.target / entry.reference:g}"
+            f"reference x {_FACTORS[entry.scaling]} = {entry.reference:g} x {first.target / entry.reference:g}"
             if entry.reference
             else "reference = 0",
-            f"{schedule.target:g}",
+            f"{first.target:g}",
         ),
+        *_falls(recipe, plan, schedule),
     ]
+    rows.append(Derived("last lr", f"decay {entry.decay.kind}", f"{schedule(plan.total_steps - 1):.4g}"))
+    return rows
+
+
+def _phases(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[Derived]:
+    """Each phase of a minibatch that grows: from which step on, how many, at which lr."""
+    growth = recipe.minibatch.growth
+    if growth.kind == "none":
+        return []
+    rule = {"linear": "kn / first kn", "sqrt": "sqrt(kn / first kn)", "none": "1"}[schedule.scaling]
+    about = {
+        "phases": f"at {len(plan.growth)} given epochs",
+        "doubling": f"x 2 every {growth.every_epochs:g} epochs",
+        "instead_of_decay": f"/ {recipe.learning_rate.decay.factor:g} at a decay while kn <= N / 10 = "
+        f"{plan.training_images / 10:g}",
+    }
+    rows = [Derived("growth", f"{about[growth.kind]}; lr x {rule}", f"{len(plan.growth)} changes")]
+    for number, phase in enumerate(plan.phases):
+        k, n = phase.minibatch.workers, phase.minibatch.per_worker
+        steps = plan.steps_of(phase)
+        rows.append(
+            Derived(
+                f"phase {number + 1}",
+                f"epoch {float(phase.first_epoch):g}: kn = {k} x {n}, {float(phase.steps_per_epoch):g} steps an epoch",
+                f"{phase.minibatch.images} images, {len(steps)} steps from step {steps.start}, "
+                f"lr {schedule(steps.start):g}",
+            )
+        )
+    return rows
+
+
+def _placed(plan: StepPlan, processes: int) -> list[Derived]:
+    """Workers per process, for every number of workers."""
+    numbers = dict.fromkeys(phase.minibatch.workers for phase in plan.phases)
+    placed = [(k, ", ".join(str(len(part)) for part in place_workers(k, processes))) for k in numbers]
+    return [Derived("workers per process", f"{k} workers on {processes} processes", text) for k, text in placed]
+
+
+def _falls(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[Derived]:
+    """The lr in and after the warmup, and after each step of a decay."""
+    entry, first = recipe.learning_rate, schedule.first
+    rows = []
     if entry.warmup.kind != "none":
         rows.append(
             Derived(
                 "warmup",
-                f"{entry.warmup.kind}, from lr {schedule(0):g} for {schedule.warmup_steps:g} steps",
-                f"lr {schedule(int(schedule.warmup_steps) + 1):g} after it",
+                f"{entry.warmup.kind}, from lr {first(0):g} for {first.warmup_steps:g} steps",
+                f"lr {first(int(first.warmup_steps) + 1):g} after it",
             )
         )
     if entry.decay.kind == "step":
-        phases = [f"lr {schedule(int(s) + 1):g} from step {s:g}" for s in schedule.decay.steps]
-        rows.append(
-            Derived("decay", f"x {entry.decay.factor:g} at epochs {list(entry.decay.epochs)}", "; ".join(phases))
-        )
-    rows.append(Derived("last lr", f"decay {entry.decay.kind}", f"{schedule(plan.total_steps - 1):.4g}"))
+        begins = [math.ceil(plan.steps(epoch)) for epoch in decay_epochs(recipe, plan) if epoch < recipe.epochs]
+        falls = [f"lr {schedule(step):g} from step {step}" for step in begins]
+        at = f"x {entry.decay.factor:g} at epochs {decay_epochs(recipe, plan)}"
+        rows.append(Derived("decay", at, "; ".join(falls) or "none"))
     return rows
 
 

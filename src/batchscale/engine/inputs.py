@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from batchscale.data.images import Augmentation, Splits, TensorImages
 from batchscale.engine.hardware import host_threads
 from batchscale.engine.network import WEIGHTS
 from batchscale.errors import DataError
-from batchscale.minibatch import Minibatch, StepPlan
+from batchscale.minibatch import StepPlan
 from batchscale.randomness import key, shuffled
 from batchscale.recipe.schema import Recipe
 
@@ -80,21 +81,24 @@ def make_normalizer(recipe: Recipe, dataset: Splits, own: bool, device: torch.de
 
 
 def make_feed(
-    recipe: Recipe, dataset: Splits, normalizer: Normalizer, plan: StepPlan, workers: range, micro_batch: int
+    recipe: Recipe,
+    dataset: Splits,
+    normalizer: Normalizer,
+    plan: StepPlan,
+    workers: Callable[[int], range],
+    micro_batch: int,
 ) -> Feed:
     """The passes of this process's workers, step by step.
 
     Args:
         recipe, dataset, normalizer, plan: of the run.
-        workers: the numbers of this process's workers.
+        workers: k -> the numbers of this process's workers.
         micro_batch: images of one pass.
     """
-    minibatch = Minibatch(recipe.minibatch.workers, recipe.minibatch.per_worker)
     augment = recipe.data.augment
     padding = augment.padding if augment.crop == "padded" else 0
     return Feed(
         dataset.train,
-        minibatch=minibatch, plan=plan, workers=workers, pass_workers=micro_batch // minibatch.per_worker,
-        seed=recipe.seed, normalizer=normalizer,
+        plan=plan, workers=workers, micro_batch=micro_batch, seed=recipe.seed, normalizer=normalizer,
         augmentation=Augmentation(augment.flip, padding, augment.crop == "scale-aspect"),
     )  # fmt: skip

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 from batchscale.engine import checkpoint as checkpoints
-from batchscale.engine.derive import plan_of
 from batchscale.engine.evaluation import evaluate
 from batchscale.engine.parts import Parts
+from batchscale.engine.planning import plan_of
 from batchscale.engine.progress import Progress
 from batchscale.engine.signals import StopSignals
 from batchscale.engine.totals import Totals
@@ -84,7 +84,7 @@ class Loop:
         step = self.steps_done
         self.steps_done += 1
         ends_epoch, at_end = self.plan.ends_epoch(step), self.steps_done == self.plan.total_steps
-        self.totals.add_step(loss, self.plan.minibatch_images, seconds, ends_epoch)
+        self.totals.add_step(loss, self.plan.minibatch_at(step).images, seconds, ends_epoch)
         if self.steps_done % self._recipe.execution.log_steps == 0 or at_end:
             self._write_line()
         epochs = self.plan.epochs_done(self.steps_done)
@@ -96,14 +96,15 @@ class Loop:
     def _write_line(self) -> None:
         lr = self._parts.step.schedule(self.steps_done - 1)
         loss, steps, seconds = self.totals.take_line()
-        speed = steps * self.plan.minibatch_images / seconds
+        speed = (self.plan.images(self.steps_done) - self.plan.images(self.steps_done - steps)) / seconds
         phases = self._parts.step.seconds.take()
         if self._folder is not None:
             line = {
                 "step": self.steps_done,
-                "epoch": round(float(self.steps_done / self.plan.steps_per_epoch), 6),
+                "epoch": round(float(self.plan.epoch_at(self.steps_done)), 6),
                 "loss": loss,
                 "lr": lr,
+                "minibatch": self.plan.minibatch_at(self.steps_done - 1).images,
                 "images_per_second": round(speed, 2),
                 "phase_seconds": phases,
             }
@@ -127,7 +128,7 @@ class Loop:
             )
         self.totals.errors.append(found.error_percent)
         self.totals.losses.append(found.loss)
-        epoch = float(self.steps_done / self.plan.steps_per_epoch)
+        epoch = float(self.plan.epoch_at(self.steps_done))
         on = "holdout" if self._recipe.data.holdout else "test"
         if self._folder is not None:
             self._folder.append(

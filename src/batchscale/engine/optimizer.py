@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from batchscale.minibatch import StepPlan
@@ -21,10 +23,10 @@ def build_optimizer(recipe: Recipe, model: nn.Module, plan: StepPlan) -> Optimiz
         plan: of the steps, for durations in epochs.
     """
     entry = recipe.optimizer
-    options = {name: getattr(entry, name) for name in OPTIMIZER_OPTIONS[entry.name]}
+    options: dict[str, Any] = {name: getattr(entry, name) for name in OPTIMIZER_OPTIONS[entry.name]}
     decay_norms, decay_biases = options.pop("decay_norms", False), options.pop("decay_biases", False)
     if entry.name == "rmsprop_warmup":
-        options["steps_per_epoch"] = float(plan.steps_per_epoch)
+        options["epoch_at"] = lambda steps: float(plan.epoch_at(steps))
     groups = decay_groups(model, entry.weight_decay, decay_norms, decay_biases)
     optimizer = OPTIMIZERS[entry.name](groups, **options)
     if entry.clip_norm is not None:

@@ -26,6 +26,7 @@ from batchscale.engine.parts import Parts
 from batchscale.engine.signals import StopSignals
 from batchscale.engine.totals import Totals
 from batchscale.errors import BatchscaleError, CheckpointError
+from batchscale.minibatch import StepPlan
 from batchscale.recipe import dump_recipe
 from batchscale.records import Result, RunFolder
 from batchscale.records.files import write_whole
@@ -183,6 +184,11 @@ def _record_skipped(parts: Parts, folder: RunFolder | None) -> None:
         folder.add_skipped({file: reason for one in found for file, reason in one.items()})
 
 
+def _phases(plan: StepPlan) -> list[dict[str, Any]]:
+    """Every minibatch of a run, for its result."""
+    return [{"step": p.first_step, "epoch": round(float(p.first_epoch), 6), **vars(p.minibatch)} for p in plan.phases]
+
+
 def _finish(job: Job, parts: Parts, loop: Loop, folder: RunFolder | None) -> Result:
     totals, recipe = loop.totals, job.recipe
     fp16 = recipe.precision == "fp16"
@@ -193,13 +199,14 @@ def _finish(job: Job, parts: Parts, loop: Loop, folder: RunFolder | None) -> Res
         **totals.errors_summary(),
         "train_loss": totals.last_epoch_loss(),
         "steps": loop.steps_done,
-        "epochs": round(float(loop.steps_done / loop.plan.steps_per_epoch), 6),
+        "epochs": round(float(loop.plan.epoch_at(loop.steps_done)), 6),
         "images_per_second": round(totals.images / totals.step_seconds, 2) if totals.step_seconds else None,
         "wall_seconds": round(loop.wall_seconds(), 3),
         **{f"{name}_sha256": checkpoints.tensors_sha256(tensors) for name, tensors in parts.weights().items()},
         "processes": parts.world.size,
         "workers": recipe.minibatch.workers,
         "per_worker": recipe.minibatch.per_worker,
+        **({"phases": _phases(loop.plan)} if loop.plan.growth else {}),
         "diverged_at_step": totals.diverged_at_step,
         "evaluated_on": "holdout" if recipe.data.holdout else "test",
         "exact": recipe.numerics.exact,

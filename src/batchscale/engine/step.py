@@ -17,7 +17,7 @@ from torch import nn
 
 from batchscale.aggregate import ExactAggregator, FastAggregator
 from batchscale.data.feed import Batch
-from batchscale.minibatch import Minibatch
+from batchscale.minibatch import StepPlan
 from batchscale.randomness import key
 from batchscale.update.optimizers import Optimizer
 from batchscale.worker.batch_norm import RunningAverages, Statistics
@@ -62,7 +62,7 @@ class StepResult:
 
 @dataclass
 class TrainingStep:
-    """The parts of a step; call it with (step, passes).
+    """The parts of a step; call it with (step, passes). ``workers`` tells which of k workers are this process's.
 
     A loss or a gradient that is not finite leaves the weights, the optimizer and the running averages as they were.
     """
@@ -73,8 +73,8 @@ class TrainingStep:
     aggregator: FastAggregator | ExactAggregator
     optimizer: Optimizer
     schedule: Callable[[int], float]
-    minibatch: Minibatch
-    workers: range
+    plan: StepPlan
+    workers: Callable[[int], range]
     seed: int
     label_smoothing: float = 0.0
     draws_random: bool = False
@@ -89,7 +89,7 @@ class TrainingStep:
         extras, counts = self.aggregator.flat.extras, self.aggregator.flat.counts
         for _ in self.aggregator.attempts():
             counts["stop"].fill_(float(self.stop_requested()))
-            worker = self.workers.start
+            worker = self.workers(self.plan.minibatch_at(step).workers).start
             for number, batch in enumerate(passes):
                 self.gradient(step, worker, batch, last=number == len(passes) - 1)
                 worker += self.statistics.workers
@@ -112,11 +112,12 @@ class TrainingStep:
         extras = self.aggregator.flat.extras
         if self.draws_random:
             torch.manual_seed(key(self.seed, step, worker, _DROPOUT) >> 1)
-        self.statistics.begin_pass(len(batch.labels) // self.minibatch.per_worker)
+        minibatch = self.plan.minibatch_at(step)
+        self.statistics.begin_pass(len(batch.labels) // minibatch.per_worker)
         logits = self.noise(self.model(batch.images), step, worker)
-        loss = summed_loss(logits, batch.labels, self.label_smoothing) / self.minibatch.images
+        loss = summed_loss(logits, batch.labels, self.label_smoothing) / minibatch.images
         extras["loss"].add_(loss.detach())
-        extras["statistics"].add_(self.statistics.summed() / self.minibatch.workers)
+        extras["statistics"].add_(self.statistics.summed() / minibatch.workers)
         if last:
             self.aggregator.last_pass()
         loss.backward(torch.full_like(loss, self.loss_scale.value))  # type: ignore[no-untyped-call]

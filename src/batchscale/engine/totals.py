@@ -15,7 +15,7 @@ class Totals:
         images: trained on.
         step_seconds: time of training steps alone.
         wall_seconds: time of everything, earlier attempts included, up to the checkpoint.
-        epoch_loss, epoch_steps: loss summed over the steps of the epoch at hand.
+        epoch_loss, epoch_images: loss summed over the images of the epoch at hand.
         line_loss, line_steps, line_seconds: since the last line of metrics.jsonl.
         train_loss: mean of the last whole epoch.
         errors, losses: of every evaluation so far.
@@ -28,7 +28,7 @@ class Totals:
     step_seconds: float = 0.0
     wall_seconds: float = 0.0
     epoch_loss: float = 0.0
-    epoch_steps: int = 0
+    epoch_images: int = 0
     line_loss: float = 0.0
     line_steps: int = 0
     line_seconds: float = 0.0
@@ -51,11 +51,11 @@ class Totals:
         self.line_loss += loss
         self.line_steps += 1
         self.line_seconds += seconds
-        self.epoch_loss += loss
-        self.epoch_steps += 1
+        self.epoch_loss += loss * images
+        self.epoch_images += images
         if ends_epoch:
-            self.train_loss = self.epoch_loss / self.epoch_steps
-            self.epoch_loss, self.epoch_steps = 0.0, 0
+            self.train_loss = self.epoch_loss / self.epoch_images
+            self.epoch_loss, self.epoch_images = 0.0, 0
 
     def take_line(self) -> tuple[float, int, float]:
         """(mean loss, steps, seconds) since the last line, set back to zero."""
@@ -65,8 +65,8 @@ class Totals:
 
     def last_epoch_loss(self) -> float | None:
         """Mean loss of the last whole epoch, or of the steps so far in a run shorter than one."""
-        if self.train_loss is None and self.epoch_steps:
-            return self.epoch_loss / self.epoch_steps
+        if self.train_loss is None and self.epoch_images:
+            return self.epoch_loss / self.epoch_images
         return self.train_loss
 
     def errors_summary(self) -> dict[str, float | None]:

@@ -9,14 +9,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from batchscale.recipe.entry import Count, Entry, Epochs, Fraction, NotNegative, OpenFraction, Positive
+from batchscale.recipe.minibatch import MinibatchEntry
 
 DataName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "imagenet", "folder", "own"]
 ON_DISK = ("imagenet", "folder")
@@ -31,19 +27,6 @@ AlgorithmName = Literal[
     "three_phase", "direct",
 ]  # fmt: skip
 DtypeName = Literal["fp32", "fp64", "bf16", "fp16"]
-
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-OpenFraction = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Epochs = Annotated[tuple[Positive, ...], Field(strict=False)]
-
-
-class Entry(BaseModel):
-    """One mapping of a recipe: unknown keys and wrong types are errors, nothing changes after loading."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class Augment(Entry):
@@ -98,13 +81,6 @@ class Loss(Entry):
     """Softmax cross-entropy."""
 
     label_smoothing: Fraction = 0.0
-
-
-class MinibatchEntry(Entry):
-    """k workers of n images."""
-
-    workers: Count
-    per_worker: Count
 
 
 _SWITCHES = ("decay_norms", "decay_biases")
@@ -211,7 +187,8 @@ class Numerics(Entry):
     """How the run is computed: compared at a resume in exact mode only."""
 
     exact: bool = False
-    micro_batch: Literal["auto"] | Count = "auto"  # images in one forward/backward pass, a multiple of per_worker
+    # images in one forward/backward pass: a multiple of per_worker (a pass holds at least one worker as that grows)
+    micro_batch: Literal["auto"] | Count = "auto"
     threads: Literal["auto"] | Count = "auto"  # per process; auto: 1 in exact mode, else cores / local processes
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     compile: bool = False  # torch.compile of the model
@@ -253,6 +230,28 @@ class Recipe(Entry):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     numerics: Numerics = Numerics()
     execution: Execution = Execution()
+
+    @model_validator(mode="after")
+    def _growth_fits_the_run(self) -> Self:
+        growth = self.minibatch.growth
+        begins = {"phases": [p.epoch for p in growth.phases], "doubling": [growth.every_epochs]}.get(growth.kind, [])
+        for epoch in begins:
+            if epoch >= self.epochs:
+                raise ValueError(
+                    f"minibatch.growth at epoch {epoch:.10g} lies beyond the run's end, epochs={self.epochs:g}; "
+                    f"let it grow earlier, or train longer"
+                )
+        if growth.kind == "instead_of_decay" and self.learning_rate.decay.kind != "step":
+            raise ValueError(
+                f"minibatch.growth.kind=instead_of_decay and learning_rate.decay.kind={self.learning_rate.decay.kind}: "
+                f"growth takes the place of steps; use learning_rate.decay={{kind: step, epochs: [...], factor: 0.1}}"
+            )
+        if growth.kind != "none" and self.numerics.compile and self.numerics.exact:
+            raise ValueError(
+                "numerics.compile=true in exact mode with a growing minibatch: code compiled for a shape hangs on "
+                "the shapes before it, which a resume has not seen; use numerics.compile=false"
+            )
+        return self
 
     @model_validator(mode="after")
     def _micro_batch_holds_whole_workers(self) -> Self:

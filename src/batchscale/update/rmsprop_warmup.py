@@ -14,6 +14,7 @@ section on RMSprop warm-up: u1 = 0.9, u2 = 0.99, eps = 1e-8, eta_rms = 3e-4, c =
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -33,7 +34,7 @@ class RMSpropWarmup:
 
     Args:
         groups: (parameters, decay d of theirs).
-        steps_per_epoch: N / kn.
+        epoch_at: steps done -> epoch, such as that of a plan.
         momentum: u1 in [0, 1).
         square_decay: u2 in [0, 1).
         rmsprop_lr: eta_rms.
@@ -46,7 +47,7 @@ class RMSpropWarmup:
     def __init__(
         self,
         groups: Groups,
-        steps_per_epoch: float,
+        epoch_at: Callable[[int], float],
         momentum: float = 0.9,
         square_decay: float = 0.99,
         rmsprop_lr: float = 3e-4,
@@ -55,7 +56,7 @@ class RMSpropWarmup:
         epsilon: float = 1e-8,
     ) -> None:
         self._groups = [(p, d) for p, d in groups if p]
-        self._steps_per_epoch, self._center, self._period = steps_per_epoch, center_epochs, period_epochs
+        self._epoch_at, self._center, self._period = epoch_at, center_epochs, period_epochs
         self._momentum, self._square_decay = momentum, square_decay
         self._rmsprop_lr, self._epsilon = rmsprop_lr, epsilon
         self._squares = [[torch.zeros_like(p) for p in parameters] for parameters, _ in self._groups]
@@ -65,7 +66,7 @@ class RMSpropWarmup:
     @torch.no_grad()
     def step(self, lr: float) -> None:
         """One update of every parameter from its ``grad``, at this lr."""
-        share = sgd_share(float(self._steps) / self._steps_per_epoch, self._center, self._period)
+        share = sgd_share(self._epoch_at(int(self._steps)), self._center, self._period)
         rms = (1 - share) * self._rmsprop_lr / lr if lr else 0.0  # at lr = 0 nothing moves
         self._steps += 1
         for (parameters, decay), squares, velocities in zip(self._groups, self._squares, self._velocities, strict=True):

@@ -3,6 +3,8 @@
 lr(t) = eta s(kn / reference)            the target: linear s(r) = r, sqrt s(r) = sqrt r, none s(r) = 1
 lr(t) = warmup(t), t < T_w;   target * decay(t), t >= T_w
 
+While the minibatch grows, t counts in steps of the first minibatch, and what comes out is multiplied by s(kn_t / kn_0).
+
 Source: Goyal et al. 2017, sections 2.1 (linear scaling) and 2.2 (warmup); Krizhevsky 2014 (square root).
 """
 
@@ -11,6 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from batchscale.minibatch import StepPlan
 
 SCALINGS: dict[str, Callable[[float], float]] = {
     "linear": lambda ratio: ratio,
@@ -86,12 +90,12 @@ class Schedule:
 
     reference: float
     target: float
-    total_steps: int
+    total_steps: float
     warmup: str = "none"
     warmup_steps: float = 0.0
     decay: Decay = Decay()
 
-    def __call__(self, step: int) -> float:
+    def __call__(self, step: float) -> float:
         """The lr of this step (0 is the first)."""
         if self.warmup != "none" and step < self.warmup_steps:
             start = min(self.reference, self.target)
@@ -99,3 +103,38 @@ class Schedule:
         begin = self.warmup_steps if self.warmup != "none" else 0.0
         progress = min(max((step - begin) / max(self.total_steps - begin, 1), 0.0), 1.0)
         return self.target * DECAYS[self.decay.kind](self.decay, step, progress)
+
+
+@dataclass(frozen=True)
+class PlannedSchedule:
+    """lr of every step of a plan, whatever its minibatches.
+
+    lr(t) = s(kn_t / kn_0) lr_0(u(t)),   u(t) = images before step t / kn_0
+
+    So warmup and decay are the same functions of the epoch with and without growth; where the minibatch never changes,
+    lr(t) = lr_0(t).
+
+    Args:
+        plan: of the steps.
+        first: lr_0, the schedule of the first minibatch in its steps.
+        scaling: s, a member of SCALINGS; "none" where the lr stays when the minibatch grows.
+
+    Source: Goyal et al. 2017, section 2.1; Devarakonda et al. 2017 (linear); Smith et al. 2018 (none).
+    """
+
+    plan: StepPlan
+    first: Schedule
+    scaling: str = "none"
+
+    def __call__(self, step: int) -> float:
+        """The lr of this step (0 is the first)."""
+        return self.factor(step) * self.first(first_steps(self.plan, step))
+
+    def factor(self, step: int) -> float:
+        """s(kn_t / kn_0)."""
+        return SCALINGS[self.scaling](self.plan.minibatch_at(step).images / self.plan.minibatch.images)
+
+
+def first_steps(plan: StepPlan, steps: int) -> float:
+    """How many steps of the first minibatch take as many epochs as so many steps of the plan."""
+    return float(plan.epoch_at(steps) * plan.phases[0].steps_per_epoch)

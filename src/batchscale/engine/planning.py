@@ -1,0 +1,56 @@
+"""A recipe's durations turned into steps: the plan of its minibatches, the lr of every step."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from batchscale.minibatch import Change, Minibatch, StepPlan
+from batchscale.recipe.schema import Recipe
+from batchscale.update.growth import GROWTHS, Growth
+from batchscale.update.schedule import Decay, PlannedSchedule, Schedule, first_steps, scaled_lr
+
+
+def plan_of(recipe: Recipe, training_images: int) -> StepPlan:
+    """The steps of a recipe on so many training images.
+
+    Raises:
+        RecipeError: minibatches that do not fit the data, or changes that do not fit the run.
+    """
+    first = Minibatch(recipe.minibatch.workers, recipe.minibatch.per_worker)
+    entry, decay = recipe.minibatch.growth, recipe.learning_rate.decay
+    given = tuple(Change(Fraction(str(epoch)), Minibatch(k, n)) for epoch, k, n in recipe.minibatch.phases()[1:])
+    growth = Growth(
+        entry.kind, first, recipe.epochs, training_images, entry.of, given, entry.every_epochs, decay.epochs,
+        decay.factor,
+    )  # fmt: skip
+    changes = GROWTHS[entry.kind](growth)
+    return StepPlan(first, training_images, recipe.epochs, recipe.data.partial, changes)
+
+
+def decay_epochs(recipe: Recipe, plan: StepPlan) -> list[float]:
+    """Where the lr falls by the factor of a step decay: those places that growth has not taken."""
+    taken = len(plan.growth) if recipe.minibatch.growth.kind == "instead_of_decay" else 0
+    return list(recipe.learning_rate.decay.epochs[taken:])
+
+
+def schedule_of(recipe: Recipe, plan: StepPlan) -> PlannedSchedule:
+    """The lr of every step; durations in epochs converted once, here, to steps of the first minibatch."""
+    entry = recipe.learning_rate
+    steps_per_epoch = plan.phases[0].steps_per_epoch
+    if entry.warmup.steps is not None:
+        warmup = first_steps(plan, entry.warmup.steps)
+    else:
+        warmup = float(Fraction(str(entry.warmup.epochs or 0)) * steps_per_epoch)
+    decay = Decay(
+        entry.decay.kind,
+        tuple(float(Fraction(str(e)) * steps_per_epoch) for e in decay_epochs(recipe, plan)),
+        entry.decay.factor,
+        entry.decay.power,
+        entry.decay.final,
+    )
+    target = scaled_lr(entry.reference, entry.reference_minibatch, plan.minibatch.images, entry.scaling)
+    total = first_steps(plan, plan.total_steps)
+    first = Schedule(entry.reference, target, total, entry.warmup.kind, warmup, decay)
+    growth = recipe.minibatch.growth
+    follows = growth.kind != "instead_of_decay" and growth.learning_rate == "follows"
+    return PlannedSchedule(plan, first, entry.scaling if follows else "none")
