@@ -191,8 +191,8 @@ class StepPlan:
         for change, before, here, after in zip(self.growth, firsts, firsts[1:], firsts[2:], strict=False):
             if not before < here < after:
                 raise RecipeError(
-                    f"minibatch.growth at epoch {float(change.epoch):.10g}: must leave a step before it and one after it, "
-                    f"in a run of {self.epochs:g} epochs; use fewer changes, or other epochs"
+                    f"minibatch.growth at epoch {float(change.epoch):.10g}: must leave a step before it and one after "
+                    f"it, in a run of {self.epochs:g} epochs; use fewer changes, or other epochs"
                 )
 
     @cached_property

@@ -79,7 +79,7 @@ class MinibatchEntry(Entry):
                 )
             if workers < k or per_worker < n or (workers, per_worker) == (k, n):
                 raise ValueError(
-                    f"growth.phases: {workers} x {per_worker} images at epoch {epoch:.10g} after {k} x {n}: workers and "
-                    f"per_worker must not fall, and one must grow; give larger ones"
+                    f"growth.phases: {workers} x {per_worker} images at epoch {epoch:.10g} after {k} x {n}: workers "
+                    f"and per_worker must not fall, and one must grow; give larger ones"
                 )
         return self
