@@ -164,7 +164,7 @@ class StepPlan:
         RecipeError: a minibatch larger than N, a change before which or after which no step is left, or with "drop" one
             inside an epoch.
 
-    Source: Mikami et al. 2018, section on batch-size control.
+    Source: Mikami et al. 2018 (batch-size control).
     """
 
     minibatch: Minibatch

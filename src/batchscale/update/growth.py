@@ -5,7 +5,7 @@
     instead_of_decay   kn_i = kn_(i-1) / f at the i-th decay of the lr by f, while that is at most N / 10
 
 A change acts on k or on n. Source: Mikami et al. 2018, "Massively Distributed SGD" (batch-size control); Devarakonda
-et al. 2017, "AdaBatch"; Smith et al. 2018, "Don't Decay the Learning Rate, Increase the Batch Size", section 5.
+et al. 2017, "AdaBatch"; Smith et al. 2018, "Don't Decay the Learning Rate, Increase the Batch Size".
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fractions import Fraction
 from batchscale.errors import RecipeError
 from batchscale.minibatch import Change, Minibatch
 
-_LARGEST_SHARE = Fraction(1, 10)  # Smith et al. 2018, section 3: the noise scale's approximation needs kn << N
+_LARGEST_SHARE = Fraction(1, 10)  # Smith et al. 2018: the noise scale's approximation needs kn << N
 
 
 @dataclass(frozen=True)
