@@ -26,7 +26,13 @@ def test_a_kept_choice_holds_only_where_it_was_measured():
     assert stale == "; the stored choice is of another machine or version (torch '2', here '3')"
     no_reason = {name: record[name] for name in ("limits", "machine")}
     endless = {**record, "limits": [[float("inf"), "ring"]]}
-    for broken in ({}, no_reason, endless, {"limits": [["x"]], "machine": {}}, {"limits": 3, "machine": MACHINE}):
+    odd = [
+        {**record, "limits": [[-5, "ring"]]},
+        {**record, "limits": [[9, "ring"], [8, "ring"]]},
+        {**record, "why": 5},
+        {**record, "why": "two\nlines"},
+    ]
+    for broken in (*odd, {}, no_reason, endless, {"limits": [["x"]], "machine": {}}, {"limits": 3, "machine": MACHINE}):
         assert _kept(MACHINE, broken, None, ["ring"]) == (None, "; the stored choice cannot be read")
     begun = as_record(Choice(((8, "torus"),), "measured"), MACHINE)
     kept = Choice(((8, "torus"),), "measured (as the run began)")
@@ -67,4 +73,4 @@ def test_all_processes_decide_alike():
     assert zeros
     assert stored == Choice(((8, "builtin"),), "measured before")
     assert stale.why.endswith("is of another machine or version (torch '2', here '3')")
-    assert named == Choice(((0, "ring"),), "named in the recipe")
+    assert named == Choice(((0, "ring"),), "as asked for")

@@ -72,7 +72,7 @@ def _named(reducer: Reducer, wanted: str) -> Choice:
         if wanted != SHARED_MEMORY or not reducer.notes:
             raise
         return Choice(((0, BUILTIN),), f"{wanted} was asked for, but {reducer.notes[0]}")
-    return Choice(((0, wanted),), "named in the recipe")
+    return Choice(((0, wanted),), "as asked for")
 
 
 def _kept(
@@ -88,7 +88,8 @@ def _kept(
             continue
         try:
             limits = tuple((int(limit), str(algorithm)) for limit, algorithm in record["limits"])
-            other, why = dict(record["machine"]), str(record["why"])
+            other, why = dict(record["machine"]), _line(record["why"])
+            _check_rising([limit for limit, _ in limits])
         except (KeyError, TypeError, ValueError, OverflowError):
             stale += f"; {name} cannot be read"
             continue
@@ -101,6 +102,18 @@ def _kept(
             continue
         stale += f"; {name} is of another machine or version ({'; '.join(differs)})"
     return None, stale
+
+
+def _line(text: object) -> str:
+    if not isinstance(text, str) or not text.isprintable():
+        raise ValueError("not a line of text")
+    return text
+
+
+def _check_rising(limits: Sequence[int]) -> None:
+    """Raise unless the limits of a measured choice are positive and rise."""
+    if any(after <= before for before, after in zip([0, *limits], limits, strict=False)):
+        raise ValueError("limits do not rise")
 
 
 def as_record(choice: Choice, machine: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,7 +60,10 @@ def _add_allreduce(kinds: Any) -> None:
     )
     allreduce.add_argument("--processes", type=positive, default=2, metavar="W", help="local processes (default 2)")
     allreduce.add_argument(
-        "--seconds", type=positive, metavar="S", help="about how long to measure (default 140 + 20 W, at most 600)"
+        "--seconds",
+        type=positive,
+        metavar="S",
+        help="about how long to measure, but 3 rounds at least (default 140 + 20 W, at most 600)",
     )
     allreduce.add_argument("--no-store", action="store_true", help="do not keep the choice for runs on this machine")
     allreduce.add_argument(

@@ -70,6 +70,14 @@ def _auto_lines(auto: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{'  not measurable now' if row['not_measurable_now'] else ''}"
             for row in auto
         ),
+        *(
+            [
+                "not measurable now: the iqr is over a tenth of the ratio, so take it as an order; a quieter machine, "
+                "or more --seconds, narrows it"
+            ]
+            if any(row["not_measurable_now"] for row in auto)
+            else []
+        ),
     ]
 
 
