@@ -45,18 +45,26 @@ def _micro_batch(
     recipe: Recipe, world: World, workers: range, trial: MicroBatchTrial, draws_random: bool, before: int | None
 ) -> int:
     """Images of one pass: as the recipe says, as an earlier attempt chose, or the fastest; the same everywhere."""
-    wanted, n = recipe.numerics.micro_batch, recipe.minibatch.per_worker
+    wanted, n = recipe.numerics.micro_batch, _group_images(recipe)
+    why = "the model draws random numbers" if draws_random else "numerics.compile=true compiles no stacked batch norm"
+    one = draws_random or recipe.numerics.compile
     if isinstance(wanted, int):
-        if draws_random and wanted != n:
+        if one and wanted != n:
+            unit = "worker" if recipe.batch_norm.span == 1 else "group of workers"
             raise RecipeError(
-                f"numerics.micro_batch={wanted}: the model draws random numbers, so it runs one worker a pass; "
+                f"numerics.micro_batch={wanted}: {why}, so it runs one {unit} a pass; "
                 f"use numerics.micro_batch={n} or auto"
             )
         return wanted
     if before is not None:
         return before
-    chosen = trial.best(workers, draws_random or recipe.numerics.exact)  # all try, as all will train
+    chosen = trial.best(workers, one or recipe.numerics.exact)  # all try, as all will train
     return world.from_rank_zero(lambda: chosen)
+
+
+def _group_images(recipe: Recipe) -> int:
+    """g n, the images that are normalised together: the fewest that a pass may hold."""
+    return recipe.minibatch.per_worker * recipe.batch_norm.span
 
 
 def _make_exact(recipe: Recipe, device: torch.device) -> None:
@@ -83,15 +91,17 @@ def validate(recipe: Recipe, folder: Path | None, processes: int) -> Splits:
         UsageError: one line.
     """
     minibatch = Minibatch(recipe.minibatch.workers, recipe.minibatch.per_worker)
-    place_workers(minibatch.workers, processes)
+    place_workers(minibatch.workers, processes, recipe.batch_norm.span)
     check_algorithm(recipe.execution.aggregation, processes)
     if recipe.numerics.exact:
         _make_exact(recipe, torch.device("cpu"))
     dataset = load_data(recipe, folder)
     minibatch.check_fits(len(dataset.train))
-    model, statistics, _, _ = replace_batch_norm(build_model(recipe, dataset), torch.float32, torch.device("cpu"))
+    model, statistics, _, _ = replace_batch_norm(
+        build_model(recipe, dataset), torch.float32, torch.device("cpu"), recipe.batch_norm.span
+    )
     normalize = make_normalizer(recipe, dataset, False, torch.device("cpu"))
-    probed = normalize(dataset.train.part(slice(minibatch.per_worker))[0]).float()
+    probed = normalize(dataset.train.part(slice(_group_images(recipe)))[0]).float()
     Probe(model, statistics, probed, dataset.num_classes)
     return dataset
 
@@ -121,16 +131,16 @@ def build(
     before = before or {}
     minibatch = Minibatch(recipe.minibatch.workers, recipe.minibatch.per_worker)
     minibatch.check_fits(len(dataset.train))
-    workers = place_workers(minibatch.workers, world.size)[world.rank]
+    workers = place_workers(minibatch.workers, world.size, recipe.batch_norm.span)[world.rank]
     if recipe.numerics.exact:
         _make_exact(recipe, world.device)
     threads = choose_threads(recipe.numerics)
     torch.set_num_threads(threads)
     network = build_network(recipe, dataset, world.device, model)
     normalizer = make_normalizer(recipe, dataset, own_data, world.device)
-    images, labels = dataset.train.part(slice(minibatch.per_worker))
+    images, labels = dataset.train.part(slice(_group_images(recipe)))
     probe = Probe(network.model, network.statistics, normalizer(images), dataset.num_classes)
-    trial = MicroBatchTrial(network.forward, network.statistics, normalizer, (images, labels), minibatch)
+    trial = MicroBatchTrial(network.forward, network.statistics, normalizer, (images, labels), minibatch.per_worker)
     micro_batch = _micro_batch(recipe, world, workers, trial, probe.draws_random, before.get("micro_batch"))
     reducer = make_reducer(recipe.execution.aggregation, world)
     aggregator = _aggregator(recipe, network, reducer)

@@ -48,7 +48,7 @@ def derived_numbers(recipe: Recipe, training_images: int, processes: int) -> lis
     plan = plan_of(recipe, training_images)
     schedule = schedule_of(recipe, plan)
     entry = recipe.learning_rate
-    placed = [len(workers) for workers in place_workers(k, processes)]
+    placed = [len(workers) for workers in place_workers(k, processes, recipe.batch_norm.span)]
     factor = {"linear": "kn / reference_minibatch", "sqrt": "sqrt(kn / reference_minibatch)", "none": "1"}[
         entry.scaling
     ]
@@ -79,10 +79,16 @@ def derived_numbers(recipe: Recipe, training_images: int, processes: int) -> lis
     if entry.decay.kind == "step":
         phases = [f"lr {schedule(int(s) + 1):g} from step {s:g}" for s in schedule.decay.steps]
         rows.append(
-            Derived("decay", f"x {entry.decay.factor:g} at epochs {list(entry.decay.epochs)}", "; ".join(phases))
+            Derived(
+                "decay", f"x {_factors(entry.decay.factor)} at epochs {list(entry.decay.epochs)}", "; ".join(phases)
+            )
         )
     rows.append(Derived("last lr", f"decay {entry.decay.kind}", f"{schedule(plan.total_steps - 1):.4g}"))
     return rows
+
+
+def _factors(factor: float | tuple[float, ...]) -> str:
+    return ", ".join(f"{f:g}" for f in factor) if isinstance(factor, tuple) else f"{factor:g}"
 
 
 def as_text(rows: list[Derived]) -> str:
