@@ -108,3 +108,21 @@ def test_what_does_not_fit_is_one_line(
     assert said in err
     assert err.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+TINY = (
+    "data.name=folder", "data.augment.size=32", "minibatch.workers=8", "minibatch.per_worker=4", "epochs=2",
+    "learning_rate.warmup.epochs=1", "learning_rate.decay.epochs=[1.5]", "numerics.exact=true",
+)  # fmt: skip
+
+
+def test_the_recipe_of_one_hour_made_tiny_is_exact_and_goes_on(images: Path, tmp_path: Path):
+    """imagenet-resnet50-1h on 3 classes of 32x32: three steps on two processes; the same bits resumed on one."""
+    out = tmp_path / "run"
+    command = ["train", "imagenet-resnet50-1h", *TINY, "--data", str(images), "--out"]
+    whole = result(*command, str(out), "--processes", "2")
+    assert (whole["steps"], whole["status"], whole["workers"]) == (3, "done", 8)
+    shutil.rmtree(sorted((out / "checkpoints").iterdir())[-1])
+    for file in ("result.json", "weights.safetensors"):
+        (out / file).unlink()
+    assert result(*command, str(out), "--resume")["weights_sha256"] == whole["weights_sha256"]

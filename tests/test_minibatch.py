@@ -67,3 +67,10 @@ def test_steps_of_the_paper():
 
 def test_a_fraction_of_an_epoch_is_exact():
     assert StepPlan(Minibatch(8, 32), 60_000, 0.1).total_steps == 24  # 23.4375, not spoilt by binary fractions
+
+
+def test_groups_of_workers_stay_together():
+    assert place_workers(12, 2, 4) == [range(0, 8), range(8, 12)]
+    assert place_workers(12, 3, 4) == [range(0, 4), range(4, 8), range(8, 12)]
+    with pytest.raises(RecipeError, match=r"must not exceed minibatch.workers / batch_norm.span = 12 / 4 = 3"):
+        place_workers(12, 4, 4)

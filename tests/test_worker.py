@@ -56,6 +56,36 @@ def test_stacked_workers_equal_torch_on_one_worker_at_a_time(workers, memory_for
             torch.testing.assert_close(buffer, mean, rtol=1e-10, atol=1e-12)
 
 
+def test_groups_of_workers_equal_torch_on_a_group_s_images_at_a_time():
+    n, span, workers, plain = 2, 3, 6, small_net()
+    spanning, over_groups, averages, _ = replace_batch_norm(copy.deepcopy(plain), torch.float64, CPU, span)
+    mine, statistics, reference, _ = replace_batch_norm(copy.deepcopy(plain), torch.float64, CPU)
+    images = torch.randn(workers * n, 2, 6, 6, dtype=torch.float64)
+    over_groups.begin_pass(workers)
+    statistics.begin_pass(workers // span)  # k/g workers of g n images
+    assert torch.equal(spanning(images), mine(images))
+    assert over_groups.workers == workers
+    averages.update(over_groups.summed() / workers)
+    reference.update(statistics.summed() / (workers // span))
+    for a, b in zip(spanning.buffers(), mine.buffers(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=0)
+
+
+def test_without_running_averages_the_last_step_s_statistics_stay():
+    model, statistics, averages, _ = replace_batch_norm(small_net(), torch.float64, CPU, averages=False)
+    for _ in range(2):
+        images = torch.randn(8, 2, 6, 6, dtype=torch.float64)
+        statistics.begin_pass(2)
+        with torch.no_grad():
+            model(images)
+        averages.update(statistics.summed() / 2)
+    first = model[0](images)
+    parts = torch.stack([part.var((0, 2, 3)) for part in first.chunk(2)])
+    torch.testing.assert_close(model[1].running_mean, first.mean((0, 2, 3)), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(model[1].running_var, parts.mean(0), rtol=1e-10, atol=1e-12)
+    assert model[1].num_batches_tracked == 2
+
+
 def test_evaluation_equals_torch_and_names_stay():
     plain = small_net()
     mine, *_ = replace_batch_norm(copy.deepcopy(plain), torch.float64, CPU)

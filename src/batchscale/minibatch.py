@@ -66,33 +66,40 @@ class Minibatch:
             )
 
 
-def place_workers(workers: int, processes: int) -> list[range]:
-    """Which of the k workers each of the W processes hosts: contiguous, as even as possible.
+def place_workers(workers: int, processes: int, span: int = 1) -> list[range]:
+    """Which of the k workers each of the W processes hosts: contiguous, as even as possible, in whole groups.
 
-    Process r hosts ceil((k - r) / W) workers: 8 on 3 gives 3, 3, 2.
+    Process r hosts g ceil((k/g - r) / W) workers: 8 on 3 gives 3, 3, 2.
 
     Args:
         workers: k, logical workers.
         processes: W, operating-system processes.
+        span: g, workers that share their batch-norm statistics, so that no forward pass communicates; divides k.
 
     Returns:
         One range of worker numbers a process, in rank order.
 
     Raises:
-        RecipeError: W is below 1, or larger than k.
+        RecipeError: W is below 1, or larger than k / g.
     """
     if processes < 1:
         raise RecipeError(f"--processes={processes}: must be at least 1; write --processes 1")
+    groups = workers // span
+    if span > 1 and processes > groups:
+        raise RecipeError(
+            f"--processes={processes}: must not exceed minibatch.workers / batch_norm.span = {workers} / {span} = "
+            f"{groups} (workers that are normalised together live on one process); use --processes {groups}"
+        )
     if processes > workers:
         raise RecipeError(
             f"--processes={processes}: must not exceed minibatch.workers={workers} (a process without a worker "
             f"has nothing to do); use --processes {workers} or raise minibatch.workers"
         )
-    small, larger = divmod(workers, processes)
+    small, larger = divmod(groups, processes)
     first = 0
     placed = []
     for rank in range(processes):
-        count = small + (rank < larger)
+        count = (small + (rank < larger)) * span
         placed.append(range(first, first + count))
         first += count
     return placed

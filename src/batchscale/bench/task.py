@@ -15,7 +15,7 @@ from torch import nn
 from batchscale.data import DATASETS
 from batchscale.data.images import Splits
 from batchscale.engine.inputs import load_data
-from batchscale.models import MODELS
+from batchscale.models import named_model
 from batchscale.recipe import Recipe, recipe_from
 
 
@@ -97,7 +97,7 @@ class Task:
     def model(self) -> nn.Module:
         """The recipe's network as a plain module, torch's own batch norm in it."""
         torch.manual_seed(self.recipe.seed)
-        return MODELS[self.recipe.model.name](self.dataset.image_shape, self.dataset.num_classes)
+        return named_model(self.recipe.model.name, self.dataset.image_shape, self.dataset.num_classes)
 
     def normalised(self, images: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Training images as floats (N, C, H, W), normalised, and labels (N,); the first so many where given."""

@@ -46,29 +46,37 @@ def _micro_batch(
     recipe: Recipe, world: World, workers: range, trial: MicroBatchTrial, draws_random: bool, before: int | None
 ) -> int:
     """Images of one pass: as the recipe says, as an earlier attempt chose, or the fastest; the same everywhere."""
-    wanted, n = recipe.numerics.micro_batch, recipe.minibatch.per_worker
+    wanted, n = recipe.numerics.micro_batch, _group_images(recipe)
+    why = "the model draws random numbers" if draws_random else "numerics.compile=true compiles no stacked batch norm"
+    one = draws_random or recipe.numerics.compile
     if isinstance(wanted, int):
-        if draws_random and wanted != n:
+        if one and wanted != n:
+            unit = "worker" if recipe.batch_norm.span == 1 else "group of workers"
             raise RecipeError(
-                f"numerics.micro_batch={wanted}: the model draws random numbers, so it runs one worker a pass; "
+                f"numerics.micro_batch={wanted}: {why}, so it runs one {unit} a pass; "
                 f"use numerics.micro_batch={n} or auto"
             )
         return wanted
     if before is not None:
         return before
-    chosen = trial.best(workers, draws_random or recipe.numerics.exact)  # all try, as all will train
+    chosen = trial.best(workers, one or recipe.numerics.exact)  # all try, as all will train
     return world.from_rank_zero(lambda: chosen)
 
 
-def _hosted(world: World, workers: int) -> range:
-    """Which of k workers live on this process."""
-    return place_workers(workers, world.size)[world.rank]
+def _hosted(world: World, span: int, workers: int) -> range:
+    """Which of k workers live on this process, in whole groups of ``span``."""
+    return place_workers(workers, world.size, span)[world.rank]
 
 
 def _noisy(recipe: Recipe, plan: StepPlan, logits: torch.Tensor, step: int, worker: int) -> torch.Tensor:
     """Gradient noise over the step's n."""
     noise = GradientNoise(recipe.optimizer.gradient_noise, recipe.seed, plan.minibatch_at(step).per_worker)
     return noise(logits, step, worker)
+
+
+def _group_images(recipe: Recipe) -> int:
+    """g n, the images that are normalised together: the fewest that a pass may hold."""
+    return recipe.minibatch.per_worker * recipe.batch_norm.span
 
 
 def _make_exact(recipe: Recipe, device: torch.device) -> None:
@@ -94,15 +102,17 @@ def validate(recipe: Recipe, folder: Path | None, processes: int) -> Splits:
     Raises:
         UsageError: one line.
     """
-    place_workers(recipe.minibatch.workers, processes)  # k only grows
+    place_workers(recipe.minibatch.workers, processes, recipe.batch_norm.span)  # k only grows
     check_algorithm(recipe.execution.aggregation, processes)
     if recipe.numerics.exact:
         _make_exact(recipe, torch.device("cpu"))
     dataset = load_data(recipe, folder)
     plan_of(recipe, len(dataset.train))
-    model, statistics, _, _ = replace_batch_norm(build_model(recipe, dataset), torch.float32, torch.device("cpu"))
+    model, statistics, _, _ = replace_batch_norm(
+        build_model(recipe, dataset), torch.float32, torch.device("cpu"), recipe.batch_norm.span
+    )
     normalize = make_normalizer(recipe, dataset, False, torch.device("cpu"))
-    probed = normalize(dataset.train.part(slice(recipe.minibatch.per_worker))[0]).float()
+    probed = normalize(dataset.train.part(slice(_group_images(recipe)))[0]).float()
     Probe(model, statistics, probed, dataset.num_classes)
     return dataset
 
@@ -131,7 +141,7 @@ def build(
     """
     before = before or {}
     plan = plan_of(recipe, len(dataset.train))
-    workers = partial(_hosted, world)
+    workers = partial(_hosted, world, recipe.batch_norm.span)
     workers(plan.minibatch.workers)
     if recipe.numerics.exact:
         _make_exact(recipe, world.device)
@@ -139,9 +149,10 @@ def build(
     torch.set_num_threads(threads)
     network = build_network(recipe, dataset, world.device, model)
     normalizer = make_normalizer(recipe, dataset, own_data, world.device)
-    images, labels = dataset.train.part(slice(plan.minibatch.per_worker))
+    images, labels = dataset.train.part(slice(_group_images(recipe)))
     probe = Probe(network.model, network.statistics, normalizer(images), dataset.num_classes)
-    trial = MicroBatchTrial(network.forward, network.statistics, normalizer, (images, labels), plan.minibatch)
+    per_worker = plan.minibatch.per_worker
+    trial = MicroBatchTrial(network.forward, network.statistics, normalizer, (images, labels), per_worker)
     most = workers(plan.phases[-1].minibatch.workers)
     micro_batch = _micro_batch(recipe, world, most, trial, probe.draws_random, before.get("micro_batch"))
     reducer = make_reducer(recipe.execution.aggregation, world)

@@ -40,7 +40,7 @@ def derived_numbers(recipe: Recipe, training_images: int, processes: int) -> lis
             f"ceil(epochs x steps per epoch){', phase by phase' if plan.growth else ''}, epochs = {recipe.epochs:g}",
             f"{plan.total_steps}",
         ),
-        *_placed(plan, processes),
+        *_placed(plan, processes, recipe.batch_norm.span),
         Derived(
             "target lr",
             f"reference x {_FACTORS[entry.scaling]} = {entry.reference:g} x {first.target / entry.reference:g}"
@@ -63,7 +63,7 @@ def _phases(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[D
     about = {
         "phases": f"at {len(plan.growth)} given epochs",
         "doubling": f"x 2 every {growth.every_epochs:g} epochs",
-        "instead_of_decay": f"/ {recipe.learning_rate.decay.factor:g} at a decay while kn <= N / 10 = "
+        "instead_of_decay": f"/ {_factors(recipe.learning_rate.decay.factor)} at a decay while kn <= N / 10 = "
         f"{plan.training_images / 10:g}",
     }
     rows = [Derived("growth", f"{about[growth.kind]}; lr x {rule}", f"{len(plan.growth)} changes")]
@@ -81,10 +81,10 @@ def _phases(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[D
     return rows
 
 
-def _placed(plan: StepPlan, processes: int) -> list[Derived]:
+def _placed(plan: StepPlan, processes: int, span: int) -> list[Derived]:
     """Workers per process, for every number of workers."""
     numbers = dict.fromkeys(phase.minibatch.workers for phase in plan.phases)
-    placed = [(k, ", ".join(str(len(part)) for part in place_workers(k, processes))) for k in numbers]
+    placed = [(k, ", ".join(str(len(part)) for part in place_workers(k, processes, span))) for k in numbers]
     return [Derived("workers per process", f"{k} workers on {processes} processes", text) for k, text in placed]
 
 
@@ -103,9 +103,13 @@ def _falls(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[De
     if entry.decay.kind == "step":
         begins = [math.ceil(plan.steps(epoch)) for epoch in decay_epochs(recipe, plan) if epoch < recipe.epochs]
         falls = [f"lr {schedule(step):g} from step {step}" for step in begins]
-        at = f"x {entry.decay.factor:g} at epochs {decay_epochs(recipe, plan)}"
+        at = f"x {_factors(entry.decay.factor)} at epochs {decay_epochs(recipe, plan)}"
         rows.append(Derived("decay", at, "; ".join(falls) or "none"))
     return rows
+
+
+def _factors(factor: float | tuple[float, ...]) -> str:
+    return ", ".join(f"{f:g}" for f in factor) if isinstance(factor, tuple) else f"{factor:g}"
 
 
 def as_text(rows: list[Derived]) -> str:

@@ -10,8 +10,8 @@ from torch import nn
 
 from batchscale.data.images import Splits
 from batchscale.errors import RecipeError
-from batchscale.models import MODELS
-from batchscale.models.resnet import BasicBlock
+from batchscale.models import named_model
+from batchscale.models.initial import init_last_linear, last_gammas, load_pretrained, zero_last_gammas
 from batchscale.randomness import key
 from batchscale.recipe.schema import Recipe
 from batchscale.worker.batch_norm import RunningAverages, Statistics, replace_batch_norm
@@ -40,15 +40,15 @@ def build_model(recipe: Recipe, dataset: Splits, own: nn.Module | None = None) -
                 f"model.name={recipe.model.name}: needs images (C, H, W), the data has {dataset.image_shape}"
             )
         torch.manual_seed(key(recipe.seed, _INIT) >> 1)
-        own = MODELS[recipe.model.name](dataset.image_shape, dataset.num_classes)
+        own = named_model(recipe.model.name, dataset.image_shape, dataset.num_classes)
+        for gamma in last_gammas(own):  # timm's begin at 0: here a recipe says so
+            torch.nn.init.ones_(gamma)
     if recipe.model.zero_init_last_gamma:
-        gammas = [m.last_gamma() for m in own.modules() if isinstance(m, BasicBlock)]
-        if not gammas:
-            raise RecipeError(
-                f"model.zero_init_last_gamma=true: model {recipe.model.name} has no residual blocks; leave it out"
-            )
-        for gamma in gammas:
-            nn.init.zeros_(gamma)
+        zero_last_gammas(own, recipe.model.name)
+    if recipe.model.fc_init is not None:
+        init_last_linear(own, recipe.model.fc_init, dataset.num_classes)
+    if recipe.model.pretrained is not None:
+        load_pretrained(own, recipe.model.pretrained)
     if not any(p.requires_grad for p in own.parameters()):
         raise RecipeError("model: has no parameter to train; give one whose parameters require gradients")
     return own
@@ -80,7 +80,9 @@ def build_network(recipe: Recipe, dataset: Splits, device: torch.device, own: nn
     model = build_model(recipe, dataset, own).to(device=device, dtype=dtype)
     if recipe.numerics.memory_format == "channels_last":
         model = model.to(memory_format=torch.channels_last)
-    model, statistics, averages, restore = replace_batch_norm(model, dtype, device)
+    model, statistics, averages, restore = replace_batch_norm(
+        model, dtype, device, recipe.batch_norm.span, recipe.batch_norm.running == "averages"
+    )
     forward: nn.Module = torch.compile(model) if recipe.numerics.compile else model  # type: ignore[assignment]
     if recipe.precision in LOW:
         forward = LowPrecision(forward, LOW[recipe.precision], device)

@@ -9,7 +9,6 @@ from torch import nn
 
 from batchscale.data.feed import Normalizer
 from batchscale.data.images import Labelled
-from batchscale.minibatch import Minibatch
 from batchscale.worker.batch_norm import Statistics
 from batchscale.worker.gradient import summed_loss
 
@@ -21,32 +20,31 @@ class MicroBatchTrial:
 
     Args:
         model, statistics, normalizer: of the run.
-        one: pixels and labels of one worker's n images.
-        minibatch: k x n.
+        one: pixels and labels of one group's g n images (g = 1: of one worker's n).
+        per_worker: n.
     """
 
     def __init__(
-        self, model: nn.Module, statistics: Statistics, normalizer: Normalizer, one: Labelled, minibatch: Minibatch
+        self, model: nn.Module, statistics: Statistics, normalizer: Normalizer, one: Labelled, per_worker: int
     ) -> None:
         self._model, self._statistics, self._normalize = model, statistics, normalizer
-        self._one, self._minibatch = one, minibatch
+        self._one, self._per_worker = one, per_worker
 
-    def _seconds_per_image(self, workers: int) -> float:
-        images = workers * self._minibatch.per_worker
-        pixels, labels = (t.repeat(workers, *[1] * (t.ndim - 1)) for t in self._one)
+    def _seconds_per_image(self, groups: int) -> float:
+        pixels, labels = (t.repeat(groups, *[1] * (t.ndim - 1)) for t in self._one)
         inputs = self._normalize(pixels)
         labels = labels.to(inputs.device)
-        self._statistics.begin_pass(workers)
+        self._statistics.begin_pass(len(labels) // self._per_worker)
         start = time.perf_counter()
         summed_loss(self._model(inputs), labels).backward()  # type: ignore[no-untyped-call]
         if inputs.is_cuda:
             torch.cuda.synchronize()
-        return (time.perf_counter() - start) / images
+        return (time.perf_counter() - start) / len(labels)
 
     def best(self, workers: range, one: bool) -> int:
-        """Images of the fastest pass among 1, 2, 4, ... workers; one worker's where only that is right."""
-        n, sizes = self._minibatch.per_worker, [1]
-        while not one and sizes[-1] * 2 <= len(workers) and sizes[-1] * n < 1024:
+        """Images of the fastest pass among 1, 2, 4, ... groups; one group's where only that is right."""
+        n, sizes = len(self._one[1]), [1]
+        while not one and sizes[-1] * 2 * n <= len(workers) * self._per_worker and sizes[-1] * n < 1024:
             sizes.append(sizes[-1] * 2)
         if len(sizes) == 1:
             return n
@@ -57,7 +55,7 @@ class MicroBatchTrial:
                 seconds = self._seconds_per_image(size)
                 if round_:
                     times[size].append(seconds)
-                elif time.perf_counter() > deadline:  # a large model: one worker a pass, and no more trials
+                elif time.perf_counter() > deadline:  # a large model: one group a pass, and no more trials
                     return self._cleared(n)
             if time.perf_counter() > deadline and round_:
                 break

@@ -1,7 +1,8 @@
 """Residual nets for 32x32 images: 6m + 2 layers in three stages of 16, 32 and 64 channels.
 
 Source: He et al. 2015 (arXiv 1512.03385), section 4.2, with its parameter-free shortcut (option A).
-ResNet-8 (m = 1) is the net of Shallue et al. 2018; ResNet-20 is m = 3.
+ResNet-8 (m = 1) is the net of Shallue et al. 2018; ResNet-20 is m = 3,
+ResNet-44 (m = 7) the net of Hoffer et al. 2017.
 """
 
 from __future__ import annotations
@@ -31,10 +32,6 @@ class BasicBlock(nn.Module):
         y = F.relu(self.bn1(self.conv1(x)))
         return F.relu(self.bn2(self.conv2(y)) + shortcut)
 
-    def last_gamma(self) -> nn.Parameter:
-        """The gamma that scales the block's residual branch."""
-        return self.bn2.weight
-
 
 def _resnet(blocks: int, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     layers: list[nn.Module] = [
@@ -62,3 +59,8 @@ def resnet8(image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
 def resnet20(image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     """6 x 3 + 2 layers; images (n, C, H, W) -> logits (n, num_classes)."""
     return _resnet(3, image_shape, num_classes)
+
+
+def resnet44(image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    """6 x 7 + 2 layers; images (n, C, H, W) -> logits (n, num_classes)."""
+    return _resnet(7, image_shape, num_classes)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from batchscale.recipe.entry import Count, Entry, Positive
+from batchscale.recipe.base import Count, Entry, Positive
 
 GrowthName = Literal["none", "phases", "doubling", "instead_of_decay"]
 

@@ -7,16 +7,18 @@ recipe is checked without importing torch; a test holds them equal to the tables
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from batchscale.recipe.entry import Count, Entry, Epochs, Fraction, NotNegative, OpenFraction, Positive
+from batchscale.recipe.base import Count, Entry, Epochs, Fraction, NotNegative, Positive, Share
 from batchscale.recipe.minibatch import MinibatchEntry
+from batchscale.recipe.network import BatchNorm, Loss, Model
+from batchscale.recipe.network import ModelName as ModelName
 
 DataName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "imagenet", "folder", "own"]
 ON_DISK = ("imagenet", "folder")
-ModelName = Literal["cnn", "simple_cnn", "resnet8", "resnet20", "own"]
 OptimizerName = Literal["sgd", "sgd_lr_in_buffer", "lars", "lamb", "adamw", "rmsprop_warmup"]
 ScalingName = Literal["linear", "sqrt", "none"]
 WarmupName = Literal["none", "constant", "gradual"]
@@ -67,20 +69,6 @@ class Data(Entry):
         if on_disk and augment.crop == "padded":
             raise ValueError("data.augment.crop=padded is for images of one size; use crop: scale-aspect or none")
         return self
-
-
-class Model(Entry):
-    """The network, by name."""
-
-    name: ModelName
-    ema_decay: OpenFraction | None = None  # evaluate an exponential moving average of the weights
-    zero_init_last_gamma: bool = False  # Goyal et al. 2017, section 5.1: last gamma of a residual block starts at 0
-
-
-class Loss(Entry):
-    """Softmax cross-entropy."""
-
-    label_smoothing: Fraction = 0.0
 
 
 _SWITCHES = ("decay_norms", "decay_biases")
@@ -160,7 +148,7 @@ class Decay(Entry):
 
     kind: DecayName = "none"
     epochs: Epochs = ()  # for step: the lr is multiplied by factor at each of these
-    factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    factor: Share | Annotated[tuple[Share, ...], Field(strict=False)] = 0.1  # one for all epochs, or one for each
     power: Positive = 2.0  # for polynomial: (1 - progress)^power
     final: Fraction = 0.0  # for cosine and polynomial: the share of the lr that is left at the end
 
@@ -170,6 +158,8 @@ class Decay(Entry):
             raise ValueError("kind: step needs epochs, for example epochs: [30, 60, 80]")
         if any(b <= a for a, b in zip(self.epochs, self.epochs[1:], strict=False)):
             raise ValueError("epochs must rise, for example epochs: [30, 60, 80]")
+        if isinstance(self.factor, tuple) and len(self.factor) != len(self.epochs):
+            raise ValueError("factor must be one number, or one for each of epochs, such as factor: [0.1, 0.1, 0.2]")
         return self
 
 
@@ -221,6 +211,7 @@ class Recipe(Entry):
 
     data: Data
     model: Model
+    batch_norm: BatchNorm = BatchNorm()
     loss: Loss = Loss()
     minibatch: MinibatchEntry
     epochs: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
@@ -246,6 +237,11 @@ class Recipe(Entry):
                 f"minibatch.growth.kind=instead_of_decay and learning_rate.decay.kind={self.learning_rate.decay.kind}: "
                 f"growth takes the place of steps; use learning_rate.decay={{kind: step, epochs: [...], factor: 0.1}}"
             )
+        if growth.kind == "instead_of_decay" and isinstance(self.learning_rate.decay.factor, tuple):
+            raise ValueError(
+                "minibatch.growth.kind=instead_of_decay with several learning_rate.decay.factor: the minibatch grows "
+                "by one factor; give one, for example 0.2"
+            )
         if growth.kind != "none" and self.numerics.compile and self.numerics.exact:
             raise ValueError(
                 "numerics.compile=true in exact mode with a growing minibatch: code compiled for a shape hangs on "
@@ -255,19 +251,39 @@ class Recipe(Entry):
 
     @model_validator(mode="after")
     def _micro_batch_holds_whole_workers(self) -> Self:
-        n, passed = self.minibatch.per_worker, self.numerics.micro_batch
+        span, passed = self.batch_norm.span, self.numerics.micro_batch
+        n = self.minibatch.per_worker * span
+        unit, one = f"minibatch.per_worker={n}", "worker"
+        if span > 1:
+            unit, one = f"minibatch.per_worker x batch_norm.span={n}", "group"
         if isinstance(passed, int) and passed % n:
             raise ValueError(
-                f"numerics.micro_batch={passed} must be a multiple of minibatch.per_worker={n} "
-                f"(a pass holds whole workers); use {max(passed // n, 1) * n}"
+                f"numerics.micro_batch={passed} must be a multiple of {unit} "
+                f"(a pass holds whole {one}s); use {max(passed // n, 1) * n}"
             )
         if self.numerics.exact and isinstance(passed, int) and passed != n:
             raise ValueError(
-                f"numerics.micro_batch={passed} must equal minibatch.per_worker={n} in exact mode "
-                f"(one worker a pass); leave it out or give {n}"
+                f"numerics.micro_batch={passed} must equal {unit} in exact mode "
+                f"(one {one} a pass); leave it out or give {n}"
+            )
+        if self.minibatch.workers % span:
+            raise ValueError(
+                f"batch_norm.span={span} must divide minibatch.workers={self.minibatch.workers} "
+                f"(statistics over whole groups of workers); use {math.gcd(span, self.minibatch.workers)}"
             )
         return self
 
 
-IDENTITY = ("data", "model", "loss", "minibatch", "epochs", "optimizer", "learning_rate", "precision", "seed")
+IDENTITY = (
+    "data",
+    "model",
+    "batch_norm",
+    "loss",
+    "minibatch",
+    "epochs",
+    "optimizer",
+    "learning_rate",
+    "precision",
+    "seed",
+)
 """The entries that say what is trained: compared at a resume, key of a study."""

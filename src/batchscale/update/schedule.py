@@ -37,21 +37,26 @@ class Decay:
 
     Args:
         steps: where a step decay multiplies by factor.
-        factor: of each step.
+        factor: of each step; one for all, or one for each.
         power: of the polynomial.
         final: share of the target that is left at the end.
     """
 
     kind: str = "none"
     steps: tuple[float, ...] = ()
-    factor: float = 0.1
+    factor: float | tuple[float, ...] = 0.1
     power: float = 2.0
     final: float = 0.0
+
+    def stepped(self, step: float) -> float:
+        """The product of the factors of all decays up to this step."""
+        passed = sum(step >= s for s in self.steps)
+        return math.prod(self.factor[:passed]) if isinstance(self.factor, tuple) else self.factor**passed
 
 
 DECAYS: dict[str, Callable[[Decay, float, float], float]] = {
     "none": lambda d, step, progress: 1.0,
-    "step": lambda d, step, progress: d.factor ** sum(step >= s for s in d.steps),
+    "step": lambda d, step, progress: d.stepped(step),
     "cosine": lambda d, step, progress: d.final + (1 - d.final) * 0.5 * (1 + math.cos(math.pi * progress)),
     "polynomial": lambda d, step, progress: d.final + (1 - d.final) * (1 - progress) ** d.power,
 }

@@ -1,11 +1,12 @@
-"""Batch norm over exactly a worker's n images, several workers stacked in one pass.
+"""Batch norm over exactly a worker's n images, or the g n images of a group of g workers; several in one pass.
 
-For worker j, channel c:   y = gamma (x - mu_jc) / sqrt(var_jc + eps) + beta
+For group j, channel c:   y = gamma (x - mu_jc) / sqrt(var_jc + eps) + beta
 
-The statistics of every worker of a pass are left in ``Statistics``; the engine sums them over all k workers
-and moves the running averages once a step: r <- (1 - m) r + m (1/k) sum_j stat_j, with unbiased variances.
+The statistics of every group of a pass are left in ``Statistics``; the engine sums them over all k workers
+and moves the running averages once a step: r <- (1 - m) r + m (g/k) sum_j stat_j, with unbiased variances.
 
-Source: Goyal et al. 2017, section 2.3 (statistics over n, never over kn) and section 5.1.
+Source: Goyal et al. 2017, section 2.3 (statistics over n, never over kn) and section 5.1; Ying et al. 2018,
+section on distributed batch normalization (g > 1).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from batchscale.errors import RecipeError
 
 
 class _GroupedBatchNorm(torch.autograd.Function):
-    """Batch norm over groups of n consecutive images, by torch's own kernel on each group, without a concatenation."""
+    """Batch norm over groups of consecutive images, by torch's own kernel on each group, without a concatenation."""
 
     @staticmethod
     def forward(
@@ -77,27 +78,33 @@ class Statistics:
     Args:
         layers: channels of every layer.
         dtype, device: of the statistics.
+        span: g, workers that are normalised together.
 
     Attributes:
-        rows: (workers in a pass at most, 2 * sum of channels); mean then variance, layer by layer.
-        workers: how many rows the pass at hand fills.
+        rows: (groups in a pass at most, 2 * sum of channels); mean then variance, layer by layer.
+        workers: of the pass at hand.
     """
 
-    def __init__(self, layers: list[int], dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, layers: list[int], dtype: torch.dtype, device: torch.device, span: int = 1) -> None:
+        self.span = span
         self.chunks = [c for channels in layers for c in (channels, channels)]
         self.rows = torch.zeros((1, sum(self.chunks)), dtype=dtype, device=device)
-        self.workers = 1
+        self.workers = span
         self._filled: set[int] = set()
 
     def begin_pass(self, workers: int) -> None:
-        """Make room for a pass of so many workers."""
+        """Make room for a pass of so many workers, a multiple of the span."""
         self.workers = workers
         self._filled.clear()
-        if len(self.rows) < workers:
-            self.rows = self.rows.new_zeros((workers, self.rows.shape[1]))
+        if len(self.rows) < self._groups:
+            self.rows = self.rows.new_zeros((self._groups, self.rows.shape[1]))
+
+    @property
+    def _groups(self) -> int:
+        return self.workers // self.span
 
     def of_layer(self, offset: int, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(means, variances), each a view (workers, channels).
+        """(means, variances), each a view (groups, channels).
 
         Raises:
             RecipeError: the layer runs twice in one forward pass.
@@ -108,16 +115,17 @@ class Statistics:
                 "use a layer for each place"
             )
         self._filled.add(offset)
-        rows = self.rows[: self.workers]
+        rows = self.rows[: self._groups]
         return rows[:, offset : offset + channels], rows[:, offset + channels : offset + 2 * channels]
 
     def summed(self) -> torch.Tensor:
-        """The sum over the pass's workers, (2 * sum of channels,)."""
-        return self.rows[0] if self.workers == 1 else self.rows[: self.workers].sum(0)
+        """The sum over the pass's workers, each with its group's, (2 * sum of channels,)."""
+        groups = self.rows[0] if self._groups == 1 else self.rows[: self._groups].sum(0)
+        return groups if self.span == 1 else groups * self.span
 
 
 class WorkerBatchNorm(_BatchNorm):
-    """torch's batch norm with statistics over each worker's n images in training; the same in evaluation.
+    """torch's batch norm with statistics over each worker's (or group's) images in training; the same in evaluation.
 
     Its parameters and buffers are those of the layer it stands in for, under the same names.
     """
@@ -134,7 +142,7 @@ class WorkerBatchNorm(_BatchNorm):
         """Any shape (n, C, ...) will do: the layer that this one stands for had the right one."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """input (workers * n, C, ...) -> the same shape."""
+        """input (groups * g n, C, ...) -> the same shape."""
         if not self.training:
             return super().forward(input)
         means, variances = self._statistics.of_layer(self._offset, self.num_features)
@@ -147,21 +155,24 @@ class WorkerBatchNorm(_BatchNorm):
 class RunningAverages:
     """The running averages of all batch-norm layers, moved once a step from the mean over all k workers.
 
-    r <- (1 - m) r + m stat
+    r <- (1 - m) r + m stat;   without averages r <- stat: the last step's, over all its kn images
 
     Args:
         layers: the model's batch-norm layers, in order.
-        statistics: whose chunks follow the same order.
+        averages: False to keep the last step's statistics alone.
+
+    Source: Akiba et al. 2017, section on batch normalization without moving averages.
     """
 
-    def __init__(self, layers: list[WorkerBatchNorm], statistics: Statistics) -> None:
+    def __init__(self, layers: list[WorkerBatchNorm], averages: bool = True) -> None:
         tracked = [layer for layer in layers if layer.track_running_stats]
         self._counts = [t for layer in tracked if (t := layer.num_batches_tracked) is not None]
         self._targets: list[tuple[torch.Tensor, int, int, float]] = []
         for layer in tracked:
             for buffer, offset in ((layer.running_mean, 0), (layer.running_var, layer.num_features)):
                 if buffer is not None and layer.momentum is not None:
-                    self._targets.append((buffer, layer._offset + offset, layer.num_features, layer.momentum))
+                    momentum = layer.momentum if averages else 1.0
+                    self._targets.append((buffer, layer._offset + offset, layer.num_features, momentum))
 
     @torch.no_grad()
     def update(self, mean_over_workers: torch.Tensor) -> None:
@@ -173,13 +184,15 @@ class RunningAverages:
 
 
 def replace_batch_norm(
-    model: nn.Module, dtype: torch.dtype, device: torch.device
+    model: nn.Module, dtype: torch.dtype, device: torch.device, span: int = 1, averages: bool = True
 ) -> tuple[nn.Module, Statistics, RunningAverages, Callable[[], None]]:
     """Put a worker's batch norm in the place of every batch norm of a model; parameters and names stay.
 
     Args:
         model: changed in place (a model that is itself a batch norm is returned anew).
         dtype, device: of the statistics.
+        span: g, workers that are normalised together.
+        averages: whether running averages are kept; else the last step's statistics are.
 
     Returns:
         The model, its statistics, its running averages, and a call that puts the model's own layers back.
@@ -195,7 +208,7 @@ def replace_batch_norm(
                 f"model layer {name!r}: batch norm with {kind} has no meaning over k workers of n images; "
                 f"use torch's BatchNorm with a momentum such as 0.1"
             )
-    statistics = Statistics([layer.num_features for _, layer in found], dtype, device)
+    statistics = Statistics([layer.num_features for _, layer in found], dtype, device, span)
     offset = 0
     replaced: list[WorkerBatchNorm] = []
     undo: list[tuple[nn.Module, str, nn.Module]] = []
@@ -215,4 +228,4 @@ def replace_batch_norm(
         for holder, child, layer in undo:
             setattr(holder, child, layer)
 
-    return model, statistics, RunningAverages(replaced, statistics), restore
+    return model, statistics, RunningAverages(replaced, averages), restore

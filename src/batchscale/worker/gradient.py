@@ -25,7 +25,7 @@ class Probe:
 
     Args:
         model: with its batch norm already replaced; left as it was.
-        images: float (n, C, H, W), one worker's.
+        images: float (g n, C, H, W), those that are normalised together.
         num_classes: expected width of the logits.
 
     Attributes:
@@ -39,7 +39,7 @@ class Probe:
         buffers = {name: b.clone() for name, b in model.named_buffers()}
         cpu_rng = torch.get_rng_state()
         cuda_rng = torch.cuda.get_rng_state(images.device) if images.is_cuda else None
-        statistics.begin_pass(1)
+        statistics.begin_pass(statistics.span)
         try:
             with torch.no_grad():
                 logits = model.train()(images)

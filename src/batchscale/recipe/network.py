@@ -1,0 +1,59 @@
+"""The entries of a recipe that say what network is trained: its name and first weights, its batch norm, its loss."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, model_validator
+
+from batchscale.recipe.base import Count, Entry, Fraction, OpenFraction, Positive
+
+ModelName = Literal[
+    "cnn", "simple_cnn", "resnet8", "resnet20", "resnet44", "resnet50", "resnet101", "vgg11", "wrn16_4", "keskar_f1",
+    "keskar_c1", "own",
+]  # fmt: skip
+
+
+def _named_by_library(name: str) -> str:
+    library, slash, rest = name.partition("/")
+    if library not in ("torchvision", "timm") or not slash or not re.fullmatch(r"[\w.-]+", rest):
+        raise ValueError("a name of a library, torchvision/NAME or timm/NAME")
+    return name
+
+
+LibraryModelName = Annotated[str, AfterValidator(_named_by_library)]
+
+
+class Model(Entry):
+    """The network, by name, and its initial weights."""
+
+    name: ModelName | LibraryModelName
+    ema_decay: OpenFraction | None = None  # evaluate an exponential moving average of the weights
+    zero_init_last_gamma: bool = False  # Goyal et al. 2017, section 5.1: last gamma of a residual block starts at 0
+    fc_init: Positive | None = None  # Goyal et al. 2017, section 5.1: last linear layer ~ N(0, fc_init^2), bias 0
+    pretrained: str | None = None  # a local file of weights: safetensors, or torch.save's
+
+    @model_validator(mode="after")
+    def _one_origin_of_weights(self) -> Self:
+        drawn = self.zero_init_last_gamma or self.fc_init is not None
+        if self.pretrained is not None and (drawn or self.name == "own"):
+            raise ValueError(
+                "pretrained has no place beside zero_init_last_gamma, fc_init or name=own: weights are drawn or read; "
+                "leave one out"
+            )
+        return self
+
+
+class BatchNorm(Entry):
+    """Which images a batch-norm layer normalises together, and what evaluation normalises by."""
+
+    span: Count = 1  # g: workers whose g n images are normalised together; Ying et al. 2018
+    # averages: the layer's moving averages; none: the last step's statistics, over all its kn images, Akiba et al. 2017
+    running: Literal["averages", "none"] = "averages"
+
+
+class Loss(Entry):
+    """Softmax cross-entropy."""
+
+    label_smoothing: Fraction = 0.0

@@ -1,0 +1,244 @@
+"""Networks by name: sizes as published, our batch norm in all of them, initial weights and weights from files."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from batchscale.engine.derive import derived_numbers, plan_of, schedule_of
+from batchscale.engine.network import build_model
+from batchscale.errors import RecipeError
+from batchscale.models import named_model
+from batchscale.models.initial import last_gammas
+from batchscale.recipe import load_recipe, recipe_from, shipped_names
+from batchscale.worker.batch_norm import WorkerBatchNorm, replace_batch_norm
+
+META = torch.device("meta")
+IMAGENET, CIFAR = (3, 224, 224), (3, 32, 32)
+RECIPE = {
+    "data": {"name": "own"},
+    "model": {"name": "resnet8"},
+    "minibatch": {"workers": 1, "per_worker": 2},
+    "epochs": 1,
+    "learning_rate": {"reference": 0.1, "reference_minibatch": 2},
+}
+
+
+def on_meta(name, shape, classes):
+    with META:
+        return named_model(name, shape, classes)
+
+
+def weights(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes", "expected"),
+    [
+        ("resnet50", IMAGENET, 1000, 25_557_032),
+        ("torchvision/resnet50", IMAGENET, 1000, 25_557_032),
+        ("timm/resnet50.a1_in1k", IMAGENET, 1000, 25_557_032),
+        ("resnet101", IMAGENET, 1000, 44_549_160),
+        ("resnet44", CIFAR, 10, 658_586),  # He et al. 2015, table 6: 0.66 M
+        ("wrn16_4", CIFAR, 10, 2_748_890),  # Zagoruyko and Komodakis 2016, table 4: 2.8 M
+        ("vgg11", CIFAR, 10, 9_231_114),
+        ("keskar_f1", (1, 28, 28), 10, 1_462_794),
+        ("keskar_c1", CIFAR, 10, 1_757_834),
+    ],
+)
+def test_sizes(name, shape, classes, expected):
+    model = on_meta(name, shape, classes)
+    assert weights(model) == expected
+    assert model.train()(torch.empty(2, *shape, device=META)).shape == (2, classes)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "timm/resnet50", "torchvision/mobilenet_v2", "timm/resnet10t"])
+def test_our_batch_norm_stands_in_for_all_of_theirs(name):
+    plain = on_meta(name, IMAGENET, 7)
+    norms = sum(isinstance(m, _BatchNorm) for m in plain.modules())
+    names = list(plain.state_dict())
+    mine, statistics, _, _ = replace_batch_norm(plain, torch.float32, META)
+    found = [m for m in mine.modules() if isinstance(m, _BatchNorm)]
+    assert len(found) == norms > 10
+    assert all(isinstance(m, WorkerBatchNorm) for m in found)
+    assert list(mine.state_dict()) == names
+    statistics.begin_pass(2)
+    assert mine.train()(torch.empty(4, *IMAGENET, device=META)).shape == (4, 7)
+    if name == "resnet50":
+        assert (norms, len(list(mine.parameters()))) == (53, 161)
+
+
+def test_the_stride_lies_on_the_3x3_convolution():
+    block = on_meta("resnet50", IMAGENET, 1000).layer2[0]
+    assert (block.conv1.stride, block.conv2.stride) == ((1, 1), (2, 2))
+
+
+@pytest.mark.parametrize("name", ["resnet50", "torchvision/vgg11_bn", "timm/resnet18"])
+def test_models_fit_the_classes_and_the_channels_of_images(name):
+    assert on_meta(name, (1, 64, 64), 12)(torch.empty(2, 1, 64, 64, device=META)).shape == (2, 12)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("torchvision/resnet51", "no classifier of torchvision; the nearest is torchvision/resnet"),
+        ("torchvision/fcn_resnet50", "no classifier of torchvision"),
+        ("timm/resnt50", "no classifier of timm; the nearest is timm/res"),
+    ],
+)
+def test_an_unknown_name_is_one_line_with_the_nearest(name, said):
+    with pytest.raises(RecipeError, match=said) as error:
+        named_model(name, IMAGENET, 10)
+    assert "\n" not in str(error.value)
+
+
+def test_timm_is_optional_and_the_error_names_the_way_out(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(RecipeError, match=r"timm is not installed; run pip install 'batchscale\[timm\]'"):
+        named_model("timm/resnet50", IMAGENET, 10)
+
+
+@pytest.mark.parametrize("name", ["lib/resnet50", "torchvision/", "timm/hf_hub:someone/net", "timm/../x", "resnet51"])
+def test_the_schema_checks_names_by_prefix(name):
+    with pytest.raises(RecipeError, match=r"model.name='.*'keskar_c1'.* or .*torchvision/NAME or timm/NAME"):
+        recipe_from(RECIPE, [f"model.name={name}"])
+
+
+def built(*overrides, shape=CIFAR, classes=10):
+    data = types.SimpleNamespace(image_shape=shape, num_classes=classes)
+    return build_model(recipe_from(RECIPE, overrides), data)
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"), [("resnet8", 3), ("torchvision/resnet18", 8), ("timm/resnet18", 8), ("timm/resnet26", 8)]
+)
+def test_the_last_gammas_begin_where_the_recipe_says(name, blocks):
+    for zero in ("true", "false"):
+        model = built(f"model.name={name}", f"model.zero_init_last_gamma={zero}")
+        gammas = last_gammas(model)
+        assert len(gammas) == blocks
+        assert {float(g.detach().min()) for g in gammas} == {float(zero == "false")}
+        images = torch.randn(4, *CIFAR)
+        model.eval()
+        assert torch.isfinite(model(images)).all()
+    assert [m.bn3.weight for m in model.modules() if hasattr(m, "bn3")] == (gammas if name == "timm/resnet26" else [])
+
+
+def test_the_last_linear_layer_is_drawn_as_in_the_paper():
+    last = built("model.fc_init=0.01", classes=1000)[-1]
+    assert last.weight.std().item() == pytest.approx(0.01, rel=0.02)
+    assert not last.bias.any()
+    with pytest.raises(RecipeError, match=r"model.fc_init=0.01: the model does not end in a fully connected"):
+        built("model.name=torchvision/squeezenet1_1", "model.fc_init=0.01", shape=(3, 64, 64))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Weights of a resnet8, in the forms in which people keep them."""
+    state = built("seed=5").state_dict()
+    save_file(state, tmp_path / "plain.safetensors")
+    torch.save(state, tmp_path / "plain.pt")
+    wrapped = {"epoch": 3, "state_dict": {f"module.{n}": t for n, t in state.items()}}
+    torch.save(wrapped, tmp_path / "wrapped.pth")
+    torch.save({n: t for n, t in state.items() if not n.endswith("num_batches_tracked")}, tmp_path / "old.pt")
+    return state
+
+
+@pytest.mark.parametrize("file", ["plain.safetensors", "plain.pt", "wrapped.pth", "old.pt"])
+def test_weights_come_from_a_local_file(saved, tmp_path, file):
+    model = built(f"model.pretrained={tmp_path / file}")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, saved[name])
+
+
+class Code:
+    def __reduce__(self):
+        return print, ("run",)
+
+
+@pytest.mark.parametrize(
+    ("file", "overrides", "said"),
+    [
+        ("none.pt", [], "no such file; give a local file"),
+        ("missing.pt", [], "0.weight is missing there"),
+        ("beyond.pt", [], "extra has no place in the model"),
+        (
+            "plain.safetensors",
+            ["classes"],
+            r"weight is \(10, 64\) there, \(7, 64\) in the model \(and 1 more",
+        ),
+        ("damaged.safetensors", [], "cannot be read as weights"),
+        ("code.pt", [], "cannot be read as weights"),
+        ("list.pt", [], "holds no state dict"),
+        ("plain.pt", ["model.fc_init=0.01"], "weights are drawn or read; leave one out"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_line(saved, tmp_path, capsys, file, overrides, said):
+    torch.save({**saved, "extra": torch.zeros(1)}, tmp_path / "beyond.pt")
+    torch.save({n: t for n, t in saved.items() if n != "0.weight"}, tmp_path / "missing.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    torch.save({"x": Code()}, tmp_path / "code.pt")
+    (tmp_path / "damaged.safetensors").write_bytes(b"\0" * 100)
+    classes = 7 if "classes" in overrides else 10
+    with pytest.raises(RecipeError, match=said) as error:
+        built(f"model.pretrained={tmp_path / file}", *[o for o in overrides if "=" in o], classes=classes)
+    assert "\n" not in str(error.value)
+    assert "run" not in capsys.readouterr().out
+
+
+SHAPES = {
+    "digits": ((1, 8, 8), 10),
+    "mnist": ((1, 28, 28), 10),
+    "fashion_mnist": ((1, 28, 28), 10),
+    "cifar10": (CIFAR, 10),
+    "imagenet": (IMAGENET, 1000),
+}
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_every_shipped_recipe_s_model_fits_its_data(name):
+    recipe = load_recipe(name)
+    shape, classes = SHAPES[recipe.data.name]
+    with META:
+        model = build_model(recipe, types.SimpleNamespace(image_shape=shape, num_classes=classes))
+    assert model(torch.empty(2, *shape, device=META)).shape == (2, classes)
+
+
+def test_recipes_of_the_papers_reach_their_numbers():
+    found = {}
+    for name in shipped_names():
+        recipe = load_recipe(name)
+        if recipe.data.name == "imagenet":
+            kn = recipe.minibatch.workers * recipe.minibatch.per_worker
+            schedule = schedule_of(recipe, plan_of(recipe, 1_281_167))
+            found[name.removeprefix("imagenet-resnet")] = (kn, round(schedule.target, 6))
+    assert found == {
+        "50-1h": (8192, 3.2),
+        "101-1h": (8192, 3.2),
+        "50-increase-minibatch": (8192, 3.2),
+        "50-15min": (32768, 6.4),
+        "50-lars-32k": (32768, 21.2),
+        "50-tpu": (32768, 34.0),
+        "50-flash": (34816, 36.125),
+        "50-4min": (65536, 24.699),
+    }
+
+
+def test_the_slow_start_falls_by_a_factor_of_its_own_at_each_epoch():
+    """Akiba et al. 2017: 0.5, 0.075, 0.01 and 0.001 times 0.1 kn / 256."""
+    recipe = load_recipe("imagenet-resnet50-15min")
+    plan = plan_of(recipe, 1_281_167)
+    schedule = schedule_of(recipe, plan)
+    lrs = [schedule(int(plan.steps(epoch)) + 1) / 12.8 for epoch in (0, 39, 40, 69, 70, 84, 85, 89)]
+    assert lrs == pytest.approx([0.5, 0.5, 0.075, 0.075, 0.01, 0.01, 0.001, 0.001], rel=1e-12)
+    assert any(
+        "x 0.15, 0.133333, 0.1 at epochs [40.0, 70.0, 85.0]" in r.formula for r in derived_numbers(recipe, 10**6, 1)
+    )
+    with pytest.raises(RecipeError, match="factor must be one number, or one for each of epochs"):
+        load_recipe("imagenet-resnet50-15min", ["learning_rate.decay.epochs=[40, 70]"])
