@@ -1,0 +1,131 @@
+"""What a study found, as a document: studies write it, `batchscale report` shows it. Never imports torch.
+
+OUT/study.json      what was asked: kind, recipe, options, command
+OUT/findings.json   what came out: the answer in one sentence, figures, tables, warnings, every run
+OUT/runs/KEY/       one ordinary run folder each
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from batchscale.errors import FolderError
+from batchscale.records.files import write_json
+
+Scale = Literal["linear", "log2", "log10"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Axis(_Part):
+    """One axis of a figure: its words, with the unit, and its scale."""
+
+    label: str
+    scale: Scale = "linear"
+
+
+class Series(_Part):
+    """One named line of a figure.
+
+    Args:
+        name: as in the legend.
+        x, y: one point each; a y of None is a gap.
+        low, high: the band or whiskers around y, as long as y, or empty.
+        style: line with points, points alone, dashed (an ideal, a fit), or a plain line (a curve of many points).
+        runs: the folders behind each point, relative to the study, as long as x, or empty.
+    """
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float | None, ...]
+    low: tuple[float | None, ...] = ()
+    high: tuple[float | None, ...] = ()
+    style: Literal["line", "points", "dashed", "curve"] = "line"
+    runs: tuple[str, ...] = ()
+
+
+class Mark(_Part):
+    """A vertical line at x, a horizontal one at y, or a span from x to x_end, with its words."""
+
+    label: str
+    x: float | None = None
+    x_end: float | None = None
+    y: float | None = None
+
+
+class Figure(_Part):
+    """A figure as data: the report draws it."""
+
+    id: str
+    title: str
+    caption: str
+    x: Axis
+    y: Axis
+    series: tuple[Series, ...]
+    marks: tuple[Mark, ...] = ()
+
+
+class Table(_Part):
+    """A table; a cell of None is empty. Numbers are written as they are: round them first."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float | int | None, ...], ...]
+    caption: str = ""
+
+
+class Findings(_Part):
+    """What a study, a run or a benchmark found.
+
+    Args:
+        kind: of study, such as "minibatch-error".
+        title: for people.
+        recipe: the recipe's name.
+        asked: the question, in a sentence or two, with all that limits it (images, epochs, seeds).
+        answer: one sentence.
+        command: words of the command line that reproduces it.
+        rows: one a run: what was varied, status, result, folder.
+        figures, tables: in the order of reading.
+        warnings: one line each.
+        result: the answer as numbers, under the study's own keys (such as "elbow").
+        environment: where it was computed (records.provenance).
+    """
+
+    kind: str
+    title: str
+    recipe: str
+    asked: str
+    answer: str
+    command: tuple[str, ...]
+    rows: tuple[dict[str, Any], ...] = ()
+    figures: tuple[Figure, ...] = ()
+    tables: tuple[Table, ...] = ()
+    warnings: tuple[str, ...] = ()
+    result: dict[str, Any] = Field(default_factory=dict)
+    environment: dict[str, Any] = Field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """findings.json, whole or not at all."""
+        write_json(folder / "findings.json", self.model_dump(mode="json"))
+
+
+def read_findings(folder: Path) -> Findings:
+    """The findings of a study's folder.
+
+    Raises:
+        FolderError: there are none, or they are damaged.
+    """
+    path = folder / "findings.json"
+    try:
+        return Findings.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise FolderError(f"{folder}: holds no findings.json: not a study's folder, or one not finished") from None
+    except (OSError, ValueError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise FolderError(f"{path}: damaged ({reason}); run the study again on its folder") from None
