@@ -14,11 +14,13 @@ from worlds import in_processes
 import batchscale
 from batchscale.engine import checkpoint as checkpoints
 from batchscale.engine.compare import compare
+from batchscale.engine.inputs import load_data
 from batchscale.engine.loop import Loop
 from batchscale.engine.run import Stopped
 from batchscale.errors import CheckpointError, DataError, ExactnessError, FolderError, RecipeError
 from batchscale.models import MODELS
 from batchscale.randomness import key
+from batchscale.recipe import recipe_from
 
 RECIPE = {
     "data": {"name": "own"},
@@ -383,6 +385,52 @@ def test_the_held_out_part_is_kept_from_training_and_from_the_test_set(data, tmp
     assert result.steps == math.ceil(3 * 80 / 32)
     with pytest.raises(DataError, match=r"data.holdout=110: must be below the 110 training images"):
         train(data, None, "data.holdout=110")
+
+
+def test_training_images_are_nested_the_same_for_every_seed_and_never_held_out():
+    images = torch.arange(110, dtype=torch.uint8).reshape(110, 1, 1, 1)  # an image is its number
+    numbered = batchscale.Dataset("own", images, torch.arange(110) % 4, images[:7], torch.zeros(7).long(), 4)
+
+    def parts(*overrides):
+        splits = load_data(recipe_from(RECIPE, overrides), None, numbered)
+        return splits.train.images.flatten().tolist(), splits.test.images.flatten().tolist()
+
+    small, test = parts("data.train_images=20")
+    large, _ = parts("data.train_images=60", "seed=5")
+    assert (len(set(small)), len(set(large)), test) == (20, 60, list(range(7)))
+    assert set(small) < set(large)
+    assert 8 <= len(set(small) & set(range(60))) < 20  # from all over the set
+    kept, held = parts("data.train_images=60", "data.holdout=50")
+    assert kept == large
+    assert set(held) == set(range(110)) - set(kept)
+    assert held == parts("data.holdout=50")[1]
+    assert parts("data.train_images=110") == parts()
+    with pytest.raises(DataError, match=r"train_images=111: must not exceed the 110 training images; lower it"):
+        parts("data.train_images=111")
+    with pytest.raises(
+        DataError, match=r"train_images=61: must not exceed the 60 training images that data.holdout=50"
+    ):
+        parts("data.train_images=61", "data.holdout=50")
+
+
+def test_a_run_on_some_of_the_training_images(data, tmp_path):
+    result = train(data, tmp_path / "run", "data.train_images=80")
+    assert result.steps == math.ceil(3 * 80 / 32)
+    assert evaluations(tmp_path / "run")[-1]["images"] == 40
+    with pytest.raises(CheckpointError, match=r"data.train_images \(80 there, 60 asked for\)"):
+        train(data, tmp_path / "run", "data.train_images=60", resume="yes")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["data.train_images=0"], "data.train_images"),
+        (["data.name=imagenet", "data.train_images=9"], "is for images in memory.*with data.subset=FILE"),
+    ],
+)
+def test_training_images_that_cannot_be_chosen(overrides, said):
+    with pytest.raises(RecipeError, match=said):
+        recipe_from(RECIPE, overrides)
 
 
 def test_compiled_is_the_same_run_to_rounding(data):

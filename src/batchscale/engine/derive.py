@@ -32,7 +32,7 @@ def derived_numbers(recipe: Recipe, training_images: int, processes: int) -> lis
     spe = plan.phases[0].steps_per_epoch
     rows = [
         Derived("minibatch", f"kn = workers x per_worker = {k} x {n}", f"{plan.minibatch.images} images"),
-        Derived("training images", "N, after data.holdout", f"{training_images}"),
+        Derived("training images", "N, after data.holdout and data.train_images", f"{training_images}"),
         Derived("steps per epoch", f"N / kn, partial minibatch: {recipe.data.partial}", f"{float(spe):g}"),
         *_phases(recipe, plan, schedule),
         Derived(

@@ -17,16 +17,16 @@ from batchscale.engine.network import WEIGHTS
 from batchscale.errors import DataError
 from batchscale.minibatch import StepPlan
 from batchscale.randomness import key, shuffled
-from batchscale.recipe.schema import Recipe
+from batchscale.recipe.schema import Data, Recipe
 
-_HOLDOUT = 201  # stream: held-out images
+_HOLDOUT = 201  # stream: one order of all training images, held-out ones from its start, trained ones from its end
 
 
 def load_data(recipe: Recipe, folder: Path | None, own: Dataset | None = None) -> Splits:
-    """The recipe's data set, with its held-out part in place of the test set when data.holdout asks for one.
+    """The recipe's data set: data.train_images of it, and data.holdout others in place of the test set.
 
     Raises:
-        DataError: files are missing or damaged, or more images are held out than there are.
+        DataError: files are missing or damaged, or more images are held out or trained on than there are.
     """
     dataset = _read_data(recipe, folder, own)
     augment = recipe.data.augment
@@ -45,14 +45,26 @@ def _read_data(recipe: Recipe, folder: Path | None, own: Dataset | None) -> Spli
             "data.name=own: stands for a data set handed in from Python; use batchscale.train(..., data=...)"
         )
     dataset = own.splits() if own else open_dataset(recipe.data.name, folder, _reading(recipe))
-    held, total = recipe.data.holdout, len(dataset.train)
-    if not held:
-        return dataset
+    return _parted(dataset, recipe.data)
+
+
+def _parted(dataset: Splits, data: Data) -> Splits:
+    """The images trained on and those held out, both by one order that hangs on no seed: larger parts hold smaller."""
+    held, total, wanted = data.holdout, len(dataset.train), data.train_images
     if held >= total:
         raise DataError(f"data.holdout={held}: must be below the {total} training images; lower it")
+    if wanted is not None and wanted > total - held:
+        left = f" that data.holdout={held} leaves of {total}" if held else ""
+        raise DataError(
+            f"data.train_images={wanted}: must not exceed the {total - held} training images{left}; lower it"
+        )
+    trained = wanted or total - held
+    if trained == total:
+        return dataset
     order = shuffled(key(_HOLDOUT), np.arange(total), total)
-    inside, outside = np.sort(order[held:]), np.sort(order[:held])
-    return replace(dataset, train=dataset.train.select(inside), test=dataset.train.select(outside))
+    inside, outside = np.sort(order[total - trained :]), np.sort(order[:held])
+    test = dataset.train.select(outside) if held else dataset.test
+    return replace(dataset, train=dataset.train.select(inside), test=test)
 
 
 def _reading(recipe: Recipe) -> Reading:

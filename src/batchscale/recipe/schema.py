@@ -48,6 +48,7 @@ class Data(Entry):
     name: DataName
     augment: Augment = Augment()
     holdout: Annotated[int, Field(ge=0)] = 0  # training images held out and evaluated in place of the test set
+    train_images: Count | None = None  # of images in memory: so many to train on, the same ones for every seed (all)
     partial: Literal["carry", "drop"] = "carry"  # the last partial minibatch of an epoch's shuffle
     subset: str | None = None  # of images on disk: a list of the training files to use, one name a line
     skip_bad: bool = False  # of images on disk: pass over unreadable files, taking the next image instead
@@ -65,6 +66,11 @@ class Data(Entry):
             raise ValueError(
                 f"data.{entry} is for images on disk, and data.name={self.name} is not: leave it out, "
                 f"or use data.name={' or '.join(ON_DISK)}"
+            )
+        if on_disk and self.train_images is not None:
+            raise ValueError(
+                f"data.train_images={self.train_images} is for images in memory, and data.name={self.name} is not: "
+                f"list the files to train on instead, with data.subset=FILE"
             )
         if on_disk and augment.crop == "padded":
             raise ValueError("data.augment.crop=padded is for images of one size; use crop: scale-aspect or none")
