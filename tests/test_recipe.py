@@ -1,10 +1,16 @@
 """Recipes: frozen, every mistake one line that names the entry, the value, the rule and the way out."""
 
+import itertools
+import math
+
 import pytest
 import yaml
 from pydantic import ValidationError
 
+from batchscale.engine.derive import as_text, derived_numbers
+from batchscale.engine.planning import plan_of, schedule_of
 from batchscale.errors import RecipeError
+from batchscale.minibatch import place_workers
 from batchscale.recipe import dump_recipe, identity, load_recipe, recipe_from, shipped_names, shipped_text
 from batchscale.recipe.schema import IDENTITY, Recipe
 
@@ -17,6 +23,70 @@ def test_every_shipped_recipe_loads_and_says_what_it_is(name):
     for word in ("Source:", "Command:", "Expected:", "Measured:"):
         assert any(word in line for line in header), f"{name}: no {word}"
     assert recipe_from(yaml.safe_load(dump_recipe(recipe))) == recipe
+
+
+IMAGES = {"imagenet": 1_281_167, "cifar10": 50_000, "mnist": 60_000, "fashion_mnist": 60_000, "digits": 1_437}
+PLANS = {  # what the headers say: (epoch, workers, per_worker) of each phase; steps; lr after the warmup and at the end
+    "cifar10-adabatch": (
+        [(0, 1, 128), (20, 2, 128), (40, 4, 128), (60, 8, 128), (80, 16, 128)], 15_138, 0.1, 0.1 * 0.75**4,
+    ),
+    "cifar10-resnet20": ([(0, 4, 32)], 64_063, 0.1, 0.001),
+    "cifar10-resnet44-hoffer": ([(0, 16, 128)], 78_125, 0.4, 0.0004),
+    "cifar10-resnet8": ([(0, 4, 32)], 5_860, 0.1, None),
+    "cifar10-wrn-increase-minibatch": ([(0, 1, 128), (60, 5, 128), (120, 25, 128)], 29_376, 0.1, 0.02),
+    "digits-cnn": ([(0, 1, 32)], 1_348, 0.0125, None),
+    "fashion-mnist-cnn": ([(0, 8, 32)], 4_688, 0.1, None),
+    "fashion-mnist-simple-cnn": ([(0, 8, 32)], 2_344, 0.05, None),
+    "imagenet-resnet101-1h": ([(0, 256, 32)], 14_076, 3.2, 0.0032),
+    "imagenet-resnet50-15min": ([(0, 1024, 32)], 3_519, 6.4, 0.0128),
+    "imagenet-resnet50-1h": ([(0, 256, 32)], 14_076, 3.2, 0.0032),
+    "imagenet-resnet50-4min": ([(0, 2048, 32)], 1_760, 24.699, None),
+    "imagenet-resnet50-flash": ([(0, 2176, 16), (30, 2176, 32)], 2_208, 36.125, None),
+    "imagenet-resnet50-increase-minibatch": ([(0, 256, 32), (30, 512, 32)], 9_384, 3.2, 0.0064),
+    "imagenet-resnet50-lars-32k": ([(0, 1024, 32)], 2_190, 21.2, None),
+    "imagenet-resnet50-tpu": ([(0, 2048, 16)], 3_519, 34.0, None),
+    "keskar-c1-cifar10": ([(0, 1, 256)], 3_907, 0.001, 0.001),
+    "keskar-f1-mnist": ([(0, 1, 256)], 4_688, 0.001, 0.001),
+    "mnist-cnn": ([(0, 8, 32)], 2_344, 0.1, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_every_shipped_recipe_has_the_plan_of_its_header(name):
+    phases, steps, target, last = PLANS[name]
+    recipe = load_recipe(name)
+    plan = plan_of(recipe, IMAGES[recipe.data.name])
+    schedule = schedule_of(recipe, plan)
+    for phase, (epoch, workers, per_worker) in zip(plan.phases, phases, strict=True):
+        minibatch = phase.minibatch
+        assert (minibatch.workers, minibatch.per_worker) == (workers, per_worker)
+        assert 0 <= phase.first_epoch - epoch < minibatch.images / plan.training_images
+        assert place_workers(workers, workers // recipe.batch_norm.span, recipe.batch_norm.span)
+    assert plan.total_steps == steps
+    assert schedule.first.target == pytest.approx(target, rel=1e-4)
+    assert last is None or schedule(steps - 1) == pytest.approx(last)
+    assert f"= {steps}\n" in as_text(derived_numbers(recipe, plan.training_images, 1))
+
+
+def test_the_lr_of_papers_whose_minibatch_grows():
+    found = {}
+    for name in ("cifar10-adabatch", "cifar10-wrn-increase-minibatch", "imagenet-resnet50-increase-minibatch"):
+        recipe = load_recipe(name)
+        plan = plan_of(recipe, IMAGES[recipe.data.name])
+        schedule = schedule_of(recipe, plan)
+        lrs = [schedule(step) for step in range(math.ceil(plan.steps(6)), plan.total_steps)]  # no warmup is longer
+        found[name] = [lr for lr, _ in itertools.groupby(round(lr, 10) for lr in lrs)]
+    assert found["cifar10-adabatch"] == [0.1, 0.075, 0.05625, 0.0421875, 0.031640625]
+    assert found["cifar10-wrn-increase-minibatch"] == [0.1, 0.02]
+    assert found["imagenet-resnet50-increase-minibatch"] == [3.2, 0.64, 0.064, 0.0064]
+
+
+@pytest.mark.parametrize("name", [name for name, plan in PLANS.items() if len(plan[0]) > 1])
+def test_the_twin_whose_minibatch_stays(name):
+    twin = load_recipe(name, ["minibatch.growth={kind: none}"])
+    assert len(plan_of(twin, IMAGES[twin.data.name]).phases) == 1
+    with pytest.raises(RecipeError, match=r"or give the whole entry, such as minibatch.growth=\{kind: none\}"):
+        load_recipe(name, ["minibatch.growth.kind=none"])
 
 
 def test_the_issue_names_these_recipes():

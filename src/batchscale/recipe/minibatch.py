@@ -43,7 +43,7 @@ class GrowthEntry(Entry):
         for option in sorted(self.model_fields_set - {"kind", *taken}):
             raise ValueError(
                 f"{option} has no place in kind: {self.kind}, which takes {', '.join(taken) or 'no options'}; "
-                f"leave it out, or use another kind"
+                f"leave it out, or give the whole entry, such as minibatch.growth={{kind: {self.kind}}}"
             )
         if self.kind == "phases" and not self.phases:
             raise ValueError("kind: phases needs phases, for example phases: [{epoch: 5, workers: 16}]")
