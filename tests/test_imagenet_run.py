@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from launching import result, run
 from pictures import jpeg, photographs, write_set
 
 from batchscale.cli import main
+from batchscale.recipe import shipped_names
 
 RECIPE = """\
 data: {name: folder, augment: {crop: scale-aspect, size: 64, flip: true}}
@@ -126,3 +128,26 @@ def test_the_recipe_of_one_hour_made_tiny_is_exact_and_goes_on(images: Path, tmp
     for file in ("result.json", "weights.safetensors"):
         (out / file).unlink()
     assert result(*command, str(out), "--resume")["weights_sha256"] == whole["weights_sha256"]
+
+
+GROWN = {  # the changes of the recipes whose minibatch grows, after the first step of a run this small
+    "imagenet-resnet50-flash": "phases: [{epoch: 0.1, per_worker: 4}], learning_rate: stays",
+    "imagenet-resnet50-increase-minibatch": "phases: [{epoch: 0.1, workers: 8}]",
+}
+SMALLER = (
+    "data.name=folder", "data.augment.size=32", "model.name=resnet8", "minibatch.workers=4",
+    "minibatch.per_worker=2", "epochs=0.3", "numerics.micro_batch=8", "numerics.threads=1",
+    "execution.log_steps=1", "execution.decode_threads=1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_names() if name.startswith("imagenet")])
+def test_every_imagenet_recipe_trains(images: Path, tmp_path: Path, name: str):
+    """All of the recipe but its size: ResNet-8, 3 classes of 32x32, 4 workers of 2 images, two steps."""
+    growth = [f"minibatch.growth={{kind: phases, {GROWN[name]}}}"] if name in GROWN else []
+    out = tmp_path / "run"
+    assert main(["train", name, *SMALLER, *growth, "--data", str(images), "--out", str(out)]) == 0
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["minibatch"] for line in lines] == ([8, 16] if name in GROWN else [8, 8])
+    assert all(math.isfinite(line["loss"]) for line in lines)
+    assert json.loads((out / "result.json").read_text())["status"] == "done"
