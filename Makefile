@@ -4,6 +4,9 @@ CONSTRAINTS ?=
 BIN := .venv/bin
 STAMP := .venv/.batchscale-ready
 
+# Where this is set, every process compiles all of torch anew: 2 to 6 s each.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo test lint types bench docs clean
 
 setup: $(STAMP)
