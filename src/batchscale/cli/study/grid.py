@@ -49,7 +49,10 @@ def run(options: argparse.Namespace) -> int:
     asked = {"ways": {change.name: list(change.overrides) for change in changes}}
     with open_study(options, "grid", recipe, asked) as study:
         outcomes = study.run(wanted)
-        question = f"{len(changes)} ways to train {recipe_name(options)}, {options.seeds} seeds each, {recipe.epochs:g} epochs."
+        question = (
+            f"{len(changes)} ways to train {recipe_name(options)}: {options.seeds} seeds each, "
+            f"{recipe.epochs:g} epochs where a way does not say otherwise."
+        )
         findings = findings_of(outcomes, recipe_name(options), question, command_line())
         return finish(options, study, findings, outcomes, {"ways": summaries(outcomes)})
 
