@@ -12,10 +12,10 @@ from pydantic import BaseModel, ValidationError
 
 from batchscale.errors import FolderError
 from batchscale.records.findings import Axis, Figure, Findings, Series, Table
-from batchscale.report.page.scales import number
 
 _STEP, _ALLREDUCE = {"rows", "ratios", "processes"}, {"rows", "auto", "limit", "processes"}
 """Keys by which a document is known."""
+_RATIOS = {"to_ceiling": "its ceiling", "to_best_documented_peer": "the best peer", "to_tuned_peer": "the tuned peer"}
 _BARS = "Medians; a bar is as long as the interquartile range, centred on the median."
 
 
@@ -106,20 +106,26 @@ def bench_findings(folder: Path) -> tuple[Findings, list[tuple[str, str]]]:
 
 def _together(parts: Mapping[str, Part]) -> Findings:
     """One page of all documents; the file's name stands before each one's titles where there are several."""
-    before = {name: f"{name}: " if len(parts) > 1 else "" for name in parts}
+    several = len(parts) > 1
+    before = {name: f"{name}: " if several else "" for name in parts}
     every = list(parts.items())
+    answers = [part.answer for part in parts.values()]
     return Findings(
         kind="bench",
-        title="; ".join(dict.fromkeys(part.title for part in parts.values())),
+        title=f"{len(every)} results of benchmarks" if several else every[0][1].title,
         recipe="",
         asked="How fast is it on this machine? All contenders in turn; medians, with interquartile ranges.",
-        answer=" ".join(before[name] + part.answer for name, part in every),
+        answer=f"{_sentence('; '.join(answers))}.",
         command=tuple(word for n, (_, part) in enumerate(every) for word in (["&&"] if n else []) + [*part.command]),
         figures=tuple(_entitled(figure, before[name]) for name, part in every for figure in part.figures),
         tables=tuple(_entitled(table, before[name]) for name, part in every for table in part.tables),
         warnings=tuple(before[name] + warning for name, part in every for warning in part.warnings),
         environment={name: part.conditions for name, part in every} if len(every) > 1 else every[0][1].conditions,
     )
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 _Titled = TypeVar("_Titled", Figure, Table)
@@ -172,12 +178,12 @@ def _step_part(found: _Step) -> Part:
         series=(points,),
     )
     ratios = {key: ratio for key, ratio in found.ratios.items() if ratio is not None}
-    mine = {row.name: row.images_per_second for row in found.rows}.get("batchscale")
-    said = ", ".join(f"{number(ratio)} {key.replace('_', ' ')}" for key, ratio in ratios.items())
+    said = [f"{ratios[key]:.2f} times {of}" for key, of in _RATIOS.items() if key in ratios]
+    mine = [f"{row.images_per_second:,.0f} images/s" for row in found.rows if row.name == "batchscale"]
     overrides = (f"minibatch.workers={workers}", f"minibatch.per_worker={per_worker}")
     return Part(
         title=f"A training step of {found.recipe}, {found.processes} processes",
-        answer=f"batchscale trains {number(round(mine or 0))} images/s of {found.recipe}; its ratios are {said}.",
+        answer=f"over {found.processes} processes batchscale trains {found.recipe} at {', '.join(mine + said)}",
         command=(
             "batchscale",
             "bench",
@@ -216,19 +222,16 @@ def _allreduce_part(found: _AllReduce) -> Part:
     rows = {
         name: [r for r in found.rows if r.algorithm == name] for name in dict.fromkeys(r.algorithm for r in found.rows)
     }
-    times = [
-        _line(name, [(r.bytes, 1e3 * r.seconds, 1e3 * r.iqr_seconds) for r in mine]) for name, mine in rows.items()
-    ]
-    speeds = [_line(name, [(r.bytes, r.bus_gigabytes_per_second, 0.0) for r in mine]) for name, mine in rows.items()]
-    limit = _line("each copying (limit)", [(e.bytes, e.each_gigabytes_per_second, 0.0) for e in found.limit], "dashed")
+    times = [_line(name, [(r.bytes, 1e3 * r.seconds) for r in mine]) for name, mine in rows.items()]
+    speeds = [_line(name, [(r.bytes, r.bus_gigabytes_per_second) for r in mine]) for name, mine in rows.items()]
+    limit = _line("each copying (limit)", [(e.bytes, e.each_gigabytes_per_second) for e in found.limit], "dashed")
     size = Axis(label="bytes of the tensor, float32", scale="log2")
     largest = max(found.auto, key=lambda row: row.bytes, default=None)
-    answer = f"Over {found.processes} processes, {len(rows)} algorithms were measured."
+    answer = f"over {found.processes} processes {len(rows)} algorithms were measured"
     if largest is not None:
         answer = (
-            f"Over {found.processes} processes, {largest.algorithm} is chosen for {largest.bytes:,} bytes: "
-            f"{number(1e3 * largest.seconds)} ms, beside {number(1e3 * largest.builtin_seconds)} ms "
-            "of the backend as shipped."
+            f"over {found.processes} processes {largest.algorithm} is the choice for {largest.bytes / 1e6:.0f} MB and "
+            f"takes {1e3 * largest.seconds:.1f} ms, the backend as shipped {1e3 * largest.builtin_seconds:.1f} ms"
         )
     return Part(
         title=f"All-reduce over {found.processes} processes",
@@ -238,7 +241,7 @@ def _allreduce_part(found: _AllReduce) -> Part:
         figures=(
             Figure(
                 id="times", title="Time of an all-reduce", x=size, y=Axis(label="milliseconds", scale="log10"),
-                caption=_BARS, series=tuple(times),
+                caption="Medians; interquartile ranges stand in the table.", series=tuple(times),
             ),
             Figure(
                 id="bandwidth", title="Bus bandwidth", x=size, y=Axis(label="GB/s", scale="log10"),
@@ -246,22 +249,31 @@ def _allreduce_part(found: _AllReduce) -> Part:
                 series=(*speeds, limit),
             ),
         ),
-        tables=(_auto_table(found),),
+        tables=(_auto_table(found), _every_table(found)),
         warnings=tuple(found.notes),
     )  # fmt: skip
 
 
-def _line(name: str, points: Sequence[tuple[float, float, float]], style: Literal["line", "dashed"] = "line") -> Series:
-    """A series of (x, y, interquartile range); no whiskers where that is nothing."""
-    spread = any(iqr for _, _, iqr in points)
-    return Series(
-        name=name,
-        x=tuple(x for x, _, _ in points),
-        y=tuple(y for _, y, _ in points),
-        low=tuple(y - iqr / 2 for _, y, iqr in points) if spread else (),
-        high=tuple(y + iqr / 2 for _, y, iqr in points) if spread else (),
-        style=style,
-    )
+def _line(name: str, points: Sequence[tuple[float, float]], style: Literal["line", "dashed"] = "line") -> Series:
+    return Series(name=name, x=tuple(x for x, _ in points), y=tuple(y for _, y in points), style=style)
+
+
+def _every_table(found: _AllReduce) -> Table:
+    return Table(
+        title="Every algorithm at every size",
+        columns=("algorithm", "bytes", "ms", "iqr, ms", "GB/s"),
+        rows=tuple(
+            (
+                row.algorithm, row.bytes, _short(1e3 * row.seconds), _short(1e3 * row.iqr_seconds),
+                _short(row.bus_gigabytes_per_second),
+            )
+            for row in found.rows
+        ),
+    )  # fmt: skip
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
 
 
 def _auto_table(found: _AllReduce) -> Table:
@@ -270,7 +282,7 @@ def _auto_table(found: _AllReduce) -> Table:
         columns=("bytes", "algorithm", "ms", "shipped, ms", "tuned, ms", "remark"),
         rows=tuple(
             (
-                row.bytes, row.algorithm, *(float(f"{1e3 * s:.4g}") for s in _seconds(row)),
+                row.bytes, row.algorithm, *(_short(1e3 * s) for s in _seconds(row)),
                 "ratio not measurable now" if row.not_measurable_now else None,
             )
             for row in found.auto

@@ -32,7 +32,7 @@ def run_findings(folder: Path, run: Run) -> Findings:
         title=f"{name}: {k} workers of {n} images",
         recipe=name,
         asked=f"Train {name} for {run.recipe.get('epochs', '?')} epochs with minibatches of {k} workers x {n} images, "
-        f"seed {run.recipe.get('seed', '?')}, on {said(run.environment.get('processes'))} process(es).",
+        f"seed {run.recipe.get('seed', '?')}, on {_processes(run)}.",
         answer=_answer(run),
         command=tuple(said(word) for word in _list(run.environment.get("command"))),
         figures=tuple(figure for figure in _figures(metrics, evaluations, run) if any(s.x for s in figure.series)),
@@ -47,6 +47,11 @@ def _name(run: Run) -> str:
     return words[2] if len(words) > 2 and words[1] == "train" else run.recipe.get("model.name", "a run")
 
 
+def _processes(run: Run) -> str:
+    count = said(run.environment.get("processes")) or "?"
+    return f"{count} process" if count == "1" else f"{count} processes"
+
+
 def _answer(run: Run) -> str:
     if run.result is None:
         return f"This run has not ended; it is {run.progress}."
@@ -58,7 +63,7 @@ def _answer(run: Run) -> str:
     if r.test_error_percent is None:
         return f"Trained {r.steps:,} steps ({number(r.epochs)} epochs){speed}, without an evaluation."
     on = "Test error" if r.evaluated_on == "test" else "Error on the held-out images"
-    return f"{on} {number(r.test_error_percent)} % after {r.steps:,} steps ({number(r.epochs)} epochs){speed}."
+    return f"{on} {r.test_error_percent:.2f} % after {r.steps:,} steps ({number(r.epochs)} epochs){speed}."
 
 
 def _warnings(run: Run) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from batchscale.report.page.views import (
     machine_of,
     rows_view,
     run_ids,
+    run_labels,
     run_view,
     table_view,
 )
@@ -43,6 +44,7 @@ def render(findings: Findings, runs: Sequence[Run] = (), skipped: Sequence[tuple
     """
     ids = run_ids(runs)
     reference = runs[0] if len(runs) > _WHOLE_RECIPES else None
+    labels = run_labels(findings)
     style, script = _file("style.css"), _file("script.js")
     return _templates().get_template("page.html.j2").render(
         title=clean(findings.title),
@@ -55,11 +57,12 @@ def render(findings: Findings, runs: Sequence[Run] = (), skipped: Sequence[tuple
         figures=[figure_view(figure, place + 1, ids) for place, figure in enumerate(findings.figures)],
         tables=[table_view(table) for table in findings.tables],
         rows=rows_view(findings, ids),
-        runs=[run_view(run, ids[run.name], reference) for run in runs],
+        runs=[run_view(run, ids[run.name], reference, labels.get(run.name, "")) for run in runs],
         reference=reference,
         reference_machine=machine_of(reference) if reference else {},
         skipped=[(clean(name), clean(reason)) for name, reason in skipped],
         environment=environment_of(findings),
+        many=len(findings.figures) > 4 and all(len(figure.series) <= 3 for figure in findings.figures),
         markers=MARKERS,
         style=Markup(style),
         script=Markup(script),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,7 +78,7 @@ def read_runs(study: Path) -> tuple[list[Run], list[tuple[str, str]]]:
     """The ended runs below a study's folder in order of their names, and (folder, reason) of those skipped."""
     runs, skipped = [], []
     below = study / "runs"
-    for folder in sorted(below.iterdir()) if below.is_dir() else []:
+    for folder in sorted(below.iterdir(), key=_natural) if below.is_dir() else []:
         if not folder.is_dir():
             continue
         name = f"runs/{clean(folder.name)}"
@@ -91,6 +92,11 @@ def read_runs(study: Path) -> tuple[list[Run], list[tuple[str, str]]]:
         else:
             runs.append(run)
     return runs, skipped
+
+
+def _natural(folder: Path) -> list[tuple[int, str]]:
+    """kn64 stands before kn512."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split("([0-9]+)", folder.name)]
 
 
 def _progress(folder: Path) -> str:

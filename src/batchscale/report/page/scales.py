@@ -5,7 +5,6 @@ linear: place = start + (end - start) (v - low) / (high - low);  log2, log10: th
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -43,24 +42,15 @@ class Ruler:
         low, high, at = (_stretched(self.scale, v) for v in (self.low, self.high, value))
         return self.start + (self.end - self.start) * (at - low) / (high - low)
 
-    def ticks(self, most: int, values: Sequence[float] = (), apart: float = 0.0) -> list[tuple[float, str]]:
-        """Values with a tick, and their words.
-
-        Args:
-            most: ticks.
-            values: used themselves, on a log scale, where they are at most so many and lie ``apart``.
-        """
-        at = self._chosen(most, sorted(set(values)), apart)
-        return list(zip(at, words(at, self.scale), strict=True))
-
-    def _chosen(self, most: int, values: Sequence[float], apart: float) -> list[float]:
+    def ticks(self, most: int) -> list[tuple[float, str]]:
+        """Round values for ticks, at most so many, and their words."""
         if self.scale == "linear":
-            return linear_ticks(self.low, self.high, most)
-        places = [self.place(value) for value in values]
-        gaps = [abs(b - a) for a, b in itertools.pairwise(places)]
-        if 2 <= len(values) <= most and min(gaps) >= apart:
-            return list(values)
-        return log_ticks(self.low, self.high, most, 2 if self.scale == "log2" else 10)
+            return self.own_ticks(linear_ticks(self.low, self.high, most))
+        return self.own_ticks(log_ticks(self.low, self.high, most, 2 if self.scale == "log2" else 10))
+
+    def own_ticks(self, values: Sequence[float]) -> list[tuple[float, str]]:
+        """These values, and their words."""
+        return list(zip(values, words(values, self.scale), strict=True))
 
 
 def shown(scale: Scale, value: float | None) -> bool:

@@ -6,6 +6,7 @@ axis says (scales.py). Series differ by marker and dashes too, never by colour a
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ LOOKS = 8
 _RIGHT, _LINE, _LETTER, _GAP = 18.0, 22.0, 11.0, 9.0
 """Margins in units of the drawing: letters are 20 high on a phone, 13 elsewhere."""
 _LABEL_LETTERS = 54
-_X_TICKS, _Y_TICKS, _X_TICKS_APART = 9, 6, 56.0
+_X_TICKS, _Y_TICKS = 9, 6
 
 MARKERS = (
     "M-4.5 0A4.5 4.5 0 1 0 4.5 0A4.5 4.5 0 1 0-4.5 0Z",
@@ -105,6 +106,21 @@ def _rulers(figure: Figure) -> tuple[Ruler, Ruler]:
     return ruler(figure.x.scale, there, left, WIDTH - _RIGHT), down
 
 
+def _x_ticks(figure: Figure, across: Ruler) -> list[tuple[float, str]]:
+    """The values themselves where these are few and have room, else as many ticks as have."""
+    own = sorted({x for s in figure.series if s.style != "curve" for x in s.x if shown(figure.x.scale, x)})
+    choices = [across.own_ticks(own)] if 2 <= len(own) <= _X_TICKS and across.scale != "linear" else []
+    choices += [across.ticks(most) for most in range(_X_TICKS, 2, -1)]
+    return next((ticks for ticks in choices if _have_room(ticks, across)), choices[-1])
+
+
+def _have_room(ticks: list[tuple[float, str]], across: Ruler) -> bool:
+    return all(
+        across.place(b) - across.place(a) > _LETTER * (len(before) + len(after)) / 2 + _GAP
+        for (a, before), (b, after) in itertools.pairwise(ticks)
+    )
+
+
 def _y_ticks(figure: Figure, down: Ruler) -> list[tuple[float, str]]:
     if figure.y.names:
         return [(place + 1.0, clean(name)) for place, name in enumerate(figure.y.names)]
@@ -122,8 +138,7 @@ def _axes(svg: ET.Element, figure: Figure, across: Ruler, down: Ruler) -> None:
         ET.SubElement(group, "path", {"class": "grid", "d": f"M{across.start:.1f} {y:.1f}H{across.end:.1f}"})
         _text(group, "text", word, x=f"{across.start - _GAP:.1f}", y=f"{y:.1f}", dy=".32em", **{"text-anchor": "end"})
     ET.SubElement(group, "path", {"class": "axis", "d": f"M{across.start:.1f} {down.start:.1f}H{across.end:.1f}"})
-    values = [x for s in figure.series if s.style != "curve" for x in s.x if shown(figure.x.scale, x)]
-    for value, word in across.ticks(_X_TICKS, values, _X_TICKS_APART):
+    for value, word in _x_ticks(figure, across):
         x = across.place(value)
         ET.SubElement(group, "path", {"class": "axis", "d": f"M{x:.1f} {down.start:.1f}v5"})
         _text(group, "text", word, x=f"{x:.1f}", y=f"{down.start + _LINE:.1f}", **{"text-anchor": "middle"})

@@ -17,9 +17,15 @@ from batchscale.report.page.svg import draw, look, swatch
 from batchscale.report.page.text import clean, command_line, flat, said
 from batchscale.report.page.thin import evenly, thinned
 
-_MOST_TABLE_ROWS = 60
+_MOST_TABLE_ROWS, _FEWEST_OF_SERIES = 60, 6
 _APART = ("time", "command", "from_step", "derived", "decided", "fingerprint")
 """Of an environment, never the same for all runs or too long for its list."""
+
+
+_OUTCOMES = {
+    "status", "test_error_percent", "train_loss", "steps", "epochs", "images_per_second", "wall_seconds", "folder",
+}  # fmt: skip
+"""Of a row, what came out; the rest was varied."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class TableView:
     title: str
     caption: str
     columns: Sequence[str]
+    numeric: Sequence[bool]
     rows: Sequence[Sequence[Cell]]
 
 
@@ -61,6 +68,7 @@ class RunView:
 
     ident: str
     name: str
+    label: str
     headline: str
     status: str
     results: Mapping[str, str]
@@ -81,11 +89,12 @@ def figure_view(figure: Figure, place: int, ids: Mapping[str, str]) -> FigureVie
     ident = f"figure-{place}"
     short = figure.model_copy(update={"series": tuple(thinned(series) for series in figure.series)})
     drawn = draw(short, ident, _summary(figure))
-    notes = [
-        f"{clean(series.name)}: {len(series.x):,} points, drawn as {len(few.x)}: the lowest and highest of each stretch."
+    fewer = [
+        f"{clean(series.name)}: {len(few.x):,} of {len(series.x):,}"
         for series, few in zip(figure.series, short.series, strict=True)
         if len(few.x) < len(series.x)
     ]
+    notes = [f"Points drawn, the lowest and highest of every stretch: {'; '.join(fewer)}."] if fewer else []
     if drawn.left_out:
         notes.append(f"{drawn.left_out} values at or below 0 have no place on a logarithmic axis.")
     legend = [(clean(s.name), look(n), _markup(swatch(s, n))) for n, s in enumerate(figure.series)]
@@ -103,8 +112,7 @@ def figure_view(figure: Figure, place: int, ids: Mapping[str, str]) -> FigureVie
 
 def table_view(table: Table) -> TableView:
     """A table as shown."""
-    rows = [[cell(value) for value in row] for row in table.rows]
-    return TableView(clean(table.title), clean(table.caption), [clean(c) for c in table.columns], rows)
+    return _table(clean(table.title), clean(table.caption), [clean(c) for c in table.columns], _cells(table.rows))
 
 
 def rows_view(findings: Findings, ids: Mapping[str, str]) -> TableView | None:
@@ -112,21 +120,48 @@ def rows_view(findings: Findings, ids: Mapping[str, str]) -> TableView | None:
     if not findings.rows:
         return None
     columns = list(dict.fromkeys(key for row in findings.rows for key in row))
-    rows = [
-        [cell(row.get(c), ids.get(str(row.get(c)), "") if c == "folder" else "") for c in columns]
-        for row in findings.rows
-    ]
-    return TableView("Every run", "", [clean(c.replace("_", " ")) for c in columns], rows)
+    rows = _cells([[row.get(column) for column in columns] for row in findings.rows])
+    if "folder" in columns:
+        at = columns.index("folder")
+        for row in rows:
+            row[at] = Cell(row[at].words, False, ids.get(row[at].words, ""))
+    return _table("Every run", "", [clean(c.replace("_", " ")) for c in columns], rows)
 
 
-def cell(value: Any, link: str = "") -> Cell:
-    """One value as a cell; numbers to six digits."""
+def _cells(rows: Sequence[Sequence[Any]]) -> list[list[Cell]]:
+    """Rows as cells; the fractions of one column are written equally long."""
+    places = [max((_decimals(value) for value in column), default=0) for column in zip(*rows, strict=True)]
+    return [[_cell(value, most) for value, most in zip(row, places, strict=True)] for row in rows]
+
+
+def _decimals(value: Any) -> int:
+    if not isinstance(value, float) or not math.isfinite(value):
+        return 0
+    plain = f"{value:.6g}"
+    return 0 if "e" in plain else len(plain.partition(".")[2])
+
+
+def _cell(value: Any, places: int) -> Cell:
     if isinstance(value, float):
-        return Cell(f"{value:.6g}" if math.isfinite(value) else "", True, link)
-    return Cell(said(value), isinstance(value, int) and not isinstance(value, bool), link)
+        if not math.isfinite(value):
+            return Cell("")
+        return Cell(f"{value:.6g}" if "e" in f"{value:.6g}" else f"{value:.{places}f}", True)
+    return Cell(said(value), isinstance(value, int) and not isinstance(value, bool))
 
 
-def run_view(run: Run, ident: str, reference: Run | None) -> RunView:
+def run_labels(findings: Findings) -> dict[str, str]:
+    """What was varied in every run, in words, by its folder."""
+    return {
+        said(row.get("folder")): ", ".join(
+            f"{clean(name.replace('_', ' '))} {said(value)}"
+            for name, value in row.items()
+            if name not in _OUTCOMES and value is not None
+        )
+        for row in findings.rows
+    }
+
+
+def run_view(run: Run, ident: str, reference: Run | None, label: str = "") -> RunView:
     """A run as shown, whole, or by what differs from a reference run."""
     environment = machine_of(run)
     entries = run.recipe
@@ -145,6 +180,7 @@ def run_view(run: Run, ident: str, reference: Run | None) -> RunView:
     return RunView(
         ident,
         run.name,
+        label,
         headline(run),
         run.result.status if run.result else "not finished",
         results_of(run),
@@ -166,7 +202,7 @@ def headline(run: Run) -> str:
         return f"{result.status}{where}"
     if result.test_error_percent is None:
         return "done"
-    return f"{result.evaluated_on} error {number(result.test_error_percent)} %"
+    return f"{result.evaluated_on} error {result.test_error_percent:.2f} %"
 
 
 def results_of(run: Run) -> dict[str, str]:
@@ -229,16 +265,26 @@ def _point(figure: Figure, series: Series, index: int, across: float, down: floa
 
 
 def _numbers(figure: Figure, ids: Mapping[str, str]) -> TableView:
-    """A row for every x, a column for every series."""
+    """A row for every x and a column for every series; of many points a row for some of each series."""
+    title, axis = f"The numbers of: {clean(figure.title)}", clean(figure.x.label)
     every = sorted({x for series in figure.series for x in series.x})
-    kept = [every[place] for place in evenly(len(every), _MOST_TABLE_ROWS)]
-    columns = [_by_x(figure, series, ids) for series in figure.series]
-    rows = [[Cell(number(x, 6), True), *(column.get(x, Cell("")) for column in columns)] for x in kept]
-    caption = f"{clean(figure.y.label)}."
-    if len(kept) < len(every):
-        caption += f" {len(kept)} of {len(every)} rows, evenly spread."
-    names = [clean(figure.x.label), *(clean(series.name) for series in figure.series)]
-    return TableView(f"The numbers of: {clean(figure.title)}", caption, names, rows)
+    if len(every) <= _MOST_TABLE_ROWS:
+        columns = [_by_x(figure, series, ids) for series in figure.series]
+        rows = [[Cell(_on(figure.x, x), True), *(column.get(x, Cell("")) for column in columns)] for x in every]
+        return _table(title, f"{clean(figure.y.label)}.", [axis, *(clean(s.name) for s in figure.series)], rows)
+    each = max(_MOST_TABLE_ROWS // len(figure.series), _FEWEST_OF_SERIES)
+    rows = [
+        [Cell(clean(s.name)), Cell(_on(figure.x, s.x[i]), True), Cell(_on(figure.y, y), True)]
+        for s in figure.series
+        for i in evenly(len(s.x), each)
+        if (y := s.y[i]) is not None
+    ]
+    return _table(title, f"At most {each} points of each series.", ["series", axis, clean(figure.y.label)], rows)
+
+
+def _table(title: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> TableView:
+    numeric = [any(row[at].numeric for row in rows) for at in range(len(columns))]
+    return TableView(title, caption, columns, numeric, rows)
 
 
 def _by_x(figure: Figure, series: Series, ids: Mapping[str, str]) -> dict[float, Cell]:
