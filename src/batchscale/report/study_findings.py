@@ -42,11 +42,16 @@ def unfinished_study(folder: Path, runs: Sequence[Run], skipped: Sequence[tuple[
         title=f"{kind} of {name}: not finished",
         recipe=name,
         asked="; ".join(f"{key}: {value}" for key, value in options.items()) or "Its options are not recorded.",
-        answer=f"No answer yet: {len(runs)} runs have ended, {len(skipped)} have not.",
+        answer=f"No answer yet: {_have(len(runs), 'run', 's')} ended, {_have(len(skipped))} not.",
         command=words,
         rows=tuple(_row(run) for run in runs),
         warnings=(f"The study has not finished; the same command goes on with it{again}",),
     )
+
+
+def _have(count: int, noun: str = "", plural: str = "") -> str:
+    words = [str(count), f"{noun}{plural if count != 1 else ''}", "has" if count == 1 else "have"]
+    return " ".join(word for word in words if word)
 
 
 def _row(run: Run) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 "use strict";
 // What the page shows without this script, this script only makes easier to ask: it adds buttons, a cursor, sorting.
-const SVG = "http://www.w3.org/2000/svg";
 
 function element(tag, attributes, parent) {
   const made = document.createElement(tag);
@@ -43,7 +42,7 @@ function makeCursor(figure) {
   const plot = figure.querySelector(".plot"), drawing = figure.querySelector(".drawing");
   const hidden = new Set();
   let series = 0, place = -1;
-  const ring = document.createElementNS(SVG, "circle");
+  const ring = document.createElementNS(drawing.namespaceURI, "circle");
   ring.setAttribute("class", "cursor");
   ring.setAttribute("r", "9");
   const tip = element("div", { class: "tip", "aria-hidden": "true", hidden: "" }, plot);

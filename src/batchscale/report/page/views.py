@@ -96,7 +96,8 @@ def figure_view(figure: Figure, place: int, ids: Mapping[str, str]) -> FigureVie
     ]
     notes = [f"Points drawn, the lowest and highest of every stretch: {'; '.join(fewer)}."] if fewer else []
     if drawn.left_out:
-        notes.append(f"{drawn.left_out} values at or below 0 have no place on a logarithmic axis.")
+        count = "1 value at or below 0 has" if drawn.left_out == 1 else f"{drawn.left_out} values at or below 0 have"
+        notes.append(f"{count} no place on a logarithmic axis.")
     legend = [(clean(s.name), look(n), _markup(swatch(s, n))) for n, s in enumerate(figure.series)]
     data = {
         "x": clean(figure.x.label),
@@ -152,7 +153,7 @@ def _cell(value: Any, places: int) -> Cell:
 def run_labels(findings: Findings) -> dict[str, str]:
     """What was varied in every run, in words, by its folder."""
     return {
-        said(row.get("folder")): ", ".join(
+        said(row.get("folder")): "; ".join(
             f"{clean(name.replace('_', ' '))} {said(value)}"
             for name, value in row.items()
             if name not in _OUTCOMES and value is not None
