@@ -127,6 +127,7 @@ def test_public_names_are_those_listed_and_all_load():
         "from batchscale.cli import main; assert main(['train', 'digits-cnn', 'epochs=abc']) == 2",
         "import batchscale.report.figures, batchscale.records, batchscale.recipe, batchscale.update.schedule",
         "import batchscale.report.schedules",
+        "import batchscale.report.page, batchscale.cli.report",
     ],
 )
 def test_help_and_reports_never_import_torch(code):

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from batchscale.errors import FolderError
 from batchscale.records.files import write_json
@@ -24,10 +24,11 @@ class _Part(BaseModel):
 
 
 class Axis(_Part):
-    """One axis of a figure: its words, with the unit, and its scale."""
+    """One axis of a figure: its words, with the unit, and its scale; or the names of the places 1, 2, ... on it."""
 
     label: str
     scale: Scale = "linear"
+    names: tuple[str, ...] = ()
 
 
 class Series(_Part):
@@ -36,7 +37,7 @@ class Series(_Part):
     Args:
         name: as in the legend.
         x, y: one point each; a y of None is a gap.
-        low, high: the band or whiskers around y, as long as y, or empty.
+        low, high: the band or whiskers around y (around x where y's axis has names), as long as y, or empty.
         style: line with points, points alone, dashed (an ideal, a fit), or a plain line (a curve of many points).
         runs: the folders behind each point, relative to the study, as long as x, or empty.
     """
@@ -48,6 +49,14 @@ class Series(_Part):
     high: tuple[float | None, ...] = ()
     style: Literal["line", "points", "dashed", "curve"] = "line"
     runs: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _as_long(self) -> Self:
+        for name, allowed in (("y", {len(self.x)}), *((n, {0, len(self.x)}) for n in ("low", "high", "runs"))):
+            count = len(getattr(self, name))
+            if count not in allowed:
+                raise ValueError(f"series {self.name}: {count} values of {name} for {len(self.x)} of x")
+        return self
 
 
 class Mark(_Part):

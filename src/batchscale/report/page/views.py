@@ -1,0 +1,300 @@
+"""Findings and runs -> what the template shows: strings and numbers only, nothing left to decide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from markupsafe import Markup
+
+from batchscale.records.findings import Axis, Figure, Findings, Series, Table
+from batchscale.report.page.runs import Run
+from batchscale.report.page.scales import number
+from batchscale.report.page.svg import draw, look, swatch
+from batchscale.report.page.text import clean, command_line, flat, said
+from batchscale.report.page.thin import evenly, thinned
+
+_MOST_TABLE_ROWS, _FEWEST_OF_SERIES = 60, 6
+_APART = ("time", "command", "from_step", "derived", "decided", "fingerprint")
+"""Of an environment, never the same for all runs or too long for its list."""
+
+
+_OUTCOMES = {
+    "status", "test_error_percent", "train_loss", "steps", "epochs", "images_per_second", "wall_seconds", "folder",
+}  # fmt: skip
+"""Of a row, what came out; the rest was varied."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table: words, and the id of the run that it leads to."""
+
+    words: str
+    numeric: bool = False
+    link: str = ""
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A table as shown."""
+
+    title: str
+    caption: str
+    columns: Sequence[str]
+    numeric: Sequence[bool]
+    rows: Sequence[Sequence[Cell]]
+
+
+@dataclass(frozen=True)
+class FigureView:
+    """A figure as shown: drawing, legend of (name, look, swatch), notes, the numbers as a table and for the script."""
+
+    ident: str
+    title: str
+    caption: str
+    drawing: Markup
+    legend: Sequence[tuple[str, str, Markup]]
+    notes: Sequence[str]
+    table: TableView
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as shown: what it says when closed, its key results, recipe and environment (whole, or what differs)."""
+
+    ident: str
+    name: str
+    label: str
+    headline: str
+    status: str
+    results: Mapping[str, str]
+    command: str
+    recipe_text: str
+    recipe_changes: Mapping[str, str]
+    environment: Mapping[str, str]
+    notes: Sequence[str]
+
+
+def run_ids(runs: Sequence[Run]) -> dict[str, str]:
+    """The id in the page of every run, by its folder."""
+    return {run.name: f"run-{place + 1}" for place, run in enumerate(runs)}
+
+
+def figure_view(figure: Figure, place: int, ids: Mapping[str, str]) -> FigureView:
+    """A figure as shown; long series are thinned, and the notes say so."""
+    ident = f"figure-{place}"
+    short = figure.model_copy(update={"series": tuple(thinned(series) for series in figure.series)})
+    drawn = draw(short, ident, _summary(figure))
+    fewer = [
+        f"{clean(series.name)}: {len(few.x):,} of {len(series.x):,}"
+        for series, few in zip(figure.series, short.series, strict=True)
+        if len(few.x) < len(series.x)
+    ]
+    notes = [f"Points drawn, the lowest and highest of every stretch: {'; '.join(fewer)}."] if fewer else []
+    if drawn.left_out:
+        count = "1 value at or below 0 has" if drawn.left_out == 1 else f"{drawn.left_out} values at or below 0 have"
+        notes.append(f"{count} no place on a logarithmic axis.")
+    legend = [(clean(s.name), look(n), _markup(swatch(s, n))) for n, s in enumerate(figure.series)]
+    data = {
+        "x": clean(figure.x.label),
+        "y": clean(figure.y.label),
+        "series": [
+            {"name": clean(s.name), "points": [_point(figure, s, *point, ids) for point in points]}
+            for s, points in zip(short.series, drawn.points, strict=True)
+        ],
+    }
+    table = _numbers(short, ids)
+    return FigureView(ident, clean(figure.title), clean(figure.caption), _markup(drawn.svg), legend, notes, table, data)
+
+
+def table_view(table: Table) -> TableView:
+    """A table as shown."""
+    return _table(clean(table.title), clean(table.caption), [clean(c) for c in table.columns], _cells(table.rows))
+
+
+def rows_view(findings: Findings, ids: Mapping[str, str]) -> TableView | None:
+    """The findings' rows as a table; each leads to its run."""
+    if not findings.rows:
+        return None
+    columns = list(dict.fromkeys(key for row in findings.rows for key in row))
+    rows = _cells([[row.get(column) for column in columns] for row in findings.rows])
+    if "folder" in columns:
+        at = columns.index("folder")
+        for row in rows:
+            row[at] = Cell(row[at].words, False, ids.get(row[at].words, ""))
+    return _table("Every run", "", [clean(c.replace("_", " ")) for c in columns], rows)
+
+
+def _cells(rows: Sequence[Sequence[Any]]) -> list[list[Cell]]:
+    """Rows as cells; the fractions of one column are written equally long."""
+    places = [max((_decimals(value) for value in column), default=0) for column in zip(*rows, strict=True)]
+    return [[_cell(value, most) for value, most in zip(row, places, strict=True)] for row in rows]
+
+
+def _decimals(value: Any) -> int:
+    if not isinstance(value, float) or not math.isfinite(value):
+        return 0
+    plain = f"{value:.6g}"
+    return 0 if "e" in plain else len(plain.partition(".")[2])
+
+
+def _cell(value: Any, places: int) -> Cell:
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return Cell("")
+        return Cell(f"{value:.6g}" if "e" in f"{value:.6g}" else f"{value:.{places}f}", True)
+    return Cell(said(value), isinstance(value, int) and not isinstance(value, bool))
+
+
+def run_labels(findings: Findings) -> dict[str, str]:
+    """What was varied in every run, in words, by its folder."""
+    return {
+        said(row.get("folder")): "; ".join(
+            f"{clean(name.replace('_', ' '))} {said(value)}"
+            for name, value in row.items()
+            if name not in _OUTCOMES and value is not None
+        )
+        for row in findings.rows
+    }
+
+
+def run_view(run: Run, ident: str, reference: Run | None, label: str = "") -> RunView:
+    """A run as shown, whole, or by what differs from a reference run."""
+    environment = machine_of(run)
+    entries = run.recipe
+    changes: dict[str, str] = {}
+    if reference is not None:
+        names = dict.fromkeys([*reference.recipe, *entries])
+        changes = {
+            name: f"{entries.get(name, 'none')} (reference: {reference.recipe.get(name, 'none')})"
+            for name in names
+            if entries.get(name) != reference.recipe.get(name)
+        }
+        shared = machine_of(reference)
+        environment = {name: words for name, words in environment.items() if shared.get(name) != words}
+    when = said(run.environment.get("time"))
+    notes = [f"data file passed over: {file}: {reason}" for file, reason in run.skipped_files.items()]
+    return RunView(
+        ident,
+        run.name,
+        label,
+        headline(run),
+        run.result.status if run.result else "not finished",
+        results_of(run),
+        command_line(_words(run.environment.get("command"))),
+        run.recipe_text if reference is None else "",
+        changes,
+        {**({"time": when} if when else {}), **environment},
+        notes,
+    )
+
+
+def headline(run: Run) -> str:
+    """One run's outcome in a few words."""
+    if run.result is None:
+        return run.progress
+    result = run.result
+    if result.status != "done":
+        where = "" if result.diverged_at_step is None else f" at step {result.diverged_at_step}"
+        return f"{result.status}{where}"
+    if result.test_error_percent is None:
+        return "done"
+    return f"{result.evaluated_on} error {result.test_error_percent:.2f} %"
+
+
+def results_of(run: Run) -> dict[str, str]:
+    """The key results of an ended run; errors in percent."""
+    if run.result is None:
+        return {"progress": run.progress}
+    shown = run.result.model_dump(exclude={"recipe", "folder", "workers", "per_worker", "processes"})
+    return {
+        key.replace("_", " "): number(value) if isinstance(value, float) else said(value)
+        for key, value in shown.items()
+        if value is not None
+    }
+
+
+def machine_of(run: Run) -> dict[str, str]:
+    """The environment that runs may share, under dotted names."""
+    return flat({key: value for key, value in run.environment.items() if key not in _APART})
+
+
+def environment_of(findings: Findings) -> dict[str, str]:
+    """The environment of the findings, under dotted names."""
+    return flat({key: value for key, value in findings.environment.items() if key not in ("command", "derived")})
+
+
+def _words(command: Any) -> list[Any]:
+    return command if isinstance(command, list) else []
+
+
+def _markup(element: ET.Element) -> Markup:
+    return Markup(ET.tostring(element, encoding="unicode"))
+
+
+def _summary(figure: Figure) -> str:
+    names = "; ".join(series.name for series in figure.series)
+    marks = "; ".join(mark.label for mark in figure.marks)
+    said_of = f"{figure.y.label} against {figure.x.label}. Series: {names or 'none'}."
+    return f"{said_of} Marked: {marks}." if marks else said_of
+
+
+def _spread(series: Series, index: int) -> str:
+    low = series.low[index] if index < len(series.low) else None
+    high = series.high[index] if index < len(series.high) else None
+    return "" if low is None or high is None else f"{number(low)} to {number(high)}"
+
+
+def _on(axis: Axis, value: float) -> str:
+    """A value of an axis in words."""
+    if axis.names:
+        return clean(axis.names[int(value) - 1]) if 1 <= value <= len(axis.names) else ""
+    return number(value, 6 if axis.scale == "log2" else 4)
+
+
+def _point(figure: Figure, series: Series, index: int, across: float, down: float, ids: Mapping[str, str]) -> list[Any]:
+    y = series.y[index]
+    run = ids.get(series.runs[index], "") if index < len(series.runs) else ""
+    words = [_on(figure.x, series.x[index]), "" if y is None else _on(figure.y, y), _spread(series, index), run]
+    while words and not words[-1]:
+        words.pop()
+    return [round(across, 1), round(down, 1), *words]
+
+
+def _numbers(figure: Figure, ids: Mapping[str, str]) -> TableView:
+    """A row for every x and a column for every series; of many points a row for some of each series."""
+    title, axis = f"The numbers of: {clean(figure.title)}", clean(figure.x.label)
+    every = sorted({x for series in figure.series for x in series.x})
+    if len(every) <= _MOST_TABLE_ROWS:
+        columns = [_by_x(figure, series, ids) for series in figure.series]
+        rows = [[Cell(_on(figure.x, x), True), *(column.get(x, Cell("")) for column in columns)] for x in every]
+        return _table(title, f"{clean(figure.y.label)}.", [axis, *(clean(s.name) for s in figure.series)], rows)
+    each = max(_MOST_TABLE_ROWS // len(figure.series), _FEWEST_OF_SERIES)
+    rows = [
+        [Cell(clean(s.name)), Cell(_on(figure.x, s.x[i]), True), Cell(_on(figure.y, y), True)]
+        for s in figure.series
+        for i in evenly(len(s.x), each)
+        if (y := s.y[i]) is not None
+    ]
+    return _table(title, f"At most {each} points of each series.", ["series", axis, clean(figure.y.label)], rows)
+
+
+def _table(title: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> TableView:
+    numeric = [any(row[at].numeric for row in rows) for at in range(len(columns))]
+    return TableView(title, caption, columns, numeric, rows)
+
+
+def _by_x(figure: Figure, series: Series, ids: Mapping[str, str]) -> dict[float, Cell]:
+    found: dict[float, Cell] = {}
+    for index, (x, y) in enumerate(zip(series.x, series.y, strict=True)):
+        if y is None:
+            continue
+        spread = _spread(series, index)
+        words = f"{_on(figure.y, y)} ({spread})" if spread else _on(figure.y, y)
+        run = ids.get(series.runs[index], "") if index < len(series.runs) else ""
+        found[x] = Cell(f"{found[x].words}; {words}", True) if x in found else Cell(words, True, run)
+    return found

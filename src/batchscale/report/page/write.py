@@ -1,0 +1,70 @@
+"""A folder -> its report.html: a study, a run, or results of benchmarks, told by what the folder holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchscale.errors import FolderError
+from batchscale.records.files import write_whole
+from batchscale.records.findings import Findings, read_findings
+from batchscale.report.bench_findings import bench_findings
+from batchscale.report.page.html import render
+from batchscale.report.page.runs import Run, read_run, read_runs
+from batchscale.report.run_findings import run_findings
+from batchscale.report.study_findings import unfinished_study
+
+NAME = "report.html"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written.
+
+    Args:
+        path: of the page.
+        kind: of the findings.
+        runs: shown.
+        skipped: (folder or file, reason).
+    """
+
+    path: Path
+    kind: str
+    runs: int
+    skipped: list[tuple[str, str]]
+
+
+def write_report(folder: Path) -> Path:
+    """Write report.html into the folder of a study, a run, or results of benchmarks.
+
+    Raises:
+        FolderError: the folder holds none of these, or cannot be written.
+    """
+    return write(folder).path
+
+
+def write(folder: Path) -> Written:
+    """As write_report, and tell what stands in it."""
+    if not folder.is_dir():
+        raise FolderError(f"{folder}: is no folder; give the folder of a study, a run or results of bench")
+    findings, runs, skipped = _gathered(folder)
+    path = folder / NAME
+    write_whole(path, render(findings, runs, skipped).encode("utf-8"))
+    return Written(path, findings.kind, len(runs), skipped)
+
+
+def _gathered(folder: Path) -> tuple[Findings, list[Run], list[tuple[str, str]]]:
+    if (folder / "findings.json").exists():
+        runs, skipped = read_runs(folder)
+        return read_findings(folder), runs, skipped
+    if (folder / "study.json").exists():
+        runs, skipped = read_runs(folder)
+        return unfinished_study(folder, runs, skipped), runs, skipped
+    if (folder / "recipe.yaml").exists():
+        try:
+            run = read_run(folder, ".")
+        except FolderError as error:
+            raise FolderError(f"{folder}: {error}; train the run again, or give another folder") from None
+        return run_findings(folder, run), [run], []
+    findings, skipped = bench_findings(folder)
+    return findings, [], skipped

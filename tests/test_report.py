@@ -1,0 +1,390 @@
+"""The report's page: what it shows, that it is whole, safe and the same every time, and what it passes over."""
+
+import base64
+import hashlib
+import itertools
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from statistics import median
+from xml.etree import ElementTree as ET
+
+import pytest
+from example_study import MINIBATCHES, RULES, SEEDS, environment, error_percent, key, write_run, write_study
+from hypothesis import given
+from hypothesis import strategies as st
+from launching import SMALL, result
+from test_cli import refused
+
+from batchscale.cli import main
+from batchscale.errors import FolderError
+from batchscale.records.findings import Axis, Figure, Findings, Series
+from batchscale.report.page import write, write_report
+from batchscale.report.page.html import render
+from batchscale.report.page.runs import read_runs
+from batchscale.report.page.scales import linear_ticks, log_ticks, number, ruler
+from batchscale.report.page.svg import draw
+from batchscale.report.page.thin import MOST_POINTS, thinned
+
+ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\x00\ud800"
+BENCH = Path(__file__).parent.parent / "benchmarks" / "results"
+VOID = {"meta", "link", "img", "br", "hr", "input"}
+
+
+class Seen(HTMLParser):
+    """Every tag with its attributes, and the text by the tag around it; fails where tags do not nest."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: dict[str, list[str]] = {}
+        self._open: list[str] = []
+        self.feed(page)
+        assert not self._open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        if self._open:
+            self.text.setdefault(self._open[-1], []).append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    write_study(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(study):
+    return write_report(study).read_text(encoding="utf-8")
+
+
+def drawings(page):
+    found = [ET.fromstring(text) for text in re.findall(r'<svg class="drawing".*?</svg>', page, re.S)]
+    assert found
+    return found
+
+
+def test_a_study_shows_all_that_was_asked_for(study, page):
+    seen = Seen(page)
+    words = " ".join(" ".join(texts) for texts in seen.text.values())
+    findings = json.loads((study / "findings.json").read_text())
+    for said in (findings["title"], findings["asked"], findings["answer"], *findings["warnings"]):
+        assert said in words
+    assert "batchscale study minibatch-error fashion-mnist-cnn --seeds 3 --out 'my study'" in words
+    assert len(drawings(page)) == len(findings["figures"]) == 4
+    for rule in RULES:
+        for minibatch in MINIBATCHES:
+            assert f"runs/{key(rule, minibatch, 2)}" in words
+    assert "diverged at step 41" in words
+    assert "minibatch 256; rule square root; seed 1" in words
+    assert "4 (reference: 2)" in words  # a run's minibatch.workers beside the reference run's
+    assert "cba0a155b9e0717abbffaaa1a474955703d188da" in words
+
+
+def test_every_point_lies_where_the_written_ticks_say(page):
+    drawing = drawings(page)[0]
+    ticks = {t.text: float(t.get("y")) for t in drawing.find("g[@class='axes']") if t.get("text-anchor") == "end"}
+    columns = {t.text: float(t.get("x")) for t in drawing.find("g[@class='axes']") if t.get("text-anchor") == "middle"}
+    per_percent = (ticks["8"] - ticks["2"]) / 6
+    for place, rule in enumerate(RULES):
+        points = drawing.findall(f"g[@data-series='{place}']/use")
+        assert len(points) == len(MINIBATCHES) - (rule == "none")
+        for point, minibatch in zip(points, MINIBATCHES, strict=False):
+            middle = median(error_percent(rule, minibatch, seed) for seed in SEEDS)
+            assert float(point.get("x")) == columns[str(minibatch)]
+            wanted = ticks["2"] + per_percent * (middle - 2)
+            assert float(point.get("y")) == pytest.approx(wanted, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("scale", "values"), [("log2", (0.5, 3, 4096)), ("log10", (1e-6, 1, 20)), ("linear", (-5, 2, 9))]
+)
+def test_a_value_lies_between_its_neighbours_ticks(scale, values):
+    axis = ruler(scale, values, 500.0, 20.0)
+    places = [axis.place(v) for v in values]
+    assert places == sorted(places, reverse=True)
+    assert 20 < places[-1] < places[0] < 500
+    for tick, _ in axis.ticks(8):
+        assert 20 <= axis.place(tick) <= 500
+        below = [axis.place(v) for v in values if v < tick]
+        assert all(place > axis.place(tick) for place in below)
+
+
+@given(st.floats(-1e9, 1e9), st.floats(1e-6, 1e9), st.integers(3, 12))
+def test_linear_ticks_lie_in_the_range_and_are_few(low, extent, most):
+    high = low + max(extent, abs(low) * 1e-6)
+    ticks = linear_ticks(low, high, most)
+    assert 1 <= len(ticks) <= most
+    assert ticks == sorted(set(ticks))
+    assert all(low - 1e-6 * (high - low) <= tick <= high + 1e-6 * (high - low) for tick in ticks)
+
+
+@given(st.floats(1e-9, 1e9), st.floats(1.05, 1e12), st.integers(4, 9), st.sampled_from([2, 10]))
+def test_log_ticks_rise_and_are_few(low, times, most, base):
+    ticks = log_ticks(low, low * times, most, base)
+    assert 1 <= len(ticks) <= most
+    assert ticks == sorted(set(ticks))
+    assert min(ticks) > 0
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(0, "0"), (2048, "2048"), (104857600, "104,857,600"), (0.003125, "0.003125"), (3e-7, "3 \N{MULTIPLICATION SIGN} 10⁻⁷"), (-1.5, "-1.5"),
+     (1e12, "10¹²"), (99999.6, "100,000"), (0.99999, "1"), (12345.678, "12,346")],
+)  # fmt: skip
+def test_numbers_for_reading(value, words):
+    assert number(value) == words
+
+
+def test_the_page_fetches_nothing_and_admits_its_own_style_and_script_alone(page):
+    seen = Seen(page)
+    assert not re.search(r"https?://", page)
+    assert "url(" not in page
+    assert "@import" not in page
+    for tag, attributes in seen.tags:
+        assert not {"src", "srcset", "style", "data", "action"} & attributes.keys(), tag
+        assert not any(name.startswith("on") for name in attributes)
+        assert (attributes.get("href") or "#").startswith("#")
+    policy = seen.all("meta")[1]["content"]
+    assert policy.startswith("default-src 'none'; ")
+    for name in ("style", "script"):
+        (text,) = re.findall(f"<{name}>(.*?)</{name}>", page, re.S)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{name}-src 'sha256-{digest}'" in policy
+
+
+def test_headings_landmarks_and_names(page):
+    seen = Seen(page)
+    levels = [int(tag[1]) for tag, _ in seen.tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    ids = [attributes["id"] for _, attributes in seen.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for tag, attributes in seen.tags:
+        if tag in ("a", "use"):
+            assert attributes["href"][1:] in ids
+        for name in (attributes.get("aria-labelledby") or "").split():
+            assert name in ids
+    for landmark in ("main", "nav", "header", "footer"):
+        assert len(seen.all(landmark)) == 1
+    assert seen.all("html")[0]["lang"] == "en"
+    for drawing in drawings(page):
+        assert drawing.get("role") == "img"
+        assert drawing.find("title").text
+        assert "against" in drawing.find("desc").text
+    assert len(seen.all("caption")) == len(seen.all("table"))
+    assert all(cell["scope"] == "col" for cell in seen.all("th"))
+
+
+def test_text_from_files_is_shown_never_obeyed(tmp_path):
+    write_run(tmp_path / "runs" / "a", "square root", 64, 0)
+    write_run(tmp_path / "runs" / "b", "square root", 128, 0)
+    recipe = tmp_path / "runs" / "b" / "recipe.yaml"
+    recipe.write_text(recipe.read_text() + "comment: '<script>alert(1)</script>'\n# </pre><script>alert(1)</script>\n")
+    series = Series(name=ATTACK, x=(1.0, 2.0), y=(1.0, 2.0), runs=("runs/b", ATTACK))
+    axis = Axis(label=ATTACK)
+    shown = Figure(id=ATTACK, title=ATTACK, caption=ATTACK, x=axis, y=axis, series=(series, series))
+    findings = Findings(
+        kind=ATTACK, title=ATTACK, recipe=ATTACK, asked=ATTACK, answer=ATTACK, command=("batchscale", ATTACK),
+        rows=({ATTACK: ATTACK, "folder": "runs/b"},), figures=(shown,), warnings=(ATTACK,),
+        environment={ATTACK: [ATTACK, {"a": ATTACK}]},
+    )  # fmt: skip
+    page = render(findings, read_runs(tmp_path)[0], [(ATTACK, ATTACK)])
+    seen = Seen(page)
+    assert [attributes.get("type") for attributes in seen.all("script")] == ["application/json", None]
+    assert not seen.all("img")
+    assert not any(name.startswith("on") for _, attributes in seen.tags for name in attributes)
+    assert "<script>alert(1)</script>" in "".join(seen.text["h1"])
+    assert drawings(page)
+    page.encode("utf-8")
+    json.loads(re.findall(r'class="points">(.*?)</script>', page, re.S)[0])
+
+
+def test_the_same_records_give_the_same_bytes(study, tmp_path):
+    first = write_report(study).read_bytes()
+    assert write_report(study).read_bytes() == first
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(study, copy)
+    assert write_report(copy).read_bytes() == first
+
+
+def test_half_written_runs_are_listed_and_passed_over(tmp_path, capsys):
+    write_study(tmp_path)
+    runs = sorted((tmp_path / "runs").iterdir())
+    (runs[0] / "recipe.yaml").unlink()
+    (runs[1] / "recipe.yaml").write_text("[1, 2")
+    (runs[2] / "environment.json").write_text("{")
+    (runs[3] / "result.json").unlink()
+    (runs[4] / "result.json").write_text('{"status": "perhaps"}')
+    (runs[5] / "recipe.yaml").write_bytes(b"\xff\xfe")
+    (runs[6] / "environment.json").unlink()
+    (runs[7] / "recipe.yaml").unlink()
+    (runs[7] / "recipe.yaml").mkdir()
+    (tmp_path / "runs" / "notes.log").write_text("no folder")
+    assert main(["report", str(tmp_path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["report"] == str(tmp_path / "report.html")
+    assert (told["kind"], told["runs"]) == ("minibatch-error", 88)
+    reasons = {Path(one["name"]).name: one["reason"] for one in told["skipped"]}
+    assert [reasons.pop(run.name) for run in runs[:8]] == [
+        "no recipe.yaml: never begun", "recipe.yaml is damaged", "environment.json is damaged",
+        f"not finished: at step {json.loads((runs[3] / 'metrics.jsonl').read_text())['step']}, epoch 10.0",
+        "result.json is damaged", "recipe.yaml cannot be read (not UTF-8)", "no environment.json: never begun",
+        "recipe.yaml is no file",
+    ]  # fmt: skip
+    assert not reasons
+    page = (tmp_path / "report.html").read_text()
+    assert all(f"<code>runs/{run.name}</code>" in page for run in runs[:8])
+
+
+def test_a_study_that_has_not_finished(tmp_path):
+    write_run(tmp_path / "runs" / "a", "square root", 64, 0)
+    write_run(tmp_path / "runs" / "b", "square root", 64, 1)
+    (tmp_path / "runs" / "b" / "result.json").unlink()
+    asked = {
+        "kind": "grid",
+        "recipe": "digits-cnn",
+        "options": {"seeds": 3},
+        "command": ["batchscale", "study", "grid"],
+    }
+    (tmp_path / "study.json").write_text(json.dumps(asked))
+    told = write(tmp_path)
+    assert (told.kind, told.runs, len(told.skipped)) == ("grid", 1, 1)
+    page = told.path.read_text()
+    assert "No answer yet: 1 run has ended, 1 has not." in page
+    assert "the same command goes on with it: batchscale study grid" in page
+    (tmp_path / "study.json").write_text("[]")
+    with pytest.raises(FolderError, match=r"study.json: damaged"):
+        write(tmp_path)
+    (tmp_path / "findings.json").write_text("{}")
+    with pytest.raises(FolderError, match=r"findings.json: damaged"):
+        write(tmp_path)
+
+
+def test_folders_that_hold_nothing_to_report_on(tmp_path, capsys):
+    assert "holds no study, no run and no result of bench" in refused(capsys, "report", str(tmp_path))
+    assert "is no folder" in refused(capsys, "report", str(tmp_path / "nowhere"))
+    (tmp_path / "x.json").write_text("{}")
+    assert "x.json: is no result of bench" in refused(capsys, "report", str(tmp_path))
+    assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
+    (tmp_path / "recipe.yaml").write_text("a: 1")
+    assert "no environment.json: never begun" in refused(capsys, "report", str(tmp_path))
+
+
+def test_a_real_run_ended_and_cut_short(tmp_path, capsys):
+    folder = tmp_path / "run"
+    found = result("train", *SMALL, "--out", str(folder))
+    capsys.readouterr()
+    assert main(["report", str(folder)]) == 0
+    assert capsys.readouterr().out == f"{folder / 'report.html'}\n"
+    page = (folder / "report.html").read_text()
+    titles = [drawing.find("title").text for drawing in drawings(page)]
+    assert titles == ["Loss", "Error", "Learning rate", "Minibatch", "Speed"]
+    assert f"{found['test_error_percent']:.2f} %" in page
+    for said in ("Where the time of training steps went", "aggregation", "target lr", found["weights_sha256"]):
+        assert said in page
+    assert (folder / "recipe.yaml").read_text().splitlines()[1] in page
+    (folder / "result.json").unlink()
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9999, "epo')
+    assert main(["report", str(folder)]) == 0
+    page = (folder / "report.html").read_text()
+    assert f"This run has not ended; it is not finished: at step {found['steps']}" in page
+    assert result("train", *SMALL, "--out", str(folder), "--resume")["status"] == "done"
+
+
+def test_results_of_benchmarks(tmp_path):
+    for file in BENCH.glob("*.json"):
+        shutil.copy(file, tmp_path)
+    damaged = json.loads((tmp_path / "2026-11-21-step.json").read_text())
+    damaged["rows"][0].pop("iqr")
+    (tmp_path / "broken.json").write_text(json.dumps(damaged))
+    told = write(tmp_path)
+    assert (told.kind, told.runs) == ("bench", 0)
+    assert told.skipped == [("broken.json", "is damaged: rows.0.iqr: Field required")]
+    page = told.path.read_text()
+    assert "8,819 images/s, 0.94 times its ceiling" in page
+    assert "batchscale bench allreduce --processes 2 --json &amp;&amp; batchscale bench" in page
+    step = next(drawing for drawing in drawings(page) if "step" in drawing.find("title").text)
+    names = {t.text: float(t.get("y")) for t in step.find("g[@class='axes']") if t.get("text-anchor") == "end"}
+    marks = [float(use.get("y")) for use in step.iter("use")]
+    assert marks[0] == pytest.approx(names["ceiling"], abs=0.1)
+    assert marks[-1] == pytest.approx(names["accelerate"], abs=0.1)
+
+
+def test_long_series_keep_their_spikes_ends_and_gaps():
+    y = [float(place % 7) for place in range(40_000)]
+    y[12_345], y[23_456] = 1e6, None
+    whole = Series(name="loss", x=tuple(map(float, range(40_000))), y=tuple(y), low=tuple(y), style="curve")
+    short = thinned(whole)
+    assert len(short.x) == len(short.y) == len(short.low) <= MOST_POINTS
+    assert {0.0, 12_345.0, 23_456.0, 39_999.0} <= set(short.x)
+    assert None in short.y
+    assert thinned(short) == short
+
+
+def test_what_a_log_axis_cannot_show_is_said(tmp_path):
+    series = Series(name="error", x=(1.0, 2.0, 3.0), y=(0.0, 1.0, None), low=(0.0, 0.0, None), high=(0.0, 2.0, None))
+    axis = Axis(label="error", scale="log10")
+    shown = Figure(id="a", title="a", caption="", x=Axis(label="x"), y=axis, series=(series,))
+    drawn = draw(shown, "figure-1", "")
+    assert [index for index, _, _ in drawn.points[0]] == [1]
+    assert drawn.left_out == 1
+    page = render(Findings(kind="k", title="t", recipe="", asked="", answer="", command=(), figures=(shown,)))
+    assert "1 value at or below 0 has no place on a logarithmic axis." in page
+
+
+def test_a_page_of_many_runs_stays_small(tmp_path):
+    write_study(tmp_path)
+    for seed in range(3, 27):
+        write_run(tmp_path / "runs" / f"more{seed}", "square root", 64, seed)
+    told = write(tmp_path)
+    assert told.runs == 120
+    assert told.path.stat().st_size < 500_000
+
+
+def luminance(colour):
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_colours_stand_out_in_every_theme(page):
+    themes = re.findall(r":root \{(.*?)\}", page, re.S)
+    assert len(themes) == 3
+    for theme in themes:
+        colours = dict(re.findall(r"--(\w+): (#\w+)", theme))
+        colours = {n: v if len(v) == 7 else "#" + "".join(2 * letter for letter in v[1:]) for n, v in colours.items()}
+        for name, least in (*((f"c{place}", 3.0) for place in range(8)), ("ink", 7.0), ("soft", 4.5), ("accent", 4.5)):
+            bright, dark = sorted((luminance(colours[name]), luminance(colours["paper"])), reverse=True)
+            assert (bright + 0.05) / (dark + 0.05) >= least, (theme, name)
+
+
+def test_skipped_data_files_and_earlier_attempts_are_told(tmp_path):
+    tmp_path = tmp_path / "run"
+    write_run(tmp_path, "square root", 64, 0)
+    (tmp_path / "skipped.json").write_text('{"a.jpg": "is cut short"}')
+    before = environment(host="elsewhere", from_step=0)
+    (tmp_path / "environment.json").write_text(json.dumps(environment(from_step=5, earlier=[before])))
+    page = write_report(tmp_path).read_text()
+    assert "data file passed over: a.jpg: is cut short" in page
+    assert "Attempts, the newest first" in page
+    assert "elsewhere" in page
