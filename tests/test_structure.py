@@ -37,7 +37,10 @@ LEVELS = {
         "records",
     },
     "report": {"errors", "records"},
-    "study": {"errors", "engine", "recipe", "records", "minibatch", "randomness"},
+    "study": {
+        "errors", "minibatch", "randomness", "engine", "worker", "aggregate", "update", "comm", "data", "models",
+        "recipe", "records",
+    },
     "bench": {
         "errors", "minibatch", "randomness", "engine", "worker", "aggregate", "update", "comm", "data", "models",
         "recipe", "records",

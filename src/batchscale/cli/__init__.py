@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 
 from batchscale import __version__
-from batchscale.cli import bench, compare, data, demo, recipes, train
+from batchscale.cli import bench, compare, data, demo, recipes, study, train
 from batchscale.errors import BatchscaleError
 
 _ABOUT = """\
@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(prog="batchscale", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("--version", action="version", version=f"batchscale {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in (train, recipes, data, compare, bench, demo):
+    for command in (train, study, recipes, data, compare, bench, demo):
         command.add(commands)
     return top
 

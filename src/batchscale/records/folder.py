@@ -26,12 +26,13 @@ class RunLock:
     Args:
         folder: exists.
         wait_seconds: how long to wait for another holder.
+        writer: what holds it: a run or a study.
 
     Raises:
         FolderError: another process holds it (names host and process), or the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, wait_seconds: float = 0.0) -> None:
+    def __init__(self, folder: Path, wait_seconds: float = 0.0, writer: str = "run") -> None:
         path = folder / _LOCK
         deadline = time.monotonic() + wait_seconds
         try:
@@ -48,7 +49,8 @@ class RunLock:
                     holder = self._file.read().strip() or "unknown process"
                     self._file.close()
                     raise FolderError(
-                        f"{folder}: another run is writing there ({holder}); wait for it, or give another --out DIR"
+                        f"{folder}: another {writer} is writing there ({holder}); "
+                        f"wait for it, or give another --out DIR"
                     ) from None
                 time.sleep(0.1)
         self._file.truncate(0)

@@ -1,0 +1,107 @@
+"""What all studies share: their options, their folder, what they print at the end."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchscale.cli.options import add_common, add_data, data_folder, positive, print_json
+from batchscale.recipe import Recipe
+
+if TYPE_CHECKING:
+    from batchscale.records.findings import Findings
+    from batchscale.study.cell import Outcome
+    from batchscale.study.grid import Study
+
+
+def add_study(studies: Any, name: str, words: str, about: str, seeds: int) -> argparse.ArgumentParser:
+    """A study's parser with the options that all have."""
+    parser: argparse.ArgumentParser = studies.add_parser(
+        name, help=words, description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="a shipped recipe's name, or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a recipe entry, in all runs")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the study's folder (default runs/RECIPE-STUDY-TIME)")
+    parser.add_argument("--seeds", type=positive, default=seeds, metavar="S", help=f"of each (default {seeds})")
+    parser.add_argument("--jobs", type=positive, default=1, metavar="J", help="runs at once (default 1)")
+    parser.add_argument(
+        "--launcher", choices=("local", "slurm"), default="local", help="where runs go (slurm: through submitit)"
+    )
+    add_data(parser)
+    add_common(parser)
+    return parser
+
+
+def recipe_name(options: argparse.Namespace) -> str:
+    """The recipe's name, for the records."""
+    return Path(options.recipe).stem
+
+
+def command_line() -> list[str]:
+    """The words of this command."""
+    return ["batchscale", *sys.argv[1:]]
+
+
+def open_study(options: argparse.Namespace, kind: str, recipe: Recipe, asked: dict[str, Any]) -> Study:
+    """The study of these options, to be entered.
+
+    Args:
+        options: of a parser from ``add_study``.
+        kind: of study.
+        recipe: the reference.
+        asked: what was asked beside the recipe and the options that all studies have.
+    """
+    from batchscale.study.grid import Study
+
+    name = recipe_name(options)
+    return Study(
+        options.out or Path("runs") / f"{name}-{kind}-{time.strftime('%Y%m%d-%H%M%S')}",
+        kind,
+        name,
+        recipe,
+        {"overrides": list(options.overrides), "seeds": options.seeds, **asked},
+        command_line(),
+        jobs=options.jobs,
+        launcher=options.launcher,
+        data_folder=data_folder(options),
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+
+
+def finish(
+    options: argparse.Namespace, study: Study, findings: Findings, outcomes: Sequence[Outcome], answer: dict[str, Any]
+) -> int:
+    """Write the findings and print them; the exit code.
+
+    Args:
+        options: of the command.
+        study: entered.
+        findings: for findings.json.
+        outcomes: of all runs.
+        answer: goes beside "rows" in the JSON document.
+
+    Returns:
+        1 where a run failed, else 0.
+    """
+    study.finish(findings)
+    for line in findings.warnings:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
+    if options.json:
+        print_json({"rows": [outcome.row() for outcome in outcomes], **answer, "answer": findings.answer})
+    else:
+        for table in findings.tables:
+            print(f"\n{as_text(table.columns, table.rows)}")
+        print(f"\n{findings.answer}\n{study.out / 'table.csv'}: one row a run")
+    return int(any(outcome.status == "failed" for outcome in outcomes))
+
+
+def as_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table in aligned columns."""
+    texts = [list(columns), *([("-" if cell is None else str(cell)) for cell in row] for row in rows)]
+    widths = [max(len(text[column]) for text in texts) for column in range(len(columns))]
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(text, widths, strict=True)) for text in texts]
+    return "\n".join(line.rstrip() for line in lines)

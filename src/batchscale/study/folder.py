@@ -1,0 +1,104 @@
+"""A study's folder: what was asked, the lock, the runs.
+
+OUT/study.json  table.csv  findings.json  report.html  runs/KEY/  runs/KEY.log
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from batchscale.errors import BatchscaleError, FolderError
+from batchscale.recipe import Recipe, identity
+from batchscale.recipe.load import recipe_from
+from batchscale.records import RunLock
+from batchscale.records.files import cannot_write, write_json
+from batchscale.records.folder import check_free, holds_run
+
+_OURS = {".lock", "study.json", "table.csv", "findings.json", "report.html", "runs", "submitit"}
+
+
+class StudyFolder:
+    """The folder of one study, opened for writing under its lock.
+
+    Args:
+        path: made where it does not exist.
+        asked: goes into study.json where there is none: kind, recipe, options, command.
+        recipe: the reference; all that is trained but for the seed must agree with study.json's.
+
+    Raises:
+        FolderError: the folder holds another study or other files, is locked, or cannot be written.
+    """
+
+    def __init__(self, path: Path, asked: dict[str, Any], recipe: Recipe) -> None:
+        self.path = path
+        self._check(asked, recipe)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        self._lock = RunLock(path, writer="study")
+        try:
+            self._check(asked, recipe)  # what was there before the lock may have changed
+            if not self._document().exists():
+                write_json(self._document(), {**asked, "reference": recipe.model_dump(mode="json")})
+        except BaseException:
+            self._lock.release()
+            raise
+
+    @property
+    def runs(self) -> Path:
+        """The folder of the runs' folders."""
+        return self.path / "runs"
+
+    def _document(self) -> Path:
+        return self.path / "study.json"
+
+    def _check(self, asked: dict[str, Any], recipe: Recipe) -> None:
+        if holds_run(self.path):
+            raise FolderError(f"{self.path}: holds a run, not a study; give another --out DIR (nothing was changed)")
+        if not self._document().exists():
+            if not self.path.is_dir() or any(f.name not in _OURS for f in self.path.iterdir()):
+                check_free(self.path)
+            return
+        kind, begun = self._read()
+        if kind != asked["kind"]:
+            raise FolderError(
+                f"{self.path}: holds a study of kind {kind}, not {asked['kind']}; give another --out DIR "
+                f"(nothing was changed)"
+            )
+        there, here = _trained(begun), _trained(recipe)
+        for name in sorted(there.keys() | here.keys()):
+            if there.get(name) != here.get(name):
+                raise FolderError(
+                    f"{self.path}: holds a study of another recipe: {name} is {there.get(name)} there, "
+                    f"{here.get(name)} here; give the same recipe, or another --out DIR (nothing was changed)"
+                )
+
+    def _read(self) -> tuple[str, Recipe]:
+        try:
+            content = json.loads(self._document().read_text(encoding="utf-8"))
+            return str(content["kind"]), recipe_from(content["reference"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, BatchscaleError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise FolderError(
+                f"{self._document()}: damaged ({reason}); delete it and give the same command again: "
+                f"finished runs are kept"
+            ) from None
+
+    def close(self) -> None:
+        """Let the folder go; a study that never began a run leaves no trace."""
+        if not self.runs.exists():
+            for name in ("study.json", ".lock"):
+                (self.path / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not empty: somebody else's
+                self.path.rmdir()
+        self._lock.release()
+
+
+def _trained(recipe: Recipe) -> dict[str, Any]:
+    """What all runs of a study share: the identity but for the seed, and whether sums are exact."""
+    entries = {name: value for name, value in identity(recipe).items() if name != "seed"}
+    return {**entries, "numerics.exact": recipe.numerics.exact}
