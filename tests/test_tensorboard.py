@@ -61,7 +61,9 @@ def test_event_files_hold_the_lines_of_the_run_each_step_once(tmp_path, monkeypa
 
 def test_without_the_package_one_line_says_the_way_out_and_nothing_is_begun(tmp_path, monkeypatch):
     found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "tensorboard" else found(name, *a))
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if name == "tensorboard" else found(name, *a)
+    )
     with pytest.raises(UsageError, match=r"needs the package tensorboard.*pip install 'batchscale\[tensorboard\]'"):
         train(tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -1,7 +1,7 @@
 """TensorBoard event files: the lines of metrics.jsonl and evaluations.jsonl once more, as scalars at their step.
 
-Cost: one record of about 60 bytes a scalar, flushed with every line, so that a killed run has in its event files what it
-has in its lines. A resume begins a new file that hides what earlier ones hold beyond its first step.
+Cost: one record of about 60 bytes a scalar, flushed with every line: a killed run has in its event files what it has in
+its lines. A resume begins a new file that hides what earlier ones hold beyond its first step.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def fit(minibatches: Sequence[int], steps: Sequence[float]) -> Hyperbola | None:
     images, measured = np.array(minibatches, dtype=float), np.log(np.array(steps, dtype=float))
 
     def log_steps_min(log_critical: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
-        return np.mean(measured - np.log1p(np.exp(log_critical)[..., None] / images), axis=-1)
+        return np.asarray(np.mean(measured - np.log1p(np.exp(log_critical)[..., None] / images), axis=-1))
 
     def squares(log_critical: Any) -> Any:
         at = np.asarray(log_critical, dtype=float)
@@ -97,7 +97,9 @@ def fit(minibatches: Sequence[int], steps: Sequence[float]) -> Hyperbola | None:
     ends = math.log(images.min()) - _BEYOND, math.log(images.max()) + _BEYOND
     best = _minimum(squares, np.linspace(*ends, _GRID))
     least, free = float(squares(best)), len(images) - 2
-    allowed = least * (1 + float(stats.t.ppf(0.5 + _CONFIDENCE / 2, free)) ** 2 / free) + 1e-24  # rounding of an exact fit
+    allowed = (
+        least * (1 + float(stats.t.ppf(0.5 + _CONFIDENCE / 2, free)) ** 2 / free) + 1e-24
+    )  # rounding of an exact fit
     low, high = (_crossing(squares, allowed, best, end) for end in ends)
     inside = np.linspace(ends[0] if low is None else low, ends[1] if high is None else high, _GRID)
     half = np.sqrt(np.maximum(allowed - squares(inside), 0) / len(images))
