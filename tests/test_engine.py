@@ -181,6 +181,38 @@ def stopping(step, after_step):
     return wrapped
 
 
+def test_evaluations_in_steps_are_those_of_a_straight_run_after_a_resume(data, tmp_path, monkeypatch):
+    overrides = ("execution.evaluation_steps=3", "numerics.micro_batch=8")
+    straight = train(data, tmp_path / "straight", *overrides)
+    assert [e["step"] for e in evaluations(tmp_path / "straight")] == [3, 6, 9, 11]
+    for stop_after in (2, 6):
+        monkeypatch.setattr(Loop, "_after_step", stopping(stop_after, Loop._after_step))
+        with pytest.raises(Stopped):
+            train(data, tmp_path / "broken", *overrides, resume="auto")
+        monkeypatch.undo()
+    assert train(data, tmp_path / "broken", *overrides, resume="yes").weights_sha256 == straight.weights_sha256
+    assert evaluations(tmp_path / "broken") == evaluations(tmp_path / "straight")
+
+
+def test_a_run_ends_at_the_first_evaluation_below_a_goal(data, tmp_path, monkeypatch):
+    common = ("execution.evaluation_steps=1", "numerics.micro_batch=8")
+    whole = train(data, tmp_path / "whole", *common)
+    assert "stopped_below" not in whole.model_dump()
+    lines = evaluations(tmp_path / "whole")
+    bound = lines[4]["loss"] * 1.0001
+    first = next(line for line in lines if line["loss"] < bound)
+    goal = f"execution.stop_below.loss={bound!r}"
+    found = train(data, tmp_path / "stopped", *common, goal)
+    assert (found.status, found.steps, found.test_loss) == ("done", first["step"], first["loss"])
+    assert found.model_dump()["stopped_below"] == {"loss": bound}
+    assert evaluations(tmp_path / "stopped") == lines[: first["step"]]  # the schedule is that of the whole run
+    monkeypatch.setattr(Loop, "_after_step", stopping(first["step"], Loop._after_step))
+    with pytest.raises(Stopped):  # killed between the evaluation and the result
+        train(data, tmp_path / "killed", *common, goal)
+    monkeypatch.undo()
+    assert train(data, tmp_path / "killed", *common, goal, resume="yes").weights_sha256 == found.weights_sha256
+
+
 def test_a_line_that_a_stop_cut_in_two_is_whole_after_the_resume(data, tmp_path, monkeypatch):
     overrides = ("execution.log_steps=4", "numerics.micro_batch=8")
     train(data, tmp_path / "a", *overrides)

@@ -26,6 +26,7 @@ from batchscale.engine.trial import MicroBatchTrial
 from batchscale.errors import ExactnessError, RecipeError
 from batchscale.minibatch import StepPlan, place_workers
 from batchscale.recipe.schema import Recipe
+from batchscale.records.tensorboard import check_installed
 from batchscale.worker.batch_norm import replace_batch_norm
 from batchscale.worker.gradient import Probe
 from batchscale.worker.noise import GradientNoise
@@ -108,6 +109,8 @@ def validate(recipe: Recipe, folder: Path | None, processes: int, dataset: Split
     """
     place_workers(recipe.minibatch.workers, processes, recipe.batch_norm.span)  # k only grows
     check_algorithm(recipe.execution.aggregation, processes)
+    if recipe.execution.tensorboard:
+        check_installed()
     if recipe.numerics.exact:
         _make_exact(recipe, torch.device("cpu"))
     dataset = dataset or load_data(recipe, folder)
@@ -144,6 +147,8 @@ def build(
         UsageError: parts that do not fit together.
     """
     before = before or {}
+    if recipe.execution.tensorboard:
+        check_installed()
     plan = plan_of(recipe, len(dataset.train))
     workers = partial(_hosted, world, recipe.batch_norm.span)
     workers(plan.minibatch.workers)

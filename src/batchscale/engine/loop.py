@@ -53,7 +53,7 @@ class Loop:
         """Train to the end; False where all processes were asked to stop before it."""
         feed = self._parts.make_feed()
         try:
-            while self.steps_done < self.plan.total_steps:
+            while self.steps_done < self.plan.total_steps and not self.stopped_below:
                 start = time.perf_counter()
                 passes = feed.passes(self.steps_done)
                 self._parts.step.seconds.data += time.perf_counter() - start
@@ -87,11 +87,24 @@ class Loop:
         self.totals.add_step(loss, self.plan.minibatch_at(step).images, seconds, ends_epoch)
         if self.steps_done % self._recipe.execution.log_steps == 0 or at_end:
             self._write_line()
-        epochs = self.plan.epochs_done(self.steps_done)
-        if at_end or (ends_epoch and epochs % self._recipe.execution.evaluation_epochs == 0):
+        if at_end or self._evaluation_is_due(ends_epoch):
             self._evaluate()
+            at_end = at_end or self.stopped_below
         if ends_epoch or at_end or time.monotonic() - self._saved_at >= self._recipe.execution.checkpoint_seconds:
             self._save()
+
+    def _evaluation_is_due(self, ends_epoch: bool) -> bool:
+        every = self._recipe.execution
+        if every.evaluation_steps is not None:
+            return self.steps_done % every.evaluation_steps == 0
+        return ends_epoch and self.plan.epochs_done(self.steps_done) % every.evaluation_epochs == 0
+
+    @property
+    def stopped_below(self) -> bool:
+        """Whether the last evaluation was below execution.stop_below: a property of the state, so a resume knows it."""
+        goal, totals = self._recipe.execution.stop_below, self.totals
+        bounds = ((goal.error_percent, totals.errors), (goal.loss, totals.losses))
+        return any(bound is not None and bool(found) and found[-1] < bound for bound, found in bounds)
 
     def _write_line(self) -> None:
         lr = self._parts.step.schedule(self.steps_done - 1)

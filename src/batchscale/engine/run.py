@@ -31,6 +31,7 @@ from batchscale.recipe import dump_recipe
 from batchscale.records import Result, RunFolder
 from batchscale.records.files import write_whole
 from batchscale.records.provenance import environment
+from batchscale.records.tensorboard import EventFiles
 
 
 class Stopped(BatchscaleError):
@@ -125,6 +126,8 @@ def _begin(job: Job, parts: Parts, folder: RunFolder, opened: Opened, mine: dict
     folder.forget_failure()
     parts.world.tell_job(f"opened {folder.path.resolve()}")
     folder.rewind(first_step)
+    if job.recipe.execution.tensorboard:
+        folder.add_sink(EventFiles(folder.path / "tensorboard", first_step))
     rows = derived_numbers(job.recipe, len(parts.dataset.train), parts.world.size)
     folder.write_environment(
         {
@@ -209,6 +212,7 @@ def _finish(job: Job, parts: Parts, loop: Loop, folder: RunFolder | None) -> Res
         **({"phases": _phases(loop.plan)} if loop.plan.growth else {}),
         "diverged_at_step": totals.diverged_at_step,
         "evaluated_on": "holdout" if recipe.data.holdout else "test",
+        **({"stopped_below": recipe.execution.stop_below.model_dump(exclude_none=True)} if loop.stopped_below else {}),
         "exact": recipe.numerics.exact,
         **({"skipped_steps": totals.skipped_steps, "loss_scales": totals.loss_scales} if fp16 else {}),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -200,6 +200,13 @@ class Aggregation(Entry):
     bucket_megabytes: Positive = 4.0
 
 
+class StopBelow(Entry):
+    """What ends a run at the first evaluation below it; the schedules are those of the whole run."""
+
+    error_percent: Positive | None = None
+    loss: Positive | None = None
+
+
 class Execution(Entry):
     """Where the run is computed and how it is watched: never compared."""
 
@@ -209,6 +216,9 @@ class Execution(Entry):
     checkpoint_seconds: NotNegative = 30.0
     log_steps: Count = 10  # a line of metrics.jsonl every so many steps
     evaluation_epochs: Count = 1  # an evaluation every so many epochs, and at the end
+    evaluation_steps: Count | None = None  # an evaluation every so many steps instead, and at the end
+    stop_below: StopBelow = StopBelow()  # of the held-out images with data.holdout, else of the test set
+    tensorboard: bool = False  # event files in OUT/tensorboard, beside metrics.jsonl
     timeout_seconds: Positive = 60.0  # a process that does not answer this long has hung
 
 

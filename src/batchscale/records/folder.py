@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Protocol, Self
 
 from batchscale.errors import FolderError
 from batchscale.records.files import cannot_write, finite, read_lines, write_json, write_whole
@@ -98,6 +98,16 @@ def check_free(folder: Path) -> None:
         raise FolderError(f"{folder}: {parent} is not writable; give another --out DIR")
 
 
+class Sink(Protocol):
+    """Something beside the files that takes the lines of a run."""
+
+    def append(self, name: str, line: dict[str, Any]) -> None:
+        """One line more of the file of this name."""
+
+    def close(self) -> None:
+        """Nothing follows."""
+
+
 class RunFolder:
     """The folder of one run, opened for writing under its lock.
 
@@ -117,6 +127,7 @@ class RunFolder:
             raise cannot_write(path, error) from error
         self.lock = RunLock(path, wait_seconds)
         self._open: dict[str, IO[bytes]] = {}
+        self._sinks: list[Sink] = []
 
     def abandon(self) -> None:
         """Leave no trace of a run that was never begun."""
@@ -167,8 +178,14 @@ class RunFolder:
                 self._open[name] = open(path, "ab")  # noqa: SIM115 - held until close()
             self._open[name].write(json.dumps(finite(line)).encode() + b"\n")
             self._open[name].flush()
+            for sink in self._sinks:
+                sink.append(name, line)
         except OSError as error:
             raise cannot_write(path, error) from error
+
+    def add_sink(self, sink: Sink) -> None:
+        """Hand every further line to this sink too; it is closed with the folder."""
+        self._sinks.append(sink)
 
     def add_skipped(self, files: dict[str, str]) -> None:
         """skipped.json: data files that were passed over and why, those of earlier attempts kept."""
@@ -193,4 +210,8 @@ class RunFolder:
             with contextlib.suppress(OSError):  # a full disk has been told of already
                 file.close()
         self._open.clear()
+        for sink in self._sinks:
+            with contextlib.suppress(OSError):
+                sink.close()
+        self._sinks.clear()
         self.lock.release()

@@ -18,15 +18,16 @@ if TYPE_CHECKING:
     from batchscale.study.grid import Study
 
 
-def add_study(studies: Any, name: str, words: str, about: str, seeds: int) -> argparse.ArgumentParser:
-    """A study's parser with the options that all have."""
+def add_study(studies: Any, name: str, words: str, about: str, seeds: int | None) -> argparse.ArgumentParser:
+    """A study's parser with the options that all have; seeds: the default of --seeds, None for a study without it."""
     parser: argparse.ArgumentParser = studies.add_parser(
         name, help=words, description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a shipped recipe's name, or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a recipe entry, in all runs")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the study's folder (default runs/RECIPE-STUDY-TIME)")
-    parser.add_argument("--seeds", type=positive, default=seeds, metavar="S", help=f"of each (default {seeds})")
+    if seeds is not None:
+        parser.add_argument("--seeds", type=positive, default=seeds, metavar="S", help=f"of each (default {seeds})")
     parser.add_argument("--jobs", type=positive, default=1, metavar="J", help="runs at once (default 1)")
     parser.add_argument(
         "--launcher", choices=("local", "slurm"), default="local", help="where runs go (slurm: through submitit)"
@@ -63,7 +64,7 @@ def open_study(options: argparse.Namespace, kind: str, recipe: Recipe, asked: di
         kind,
         name,
         recipe,
-        {"overrides": list(options.overrides), "seeds": options.seeds, **asked},
+        {"overrides": list(options.overrides), **({"seeds": options.seeds} if "seeds" in options else {}), **asked},
         command_line(),
         jobs=options.jobs,
         launcher=options.launcher,

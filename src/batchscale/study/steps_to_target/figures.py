@@ -1,0 +1,144 @@
+"""Figures of steps to the goal, of the best lr and of the epochs, against the minibatch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from batchscale.records.findings import Axis, Figure, Mark, Series
+from batchscale.study.steps_to_target.hyperbola import Hyperbola
+from batchscale.study.steps_to_target.regimes import MAXIMAL_SLOPE, PERFECT_SLOPE, Regime
+from batchscale.study.steps_to_target.search import Search
+from batchscale.study.steps_to_target.trials import Point
+
+_X = Axis(label="minibatch kn (images)", scale="log2")
+_FIT_POINTS = 65
+
+
+def figures_of(
+    points: Sequence[Point], regimes: Sequence[Regime], fit: Hyperbola | None, search: Search
+) -> tuple[Figure, ...]:
+    """Steps, best lr, epochs.
+
+    Args:
+        points: one a minibatch, at least one that reached the goal.
+        regimes: those seen.
+        fit: of the hyperbola, or None.
+        search: that was run.
+    """
+    reached = [point for point in points if point.steps is not None]
+    missed = [point for point in points if point.steps is None]
+    return _steps(reached, missed, regimes, fit, search), _lr(reached, search), _epochs(reached, fit, search)
+
+
+def _smooth(reached: Sequence[Point]) -> list[float]:
+    ends = math.log2(reached[0].minibatch), math.log2(reached[-1].minibatch)
+    return [float(b) for b in 2 ** np.linspace(*ends, _FIT_POINTS)]
+
+
+def _runs(reached: Sequence[Point]) -> tuple[str, ...]:
+    return tuple(point.best.folder if point.best else "" for point in reached)
+
+
+def _steps(
+    reached: Sequence[Point],
+    missed: Sequence[Point],
+    regimes: Sequence[Regime],
+    fit: Hyperbola | None,
+    search: Search,
+) -> Figure:
+    kn = tuple(float(point.minibatch) for point in reached)
+    steps = [float(point.steps or 0) for point in reached]
+    series = [
+        Series(
+            name="best trial",
+            x=kn,
+            y=tuple(steps),
+            low=tuple(float(point.steps_before) if point.steps_before else None for point in reached),
+            high=tuple(point.steps_by_half for point in reached),
+            runs=_runs(reached),
+        ),
+        Series(name="ideal: twice the images, half the steps", x=kn, y=tuple(steps[0] * kn[0] / b for b in kn),
+               style="dashed"),
+    ]  # fmt: skip
+    if fit is not None:
+        smooth = _smooth(reached)
+        series.append(
+            Series(name="S_min (1 + B_crit / B)", x=tuple(smooth), y=tuple(map(fit.steps, smooth)), style="curve")
+        )
+    if missed:
+        series.append(
+            Series(
+                name="goal not reached within",
+                x=tuple(float(point.minibatch) for point in missed),
+                y=tuple(float(point.budget_steps) for point in missed),
+                style="points",
+                runs=_runs(missed),
+            )
+        )
+    return Figure(
+        id="steps",
+        title=f"Steps to {search.goal.text}",
+        caption=f"The first evaluation below the goal over {search.trials} trials at each minibatch. Whiskers: down to "
+        f"the evaluation before it, still above the goal; up to what half of the trials would have found on average. "
+        f"Regimes by the local slope of log steps against log images (through three minibatches): perfect scaling from "
+        f"the left while at most {PERFECT_SLOPE:g}, maximal data parallelism up to the right while above "
+        f"{MAXIMAL_SLOPE:g}.",
+        x=_X,
+        y=Axis(label="steps to the goal", scale="log10"),
+        series=tuple(series),
+        marks=tuple(Mark(label=regime.name, x=regime.begins, x_end=regime.ends) for regime in regimes),
+    )
+
+
+def _lr(reached: Sequence[Point], search: Search) -> Figure:
+    kn = tuple(float(point.minibatch) for point in reached)
+    best = [point.best.settings["effective_lr"] if point.best else math.nan for point in reached]
+    ranges = [search.lr_range(point.minibatch) for point in reached]
+    label = "lr / (1 - momentum)" if search.has_momentum else "lr"
+    return Figure(
+        id="lr",
+        title=f"The best {label}",
+        caption="Of the best trial, with the range that was searched (whiskers). Dashed: the linear and the "
+        "square-root rule through the smallest minibatch's.",
+        x=_X,
+        y=Axis(label=label, scale="log10"),
+        series=(
+            Series(
+                name="best trial",
+                x=kn,
+                y=tuple(best),
+                low=tuple(low for low, _ in ranges),
+                high=tuple(high for _, high in ranges),
+                runs=_runs(reached),
+            ),
+            Series(name="linear rule", x=kn, y=tuple(best[0] * b / kn[0] for b in kn), style="dashed"),
+            Series(name="square-root rule", x=kn, y=tuple(best[0] * math.sqrt(b / kn[0]) for b in kn), style="dashed"),
+        ),
+    )
+
+
+def _epochs(reached: Sequence[Point], fit: Hyperbola | None, search: Search) -> Figure:
+    kn, images = tuple(float(point.minibatch) for point in reached), search.training_images
+    series = [
+        Series(
+            name="best trial",
+            x=kn,
+            y=tuple((point.steps or 0) * point.minibatch / images for point in reached),
+            runs=_runs(reached),
+        )
+    ]
+    if fit is not None:
+        smooth = _smooth(reached)
+        fitted = tuple(fit.steps(b) * b / images for b in smooth)
+        series.append(Series(name="E_min (1 + B / B_crit)", x=tuple(smooth), y=fitted, style="curve"))
+    return Figure(
+        id="epochs",
+        title=f"Epochs to {search.goal.text}",
+        caption=f"Images seen until the goal, over the {images:,} training images: what the same steps cost in data.",
+        x=_X,
+        y=Axis(label="epochs to the goal", scale="log10"),
+        series=tuple(series),
+    )

@@ -1,0 +1,260 @@
+"""The answer as a document: the curve, its regimes, the hyperbola, the best settings, and what makes them doubtful."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from batchscale.records.findings import Findings, Table
+from batchscale.records.provenance import environment
+from batchscale.study.cell import Outcome
+from batchscale.study.steps_to_target import figures
+from batchscale.study.steps_to_target.hyperbola import FEWEST_POINTS, Hyperbola, fit
+from batchscale.study.steps_to_target.regimes import DIMINISHING, MAXIMAL, PERFECT, Regime, local_slopes, regimes
+from batchscale.study.steps_to_target.search import Search
+from batchscale.study.steps_to_target.trials import Point
+
+_FEWEST_REACHED = 3
+_HALF_IS_MUCH_WORSE = 1.25
+_NEAR_BUDGET = 0.8
+_COARSE = 0.25
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the points say.
+
+    Args:
+        points: one a minibatch, rising.
+        regimes: those seen.
+        fit: None for fewer than four minibatches that reached the goal.
+    """
+
+    points: tuple[Point, ...]
+    regimes: tuple[Regime, ...]
+    fit: Hyperbola | None
+
+    @property
+    def reached(self) -> list[Point]:
+        """The points with a step count."""
+        return [point for point in self.points if point.steps is not None]
+
+    def as_json(self, search: Search) -> dict[str, Any]:
+        """The answer as numbers."""
+        return {
+            "goal": {search.goal.entry: search.goal.below},
+            "points": [_point_json(point) for point in self.points],
+            "slopes": local_slopes(*_curve(self.points)),
+            "regimes": [regime.as_json() for regime in self.regimes],
+            "hyperbola": self.fit and self.fit.as_json(),
+        }
+
+
+def _curve(points: Sequence[Point]) -> tuple[list[int], list[int]]:
+    found = [(point.minibatch, point.steps) for point in points if point.steps is not None]
+    return [kn for kn, _ in found], [steps for _, steps in found]
+
+
+def answer_of(points: Sequence[Point]) -> Answer:
+    """Regimes and hyperbola of the points that reached the goal."""
+    return Answer(tuple(points), tuple(regimes(*_curve(points))), fit(*_curve(points)))
+
+
+def _point_json(point: Point) -> dict[str, Any]:
+    best = point.best
+    return {
+        "minibatch": point.minibatch,
+        "status": "reached" if point.steps is not None else "not reached",
+        "steps": point.steps,
+        "images": None if point.steps is None else point.steps * point.minibatch,
+        "steps_before": point.steps_before,
+        "steps_by_half": point.steps_by_half,
+        "budget_steps": point.budget_steps,
+        "interval_steps": point.interval_steps,
+        "best_value": point.best_value,
+        "best_trial": best and best.number,
+        "best_settings": best and dict(best.settings),
+        "border": list(best.border) if best else [],
+        "trials": point.trials,
+        "reached": point.reached,
+        "diverged": point.diverged,
+        "failed": point.failed,
+        "folder": best and best.folder,
+    }
+
+
+def findings_of(
+    search: Search, outcomes: Sequence[Outcome], recipe_name: str, command: Sequence[str]
+) -> tuple[Findings, dict[str, Any]]:
+    """What the search found, as a document and as the numbers of the JSON answer.
+
+    Args:
+        search: that was run.
+        outcomes: of its cells, in their order.
+        recipe_name: the recipe's name.
+        command: words of the command line.
+    """
+    answer = answer_of(search.points(outcomes))
+    numbers = answer.as_json(search)
+    findings = Findings(
+        kind="steps-to-target",
+        title=f"{recipe_name}: steps to {search.goal.text} against the minibatch",
+        recipe=recipe_name,
+        asked=_asked(search, recipe_name),
+        answer=sentence(answer, search),
+        command=tuple(command),
+        rows=tuple(outcome.row() for outcome in outcomes),
+        figures=figures.figures_of(answer.points, answer.regimes, answer.fit, search) if answer.reached else (),
+        tables=(_table(answer.points, search),),
+        warnings=(*warnings_of(answer, search), *_failures(outcomes)),
+        result=numbers,
+        environment=environment(),
+    )
+    return findings, numbers
+
+
+def _asked(search: Search, recipe_name: str) -> str:
+    held, measured = search.recipe.data.holdout, "lr / (1 - momentum), momentum" if search.has_momentum else "lr"
+    return (
+        f"How many steps does {recipe_name} need to {search.goal.text} on {held:,} held-out training images, at each "
+        f"minibatch? {search.trials} trials each, a quasi-random search over {measured}, weight decay and the share of "
+        f"the lr left at the end of the step budget (linear decay, no warmup); {search.training_images:,} training "
+        f"images; one seed for data order and first weights."
+    )
+
+
+def sentence(answer: Answer, search: Search) -> str:
+    """The answer in one sentence."""
+    reached = answer.reached
+    if not reached:
+        values = [(p.best_value, p.minibatch) for p in answer.points if p.best_value is not None]
+        best = f"the best was {search.goal.value_text(min(values)[0])} at kn = {min(values)[1]:,}" if values else ""
+        return f"Not reached: no trial fell to {search.goal.text}; {best or 'no trial left an evaluation'}."
+    first, last = reached[0], reached[-1]
+    missed = [f"{p.minibatch:,}" for p in answer.points if p.steps is None]
+    said = f"Steps to {search.goal.text}: {first.steps:,} at kn = {first.minibatch:,}"
+    said += f", {last.steps:,} at kn = {last.minibatch:,}" if last is not first else ""
+    return f"{said}; {_regimes_text(answer)}; {_fit_text(answer)}{_missed_text(missed)}."
+
+
+def _missed_text(missed: Sequence[str]) -> str:
+    return f"; not reached at kn = {', '.join(missed)}" if missed else ""
+
+
+def _regimes_text(answer: Answer) -> str:
+    if not answer.regimes:
+        return "too few minibatches reached the goal to tell regimes"
+    parts = [f"{regime.name} {_span_text(regime.minibatches)}" for regime in answer.regimes]
+    seen = {regime.name for regime in answer.regimes}
+    unseen = [name for name in (PERFECT, DIMINISHING, MAXIMAL) if name not in seen]
+    return ", ".join(parts) + (f" ({' and '.join(unseen)} not seen)" if unseen else "")
+
+
+def _span_text(minibatches: Sequence[int]) -> str:
+    first, last = minibatches[0], minibatches[-1]
+    return f"at {first:,}" if first == last else f"from {first:,} to {last:,}"
+
+
+def _fit_text(answer: Answer) -> str:
+    found = answer.fit
+    if found is None:
+        return f"no hyperbola fitted (fewer than {FEWEST_POINTS} minibatches reached the goal)"
+    return (
+        f"S_min (1 + B_crit / B) fits to {found.scatter_percent:.0f} % with B_crit = "
+        f"{found.critical_minibatch.text()} images and S_min = {found.steps_min.text()} steps (95 %)"
+    )
+
+
+def warnings_of(answer: Answer, search: Search) -> list[str]:
+    """What makes the answer doubtful, one line each."""
+    said = [line for point in answer.points for line in _doubts(point, search)]
+    per_worker = search.recipe.minibatch.per_worker
+    if small := [f"{p.minibatch:,}" for p in answer.points if p.minibatch < per_worker]:
+        said.append(
+            f"kn = {', '.join(small)}: below minibatch.per_worker={per_worker}, so one worker of kn images: "
+            f"batch norm, where the model has it, sees fewer images than at larger minibatches"
+        )
+    if answer.fit is not None and answer.fit.beyond:
+        where = "below the smallest" if answer.fit.beyond == "below" else "above the largest"
+        said.append(
+            f"B_crit = {answer.fit.critical_minibatch.value:.3g} lies {where} minibatch that reached the goal: "
+            f"a bound, no measurement; widen --minibatches"
+        )
+    return said
+
+
+def _doubts(point: Point, search: Search) -> list[str]:
+    """Of one minibatch: its trials, its budget, its interval, its border."""
+    at = f"kn = {point.minibatch:,}"
+    steps, half = point.steps, point.steps_by_half
+    if steps is None or half is None:
+        best = "" if point.best_value is None else f": the best was {search.goal.value_text(point.best_value)}"
+        return [
+            f"{at}: goal not reached by {point.trials} trials of {point.budget_steps:,} steps "
+            f"({point.diverged} diverged){best}; give more --trials, a longer budget, or an easier goal"
+        ]
+    said = []
+    if point.reached < _FEWEST_REACHED or half > _HALF_IS_MUCH_WORSE * steps:
+        said.append(
+            f"{at}: too few trials to say: {point.reached} of {point.trials} reached the goal, and half of them would "
+            f"have found {half:,.0f} steps in place of {steps:,}; give more --trials"
+        )
+    if steps > _NEAR_BUDGET * point.budget_steps:
+        said.append(
+            f"{at}: {steps:,} steps of a budget of {point.budget_steps:,}: trials that need more were cut; "
+            f"raise epochs or --min-steps"
+        )
+    if point.interval_steps > _COARSE * steps:
+        said.append(
+            f"{at}: {steps:,} steps, evaluated every {point.interval_steps:,}: coarse; lower --evaluation-steps"
+        )
+    if point.best and point.best.border:
+        names = ", ".join(f"{name} {point.best.settings[name]:.4g}" for name in point.best.border)
+        said.append(
+            f"{at}: the best trial lies on the border of the search space ({names}): better ones may lie beyond; "
+            f"widen {', '.join(_FLAGS[name] for name in point.best.border)}"
+        )
+    return said
+
+
+_FLAGS = {
+    "effective_lr": "--lr", "momentum": "--momentum", "weight_decay": "--weight-decay", "final_lr": "--final-lr",
+}  # fmt: skip
+
+
+def _failures(outcomes: Sequence[Outcome]) -> list[str]:
+    return [f"{o.folder.name} failed: {o.error}" for o in outcomes if o.status == "failed"]
+
+
+def _table(points: Sequence[Point], search: Search) -> Table:
+    names = [dimension.name for dimension in search.space(search.minibatches[0]).dimensions]
+    rows = []
+    for point in points:
+        best = point.best
+        reached = None if point.steps is None else point.steps * point.minibatch
+        rows.append(
+            (
+                point.minibatch,
+                "not reached" if point.steps is None else point.steps,
+                point.interval_steps,
+                point.budget_steps,
+                None if reached is None else round(reached / search.training_images, 2),
+                None if point.steps_by_half is None else round(point.steps_by_half, 1),
+                None if point.best_value is None else float(f"{point.best_value:.4g}"),
+                *(None if best is None else float(f"{best.settings[name]:.4g}") for name in names),
+                f"{point.reached} of {point.trials}",
+                point.diverged,
+                ", ".join(best.border) if best else None,
+            )
+        )
+    return Table(
+        title="Every minibatch",
+        columns=(
+            "kn", "steps", "evaluated every", "budget", "epochs", "steps by half", f"best {search.goal.measure}",
+            *(name.replace("_", " ") for name in names), "reached", "diverged", "on border",
+        ),
+        rows=tuple(rows),
+        caption="steps: the first evaluation below the goal, over all trials. steps by half: what half of the trials "
+        "would have found, on average. Settings are those of the best trial.",
+    )  # fmt: skip

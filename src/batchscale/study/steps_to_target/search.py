@@ -1,0 +1,205 @@
+"""What is run: for every minibatch T trials of the recipe, each with settings of its own, for a budget of steps.
+
+budget(kn) = max(ceil(epochs N / kn), least steps)      steps of a trial that never reaches the goal
+lr in      eta / (1 - m) sqrt(kn / reference) [1 / 32, 32]      where no range is given: holds the linear rule and an
+                                                         unscaled lr up to a minibatch 1024 times the reference
+
+A trial that falls below the goal ends there; its schedule is that of the whole budget all the same.
+Source: Shallue et al. 2018, section 3.2.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from batchscale.engine.planning import plan_of
+from batchscale.errors import FolderError, UsageError
+from batchscale.recipe import Recipe, recipe_from
+from batchscale.recipe.schema import OPTIMIZER_OPTIONS
+from batchscale.records import read_result
+from batchscale.records.files import read_lines
+from batchscale.study.cell import Cell, Outcome
+from batchscale.study.rules import check_fits, check_fixed, workers_of
+from batchscale.study.steps_to_target.space import Dimension, Space
+from batchscale.study.steps_to_target.trials import Goal, Point, Trial, summarize
+
+_LR_FACTOR = 32.0
+_EVALUATIONS = 100  # of a whole budget, where no interval is given
+_CONSTANT = 0.9995  # a final share of the lr that rounds to 1: no decay
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search for the steps to a goal.
+
+    Args:
+        recipe: with data.holdout above 0.
+        goal: what to reach.
+        minibatches: kn, rising.
+        trials: T at each.
+        training_images: N, without those held out.
+        least_steps: of a trial's budget.
+        evaluation_steps: between evaluations; None: a hundredth of the budget.
+        lr: of lr / (1 - momentum), at every minibatch; None: around the recipe's.
+        momentum, weight_decay, final_lr: their ranges.
+
+    Raises:
+        UsageError: the recipe's minibatch grows, or one does not fit.
+    """
+
+    recipe: Recipe
+    goal: Goal
+    minibatches: tuple[int, ...]
+    trials: int
+    training_images: int
+    least_steps: int
+    evaluation_steps: int | None
+    lr: Range | None
+    momentum: Range
+    weight_decay: Range
+    final_lr: Range
+
+    def __post_init__(self) -> None:
+        check_fixed(self.recipe)
+        check_fits(self.minibatches, self.training_images)
+        for minibatch in self.minibatches:
+            workers_of(minibatch, self.recipe.minibatch.per_worker)
+
+    @property
+    def has_momentum(self) -> bool:
+        """Whether the recipe's optimizer has one."""
+        return "momentum" in OPTIMIZER_OPTIONS[self.recipe.optimizer.name]
+
+    def lr_range(self, minibatch: int) -> Range:
+        """Of lr / (1 - momentum)."""
+        if self.lr is not None:
+            return self.lr
+        entry, momentum = self.recipe.learning_rate, self.recipe.optimizer.momentum if self.has_momentum else 0.0
+        middle = entry.reference / (1 - momentum) * math.sqrt(minibatch / entry.reference_minibatch)
+        return float(f"{middle / _LR_FACTOR:.3g}"), float(f"{middle * _LR_FACTOR:.3g}")
+
+    def space(self, minibatch: int) -> Space:
+        """What is searched at a minibatch."""
+        low, high = self.momentum
+        momentum = [Dimension("momentum", 1 - high, 1 - low, "high" if low == 0 else None)]
+        return Space(
+            (
+                Dimension("effective_lr", *self.lr_range(minibatch)),
+                *(momentum if self.has_momentum else []),
+                Dimension("weight_decay", *self.weight_decay),
+                Dimension("final_lr", *self.final_lr, "high" if self.final_lr[1] == 1 else None),
+            )
+        )
+
+    def budget_steps(self, minibatch: int) -> int:
+        """The most steps of a trial."""
+        return max(math.ceil(Fraction(str(self.recipe.epochs)) * self.steps_per_epoch(minibatch)), self.least_steps)
+
+    def steps_per_epoch(self, minibatch: int) -> Fraction:
+        """N / kn."""
+        return plan_of(self._at(minibatch, {}), self.training_images).phases[0].steps_per_epoch
+
+    def interval_steps(self, minibatch: int) -> int:
+        """Between evaluations."""
+        return self.evaluation_steps or max(self.budget_steps(minibatch) // _EVALUATIONS, 1)
+
+    def _at(self, minibatch: int, changes: dict[str, Any]) -> Recipe:
+        workers, per_worker = workers_of(minibatch, self.recipe.minibatch.per_worker)
+        content = self.recipe.model_dump(mode="json")
+        content["minibatch"] = {"workers": workers, "per_worker": per_worker}
+        for group, entries in changes.items():
+            content[group] = {**content[group], **entries} if isinstance(entries, dict) else entries
+        return recipe_from(content)
+
+    def trial_recipe(self, minibatch: int, settings: dict[str, float]) -> Recipe:
+        """The recipe of one trial."""
+        momentum, final = settings.get("momentum", 0.0), settings["final_lr"]
+        lr = float(f"{settings['effective_lr'] * (1 - momentum):.4g}")
+        falls = {"kind": "polynomial", "power": 1.0, "final": final} if final < _CONSTANT else {"kind": "none"}
+        own = {"momentum": momentum} if self.has_momentum else {}
+        if momentum == 0 and self.has_momentum:
+            own["nesterov"] = False
+        elif "nesterov" in OPTIMIZER_OPTIONS[self.recipe.optimizer.name]:
+            own["nesterov"] = self.recipe.optimizer.nesterov
+        changes = {
+            "epochs": _epochs(self.budget_steps(minibatch) / self.steps_per_epoch(minibatch)),
+            "optimizer": {**own, "weight_decay": settings["weight_decay"]},
+            "learning_rate": {
+                "reference": lr,
+                "reference_minibatch": minibatch,
+                "scaling": "none",
+                "warmup": {"kind": "none"},
+                "decay": falls,
+            },
+            "execution": {
+                "evaluation_steps": self.interval_steps(minibatch),
+                "stop_below": {self.goal.entry: self.goal.below},
+            },
+        }
+        return self._at(minibatch, changes)
+
+    def cells(self) -> list[Cell]:
+        """All trials of all minibatches, in order."""
+        return [
+            Cell({"minibatch": kn, "trial": number, **settings}, self.trial_recipe(kn, settings))
+            for kn in self.minibatches
+            for number, settings in enumerate(self.space(kn).draw(self.trials, self.recipe.seed, kn))
+        ]
+
+    def points(self, outcomes: Sequence[Outcome]) -> list[Point]:
+        """What was found at every minibatch.
+
+        Args:
+            outcomes: of ``cells()``, in their order.
+        """
+        trials = [self._trial(outcome) for outcome in outcomes]
+        parts = [trials[i : i + self.trials] for i in range(0, len(trials), self.trials)]
+        return [
+            summarize(part, self.goal, self.budget_steps(kn), self.interval_steps(kn))
+            for kn, part in zip(self.minibatches, parts, strict=True)
+        ]
+
+    def _trial(self, outcome: Outcome) -> Trial:
+        labels = outcome.cell.labels
+        minibatch = labels["minibatch"]
+        settings = {d.name: labels[d.name] for d in self.space(minibatch).dimensions}
+        lines = read_lines(outcome.folder / "evaluations.jsonl")
+        status, folder = outcome.status, f"runs/{outcome.folder.name}"
+        borders = self.space(minibatch).borders(settings)
+        return Trial(minibatch, labels["trial"], settings, borders, status, lines, folder)
+
+
+def _epochs(epochs: Fraction) -> float:
+    """Rounded down, so that the steps are no more than asked for."""
+    return float(math.floor(epochs * 10**9) / 10**9)
+
+
+def check_goal(runs: Path, cells: Sequence[Cell], goal: Goal) -> None:
+    """Raise where finished runs were ended by another goal before they could reach this one.
+
+    Args:
+        runs: the folder of the runs' folders.
+        cells: that are asked for.
+        goal: what is asked for.
+
+    Raises:
+        UsageError: names the goal that they were ended by.
+    """
+    for cell in cells:
+        try:
+            result = read_result(runs / cell.key)
+        except FolderError:  # none yet, or one that will be trained again
+            continue
+        stopped = result.model_dump().get("stopped_below")
+        lines = read_lines(runs / cell.key / "evaluations.jsonl")
+        if stopped and not any(line[goal.entry] is not None and line[goal.entry] < goal.below for line in lines):
+            raise UsageError(
+                f"{runs.parent}: holds trials that ended at another goal, {stopped}, short of {goal.text}; "
+                f"give another --out DIR (nothing was changed)"
+            )
