@@ -1,0 +1,215 @@
+"""Lists of minibatches and rules of the lr as words, and the recipe that a minibatch and a rule make.
+
+A minibatch kn keeps the recipe's n: k = kn / n; below n it is one worker of kn images. A rule is a scaling, alone
+(no warmup) or with a warmup: ``none``, ``sqrt``, ``linear``, ``linear+gradual``.
+
+Source: Goyal et al. 2017, sections 2.1, 2.2 and figure 1.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import typing
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from batchscale.engine.planning import plan_of, schedule_of
+from batchscale.errors import RecipeError, UsageError
+from batchscale.recipe import recipe_from
+from batchscale.recipe.schema import Recipe, ScalingName, WarmupName
+
+_EXAMPLES = "64,128,256 or 64,128,...,16384 or 2^6..2^14"
+_SCALINGS, _WARMUPS = typing.get_args(ScalingName), typing.get_args(WarmupName)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the lr follows the minibatch: a scaling and a kind of warmup."""
+
+    scaling: str
+    warmup: str
+
+    @property
+    def name(self) -> str:
+        """As it is written: ``linear``, ``linear+gradual``."""
+        return self.scaling if self.warmup == "none" else f"{self.scaling}+{self.warmup}"
+
+
+def rule_of(recipe: Recipe) -> Rule:
+    """The recipe's own rule."""
+    return Rule(recipe.learning_rate.scaling, recipe.learning_rate.warmup.kind)
+
+
+def parse_rules(text: str) -> tuple[Rule, ...]:
+    """Rules from words such as ``none,sqrt,linear+gradual``.
+
+    Raises:
+        UsageError: an unknown word, a rule given twice, or none.
+    """
+    words = [word.strip() for word in text.split(",")]
+    for word in words:
+        scaling, plus, warmup = word.partition("+")
+        if scaling not in _SCALINGS or (plus and warmup not in _WARMUPS):
+            raise UsageError(
+                f"--rules: {word!r} is no rule: a scaling ({', '.join(_SCALINGS)}), alone or with a warmup "
+                f"({', '.join(_WARMUPS)}); write for example none,linear,linear+gradual"
+            )
+    rules = tuple(Rule(word.partition("+")[0], word.partition("+")[2] or "none") for word in words)
+    if len(set(rules)) < len(rules):
+        raise UsageError(f"--rules={text}: a rule stands twice; name each once")
+    return rules
+
+
+def parse_minibatches(text: str) -> tuple[int, ...]:
+    """Minibatches from ``64,128,256``, ``64,128,...,16384`` (the ratio goes on) or ``2^6..2^14`` (powers of two).
+
+    Raises:
+        UsageError: an empty list, not whole numbers, or not rising.
+    """
+    if not text.strip():
+        raise UsageError(f"--minibatches: the list is empty; write for example {_EXAMPLES}")
+    ends = [_number(word, text) for word in text.split("..")] if re.fullmatch(r"[^.,]+\.\.[^.,]+", text) else []
+    found = _powers(ends[0], ends[1], text) if ends else _listed(text)
+    for before, after in itertools.pairwise(found):
+        if after <= before:
+            raise UsageError(
+                f"--minibatches={text}: {after} after {before}: the list must rise, each minibatch once; "
+                f"write {','.join(map(str, sorted(set(found))))}"
+            )
+    return tuple(found)
+
+
+def _number(word: str, text: str) -> int:
+    power = re.fullmatch(r"2\^(\d{1,2})", word.strip())
+    value = 2 ** int(power[1]) if power else int(word) if re.fullmatch(r"\s*\d{1,12}\s*", word) else 0
+    if value < 1:
+        raise UsageError(
+            f"--minibatches={text}: {word.strip()!r} must be a whole number of at least 1; "
+            f"write for example {_EXAMPLES}"
+        )
+    return value
+
+
+def _powers(first: int, last: int, text: str) -> list[int]:
+    if first & (first - 1) or last & (last - 1) or last < first:
+        raise UsageError(
+            f"--minibatches={text}: A..B stands for the powers of two from A up to B; write for example 2^6..2^14"
+        )
+    return [2**power for power in range(first.bit_length() - 1, last.bit_length())]
+
+
+def _listed(text: str) -> list[int]:
+    words = text.split(",")
+    if words.count("...") == 0:
+        return [_number(word, text) for word in words]
+    at = words.index("...")
+    given, last = [_number(word, text) for word in words[:at]], [_number(word, text) for word in words[at + 1 :]]
+    if len(given) < 2 or len(last) != 1 or given[-1] <= given[-2]:
+        raise UsageError(
+            f"--minibatches={text}: '...' goes on by the ratio of the two rising numbers before it, up to the one "
+            f"after it; write for example 64,128,...,16384"
+        )
+    ratio, found = Fraction(given[-1], given[-2]), [Fraction(value) for value in given]
+    while found[-1] * ratio <= last[0]:
+        found.append(found[-1] * ratio)
+    if found[-1] != last[0] or any(value.denominator > 1 for value in found):
+        raise UsageError(
+            f"--minibatches={text}: going on by {ratio} from {given[-1]} never gives {last[0]}; "
+            f"end at {int(found[-1])} or {int(found[-1] * ratio)}, or write the numbers out"
+        )
+    return [int(value) for value in found]
+
+
+def check_fixed(recipe: Recipe) -> None:
+    """Raise where the recipe's minibatch grows: a study that varies the minibatch needs one that stays.
+
+    Raises:
+        RecipeError: minibatch.growth is given.
+    """
+    if recipe.minibatch.growth.kind != "none":
+        raise RecipeError(
+            f"minibatch.growth.kind={recipe.minibatch.growth.kind}: this study sets one minibatch for the whole run; "
+            f"use minibatch.growth.kind=none, or another recipe"
+        )
+
+
+def workers_of(minibatch: int, per_worker: int, flag: str = "--minibatches") -> tuple[int, int]:
+    """(k, n) of a minibatch kn: the recipe's n, or one worker of kn images where kn is below it.
+
+    Raises:
+        UsageError: kn is no multiple of n.
+    """
+    if minibatch < per_worker:
+        return 1, minibatch
+    if minibatch % per_worker:
+        below = minibatch - minibatch % per_worker
+        raise UsageError(
+            f"{flag}: {minibatch} is no multiple of minibatch.per_worker={per_worker} (whole workers of n images); "
+            f"use {below} or {below + per_worker}, or another minibatch.per_worker"
+        )
+    return minibatch // per_worker, per_worker
+
+
+def check_fits(minibatches: tuple[int, ...], training_images: int, flag: str = "--minibatches") -> None:
+    """Raise where a minibatch is larger than the training set.
+
+    Raises:
+        UsageError: names the largest that fits.
+    """
+    if minibatches[-1] > training_images:
+        fitting = [m for m in minibatches if m <= training_images]
+        raise UsageError(
+            f"{flag}: {minibatches[-1]} exceeds the {training_images} training images; "
+            f"the largest given one that fits is {fitting[-1] if fitting else 'none'}; leave out those beyond it"
+        )
+
+
+def recipe_at(
+    recipe: Recipe, workers: int, per_worker: int, rule: Rule, warmup_epochs: float | None, training_images: int
+) -> Recipe:
+    """The recipe at another minibatch by a rule; of rules that give one lr at every step, the simplest.
+
+    Raises:
+        UsageError: the rule warms up and no duration is known, or the parts do not fit.
+    """
+    content = recipe.model_dump(mode="json")
+    content["minibatch"] |= {"workers": workers, "per_worker": per_worker}
+    content["learning_rate"] |= {"scaling": rule.scaling, "warmup": _warmup(recipe, rule, warmup_epochs)}
+    made = _logged_often(recipe_from(content), training_images)
+    for scaling in dict.fromkeys(("linear", rule.scaling)):
+        simple = recipe_from(
+            made.model_dump(mode="json")
+            | {"learning_rate": content["learning_rate"] | {"scaling": scaling, "warmup": {"kind": "none"}}}
+        )
+        if _rates(simple, training_images) == _rates(made, training_images):
+            return simple
+    return made
+
+
+def _warmup(recipe: Recipe, rule: Rule, epochs: float | None) -> dict[str, Any]:
+    if rule.warmup == "none":
+        return {"kind": "none"}
+    own = recipe.learning_rate.warmup
+    if epochs is None and own.epochs is None and own.steps is None:
+        raise UsageError(
+            f"--warmup-epochs: missing; {rule.name} warms up, and the recipe has no duration for it; "
+            f"give --warmup-epochs 5 or so"
+        )
+    if epochs is not None:
+        return {"kind": rule.warmup, "epochs": epochs}
+    return {"kind": rule.warmup, "epochs": own.epochs, "steps": own.steps}
+
+
+def _rates(recipe: Recipe, training_images: int) -> list[float]:
+    plan = plan_of(recipe, training_images)
+    schedule = schedule_of(recipe, plan)
+    return [schedule(step) for step in range(plan.total_steps)]
+
+
+def _logged_often(recipe: Recipe, training_images: int) -> Recipe:
+    """A line of metrics four times an epoch at least, for curves against epochs; execution is no part of identity."""
+    steps = plan_of(recipe, training_images).phases[0].steps_per_epoch
+    log_steps = max(min(recipe.execution.log_steps, int(steps / 4)), 1)
+    return recipe.model_copy(update={"execution": recipe.execution.model_copy(update={"log_steps": log_steps})})
