@@ -91,13 +91,17 @@ def _make_exact(recipe: Recipe, device: torch.device) -> None:
         torch.backends.cudnn.benchmark = False
 
 
-def validate(recipe: Recipe, folder: Path | None, processes: int) -> Splits:
+def validate(recipe: Recipe, folder: Path | None, processes: int, dataset: Splits | None = None) -> Splits:
     """Everything that can be said of a run before any process starts.
 
     Args:
         recipe: resolved.
         folder: of the data sets.
         processes: W.
+        dataset: of a recipe with the same ``data``, where that was loaded before.
+
+    Returns:
+        The data set.
 
     Raises:
         UsageError: one line.
@@ -106,7 +110,7 @@ def validate(recipe: Recipe, folder: Path | None, processes: int) -> Splits:
     check_algorithm(recipe.execution.aggregation, processes)
     if recipe.numerics.exact:
         _make_exact(recipe, torch.device("cpu"))
-    dataset = load_data(recipe, folder)
+    dataset = dataset or load_data(recipe, folder)
     plan_of(recipe, len(dataset.train))
     model, statistics, _, _ = replace_batch_norm(
         build_model(recipe, dataset), torch.float32, torch.device("cpu"), recipe.batch_norm.span

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from batchscale.errors import BatchscaleError, UsageError
 from batchscale.recipe import Recipe
+from batchscale.records.files import cannot_write
 from batchscale.records.findings import Findings
 from batchscale.study.batch import Batch
 from batchscale.study.board import make_board
@@ -20,6 +21,10 @@ from batchscale.study.folder import StudyFolder
 from batchscale.study.table import write_table
 from batchscale.study.task import Launcher, Task
 from batchscale.study.workers import LocalLauncher, warm
+
+if TYPE_CHECKING:
+    from batchscale.data.images import Splits
+    from batchscale.recipe.schema import Data
 
 
 class StudyStopped(BatchscaleError):
@@ -79,7 +84,7 @@ class Study:
         self._local = launcher == "local"
         self._launcher = _make_launcher(launcher, out)
         self._ended: dict[str, Outcome] = {}
-        self._asked: list[Cell] = []
+        self._asked: dict[tuple[str, str], Cell] = {}
         self._validated: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -113,8 +118,11 @@ class Study:
             warm()
         waiting = self._waiting(cells)
         self._validate(waiting)
-        self._asked += cells
-        self._folder.runs.mkdir(exist_ok=True)
+        self._asked.update({(cell.key, str(cell.labels)): cell for cell in cells})
+        try:
+            self._folder.runs.mkdir(exist_ok=True)
+        except OSError as error:
+            raise cannot_write(self._folder.runs, error) from error
         self._write_table()
         if waiting:
             self._work(waiting, [self._ended[c.key] for c in _distinct(cells) if c.key in self._ended])
@@ -149,7 +157,7 @@ class Study:
             if not goes_on(Job(self.recipe_name, cell.recipe, folder, resume="auto"), folder):
                 return None
             result = finished_result(folder)
-        except UsageError as error:
+        except (UsageError, OSError) as error:
             reason = str(error).split("; ")[0]
             return Outcome(cell, folder, "failed", error=f"{reason}; delete {folder} and give the same command again")
         return None if result is None else Outcome(cell, folder, result.status, result)
@@ -158,10 +166,12 @@ class Study:
         """Everything that can be said of the runs before one starts; a recipe once, whatever its seed."""
         from batchscale.engine.build import validate
 
+        loaded: tuple[Data, Splits] | None = None
         for cell in cells:
             like = Cell({"processes": cell.processes}, cell.recipe.model_copy(update={"seed": 0}), cell.processes).key
             if like not in self._validated:
-                validate(cell.recipe, self._data_folder, cell.processes)
+                dataset = loaded[1] if loaded and loaded[0] == cell.recipe.data else None
+                loaded = cell.recipe.data, validate(cell.recipe, self._data_folder, cell.processes, dataset)
                 self._validated.add(like)
 
     def _task(self, cell: Cell) -> Task:
@@ -203,7 +213,7 @@ class Study:
         return found
 
     def _write_table(self) -> None:
-        write_table(self.out / "table.csv", [self._outcome(cell).row() for cell in self._asked])
+        write_table(self.out / "table.csv", [self._outcome(cell).row() for cell in self._asked.values()])
 
 
 def _distinct(cells: Sequence[Cell]) -> list[Cell]:

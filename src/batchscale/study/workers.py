@@ -21,12 +21,19 @@ from batchscale.study.task import Task, train_task
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 
+_STOPS = {signal.SIGINT, signal.SIGTERM}
+
+
 def warm() -> None:
-    """Begin to import torch in the process that runs are forked from."""
+    """Begin to import torch in the process that runs are forked from; signals to stop are not for that one."""
     from multiprocessing import forkserver
 
     _CONTEXT.set_forkserver_preload(["torch", "torch._dynamo", "batchscale.engine.run"])
-    forkserver.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class LocalAttempt:
@@ -78,6 +85,7 @@ class LocalLauncher:
 
 
 def _carry_out(task: Task, environment: dict[str, str], said: Any) -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
     os.setpgrp()  # Ctrl-C is the study's to hear: it stops every run exactly once
     threading.Thread(target=_die_with_study, daemon=True).start()
     os.environ.clear()  # it is that of the fork server, as it was when that began

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from batchscale.cli.options import positive
@@ -57,6 +58,14 @@ def run(options: argparse.Namespace) -> int:
         return finish(options, study, findings, outcomes, {"ways": summaries(outcomes)})
 
 
+def _words(text: str) -> tuple[str, ...]:
+    """Words as a shell splits them; one that is no key=value where a quote does not close."""
+    try:
+        return tuple(shlex.split(text))
+    except ValueError:
+        return ("",)
+
+
 def _changes(ways: list[str]) -> list[Change]:
     """'NAME: key=value key=value' each; one without overrides where none is given.
 
@@ -68,7 +77,7 @@ def _changes(ways: list[str]) -> list[Change]:
     made: dict[str, Change] = {}
     for way in ways or ["as given:"]:
         name, colon, words = way.partition(":")
-        name, overrides = name.strip(), tuple(words.split())
+        name, overrides = name.strip(), _words(words)
         if not colon or not name or not all("=" in word for word in overrides):
             raise UsageError(
                 f"--way {way!r}: must be 'NAME: key=value key=value', such as "
