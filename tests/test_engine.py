@@ -65,7 +65,7 @@ def test_a_run_learns_and_leaves_its_record(data, tmp_path):
     assert json.loads((out / "result.json").read_text())["weights_sha256"] == result.weights_sha256
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 12))
-    assert set(lines[0]["phase_seconds"]) == {"data", "gradient", "aggregation", "update"}
+    assert set(lines[0]["phase_seconds"]) == {"data", "forward", "backward", "aggregation", "update"}
     evaluations = [json.loads(line) for line in (out / "evaluations.jsonl").read_text().splitlines()]
     assert [e["step"] for e in evaluations] == [4, 7, 11]
     assert evaluations[-1]["error_percent"] == result.test_error_percent == 100 * evaluations[-1]["wrong"] / 40

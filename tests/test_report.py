@@ -146,7 +146,8 @@ def test_log_ticks_rise_and_are_few(low, times, most, base):
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(0, "0"), (2048, "2048"), (104857600, "104,857,600"), (0.003125, "0.003125"), (3e-7, "3 \N{MULTIPLICATION SIGN} 10⁻⁷"), (-1.5, "-1.5"),
+    [(0, "0"), (2048, "2048"), (104857600, "104,857,600"), (0.003125, "0.003125"),
+        (3e-7, "3 \N{MULTIPLICATION SIGN} 10⁻⁷"), (-1.5, "-1.5"),
      (1e12, "10¹²"), (99999.6, "100,000"), (0.99999, "1"), (12345.678, "12,346")],
 )  # fmt: skip
 def test_numbers_for_reading(value, words):

@@ -251,7 +251,8 @@ def test_the_answer_names_regimes_and_the_critical_minibatch():
     assert sentence(answer, search()) == (
         "Steps to error below 5 %: 780 at kn = 8, 31 at kn = 4,096; perfect scaling from 8 to 64, diminishing returns "
         "from 128 to 512, maximal data parallelism from 1,024 to 4,096; S_min (1 + B_crit / B) fits to 1 % with "
-        f"B_crit = {answer.fit.critical_minibatch.text()} images and S_min = {answer.fit.steps_min.text()} steps (95 %)."
+        f"B_crit = {answer.fit.critical_minibatch.text()} images and "
+        f"S_min = {answer.fit.steps_min.text()} steps (95 %)."
     )
     assert warnings_of(answer, search("minibatch.per_worker=8")) == []
     steps, lr, epochs = figures_of(answer.points, answer.regimes, answer.fit, search())

@@ -29,17 +29,26 @@ _DROPOUT = 100  # the stream of random modules, keyed (seed, step, worker)
 
 @dataclass
 class PhaseSeconds:
-    """Where the time of steps went, summed since the last ``take``."""
+    """Where the time of this process's steps went, summed since the last ``take``.
+
+    Attributes:
+        data: waiting for the passes of the step.
+        forward: model and loss, with the clearing of the sums before them.
+        backward: gradients; what of the aggregation overlaps with them is in here.
+        aggregation: waiting for the sum after the last backward pass, for slower processes too.
+        update: the optimizer, the running averages.
+    """
 
     data: float = 0.0
-    gradient: float = 0.0
+    forward: float = 0.0
+    backward: float = 0.0
     aggregation: float = 0.0
     update: float = 0.0
 
     def take(self) -> dict[str, float]:
         """The sums so far, set back to zero."""
         taken = {name: round(value, 6) for name, value in vars(self).items()}
-        self.data = self.gradient = self.aggregation = self.update = 0.0
+        self.data = self.forward = self.backward = self.aggregation = self.update = 0.0
         return taken
 
 
@@ -85,7 +94,7 @@ class TrainingStep:
 
     def __call__(self, step: int, passes: list[Batch]) -> StepResult:
         """Train on one minibatch: gradient of every worker, their sum, the update."""
-        start = time.perf_counter()
+        start, backward = time.perf_counter(), self.seconds.backward
         extras, counts = self.aggregator.flat.extras, self.aggregator.flat.counts
         for _ in self.aggregator.attempts():
             counts["stop"].fill_(float(self.stop_requested()))
@@ -102,7 +111,7 @@ class TrainingStep:
             self.averages.update(extras["statistics"])
             self.optimizer.step(lr=self.schedule(step))
         goes_on = self.loss_scale.update(finite)
-        self.seconds.gradient += computed - start
+        self.seconds.forward += computed - start - (self.seconds.backward - backward)
         self.seconds.aggregation += summed - computed
         self.seconds.update += time.perf_counter() - summed
         return StepResult(loss, finite, stop, recovers=goes_on and not finite)
@@ -120,5 +129,7 @@ class TrainingStep:
         extras["statistics"].add_(self.statistics.summed() / minibatch.workers)
         if last:
             self.aggregator.last_pass()
+        start = time.perf_counter()
         loss.backward(torch.full_like(loss, self.loss_scale.value))  # type: ignore[no-untyped-call]
         self.aggregator.add()
+        self.seconds.backward += time.perf_counter() - start

@@ -71,7 +71,7 @@ def parse_minibatches(text: str) -> tuple[int, ...]:
     if not text.strip():
         raise UsageError(f"--minibatches: the list is empty; write for example {_EXAMPLES}")
     ends = [_number(word, text) for word in text.split("..")] if re.fullmatch(r"[^.,]+\.\.[^.,]+", text) else []
-    found = _powers(*ends, text) if ends else _listed(text)
+    found = _powers(ends[0], ends[1], text) if ends else _listed(text)
     for before, after in itertools.pairwise(found):
         if after <= before:
             raise UsageError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from batchscale.cli.study import grid, steps_to_target
+from batchscale.cli.study import grid, minibatch_error, scaling, steps_to_target, warmup
 
 _ABOUT = """\
 Many runs from one recipe, into one folder. A study that was stopped, or killed, goes on when the same command
@@ -22,5 +22,5 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     studies = parser.add_subparsers(dest="study", metavar="STUDY", required=True, parser_class=type(parser))
-    for study in (grid, steps_to_target):
+    for study in (grid, minibatch_error, warmup, steps_to_target, scaling):
         study.add(studies)

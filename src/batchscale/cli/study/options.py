@@ -76,7 +76,7 @@ def open_study(options: argparse.Namespace, kind: str, recipe: Recipe, asked: di
 def finish(
     options: argparse.Namespace, study: Study, findings: Findings, outcomes: Sequence[Outcome], answer: dict[str, Any]
 ) -> int:
-    """Write the findings and print them; the exit code.
+    """Write the findings and the report, and print them; the exit code.
 
     Args:
         options: of the command.
@@ -88,7 +88,10 @@ def finish(
     Returns:
         1 where a run failed, else 0.
     """
+    from batchscale.report.page import write_report
+
     study.finish(findings)
+    page = write_report(study.out)
     for line in findings.warnings:
         print(f"warning: {line}", file=sys.stderr, flush=True)
     if options.json:
@@ -96,7 +99,7 @@ def finish(
     else:
         for table in findings.tables:
             print(f"\n{as_text(table.columns, table.rows)}")
-        print(f"\n{findings.answer}\n{study.out / 'table.csv'}: one row a run")
+        print(f"\n{findings.answer}\n{page}: the figures; {study.out / 'table.csv'}: one row a run")
     return int(any(outcome.status == "failed" for outcome in outcomes))
 
 

@@ -1,0 +1,164 @@
+"""Figures and tables of error against minibatch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from batchscale.records.files import read_lines
+from batchscale.records.findings import Axis, Figure, Mark, Series, Table
+from batchscale.study.cell import Outcome
+from batchscale.study.curves import curve_series, error_curve, loss_curve
+from batchscale.study.elbow import Answer, Point
+
+_BAND = "whiskers: standard deviation over seeds (n - 1); the two runs themselves where there are two seeds"
+
+
+def error_figure(
+    points: Mapping[str, Sequence[Point]],
+    found: Answer,
+    tolerance: float,
+    words: str,
+    runs: Mapping[tuple[str, int], str],
+) -> Figure:
+    """Error against minibatch, one line a rule.
+
+    Args:
+        points: rule -> points in rising order.
+        found: the elbows.
+        tolerance: points of error.
+        words: for the statistic.
+        runs: (rule, minibatch) -> folder of the first seed's run.
+    """
+    series = []
+    for rule, of in points.items():
+        bands = [point.band() for point in of]
+        series.append(
+            Series(
+                name=rule,
+                x=tuple(point.minibatch for point in of),
+                y=tuple(None if math.isinf(point.mean) else point.mean for point in of),
+                low=tuple(band and band[0] for band in bands) if any(bands) else (),
+                high=tuple(band and band[1] for band in bands) if any(bands) else (),
+                runs=tuple(runs[rule, point.minibatch] for point in of),
+            )
+        )
+    marks = []
+    if math.isfinite(found.reference.mean):
+        marks.append(Mark(label=f"reference + {tolerance:g}", y=found.reference.mean + tolerance))
+    if (elbow := found.elbows[found.best]).minibatch:
+        marks.append(Mark(label=f"elbow of {found.best}{' or beyond' if elbow.at_least else ''}", x=elbow.minibatch))
+    return Figure(
+        id="error-minibatch",
+        title="Error against minibatch",
+        caption=f"Mean {words}; {_BAND}. A gap is a minibatch where a run diverged or has no result.",
+        x=Axis(label="minibatch kn (images)", scale="log2"),
+        y=Axis(label="test error (%)"),
+        series=tuple(series),
+        marks=tuple(marks),
+    )
+
+
+def curve_figures(outcomes: Sequence[Outcome], rule: str, reference: int, epochs: float) -> tuple[Figure, Figure]:
+    """Curves of every minibatch under one rule over the reference's: test error, and training loss.
+
+    Args:
+        outcomes: of all runs.
+        rule: whose runs to draw.
+        reference: the minibatch drawn dashed.
+        epochs: of a run.
+    """
+    of = [o for o in outcomes if o.cell.labels["rule"] == rule and o.status == "done"]
+    minibatches = sorted({o.cell.labels["minibatch"] for o in of}, key=lambda m: (m != reference, m))
+    errors, losses = [], []
+    for minibatch in minibatches:
+        folders = [o.folder for o in of if o.cell.labels["minibatch"] == minibatch]
+        name = f"kn = {minibatch:,}{' (reference)' if minibatch == reference else ''}"
+        errors.append(curve_series(name, [error_curve(f) for f in folders], minibatch == reference))
+        losses.append(curve_series(name, [loss_curve(f, epochs) for f in folders], minibatch == reference))
+    about = f"Runs by {rule}, means over seeds; runs that diverged are left out."
+    return (
+        Figure(
+            id="error-epochs",
+            title="Test error against epochs, every minibatch over the reference's",
+            caption=f"{about} One point an evaluation.",
+            x=Axis(label="epoch"),
+            y=Axis(label="test error (%)"),
+            series=tuple(errors),
+        ),
+        Figure(
+            id="loss-epochs",
+            title="Training loss against epochs, every minibatch over the reference's",
+            caption=f"{about} Loss of the images as trained on (training error is not recorded), means over windows of "
+            f"a sixtieth of the run, or over one line of metrics.jsonl where that is longer.",
+            x=Axis(label="epoch"),
+            y=Axis(label="training loss", scale="log10"),
+            series=tuple(losses),
+        ),
+    )
+
+
+def elbow_table(found: Answer) -> Table:
+    """One row a rule."""
+    rows = []
+    for rule, elbow in found.elbows.items():
+        sure = elbow.shares.get(str(elbow.minibatch or "none")) if elbow.shares else None
+        rows.append(
+            (
+                rule,
+                elbow.minibatch,
+                "yes" if elbow.at_least else "no",
+                elbow.low if elbow.shares else None,
+                elbow.high if elbow.shares else None,
+                None if sure is None else round(100 * sure),
+            )
+        )
+    return Table(
+        title="The elbow of every rule",
+        columns=(
+            "rule",
+            "elbow (kn)",
+            "largest tried",
+            "5 % of resamples below",
+            "95 % below",
+            "resamples at the elbow (%)",
+        ),
+        rows=tuple(rows),
+        caption="The largest minibatch whose mean error, and that of every smaller one from the reference on, is "
+        "within the tolerance. Seeds drawn again with replacement, at every minibatch on its own; an empty cell: "
+        "none is within, or one seed.",
+    )
+
+
+def error_table(points: Mapping[str, Sequence[Point]], found: Answer) -> Table:
+    """One row a rule and minibatch."""
+    rows = []
+    for rule, of in points.items():
+        for point in of:
+            known, mean = [e for e in point.errors if math.isfinite(e)], point.mean
+            apart = None if math.isinf(mean) or math.isinf(found.reference.mean) else mean - found.reference.mean
+            rows.append(
+                (
+                    rule,
+                    point.minibatch,
+                    None if math.isinf(mean) else round(mean, 3),
+                    None if (spread := point.deviation()) is None else round(spread, 3),
+                    None if apart is None else round(apart, 3),
+                    ", ".join(f"{e:.2f}" for e in known) or None,
+                    len(point.errors) - len(known),
+                )
+            )
+    return Table(
+        title="Error of every rule and minibatch",
+        columns=("rule", "kn", "mean error (%)", "deviation (n - 1)", "to the reference", "each seed (%)", "diverged"),
+        rows=tuple(rows),
+    )
+
+
+def image_points(outcomes: Sequence[Outcome]) -> float | None:
+    """What one image of the evaluated set is worth in points, from the first run that tells."""
+    for outcome in outcomes:
+        for line in read_lines(outcome.folder / "evaluations.jsonl"):
+            if line.get("images"):
+                return 100 / float(line["images"])
+    return None

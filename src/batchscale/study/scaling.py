@@ -1,0 +1,243 @@
+"""Strong and weak scaling over W processes: speed, phases, and what becomes of the error.
+
+strong: the recipe's kn whatever W;   weak: W times the recipe's workers, kn = W (kn of the recipe), lr by its rule
+speed-up(W) = images/s(W) / images/s(W_0),   efficiency(W) = speed-up(W) / (W / W_0),   W_0 the smallest W
+
+Source: Amdahl 1967 (strong), Gustafson 1988 (weak); Goyal et al. 2017, section 5.5 (efficiency against W).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from batchscale.engine.planning import plan_of
+from batchscale.errors import UsageError
+from batchscale.recipe import recipe_from
+from batchscale.recipe.schema import Recipe
+from batchscale.study.cell import Cell, Outcome
+from batchscale.study.elbow import Point
+from batchscale.study.quantities import error_percent, point_of, train_loss
+from batchscale.study.rules import check_fits, check_fixed
+from batchscale.study.timing import PHASES, Timing, timing_of
+
+STRONG, WEAK = "strong", "weak"
+_INTERVALS = 12  # of a run, at least, where it has so many steps
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked.
+
+    Args:
+        recipe_name, recipe: the base; its seed is the first.
+        processes: W, rising.
+        modes: strong, weak, or both.
+        seeds: how many.
+        training_images: N.
+        efficiency_bound: strong scaling pays while efficiency is at least this.
+        error_bound: weak scaling is sound while the mean error is within so many points of that at the smallest W.
+    """
+
+    recipe_name: str
+    recipe: Recipe
+    processes: tuple[int, ...]
+    modes: tuple[str, ...]
+    seeds: int
+    training_images: int
+    efficiency_bound: float = 0.8
+    error_bound: float = 0.5
+
+
+def cores() -> int:
+    """Of this machine, as far as this process may use them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def parse_processes(text: str) -> tuple[int, ...]:
+    """Process counts from ``1,2,4,8``.
+
+    Raises:
+        UsageError: not whole numbers from 1 on, or not rising.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() and 1 <= int(word) <= 10**6 for word in words):
+        raise UsageError(f"--processes={text}: must be whole numbers of at least 1; write for example 1,2,4,8")
+    found = tuple(int(word) for word in words)
+    if list(found) != sorted(set(found)):
+        raise UsageError(
+            f"--processes={text}: must rise, each count once; write {','.join(map(str, sorted(set(found))))}"
+        )
+    return found
+
+
+def cells_of(question: Question) -> list[Cell]:
+    """Every mode, W and seed; strong and weak at W = 1 are one run.
+
+    Raises:
+        UsageError: one line.
+    """
+    recipe, k = question.recipe, question.recipe.minibatch.workers
+    check_fixed(recipe)
+    most = question.processes[-1]
+    if STRONG in question.modes and most > k // recipe.batch_norm.span:
+        raise UsageError(
+            f"--processes={most}: strong scaling spreads the recipe's minibatch.workers={k}"
+            f"{f' in groups of {recipe.batch_norm.span}' if recipe.batch_norm.span > 1 else ''} over the processes; "
+            f"use at most {k // recipe.batch_norm.span}, raise minibatch.workers (and lower minibatch.per_worker), "
+            f"or --mode weak"
+        )
+    if WEAK in question.modes:
+        images = tuple(w * k * recipe.minibatch.per_worker for w in question.processes)
+        check_fits(images, question.training_images, "--processes: weak scaling's minibatch")
+    made = []
+    for mode in question.modes:
+        for processes in question.processes:
+            workers = k if mode == STRONG else k * processes
+            given = _timed(question, workers)
+            for seed in range(recipe.seed, recipe.seed + question.seeds):
+                labels = {"mode": mode, "processes": processes, "seed": seed}
+                made.append(Cell(labels, given.model_copy(update={"seed": seed}), processes))
+    return made
+
+
+def threads_of(question: Question) -> int:
+    """Of every process, whatever W: the recipe's, or the cores shared by the largest W."""
+    given = question.recipe.numerics.threads
+    return given if given != "auto" else max(cores() // question.processes[-1], 1)
+
+
+def _timed(question: Question, workers: int) -> Recipe:
+    """The recipe with so many workers, the same threads a process at every W, and a dozen intervals to time."""
+    content = question.recipe.model_dump(mode="json")
+    content["minibatch"]["workers"] = workers
+    content["numerics"]["threads"] = threads_of(question)
+    if content["execution"]["decode_threads"] == "auto":
+        content["execution"]["decode_threads"] = threads_of(question)
+    steps = plan_of(recipe_from(content), question.training_images).total_steps
+    content["execution"]["log_steps"] = max(min(content["execution"]["log_steps"], steps // _INTERVALS), 1)
+    return recipe_from(content)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured at one W in one mode.
+
+    Attributes:
+        minibatch: kn; per_process: images of a process, kn / W.
+        images_per_second: median over seeds of each run's median interval; None where nothing was measured.
+        speeds: that of every seed.
+        speed_up, efficiency: against the smallest W of the mode.
+        phases: milliseconds of a step, phase -> median over seeds.
+        errors: test errors in percent, infinite for a run that diverged.
+        losses: training losses of the last epoch, alike.
+        folder: of the first seed's run.
+    """
+
+    mode: str
+    processes: int
+    minibatch: int
+    images_per_second: float | None
+    speeds: tuple[float, ...]
+    speed_up: float | None
+    efficiency: float | None
+    phases: dict[str, float]
+    errors: Point
+    losses: Point
+    folder: str
+    devices: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def per_process(self) -> float:
+        """Images of a process in a step."""
+        return self.minibatch / self.processes
+
+
+def rows_of(outcomes: Sequence[Outcome]) -> list[Row]:
+    """The outcomes, one row a mode and W."""
+    found: dict[tuple[str, int], list[Outcome]] = {}
+    for outcome in outcomes:
+        found.setdefault((outcome.cell.labels["mode"], outcome.cell.processes), []).append(outcome)
+    rows: list[Row] = []
+    for (mode, processes), of in found.items():
+        timings = [t for o in of if (t := timing_of(o.folder)) is not None]
+        first = next((row for row in rows if row.mode == mode), None)
+        rows.append(_row(mode, processes, of, timings, first))
+    return rows
+
+
+def _row(mode: str, processes: int, of: Sequence[Outcome], timings: Sequence[Timing], first: Row | None) -> Row:
+    speeds = tuple(timing.images_per_second for timing in timings)
+    speed = statistics.median(speeds) if speeds else None
+    base, from_processes = (speed, processes) if first is None else (first.images_per_second, first.processes)
+    speed_up = speed / base if speed and base else None
+    minibatch = of[0].cell.minibatch_images
+    return Row(
+        mode=mode,
+        processes=processes,
+        minibatch=minibatch,
+        images_per_second=speed,
+        speeds=speeds,
+        speed_up=speed_up,
+        efficiency=speed_up and speed_up * from_processes / processes,
+        phases={p: statistics.median(t.phase_milliseconds[p] for t in timings) for p in PHASES} if timings else {},
+        errors=point_of(minibatch, map(error_percent, of)),
+        losses=point_of(minibatch, map(train_loss, of)),
+        folder=of[0].row()["folder"],
+        devices=frozenset(timing.device for timing in timings),
+    )
+
+
+@dataclass(frozen=True)
+class Passing:
+    """Where a quantity passes a bound.
+
+    Attributes:
+        processes: W, interpolated in log2 W between the measured points around it; None where it never does.
+        within: the largest W measured before it.
+    """
+
+    processes: float | None
+    within: int | None
+
+
+def passing(measured: Sequence[tuple[int, float | None]], bound: float, falls: bool) -> Passing:
+    """The first W at which a quantity passes the bound.
+
+    Args:
+        measured: (W, quantity) in rising W; None is unknown and ends the search, infinite lies beyond every bound.
+        bound: the last value that is still within.
+        falls: the quantity falls below the bound (efficiency), rather than rising above it (error).
+    """
+    sign = -1.0 if falls else 1.0
+    before: tuple[int, float] | None = None
+    for processes, value in measured:
+        if value is None:
+            break
+        over = sign * (value - bound)
+        if over > 1e-9:
+            if before is None:
+                return Passing(float(processes), None)
+            share = 0.0 if math.isinf(over) else -before[1] / (over - before[1])
+            span = math.log2(processes / before[0])
+            return Passing(before[0] * 2 ** (share * span), before[0])
+        before = processes, over
+    return Passing(None, before[0] if before else None)
+
+
+def strong_limit(rows: Sequence[Row], bound: float) -> Passing:
+    """The W at which strong scaling's efficiency falls below the bound."""
+    return passing([(row.processes, row.efficiency) for row in rows if row.mode == STRONG], bound, falls=True)
+
+
+def weak_limit(rows: Sequence[Row], bound: float) -> Passing:
+    """The W at which weak scaling's mean error is more than the bound above that at the smallest W."""
+    of = [row for row in rows if row.mode == WEAK]
+    reference = of[0].errors.mean
+    if math.isinf(reference):
+        return Passing(None, None)
+    measured = [(row.processes, row.errors.mean - reference if row.errors.errors else None) for row in of]
+    return passing(measured, bound, falls=False)

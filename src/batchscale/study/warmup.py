@@ -1,0 +1,277 @@
+"""Warmup at a large minibatch: none, constant and gradual beside the reference minibatch.
+
+Source: Goyal et al. 2017, section 2.2, figure 2 (training curves) and table 2a.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from batchscale.errors import UsageError
+from batchscale.recipe.schema import Recipe
+from batchscale.records.findings import Axis, Figure, Findings, Table
+from batchscale.study.cell import Cell, Outcome
+from batchscale.study.curves import curve_series, error_curve, loss_curve
+from batchscale.study.elbow import Point
+from batchscale.study.quantities import error_percent, point_of, train_loss
+from batchscale.study.rules import Rule, check_fits, check_fixed, parse_rules, recipe_at, workers_of
+
+REFERENCE = "reference"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked.
+
+    Args:
+        recipe_name, recipe: the base; its seed is the first, its scaling that of the large minibatch.
+        minibatch: the large one.
+        kinds: of warmup.
+        seeds: how many.
+        training_images: N.
+        warmup_epochs: how long; None for the recipe's duration.
+    """
+
+    recipe_name: str
+    recipe: Recipe
+    minibatch: int
+    kinds: tuple[str, ...]
+    seeds: int
+    training_images: int
+    warmup_epochs: float | None = None
+
+    @property
+    def reference(self) -> int:
+        """The recipe's learning_rate.reference_minibatch."""
+        return self.recipe.learning_rate.reference_minibatch
+
+
+@dataclass(frozen=True)
+class Way:
+    """The runs of the reference, or of one warmup.
+
+    Args:
+        name: "reference" or the kind of warmup.
+        errors: test errors in percent, infinite for a run that diverged.
+        losses: training losses of the last epoch, alike.
+    """
+
+    name: str
+    errors: Point
+    losses: Point
+
+
+def parse_kinds(text: str) -> tuple[str, ...]:
+    """Kinds of warmup from words such as ``none,gradual``.
+
+    Raises:
+        UsageError: an unknown kind, one given twice, or none.
+    """
+    words = [word.strip() for word in text.split(",")]
+    try:
+        return tuple(rule.warmup for rule in parse_rules(",".join(f"linear+{word}" for word in words)))
+    except UsageError:
+        raise UsageError(f"--kinds={text}: must name kinds of warmup, each once; write none,constant,gradual") from None
+
+
+def cells_of(question: Question) -> list[Cell]:
+    """The reference, and the large minibatch with every warmup, with every seed.
+
+    Raises:
+        UsageError: one line.
+    """
+    recipe, n = question.recipe, question.recipe.minibatch.per_worker
+    check_fixed(recipe)
+    if question.minibatch <= question.reference:
+        raise UsageError(
+            f"--minibatch={question.minibatch}: must be above learning_rate.reference_minibatch={question.reference}, "
+            f"which it is compared with; use for example --minibatch {8 * question.reference}"
+        )
+    if recipe.learning_rate.scaling == "none":
+        raise UsageError(
+            "learning_rate.scaling=none: the lr has nowhere to warm up to; use learning_rate.scaling=linear or sqrt"
+        )
+    check_fits((question.minibatch,), question.training_images, "--minibatch")
+    scaling = recipe.learning_rate.scaling
+    ways = {REFERENCE: (question.reference, Rule(scaling, "none"), "learning_rate.reference_minibatch")}
+    ways |= {kind: (question.minibatch, Rule(scaling, kind), "--minibatch") for kind in question.kinds}
+    made = []
+    for name, (minibatch, rule, flag) in ways.items():
+        k, size = workers_of(minibatch, n, flag)
+        given = recipe_at(recipe, k, size, rule, question.warmup_epochs, question.training_images)
+        for seed in range(recipe.seed, recipe.seed + question.seeds):
+            labels = {"warmup": name, "minibatch": minibatch, "seed": seed}
+            made.append(Cell(labels, given.model_copy(update={"seed": seed})))
+    return made
+
+
+def ways_of(outcomes: Sequence[Outcome]) -> list[Way]:
+    """The outcomes, by way."""
+    found: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        found.setdefault(outcome.cell.labels["warmup"], []).append(outcome)
+    ways = []
+    for name, of in found.items():
+        minibatch = of[0].cell.labels["minibatch"]
+        errors = point_of(minibatch, map(error_percent, of))
+        ways.append(Way(name, errors, point_of(minibatch, map(train_loss, of))))
+    return ways
+
+
+def findings_of(question: Question, outcomes: Sequence[Outcome], command: Sequence[str]) -> Findings:
+    """What came out, as a document.
+
+    Args:
+        question: as asked.
+        outcomes: of ``cells_of(question)``.
+        command: words of the command line.
+    """
+    ways = ways_of(outcomes)
+    seeds = f"{question.seeds} seeds" if question.seeds > 1 else "one seed"
+    return Findings(
+        kind="warmup",
+        title=f"Warmup: {question.recipe_name}",
+        recipe=question.recipe_name,
+        asked=(
+            f"Which warmup brings kn = {question.minibatch:,} nearest to kn = {question.reference:,}? "
+            f"{question.training_images:,} training images, {question.recipe.epochs:g} epochs, {seeds} each, "
+            f"{question.recipe.learning_rate.scaling} scaling, {_duration(question)}."
+        ),
+        answer=_sentence(question, ways),
+        command=tuple(command),
+        rows=tuple(outcome.row() for outcome in outcomes),
+        figures=_figures(question, outcomes),
+        tables=(_table(ways),),
+        warnings=tuple(_warnings(question, ways)),
+        result={"warmup": _as_json(question, ways)},
+    )
+
+
+def _duration(question: Question) -> str:
+    own = question.recipe.learning_rate.warmup
+    if question.warmup_epochs is not None or own.epochs is not None:
+        return f"warmup of {question.warmup_epochs or own.epochs or 0:g} epochs"
+    return f"warmup of {own.steps} steps" if own.steps is not None else "no warmup"
+
+
+def _sentence(question: Question, ways: Sequence[Way]) -> str:
+    reference, *others = ways
+    known = [way for way in others if math.isfinite(way.errors.mean)]
+    if not known or math.isinf(reference.errors.mean):
+        return f"No comparison: {'the reference' if known else 'every large minibatch'} diverged or has no result."
+    best = min(known, key=lambda way: way.errors.mean)
+    each = "; ".join(f"{way.name} {_said(way.errors)}" for way in others)
+    sentence = (
+        f"At kn = {question.minibatch:,} the test error is lowest with warmup {best.name}, "
+        f"{best.errors.mean - reference.errors.mean:+.2f} points from kn = {question.reference:,} "
+        f"({_said(reference.errors)}): {each}"
+    )
+    close = [w.name for w in known if w is not best and w.errors.mean - best.errors.mean <= _noise(w, best)]
+    if question.seeds == 1:
+        return f"{sentence}; one seed, so no difference is sure."
+    return f"{sentence}; the seeds do not tell {', '.join(close)} from it." if close else f"{sentence}."
+
+
+def _noise(a: Way, b: Way) -> float:
+    """Twice the standard error of the difference of two means."""
+    squares = [(way.errors.deviation() or 0.0) ** 2 / len(way.errors.errors) for way in (a, b)]
+    return 2 * math.sqrt(sum(squares))
+
+
+def _said(point: Point) -> str:
+    if math.isinf(point.mean):
+        return "diverged" if point.errors else "no result"
+    deviation = point.deviation()
+    return f"{point.mean:.2f} %" if deviation is None else f"{point.mean:.2f} ± {deviation:.2f} %"
+
+
+def _as_json(question: Question, ways: Sequence[Way]) -> dict[str, Any]:
+    return {
+        "minibatch": question.minibatch,
+        "reference_minibatch": question.reference,
+        "ways": {
+            way.name: {
+                "test_error_percent": None if math.isinf(way.errors.mean) else way.errors.mean,
+                "deviation": way.errors.deviation(),
+                "train_loss": None if math.isinf(way.losses.mean) else way.losses.mean,
+                "train_loss_deviation": way.losses.deviation(),
+                "diverged": sum(map(math.isinf, way.errors.errors)),
+            }
+            for way in ways
+        },
+    }
+
+
+def _figures(question: Question, outcomes: Sequence[Outcome]) -> tuple[Figure, Figure]:
+    names = list(dict.fromkeys(o.cell.labels["warmup"] for o in outcomes))
+    losses, errors = [], []
+    for name in names:
+        folders = [o.folder for o in outcomes if o.cell.labels["warmup"] == name and o.status == "done"]
+        is_reference = name == REFERENCE
+        label = f"kn = {question.reference:,}" if is_reference else f"kn = {question.minibatch:,}, {name}"
+        epochs = question.recipe.epochs
+        losses.append(curve_series(label, [loss_curve(folder, epochs) for folder in folders], is_reference))
+        errors.append(curve_series(label, [error_curve(folder) for folder in folders], is_reference))
+    about = "Means over seeds; runs that diverged are left out."
+    return (
+        Figure(
+            id="loss-epochs",
+            title="Training loss with each warmup, against the reference",
+            caption=f"{about} Loss of the images as trained on (training error is not recorded), means over windows of "
+            f"a sixtieth of the run, or over one line of metrics.jsonl where that is longer.",
+            x=Axis(label="epoch"),
+            y=Axis(label="training loss", scale="log10"),
+            series=tuple(losses),
+        ),
+        Figure(
+            id="error-epochs",
+            title="Test error with each warmup, against the reference",
+            caption=f"{about} One point an evaluation.",
+            x=Axis(label="epoch"),
+            y=Axis(label="test error (%)"),
+            series=tuple(errors),
+        ),
+    )
+
+
+def _table(ways: Sequence[Way]) -> Table:
+    def rounded(value: float | None) -> float | None:
+        return None if value is None or math.isinf(value) else round(value, 4)
+
+    bar = ways[0].errors.mean
+    return Table(
+        title="Warmup at the large minibatch",
+        columns=(
+            "warmup", "kn", "training loss", "deviation", "test error (%)", "deviation", "to the reference",
+            "diverged", "runs",
+        ),
+        rows=tuple(
+            (
+                way.name, way.errors.minibatch,
+                rounded(way.losses.mean), rounded(way.losses.deviation()),
+                rounded(way.errors.mean), rounded(way.errors.deviation()),
+                rounded(way.errors.mean - bar) if math.isfinite(bar) else None,
+                sum(map(math.isinf, way.errors.errors)), len(way.errors.errors),
+            )
+            for way in ways
+        ),
+        caption="Means over seeds, standard deviations with n - 1; training loss of the last whole epoch.",
+    )  # fmt: skip
+
+
+def _warnings(question: Question, ways: Sequence[Way]) -> Iterator[str]:
+    for way in ways:
+        if diverged := sum(map(math.isinf, way.errors.errors)):
+            yield f"{way.name}: {diverged} of {question.seeds} runs diverged: no mean is given"
+        if missing := question.seeds - len(way.errors.errors):
+            yield f"{way.name}: {missing} of {question.seeds} runs have no result"
+    if question.seeds == 1:
+        yield "one seed: the spread is not known"
+    if question.reference < question.recipe.minibatch.per_worker:
+        yield (
+            f"the reference, kn = {question.reference:,}, is below n = {question.recipe.minibatch.per_worker}: "
+            f"one worker of kn images, so batch norm is over kn there"
+        )
