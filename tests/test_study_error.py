@@ -1,13 +1,17 @@
 """Error against minibatch: the grammar of lists and rules, the elbow on known rows, and one small study for real."""
 
+import csv
+import json
 import math
 from pathlib import Path
 
 import pytest
 
+from batchscale.cli import main
 from batchscale.errors import RecipeError, UsageError
 from batchscale.recipe import load_recipe
 from batchscale.records import Result
+from batchscale.records.findings import read_findings
 from batchscale.study.cell import Outcome
 from batchscale.study.elbow import Point, compare_rules, find_elbow
 from batchscale.study.minibatch_error import Question, cells_of, findings_of
@@ -203,3 +207,26 @@ def test_the_document_of_known_errors():
     assert len(found.rows) == 12
     later = findings_of(question(statistic="median5"), list(made_up(cells_of(asked), errors)), [])
     assert later.result["elbow"]["reference_error_percent"] == pytest.approx(11.1)
+
+
+def test_a_real_study_goes_on_and_repeats_nothing(tmp_path, capsys):
+    out = tmp_path / "study"
+    words = ["study", "minibatch-error", "digits-cnn", "epochs=2", "learning_rate.decay.kind=none", "--seeds", "1"]
+    words += ["--rules", "none,linear+gradual", "--out", str(out), "--json"]
+    assert main([*words, "--minibatches", "32,64"]) == 0
+    capsys.readouterr()
+    before = {p: p.stat().st_mtime_ns for p in (out / "runs").glob("*/result.json")}
+    assert len(before) == 3  # at the reference both rules are one run
+    assert main([*words, "--minibatches", "32,64,128"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert set(document) == {"rows", "elbow", "answer"}
+    assert {"minibatch", "rule", "seed", "status", "test_error_percent", "folder"} <= set(document["rows"][0])
+    assert len(document["rows"]) == 6
+    assert document["elbow"]["reference_minibatch"] == 32
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    found = read_findings(out)
+    assert [len(s.x) for s in found.figures[0].series] == [3, 3]
+    assert all(len(s.x) > 1 for f in found.figures[1:] for s in f.series)
+    assert (out / found.figures[0].series[0].runs[0] / "result.json").is_file()
+    with open(out / "table.csv", encoding="utf-8", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 6

@@ -134,10 +134,12 @@ def _asked(question: Question) -> str:
     )
 
 
-def _reach(elbow: Elbow) -> str:
+def _reach(elbow: Elbow, reference: int) -> str:
     """An elbow in words."""
     if elbow.minibatch is None:
         return "not even at the reference minibatch"
+    if elbow.minibatch == reference and not elbow.at_least:
+        return "at no larger minibatch tried"
     reach = f"up to {'at least ' if elbow.at_least else ''}kn = {elbow.minibatch:,}"
     return reach + (", the largest tried" if elbow.at_least else "")
 
@@ -151,13 +153,13 @@ def _sureness(elbow: Elbow) -> str:
 
 
 def _sentence(question: Question, found: Answer) -> str:
-    best = found.elbows[found.best]
+    best, at = found.elbows[found.best], found.reference.minibatch
     mean = "diverged" if math.isinf(found.reference.mean) else f"{found.reference.mean:.2f} %"
     said = (
         f"With {found.best} the mean test error stays within {question.tolerance:g} points of kn = "
-        f"{found.reference.minibatch:,} ({mean}) {_reach(best)} ({_sureness(best)})"
+        f"{at:,} ({mean}) {_reach(best, at)} ({_sureness(best)})"
     )
-    others = [f"{rule} {_reach(elbow)}" for rule, elbow in found.elbows.items() if rule != found.best]
+    others = [f"{rule} {_reach(elbow, at)}" for rule, elbow in found.elbows.items() if rule != found.best]
     return said + (f"; {'; '.join(others)}." if others else ".")
 
 

@@ -94,11 +94,10 @@ def cells_of(question: Question) -> list[Cell]:
         images = tuple(w * k * recipe.minibatch.per_worker for w in question.processes)
         check_fits(images, question.training_images, "--processes: weak scaling's minibatch")
     made = []
-    for mode in question.modes:
-        for processes in question.processes:
-            workers = k if mode == STRONG else k * processes
-            given = _timed(question, workers)
-            for seed in range(recipe.seed, recipe.seed + question.seeds):
+    for seed in range(recipe.seed, recipe.seed + question.seeds):  # outermost: a round times every W in turn
+        for mode in question.modes:
+            for processes in question.processes:
+                given = _timed(question, k if mode == STRONG else k * processes)
                 labels = {"mode": mode, "processes": processes, "seed": seed}
                 made.append(Cell(labels, given.model_copy(update={"seed": seed}), processes))
     return made
@@ -129,8 +128,8 @@ class Row:
     Attributes:
         minibatch: kn; per_process: images of a process, kn / W.
         images_per_second: median over seeds of each run's median interval; None where nothing was measured.
-        speeds: that of every seed.
-        speed_up, efficiency: against the smallest W of the mode.
+        speed_ups: seed -> images/s against that of the same seed at the smallest W of the mode.
+        spread: interquartile range of a run's intervals over their median; median over seeds.
         phases: milliseconds of a step, phase -> median over seeds.
         errors: test errors in percent, infinite for a run that diverged.
         losses: training losses of the last epoch, alike.
@@ -141,14 +140,24 @@ class Row:
     processes: int
     minibatch: int
     images_per_second: float | None
-    speeds: tuple[float, ...]
-    speed_up: float | None
-    efficiency: float | None
+    speed_ups: dict[int, float]
+    fewest_processes: int
+    spread: float
     phases: dict[str, float]
     errors: Point
     losses: Point
     folder: str
     devices: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def speed_up(self) -> float | None:
+        """Median over seeds; None where none could be paired."""
+        return statistics.median(self.speed_ups.values()) if self.speed_ups else None
+
+    @property
+    def efficiency(self) -> float | None:
+        """Speed-up over the ideal one."""
+        return None if self.speed_up is None else self.speed_up * self.fewest_processes / self.processes
 
     @property
     def per_process(self) -> float:
@@ -157,37 +166,42 @@ class Row:
 
 
 def rows_of(outcomes: Sequence[Outcome]) -> list[Row]:
-    """The outcomes, one row a mode and W."""
+    """The outcomes, one row a mode and W, each mode's smallest W first."""
     found: dict[tuple[str, int], list[Outcome]] = {}
     for outcome in outcomes:
         found.setdefault((outcome.cell.labels["mode"], outcome.cell.processes), []).append(outcome)
-    rows: list[Row] = []
-    for (mode, processes), of in found.items():
-        timings = [t for o in of if (t := timing_of(o.folder)) is not None]
-        first = next((row for row in rows if row.mode == mode), None)
-        rows.append(_row(mode, processes, of, timings, first))
+    timings = {at: _timings(of) for at, of in found.items()}
+    rows = []
+    for mode, processes in found:
+        fewest = min(w for m, w in found if m == mode)
+        rows.append(_row(mode, processes, found[mode, processes], timings, fewest))
     return rows
 
 
-def _row(mode: str, processes: int, of: Sequence[Outcome], timings: Sequence[Timing], first: Row | None) -> Row:
-    speeds = tuple(timing.images_per_second for timing in timings)
-    speed = statistics.median(speeds) if speeds else None
-    base, from_processes = (speed, processes) if first is None else (first.images_per_second, first.processes)
-    speed_up = speed / base if speed and base else None
+def _timings(of: Sequence[Outcome]) -> dict[int, Timing]:
+    """seed -> the timing of its run, where it ended well."""
+    read = {o.cell.labels["seed"]: timing_of(o.folder) for o in of if o.status == "done"}
+    return {seed: timing for seed, timing in read.items() if timing is not None}
+
+
+def _row(
+    mode: str, processes: int, of: Sequence[Outcome], timings: dict[tuple[str, int], dict[int, Timing]], fewest: int
+) -> Row:
+    mine, base = timings[mode, processes], timings[mode, fewest]
     minibatch = of[0].cell.minibatch_images
     return Row(
         mode=mode,
         processes=processes,
         minibatch=minibatch,
-        images_per_second=speed,
-        speeds=speeds,
-        speed_up=speed_up,
-        efficiency=speed_up and speed_up * from_processes / processes,
-        phases={p: statistics.median(t.phase_milliseconds[p] for t in timings) for p in PHASES} if timings else {},
+        images_per_second=statistics.median(t.images_per_second for t in mine.values()) if mine else None,
+        speed_ups={s: t.images_per_second / base[s].images_per_second for s, t in mine.items() if s in base},
+        fewest_processes=fewest,
+        spread=statistics.median(t.spread for t in mine.values()) if mine else 0.0,
+        phases={p: statistics.median(t.phase_milliseconds[p] for t in mine.values()) for p in PHASES if mine},
         errors=point_of(minibatch, map(error_percent, of)),
         losses=point_of(minibatch, map(train_loss, of)),
         folder=of[0].row()["folder"],
-        devices=frozenset(timing.device for timing in timings),
+        devices=frozenset(timing.device for timing in mine.values()),
     )
 
 

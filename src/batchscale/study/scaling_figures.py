@@ -25,27 +25,25 @@ def figures(question: Question, rows: Sequence[Row], unet: bool) -> tuple[Figure
     return tuple(made)
 
 
-def _of(question: Question, rows: Sequence[Row]) -> Iterator[tuple[str, list[Row], float]]:
-    """(mode, its rows, speed at its smallest W), where speed was measured."""
+def _of(question: Question, rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """(mode, its rows)."""
     for mode in question.modes:
-        of = [row for row in rows if row.mode == mode]
-        if of[0].images_per_second:
-            yield mode, of, of[0].images_per_second
+        yield mode, [row for row in rows if row.mode == mode]
 
 
 def _speed_up(question: Question, rows: Sequence[Row], unet: bool) -> Figure:
     first = question.processes[0]
     most = max(question.processes[-1], 14 if unet else 0)
     series = [Series(name="ideal", x=(first, most), y=(1.0, most / first), style="dashed")]
-    for mode, of, base in _of(question, rows):
-        several = all(len(row.speeds) > 1 for row in of)
+    for mode, of in _of(question, rows):
+        several = all(len(row.speed_ups) > 1 for row in of)
         series.append(
             Series(
                 name=mode,
                 x=tuple(row.processes for row in of),
                 y=tuple(row.speed_up for row in of),
-                low=tuple(min(row.speeds) / base for row in of) if several else (),
-                high=tuple(max(row.speeds) / base for row in of) if several else (),
+                low=tuple(min(row.speed_ups.values()) for row in of) if several else (),
+                high=tuple(max(row.speed_ups.values()) for row in of) if several else (),
                 runs=tuple(row.folder for row in of),
             )
         )
@@ -57,7 +55,8 @@ def _speed_up(question: Question, rows: Sequence[Row], unet: bool) -> Figure:
     return Figure(
         id="speed-up",
         title="Speed-up against processes",
-        caption=f"images/s against that at W = {first}, median over seeds; whiskers: slowest and fastest seed.",
+        caption=f"images/s against that of the same seed at W = {first}, median over seeds; whiskers: lowest and "
+        "highest.",
         x=_PROCESSES,
         y=Axis(label="speed-up", scale="log2"),
         series=tuple(series),
@@ -72,7 +71,7 @@ def _efficiency(question: Question, rows: Sequence[Row], unet: bool) -> Figure:
             y=tuple(row.efficiency for row in of),
             runs=tuple(row.folder for row in of),
         )
-        for mode, of, _ in _of(question, rows)
+        for mode, of in _of(question, rows)
     ]
     for framework, points in UNET.items() if unet else ():
         shares = tuple(m.images_per_second / points[0].images_per_second / m.gpus for m in points)

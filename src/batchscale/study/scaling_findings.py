@@ -26,6 +26,8 @@ from batchscale.study.scaling import (
 from batchscale.study.scaling_figures import figures
 from batchscale.study.timing import PHASES
 
+_LOOSE = 0.1  # interquartile range over median from which a speed is not to be trusted
+
 
 def findings_of(question: Question, outcomes: Sequence[Outcome], command: Sequence[str], unet: bool) -> Findings:
     """What came out, as a document.
@@ -171,7 +173,8 @@ def _tables(question: Question, mode: str, rows: Sequence[Row]) -> tuple[Table, 
             )
             for row in of
         ),
-        caption="images/s: median over seeds of each run's median interval of training steps, the first left out. "
+        caption="images/s: median over seeds of each run's median interval of training steps, the first left out; "
+        "speed-up: median over seeds of the ratio to the same seed's run at the smallest W. "
         "Loss of the last epoch and final test error: means over seeds.",
     )  # fmt: skip
     phases = Table(
@@ -221,6 +224,11 @@ def _warnings(question: Question, rows: Sequence[Row]) -> Iterator[str]:
             f"W = {', '.join(map(str, over))}: more threads than this machine's {cores()} cores, so the processes "
             f"shared cores: speed there says nothing about a larger machine"
         )
+    if loose := [f"{row.mode} W = {row.processes} {row.spread:.0%}" for row in rows if row.spread > _LOOSE]:
+        yield (
+            f"the intervals of a run differ in speed by more than {_LOOSE:.0%} (interquartile range over median: "
+            f"{', '.join(loose)}): other work on the machine, or runs too short to time; not measurable now"
+        )
     if len(devices := sorted({device for row in rows for device in row.devices})) > 1:
         yield f"the runs were computed on different devices ({'; '.join(devices)}): their speeds do not compare"
     for row in rows:
@@ -233,5 +241,5 @@ def _warnings(question: Question, rows: Sequence[Row]) -> Iterator[str]:
             yield f"{where}: no interval was long enough to time; train longer"
     if question.seeds == 1:
         yield "one seed: the spread of speed and error is not known"
-    if WEAK in question.modes and question.processes[0] > 1:
+    if question.processes[0] > 1:
         yield f"the smallest W is {question.processes[0]}: speed-up and efficiency are against it, not against W = 1"

@@ -20,14 +20,14 @@ class Timing:
 
     Attributes:
         images_per_second: of all processes, median over intervals.
+        spread: interquartile range of the intervals' images_per_second over their median; 0 for one interval.
         phase_milliseconds: phase -> time of a step on rank 0, median over intervals.
-        intervals: how many, the first not counted.
         device: where it was computed.
     """
 
     images_per_second: float
+    spread: float
     phase_milliseconds: dict[str, float]
-    intervals: int
     device: str
 
 
@@ -39,13 +39,15 @@ def timing_of(run: Path) -> Timing | None:
         intervals = [(lines[0], lines[0]["step"])]
     if not intervals:
         return None
+    speeds = [line["images_per_second"] for line, _ in intervals]
+    first, middle, third = statistics.quantiles(speeds, method="inclusive") if len(speeds) > 1 else speeds * 3
     return Timing(
-        statistics.median(line["images_per_second"] for line, _ in intervals),
+        middle,
+        (third - first) / middle,
         {
             phase: 1e3 * statistics.median(line["phase_seconds"][phase] / steps for line, steps in intervals)
             for phase in PHASES
         },
-        len(intervals),
         _device(run),
     )
 

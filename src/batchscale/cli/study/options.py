@@ -98,7 +98,7 @@ def finish(
         print_json({"rows": [outcome.row() for outcome in outcomes], **answer, "answer": findings.answer})
     else:
         for table in findings.tables:
-            print(f"\n{as_text(table.columns, table.rows)}")
+            print(f"\n{table.title}\n{as_text(table.columns, table.rows)}")
         print(f"\n{findings.answer}\n{page}: the figures; {study.out / 'table.csv'}: one row a run")
     return int(any(outcome.status == "failed" for outcome in outcomes))
 

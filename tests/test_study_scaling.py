@@ -1,0 +1,215 @@
+"""Warmup, strong and weak scaling: rules of thumb on known numbers, one small study of each for real."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from batchscale.cli import main
+from batchscale.errors import UsageError
+from batchscale.recipe import load_recipe
+from batchscale.records import Result
+from batchscale.records.files import read_lines
+from batchscale.records.findings import read_findings
+from batchscale.study import scaling, warmup
+from batchscale.study.cell import Outcome
+from batchscale.study.curves import Curve, error_curve, loss_curve, mean_curve
+from batchscale.study.published import UNET
+from batchscale.study.scaling import Passing, cells_of, parse_processes, passing, rows_of, strong_limit, weak_limit
+from batchscale.study.scaling_findings import findings_of
+from batchscale.study.timing import PHASES, timing_of
+
+
+@pytest.mark.parametrize(
+    ("measured", "bound", "falls", "expected"),
+    [
+        ([(1, 1.0), (2, 0.9), (4, 0.7)], 0.8, True, Passing(2 * math.sqrt(2), 2)),
+        ([(1, 1.0), (2, 0.9), (4, 0.8)], 0.8, True, Passing(None, 4)),  # on the bound is within
+        ([(1, 1.0), (2, 0.5), (4, 0.9)], 0.75, True, Passing(math.sqrt(2), 1)),  # the first passing counts
+        ([(1, 1.0), (2, None), (4, 0.1)], 0.8, True, Passing(None, 1)),  # unknown: no further
+        ([(1, 0.0), (4, 1.0)], 0.5, False, Passing(2.0, 1)),
+        ([(1, 0.0), (2, 0.2), (4, math.inf)], 0.5, False, Passing(2.0, 2)),  # diverged: right after the last within
+        ([(2, 0.9)], 0.5, False, Passing(2.0, None)),
+    ],
+)
+def test_the_count_at_which_a_bound_is_passed(measured, bound, falls, expected):
+    found = passing(measured, bound, falls)
+    assert (found.processes, found.within) == (pytest.approx(expected.processes), expected.within)
+
+
+def test_the_published_series_by_the_same_code():
+    points = UNET["PyTorch Horovod"]
+    shares = [(m.gpus, m.images_per_second / points[0].images_per_second / m.gpus) for m in points]
+    assert shares[1][1] == pytest.approx(194.16 / 174.88 / 2)
+    assert 1 < passing(shares, 0.8, falls=True).processes < 2
+    assert all(len(of) == 8 for of in UNET.values())
+
+
+def asked(processes=(1, 2, 4), modes=("strong", "weak"), **changes):
+    overrides = changes.pop("overrides", ["minibatch.workers=4", "epochs=2", "learning_rate.decay.kind=none"])
+    recipe = load_recipe("digits-cnn", overrides)
+    given = {"seeds": 2, "training_images": 1437} | changes
+    return scaling.Question("digits-cnn", recipe, processes, modes, **given)
+
+
+def test_strong_keeps_the_minibatch_and_weak_the_images_of_a_process():
+    cells = cells_of(asked())
+    of = {(c.labels["mode"], c.processes): c for c in cells if c.labels["seed"] == 0}
+    assert [of["strong", w].minibatch_images for w in (1, 2, 4)] == [128, 128, 128]
+    assert [of["weak", w].minibatch_images for w in (1, 2, 4)] == [128, 256, 512]
+    assert of["strong", 1].key == of["weak", 1].key  # one run
+    assert len({c.key for c in cells}) == 2 * 5
+    assert len({c.recipe.numerics.threads for c in cells}) == 1  # the same at every W
+    assert [c.labels["seed"] for c in cells] == [0] * 6 + [1] * 6  # a round times every W in turn
+    assert of["weak", 4].target_lr == pytest.approx(0.0125 * 512 / 32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"processes": (1, 8), "modes": ("strong",)}, "minibatch.workers=4 over the processes; use at most 4"),
+        ({"processes": (1, 16), "modes": ("weak",)}, "2048 exceeds the 1437 training images"),
+    ],
+)
+def test_what_cannot_be_scaled(changes, said):
+    with pytest.raises(UsageError) as caught:
+        cells_of(asked(**changes))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "0,1", "2,1", "1,1", "1,x"])
+def test_bad_lists_of_processes(text):
+    with pytest.raises(UsageError, match="--processes="):
+        parse_processes(text)
+
+
+def outcome_with(cell, folder, speed, error):
+    """A run that trained at this speed to this error (None: it diverged), its first interval slow."""
+    run = folder / f"{cell.labels['mode']}-{cell.key}"
+    run.mkdir()
+    phases = dict.fromkeys(PHASES, 0.5)
+    lines = [
+        {"step": 10 * i, "images_per_second": s, "phase_seconds": phases}
+        for i, s in enumerate([1.0, speed, speed, speed], 1)
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = Result(
+        status="done" if error is not None else "diverged", recipe="", folder="", test_error_percent=error,
+        test_error_median_last_5=error, test_loss=1.0, train_loss=1.0, steps=1, epochs=1.0, images_per_second=1.0,
+        wall_seconds=1.0, weights_sha256=None, processes=1, workers=1, per_worker=1,
+    )  # fmt: skip
+    return Outcome(cell, run, result.status, result)
+
+
+def test_speed_ups_are_paired_by_seed_and_leave_out_the_first_interval(tmp_path):
+    speeds = {1: (100.0, 200.0), 2: (190.0, 380.0), 4: (240.0, 480.0)}
+    errors = {("weak", 1): (2.0, 2.2), ("weak", 2): (2.0, 2.4), ("weak", 4): (4.0, None)}
+    question = asked(efficiency_bound=0.8, error_bound=0.5)
+    outcomes = [
+        outcome_with(
+            c, tmp_path, speeds[c.processes][c.labels["seed"]],
+            errors.get((c.labels["mode"], c.processes), (2.0, 2.2))[c.labels["seed"]],
+        )
+        for c in cells_of(question)
+    ]  # fmt: skip
+    rows = rows_of(outcomes)
+    assert [(r.mode, r.processes, round(r.speed_up, 6), round(r.efficiency, 6)) for r in rows] == [
+        ("strong", 1, 1.0, 1.0), ("strong", 2, 1.9, 0.95), ("strong", 4, 2.4, 0.6),
+        ("weak", 1, 1.0, 1.0), ("weak", 2, 1.9, 0.95), ("weak", 4, 2.4, 0.6),
+    ]  # fmt: skip
+    assert rows[0].phases == dict.fromkeys(PHASES, 50.0)
+    assert rows[0].images_per_second == 150.0
+    assert strong_limit(rows, 0.8) == Passing(pytest.approx(2 ** (1 + 0.15 / 0.35)), 2)
+    assert weak_limit(rows, 0.5) == Passing(2.0, 2)  # W = 4 diverged once
+    found = findings_of(question, outcomes, [], unet=True)
+    assert (
+        "falls below 0.8 at W = 2.7 (between the measured W = 2 and W = 4, by interpolation in log W)" in found.answer
+    )
+    assert [w for w in found.warnings if "weak, W = 4: 1 of 2 runs diverged" in w]
+    assert next(f for f in found.figures if f.id == "weak-error").series[0].y[-1] is None
+
+
+def test_curves_are_windows_of_lines_and_means_of_runs(tmp_path):
+    lines = [{"step": s, "epoch": s / 100, "loss": float(s)} for s in range(1, 601)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = loss_curve(tmp_path, epochs=6.0)
+    assert len(found.epochs) == 60
+    assert (found.epochs[0], found.values[0]) == (0.1, 5.5)
+    assert mean_curve([Curve((1, 2, 3), (1.0, 2.0, 3.0)), Curve((1, 2), (3.0, 4.0))]) == Curve((1, 2), (2.0, 3.0))
+    assert error_curve(tmp_path) == Curve((), ())
+
+
+def warming(**changes):
+    overrides = changes.pop("overrides", ["epochs=2", "learning_rate.decay.kind=none"])
+    given = {"minibatch": 256, "kinds": ("none", "constant", "gradual"), "seeds": 2, "training_images": 1437} | changes
+    return warmup.Question("digits-cnn", load_recipe("digits-cnn", overrides), **given)
+
+
+def test_warmup_compares_the_kinds_with_the_reference():
+    cells = warmup.cells_of(warming())
+    assert [(c.labels["warmup"], c.minibatch_images) for c in cells if c.labels["seed"] == 0] == [
+        ("reference", 32), ("none", 256), ("constant", 256), ("gradual", 256),
+    ]  # fmt: skip
+    assert len({c.key for c in cells}) == 8
+
+    def outcome(cell):
+        error = {"reference": 1.0, "none": 5.0, "constant": 3.0, "gradual": 1.5}[cell.labels["warmup"]]
+        diverged = cell.labels == {"warmup": "none", "minibatch": 256, "seed": 1}
+        result = Result(
+            status="diverged" if diverged else "done", recipe="", folder="",
+            test_error_percent=error + 0.2 * cell.labels["seed"], test_error_median_last_5=0.0, test_loss=1.0,
+            train_loss=0.1, steps=1, epochs=1.0, images_per_second=1.0, wall_seconds=1.0, weights_sha256=None,
+            processes=1, workers=1, per_worker=1,
+        )  # fmt: skip
+        return Outcome(cell, Path("nowhere") / cell.key, result.status, result)
+
+    found = warmup.findings_of(warming(), [outcome(cell) for cell in cells], [])
+    assert "lowest with warmup gradual, +0.50 points from kn = 32" in found.answer
+    assert found.result["warmup"]["ways"]["none"] == {
+        "test_error_percent": None, "deviation": None, "train_loss": None, "train_loss_deviation": None, "diverged": 1,
+    }  # fmt: skip
+    assert found.result["warmup"]["ways"]["gradual"]["test_error_percent"] == pytest.approx(1.6)
+    for changes in ({"minibatch": 32}, {"minibatch": 2048}, {"overrides": ["learning_rate.scaling=none"]}):
+        with pytest.raises(UsageError):
+            warmup.cells_of(warming(**changes))
+    for kinds in ("", "slow", "none,none"):
+        with pytest.raises(UsageError, match="--kinds="):
+            warmup.parse_kinds(kinds)
+
+
+def test_a_real_scaling_study(tmp_path, capsys):
+    out = tmp_path / "study"
+    words = ["study", "scaling", "digits-cnn", "minibatch.workers=2", "epochs=1", "learning_rate.decay.kind=none"]
+    words += ["--processes", "1,2", "--seeds", "1", "--out", str(out), "--json"]
+    assert main(words) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert set(document) == {"rows", "scaling", "answer"}
+    assert len(document["rows"]) == 4
+    assert len(list((out / "runs").glob("*/result.json"))) == 3  # strong and weak at W = 1 are one run
+    strong = [m for m in document["scaling"]["measured"] if m["mode"] == "strong"]
+    assert [m["processes"] for m in strong] == [1, 2]
+    assert all(set(m["phase_milliseconds"]) == set(PHASES) for m in strong)
+    assert strong[0]["test_error_percent"] == pytest.approx(strong[1]["test_error_percent"], abs=1.0)
+    assert {f.id for f in read_findings(out).figures} == {
+        "speed-up", "efficiency", "phases-strong", "phases-weak", "weak-error",
+    }  # fmt: skip
+    run = out / document["rows"][0]["folder"]
+    line = read_lines(run / "metrics.jsonl")[-1]
+    assert sum(line["phase_seconds"].values()) > 0
+    assert timing_of(run).phase_milliseconds["backward"] > 0
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(tmp_path, capsys):
+    for words in (
+        ["scaling", "digits-cnn", "--processes", "2,1"],
+        ["scaling", "digits-cnn", "--processes", "1,2", "--mode", "strong"],
+        ["scaling", "digits-cnn", "--jobs", "2"],
+        ["warmup", "digits-cnn", "--minibatch", "16"],
+        ["minibatch-error", "digits-cnn", "--minibatches", ""],
+        ["minibatch-error", "digits-cnn", "--minibatches", "64,32"],
+        ["minibatch-error", "digits-cnn", "--minibatches", "32,4096"],
+    ):
+        assert main(["study", *words, "--out", str(tmp_path / "none")]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+        assert not (tmp_path / "none").exists()
