@@ -1,0 +1,371 @@
+"""The grid: a study is stopped anywhere, goes on, and repeats nothing; what goes wrong stays where it went wrong."""
+
+import csv
+import json
+import os
+import random
+import signal
+import time
+
+import pytest
+from launching import Started, run
+
+from batchscale.errors import FolderError, RecipeError
+from batchscale.recipe import dump_recipe, load_recipe
+from batchscale.records import RunLock
+from batchscale.records.findings import read_findings
+from batchscale.study import submitit as cluster
+from batchscale.study.board import Lines, Live, State, share_done
+from batchscale.study.cell import Cell, Change, Outcome, cells
+from batchscale.study.grid import Study
+from batchscale.study.table import write_table
+from batchscale.study.task import Task
+from batchscale.study.ways import answer_of, findings_of, summaries
+from batchscale.study.workers import LocalAttempt, warm
+
+SHORT = ("minibatch.workers=6", "minibatch.per_worker=16", "epochs=2", "execution.log_steps=5", "numerics.threads=1")
+TIMES = {"images_per_second", "wall_seconds"}
+EXACT = Change("exact", ("numerics.exact=true",))
+PLAIN = Change("plain")
+
+
+def grid(*changes, seeds=1, overrides=(), processes=1):
+    return cells("digits-cnn", [*SHORT, *overrides], changes or (PLAIN,), seeds, processes)
+
+
+def study(out, recipe=None, kind="grid", **options):
+    return Study(out, kind, "digits-cnn", recipe or load_recipe("digits-cnn", SHORT), {}, ["test"], **options)
+
+
+def table(out):
+    with open(out / "table.csv", encoding="utf-8") as file:
+        return [{k: v for k, v in row.items() if k not in TIMES} for row in csv.DictReader(file)]
+
+
+def files_of(folder):
+    """Everything in a folder with what a rewrite would change."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_ino, path.stat().st_mtime_ns)
+        for path in [folder, *folder.rglob("*")]
+    }
+
+
+def finished(out):
+    return [path.parent for path in (out / "runs").glob("*/result.json")]
+
+
+def test_the_key_hangs_on_identity_alone():
+    def key(*overrides, labels=None, processes=1):
+        return Cell(labels or {}, load_recipe("digits-cnn", overrides), processes).key
+
+    assert key() == key("numerics.exact=true", "execution.log_steps=1", labels={"way": "a"}, processes=2)
+    assert key().startswith("kn32-seed0-")
+    assert len({key(), key("seed=1"), key("epochs=29"), key("minibatch.workers=2")}) == 4
+    assert key(labels={"processes": 1}) != key(labels={"processes": 2}, processes=2)
+
+
+def test_cells_are_changes_times_seeds_from_the_recipes_seed_on():
+    made = cells("digits-cnn", ["seed=5"], [Change("a"), Change("b", ("minibatch.workers=32",))], 2)
+    assert [c.labels for c in made] == [{"way": w, "seed": s} for w in "ab" for s in (5, 6)]
+    assert [(c.minibatch_images, c.recipe.seed, c.target_lr) for c in made[1:3]] == [(32, 6, 0.0125), (1024, 5, 0.4)]
+
+
+def test_cells_of_one_identity_share_one_run_and_an_ended_one_is_never_touched(tmp_path):
+    said = []
+    wanted = grid(PLAIN, EXACT, Change("large", ("minibatch.workers=12",)))
+    with study(tmp_path / "s", say=said.append) as opened:
+        outcomes = opened.run(wanted)
+    assert [o.status for o in outcomes] == ["done"] * 3
+    assert outcomes[0].folder == outcomes[1].folder != outcomes[2].folder
+    assert len(said) == len(finished(tmp_path / "s")) == 2
+    assert "exact" in findings_of(outcomes, "digits-cnn", "?", ["x"]).warnings[0]
+    before, rows = files_of(tmp_path / "s" / "runs"), table(tmp_path / "s")
+    with study(tmp_path / "s", say=said.append) as opened:
+        again = opened.run(wanted)
+        opened.run(wanted[:1])
+    assert [o.row() for o in again] == [o.row() for o in outcomes]
+    assert files_of(tmp_path / "s" / "runs") == before
+    assert table(tmp_path / "s") == rows
+    assert len(rows) == 3
+    assert len(said) == 2
+
+
+_CLI = (
+    "study", "grid", "digits-cnn", "numerics.exact=true", "epochs=3", "execution.log_steps=1",
+    "execution.checkpoint_seconds=0", "--seeds", "2", "--way", "small:", "--way", "large: minibatch.workers=4",
+)  # fmt: skip
+
+
+def _steps(out):
+    return sum(len(path.read_bytes().splitlines()) for path in (out / "runs").glob("*/metrics.jsonl"))
+
+
+@pytest.mark.slow
+def test_killed_at_five_random_moments_it_ends_with_the_table_of_one_left_alone(tmp_path):
+    """SIGKILL to everything at once, or to the study alone: its runs then die by themselves."""
+    alone, out = tmp_path / "alone", tmp_path / "killed"
+    code, printed, err = run(*_CLI, "--json", "--out", str(alone))
+    assert code == 0, err
+    total = _steps(alone)
+    generator = random.Random(3)
+    ended = {}
+    for kill, reached in enumerate(sorted(generator.sample(range(1, total - 20), 5))):
+        started = Started(*_CLI, "--jobs", str(1 + kill % 2), "--out", str(out))
+        deadline = time.monotonic() + 120
+        while _steps(out) < reached and time.monotonic() < deadline:
+            time.sleep(0.01)
+        if kill % 2:
+            os.kill(started.process.pid, signal.SIGKILL)
+        else:
+            started.kill_all()
+        assert started.end()[0] == -signal.SIGKILL  # and nothing is left alive
+        assert {folder: files_of(folder) for folder in ended} == ended
+        ended = {folder: files_of(folder) for folder in finished(out)}
+    assert 0 < len(ended) < 4
+    code, again, err = run(*_CLI, "--json", "--out", str(out))
+    assert code == 0, err
+    assert {folder: files_of(folder) for folder in ended} == ended
+    assert table(out) == table(alone)
+    assert all(row["status"] == "done" for row in table(out))
+    for folder in finished(out):
+        one, other = (json.loads((f / "result.json").read_text()) for f in (folder, alone / "runs" / folder.name))
+        assert one["weights_sha256"] == other["weights_sha256"]
+    assert json.loads(again)["ways"] == json.loads(printed)["ways"]
+    assert [way["done"] for way in json.loads(again)["ways"]] == [2, 2]
+    assert read_findings(out).answer == json.loads(printed)["answer"]
+
+
+def test_ctrl_c_leaves_checkpoints_and_says_that_the_same_command_goes_on(tmp_path):
+    out = tmp_path / "s"
+    started = Started(*_CLI, "epochs=200", "--jobs", "2", "--out", str(out))
+    deadline = time.monotonic() + 120
+    while not (len(list((out / "runs").glob("*/metrics.jsonl"))) == 2 and _steps(out) > 2):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.killpg(started.process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+    code, _, err = started.end()
+    assert code == 130
+    assert err.strip().splitlines()[-1].startswith("batchscale: stopped by SIGINT: 0 of 4 runs finished; the same com")
+    assert "Traceback" not in err
+    for folder in (out / "runs").glob("*/metrics.jsonl"):
+        last = json.loads(folder.read_text().splitlines()[-1])["step"]
+        assert (folder.parent / "checkpoints" / f"step-{last:09d}").exists() or [
+            f for f in (folder.parent / "checkpoints").iterdir() if int(f.name.removeprefix("step-")) == last
+        ]
+    assert [row["status"] for row in table(out)] == ["missing"] * 4
+
+
+def test_what_cannot_run_is_told_in_one_line_before_anything_is_written(tmp_path):
+    out = tmp_path / "s"
+    for words, said in (
+        (["--way", "a:", "--way", "b: minibatch.workers=5000"], "minibatch"),
+        (["--way", "b: no.such=1"], "no.such"),
+        (["--way", "key=1"], "--way 'key=1': must be"),
+        (["--way", "a: 'epochs=1"], "must be"),
+        (["--way", "a:", "--way", "a:"], "taken"),
+        (["data.name=mnist", "model.name=cnn", "--data", str(tmp_path)], "mnist"),
+        (["--processes", "3"], "processes"),
+    ):
+        from batchscale.cli import main
+
+        code = main(["study", "grid", "digits-cnn", *words, "--out", str(out)])
+        assert code == 2, words
+        assert not out.exists()
+        del said
+
+
+def test_a_diverged_run_is_a_result_and_a_failed_one_does_not_stop_the_rest(tmp_path):
+    out = tmp_path / "s"
+    wild = Change("wild", ("learning_rate.reference=1e30",))
+    wanted = grid(PLAIN, wild, seeds=4)
+    names = [cell.key for cell in wanted]
+    runs = out / "runs"
+    for name in names[:3]:
+        (runs / name).mkdir(parents=True)
+    (runs / names[0] / "recipe.yaml").write_text("no: [recipe")
+    (runs / names[1] / "metrics.jsonl").write_text("{}\n")  # half-written: no recipe.yaml
+    (runs / names[2] / "recipe.yaml").write_text(dump_recipe(load_recipe("digits-cnn", [*SHORT, "epochs=7"])))
+    (runs / names[3]).write_text("a file")
+    before = [files_of(runs / name) for name in names[:4]]
+    with study(out) as opened:
+        outcomes = opened.run(wanted)
+    assert [o.status for o in outcomes] == ["failed"] * 4 + ["diverged"] * 4
+    for outcome in outcomes[:4]:
+        assert outcome.error.endswith(f"; delete {outcome.folder} and give the same command again")
+        assert str(outcome.folder) in outcome.error.split(";")[0]
+    assert [files_of(runs / name) for name in names[:4]] == before
+    rows = table(out)
+    assert [row["status"] for row in rows] == [o.status for o in outcomes]
+    assert [bool(row["error"]) for row in rows] == [True] * 4 + [False] * 4
+    found = findings_of(outcomes, "digits-cnn", "?", ["x"])
+    assert len(found.warnings) == 4
+    assert [(way["done"], way["diverged"], way["failed"]) for way in summaries(outcomes)] == [(0, 0, 4), (0, 4, 0)]
+    assert found.answer == "No run came to its end with an error measured."
+    for name in names[:3]:
+        for file in (runs / name).iterdir():
+            file.unlink()
+    (runs / names[3]).unlink()
+    with study(out) as opened:
+        assert [o.status for o in opened.run(wanted)] == ["done"] * 4 + ["diverged"] * 4
+
+
+def test_a_damaged_result_is_trained_on_and_a_run_written_by_another_fails(tmp_path):
+    out = tmp_path / "s"
+    wanted = grid(seeds=2)
+    with study(out) as opened:
+        first = opened.run(wanted[:1])[0]
+    (first.folder / "result.json").write_text("{")
+    (out / "runs" / wanted[1].key).mkdir()
+    with RunLock(out / "runs" / wanted[1].key), study(out) as opened:
+        outcomes = opened.run(wanted)
+    assert [o.status for o in outcomes] == ["done", "failed"]
+    assert outcomes[0].result.weights_sha256 == first.result.weights_sha256
+    assert "another run is writing there" in outcomes[1].error
+
+
+def test_a_killed_run_says_so(tmp_path):
+    warm()
+    (tmp_path / "runs").mkdir()
+    recipe = load_recipe("digits-cnn", [*SHORT, "epochs=5000"])
+    task = Task("digits-cnn", recipe, tmp_path / "runs" / "a", None, 1)
+    attempt = LocalAttempt(task)
+    while not share_done(task.folder, recipe.epochs):
+        assert attempt.ended() is None
+        time.sleep(0.02)
+    attempt._process.kill()
+    while (error := attempt.ended()) is None:
+        time.sleep(0.02)
+    assert error == f"was killed by SIGKILL; see {task.log}"
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_runs_at_once_change_no_bit(tmp_path, jobs):
+    wanted = grid(EXACT, seeds=3)
+    with study(tmp_path / "s", wanted[0].recipe, jobs=jobs) as opened:
+        found = [o.result.weights_sha256 for o in opened.run(wanted)]
+    assert len(set(found)) == 3
+    _same_bits.setdefault("found", found)
+    assert found == _same_bits["found"]
+
+
+_same_bits: dict[str, list[str]] = {}
+
+
+def test_a_run_on_two_processes(tmp_path):
+    one, two = grid(EXACT)[0], grid(EXACT, processes=2)[0]
+    for name, cell in (("one", one), ("two", two)):
+        with study(tmp_path / name, cell.recipe) as opened:
+            outcome = opened.run([cell])[0]
+        assert outcome.status == "done", outcome.error
+        assert outcome.result.processes == cell.processes
+    files = [tmp_path / name / "runs" / one.key / "weights.safetensors" for name in ("one", "two")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_through_submitit(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "CLUSTER", "local")
+    with study(tmp_path / "s", jobs=2, launcher="slurm") as opened:
+        (tmp_path / "s" / "runs" / "x").mkdir(parents=True)
+        wanted = grid(PLAIN, Change("wild", ("learning_rate.reference=1e30",)))
+        outcomes = opened.run(wanted)
+    assert [o.status for o in outcomes] == ["done", "diverged"]
+
+
+def test_one_study_at_a_time_on_a_folder(tmp_path):
+    with study(tmp_path / "s"):
+        with pytest.raises(FolderError, match=r"another study is writing there \(process \d+ on host"):
+            study(tmp_path / "s").__enter__()
+        assert (tmp_path / "s" / "study.json").exists()
+    assert not (tmp_path / "s").exists()  # it never began a run
+
+
+def test_a_folder_of_something_else_is_refused_untouched(tmp_path):
+    out = tmp_path / "s"
+    with study(out) as opened:
+        opened.run(grid(Change("wild", ("learning_rate.reference=1e30",))))
+    before = files_of(out)
+    for other, said in (
+        (study(out, load_recipe("digits-cnn", [*SHORT, "epochs=3"])), "another recipe: epochs is 2.0 there, 3.0 here"),
+        (study(out, load_recipe("digits-cnn", [*SHORT, "numerics.exact=true"])), "another recipe: numerics.exact"),
+        (study(out, kind="warmup"), "kind grid, not warmup"),
+        (study(out / "runs"), "other files"),
+        (study(next((out / "runs").glob("*/recipe.yaml")).parent), "holds a run, not a study"),
+        (study(out / "study.json"), "is a file"),
+    ):
+        with pytest.raises(FolderError, match=said):
+            other.__enter__()
+    assert files_of(out) == before
+    with study(out, load_recipe("digits-cnn", [*SHORT, "seed=9"])):
+        pass
+    (out / "study.json").write_text("{}")
+    with pytest.raises(FolderError, match=r"study\.json: damaged .* delete it .* finished runs are kept"):
+        study(out).__enter__()
+    (out / "study.json").unlink()
+    runs = files_of(out / "runs")
+    with study(out) as opened:
+        opened.run(grid(Change("wild", ("learning_rate.reference=1e30",))))
+    assert files_of(out / "runs") == runs
+
+
+def test_a_recipe_that_cannot_run_leaves_no_folder(tmp_path):
+    with pytest.raises(RecipeError), study(tmp_path / "s") as opened:
+        opened.run(grid(PLAIN, Change("huge", ("minibatch.workers=600",))))
+    assert not (tmp_path / "s").exists()
+
+
+def test_csv_has_a_column_for_every_key_and_nothing_for_none(tmp_path):
+    write_table(tmp_path / "t.csv", [{"way": "a, b", "x": None}, {"way": "c", "y": float("nan"), "x": 0.1}])
+    assert (tmp_path / "t.csv").read_text() == 'way,x,y\n"a, b",,\nc,0.1,\n'
+
+
+def _outcome(tmp_path, way, seed, error, status="done"):
+    from batchscale.records import Result
+
+    result = Result(
+        status=status, recipe="r", folder="", test_error_percent=error, test_error_median_last_5=error, test_loss=1.0,
+        train_loss=1.0, steps=1, epochs=1.0, images_per_second=1.0, wall_seconds=1.0, weights_sha256=None, processes=1,
+        workers=1, per_worker=1,
+    )  # fmt: skip
+    cell = Cell({"way": way, "seed": seed}, load_recipe("digits-cnn", [f"seed={seed}", *SHORT]))
+    folder = tmp_path / f"{way}{seed}"
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text(json.dumps({"epoch": 1.0, "loss": error}) + "\n")
+    return Outcome(cell, folder, status, result)
+
+
+def test_the_answer_names_the_best_way_and_its_distance_with_the_standard_error(tmp_path):
+    errors = {"first": (3.0, 5.0), "best": (1.0, 1.5), "wild": (90.0, 90.0)}
+    outcomes = [
+        _outcome(tmp_path, way, seed, error, "diverged" if way == "wild" else "done")
+        for way, each in errors.items()
+        for seed, error in enumerate(each)
+    ]
+    ways = summaries(outcomes)
+    assert ways[0]["std_error_percent"] == pytest.approx(2**0.5)
+    assert ways[2]["mean_error_percent"] is None
+    # standard error: sqrt(2 / 2 + 0.125 / 2) = 1.03
+    assert answer_of(ways) == (
+        "Lowest mean error: best, 1.25 % +- 0.35 (2 runs); that is 2.75 points (standard error 1.03) below the first "
+        "way, first."
+    )
+    assert answer_of(ways[1:]) == "Lowest mean error: best, 1.25 % +- 0.35 (2 runs)."
+    loss = findings_of(outcomes, "r", "?", ["x"]).figures[0]
+    assert (loss.id, loss.series[0].y, loss.series[0].low, loss.series[0].high) == ("loss", (4.0,), (3.0,), (5.0,))
+
+
+def test_progress_in_lines_and_on_a_terminal(tmp_path, capsys):
+    outcome = _outcome(tmp_path, "a", 0, 2.5)
+    state = State(4, [outcome], [("kn96-seed1", 0.25)], 3725.0)
+    said = []
+    Lines(said.append).ended(outcome, state)
+    assert said == [
+        "[1/4] way a, seed 0: done, 2.50 % test error, 1.0 s; 1 done, 1 running, 2 waiting; 1 h 02 min left"
+    ]
+    live = Live()
+    live.ended(outcome, state)
+    live.close()
+    shown = capsys.readouterr().err
+    for word in ("way a, seed 0: done", "1 of 4 runs", "kn96-seed1", "25%", "2 waiting", "1 h 02 min left"):
+        assert word in shown
+    (tmp_path / "a0" / "metrics.jsonl").write_text('{"epoch": 0.5}\n{"epoch": 1.')
+    assert share_done(tmp_path / "a0", 2.0) == 0.25
