@@ -33,7 +33,7 @@ class Browser:
             f'--user-data-dir="$1" about:blank 3<&{read_theirs} 4>&{write_theirs}'
         )
         self._process = subprocess.Popen(
-            ["sh", "-c", command, str(CHROMIUM), str(profile)],
+            ["bash", "-c", command, str(CHROMIUM), str(profile)],  # dash knows descriptors of one digit only
             pass_fds=(read_theirs, write_theirs),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -126,7 +126,7 @@ class Answer:
         reference: the point compared with: at the reference minibatch, of the rule whose mean is lowest there.
         reference_rule: that rule.
         elbows: rule -> its elbow.
-        best: the rule that reaches furthest; at one elbow the one with the lowest mean error there.
+        best: the rule that reaches furthest; of those alike, the one with the lowest mean error there, then beyond.
     """
 
     reference: Point
@@ -141,8 +141,8 @@ def compare_rules(points: dict[str, list[Point]], reference: int, tolerance: flo
     lowest = min(at, key=lambda rule: at[rule].mean)
     elbows = {rule: find_elbow(of, at[lowest], tolerance) for rule, of in points.items()}
 
-    def reach(rule: str) -> tuple[int, float]:
+    def reach(rule: str) -> tuple[int, tuple[float, ...]]:
         found = elbows[rule].minibatch
-        return found or 0, -next((p.mean for p in points[rule] if p.minibatch == found), math.inf)
+        return found or 0, tuple(-p.mean for p in points[rule] if p.minibatch >= (found or reference))
 
     return Answer(at[lowest], lowest, elbows, max(elbows, key=reach))

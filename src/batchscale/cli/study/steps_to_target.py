@@ -92,14 +92,17 @@ def _search(options: argparse.Namespace, recipe: Recipe, goal: Goal, minibatches
     from batchscale.engine.inputs import load_data
     from batchscale.study.steps_to_target.search import Search
 
-    whole = recipe.model_copy(update={"data": recipe.data.model_copy(update={"holdout": 0})})
-    images = len(load_data(whole, data_folder(options)).train)
-    held = options.holdout or recipe.data.holdout or math.ceil(images / 10)
-    if held >= images:
-        raise UsageError(f"--holdout={held}: must be below the {images} training images; lower it")
+    data, folder = recipe.data, data_folder(options)
+    whole = recipe.model_copy(update={"data": data.model_copy(update={"holdout": 0, "train_images": None})})
+    images = len(load_data(whole, folder).train)
+    held = options.holdout or data.holdout or math.ceil((data.train_images or images) / 10)
+    left = data.train_images or images - held
+    if left + held > images or left < 1:
+        wanted = f" beside data.train_images={data.train_images}" if data.train_images else ""
+        raise UsageError(f"--holdout={held}: must leave some of the {images} training images{wanted}; lower it")
     search = Search(
-        recipe.model_copy(update={"data": recipe.data.model_copy(update={"holdout": held})}),
-        goal, minibatches, options.trials, images - held, options.min_steps, options.evaluation_steps,
+        recipe.model_copy(update={"data": data.model_copy(update={"holdout": held})}),
+        goal, minibatches, options.trials, left, options.min_steps, options.evaluation_steps,
         lr, *others,
     )  # fmt: skip
     if options.momentum is not None and not search.has_momentum:
