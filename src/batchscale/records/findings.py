@@ -38,7 +38,8 @@ class Series(_Part):
         name: as in the legend.
         x, y: one point each; a y of None is a gap.
         low, high: the band or whiskers around y (around x where y's axis has names), as long as y, or empty.
-        style: line with points, points alone, dashed (an ideal, a fit), or a plain line (a curve of many points).
+        style: line with points, points alone, dashed (an ideal, a fit), a plain line (a curve of many points), or a
+            thick one (the reference among such curves).
         runs: the folders behind each point, relative to the study, as long as x, or empty.
     """
 
@@ -47,7 +48,7 @@ class Series(_Part):
     y: tuple[float | None, ...]
     low: tuple[float | None, ...] = ()
     high: tuple[float | None, ...] = ()
-    style: Literal["line", "points", "dashed", "curve"] = "line"
+    style: Literal["line", "points", "dashed", "curve", "reference"] = "line"
     runs: tuple[str, ...] = ()
 
     @model_validator(mode="after")

@@ -159,24 +159,6 @@ def _read_part(path: Path) -> Part:
 
 def _step_part(found: _Step) -> Part:
     workers, per_worker = found.minibatch.get("workers", 0), found.minibatch.get("per_worker", 0)
-    names = tuple(row.name for row in reversed(found.rows))
-    places = {name: place + 1 for place, name in enumerate(names)}
-    points = Series(
-        name="images/s",
-        x=tuple(row.images_per_second for row in found.rows),
-        y=tuple(places[row.name] for row in found.rows),
-        low=tuple(row.images_per_second - row.iqr / 2 for row in found.rows),
-        high=tuple(row.images_per_second + row.iqr / 2 for row in found.rows),
-        style="points",
-    )
-    figure = Figure(
-        id="step",
-        title="Images per second",
-        caption=_BARS,
-        x=Axis(label="images/s"),
-        y=Axis(label="contender", names=names),
-        series=(points,),
-    )
     ratios = {key: ratio for key, ratio in found.ratios.items() if ratio is not None}
     said = [f"{ratios[key]:.2f} times {of}" for key, of in _RATIOS.items() if key in ratios]
     mine = [f"{row.images_per_second:,.0f} images/s" for row in found.rows if row.name == "batchscale"]
@@ -191,13 +173,34 @@ def _step_part(found: _Step) -> Part:
             found.recipe,
             *overrides,
             "--processes",
-            str(found.processes),
+            f"{found.processes}",
             "--json",
         ),
         conditions=found.conditions,
-        figures=(figure,),
+        figures=(_step_figure(found),),
         tables=(_step_rows(found), _step_ratios(found, ratios)),
         warnings=(*found.notes, *(f"{key}: not measurable now" for key in found.not_measurable_now)),
+    )
+
+
+def _step_figure(found: _Step) -> Figure:
+    names = tuple(row.name for row in reversed(found.rows))
+    places = {name: place + 1 for place, name in enumerate(names)}
+    points = Series(
+        name="images/s",
+        x=tuple(row.images_per_second for row in found.rows),
+        y=tuple(places[row.name] for row in found.rows),
+        low=tuple(row.images_per_second - row.iqr / 2 for row in found.rows),
+        high=tuple(row.images_per_second + row.iqr / 2 for row in found.rows),
+        style="points",
+    )
+    return Figure(
+        id="step",
+        title="Images per second",
+        caption=_BARS,
+        x=Axis(label="images/s"),
+        y=Axis(label="contender", names=names),
+        series=(points,),
     )
 
 

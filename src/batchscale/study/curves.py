@@ -57,6 +57,6 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
 
 
 def curve_series(name: str, curves: Sequence[Curve], reference: bool) -> Series:
-    """The mean of some curves as a series; a reference is dashed."""
+    """The mean of some curves as a series; a reference is drawn thick."""
     mean = mean_curve(curves)
-    return Series(name=name, x=mean.epochs, y=mean.values, style="dashed" if reference else "curve")
+    return Series(name=name, x=mean.epochs, y=mean.values, style="reference" if reference else "curve")

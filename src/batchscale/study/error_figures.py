@@ -65,7 +65,7 @@ def curve_figures(outcomes: Sequence[Outcome], rule: str, reference: int, epochs
     Args:
         outcomes: of all runs.
         rule: whose runs to draw.
-        reference: the minibatch drawn dashed.
+        reference: the minibatch drawn thick.
         epochs: of a run.
     """
     of = [o for o in outcomes if o.cell.labels["rule"] == rule and o.status == "done"]

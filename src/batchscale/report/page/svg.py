@@ -108,7 +108,9 @@ def _rulers(figure: Figure) -> tuple[Ruler, Ruler]:
 
 def _x_ticks(figure: Figure, across: Ruler) -> list[tuple[float, str]]:
     """The values themselves where these are few and have room, else as many ticks as have."""
-    own = sorted({x for s in figure.series if s.style != "curve" for x in s.x if shown(figure.x.scale, x)})
+    own = sorted(
+        {x for s in figure.series if s.style not in ("curve", "reference") for x in s.x if shown(figure.x.scale, x)}
+    )
     choices = [across.own_ticks(own)] if 2 <= len(own) <= _X_TICKS and across.scale != "linear" else []
     choices += [across.ticks(most) for most in range(_X_TICKS, 2, -1)]
     return next((ticks for ticks in choices if _have_room(ticks, across)), choices[-1])
@@ -194,8 +196,8 @@ def _series(
 
 
 def _line_class(series: Series, number: int) -> str:
-    if series.style == "dashed":
-        return "line dashed"
+    if series.style in ("dashed", "reference"):
+        return f"line {series.style}"
     return f"line curve d{number % 4}" if series.style == "curve" else "line"
 
 

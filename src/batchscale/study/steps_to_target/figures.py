@@ -49,6 +49,22 @@ def _steps(
     fit: Hyperbola | None,
     search: Search,
 ) -> Figure:
+    return Figure(
+        id="steps",
+        title=f"Steps to {search.goal.text}",
+        caption=f"The first evaluation below the goal over {search.trials} trials at each minibatch. Whiskers: down to "
+        f"the evaluation before it, still above the goal; up to what half of the trials would have found on average. "
+        f"Regimes by the local slope of log steps against log images (through three minibatches): perfect scaling from "
+        f"the left while at most {PERFECT_SLOPE:g}, maximal data parallelism up to the right while above "
+        f"{MAXIMAL_SLOPE:g}.",
+        x=_X,
+        y=Axis(label="steps to the goal", scale="log10"),
+        series=tuple(_steps_series(reached, missed, fit)),
+        marks=tuple(Mark(label=regime.name, x=regime.begins, x_end=regime.ends) for regime in regimes),
+    )
+
+
+def _steps_series(reached: Sequence[Point], missed: Sequence[Point], fit: Hyperbola | None) -> list[Series]:
     kn = tuple(float(point.minibatch) for point in reached)
     steps = [float(point.steps or 0) for point in reached]
     series = [
@@ -78,19 +94,7 @@ def _steps(
                 runs=_runs(missed),
             )
         )
-    return Figure(
-        id="steps",
-        title=f"Steps to {search.goal.text}",
-        caption=f"The first evaluation below the goal over {search.trials} trials at each minibatch. Whiskers: down to "
-        f"the evaluation before it, still above the goal; up to what half of the trials would have found on average. "
-        f"Regimes by the local slope of log steps against log images (through three minibatches): perfect scaling from "
-        f"the left while at most {PERFECT_SLOPE:g}, maximal data parallelism up to the right while above "
-        f"{MAXIMAL_SLOPE:g}.",
-        x=_X,
-        y=Axis(label="steps to the goal", scale="log10"),
-        series=tuple(series),
-        marks=tuple(Mark(label=regime.name, x=regime.begins, x_end=regime.ends) for regime in regimes),
-    )
+    return series
 
 
 def _lr(reached: Sequence[Point], search: Search) -> Figure:
