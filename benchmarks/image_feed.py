@@ -4,7 +4,7 @@ python benchmarks/image_feed.py FOLDER [--images 960] [--rounds 5] [--threads 2]
 
 The photographs of FOLDER are made 500 x 375, quality 90, and written as class folders into a temporary folder. Each way
 gives normalised float32 minibatches of 64 (batchscale: as 2 workers of 32), from files, on as many decoding threads or
-loader workers as --threads.
+loader workers as --threads; torchcodec and OpenCV join where they are installed.
 Ways run in turn; images per CPU-second of the whole process tree, images/s, and the median of paired ratios.
 """
 
@@ -16,11 +16,14 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jpeg_decode import photographs
+from simplejpeg import decode_jpeg as decode_simplejpeg
 from torchvision import io as tv_io
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
@@ -85,13 +88,42 @@ def ways(root: Path, threads: int) -> dict[str, Callable[[], Iterator[Any]]]:
         [v2.RandomResizedCrop(224, antialias=True), v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True),
          v2.Normalize(mean, std)]
     )  # fmt: skip
-    return {
+    made = {
         "ImageFolder, PIL": loader(root, threads, usual, None),
         "ImageFolder, torchvision.io + v2": loader(
             root, threads, tensor, lambda path: tv_io.decode_image(tv_io.read_file(path), tv_io.ImageReadMode.RGB)
         ),
         "batchscale": ours(root, threads),
     }
+    with suppress(ImportError):
+        from torchcodec.decoders import decode_jpeg
+
+        made["ImageFolder, torchcodec + v2"] = loader(
+            root, threads, tensor, lambda path: decode_jpeg(Path(path).read_bytes())
+        )
+    with suppress(ImportError):
+        made["ImageFolder, simplejpeg + OpenCV"] = loader(
+            root, threads, opencv(mean, std), lambda path: decode_simplejpeg(Path(path).read_bytes(), fastupsample=True)
+        )
+    return made
+
+
+def opencv(mean: list[float], std: list[float]) -> Callable[[np.ndarray], torch.Tensor]:
+    """The crop by OpenCV's two taps (not antialiased), without its threads."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    normalize = v2.Normalize(mean, std)
+
+    def transform(image: np.ndarray) -> torch.Tensor:
+        whole = torch.empty(1).expand(3, *image.shape[:2])  # its size is what is asked for
+        top, left, height, width = transforms.RandomResizedCrop.get_params(whole, (0.08, 1.0), (3 / 4, 4 / 3))
+        image = cv2.resize(image[top : top + height, left : left + width], (224, 224), interpolation=cv2.INTER_LINEAR)
+        if torch.rand(()) < 0.5:
+            image = cv2.flip(image, 1)
+        return normalize(torch.from_numpy(image).permute(2, 0, 1).float().div_(255))
+
+    return transform
 
 
 def tree_seconds() -> float:
