@@ -1,6 +1,8 @@
 """A study's folder: what was asked, the lock, the runs.
 
 OUT/study.json  table.csv  findings.json  report.html  runs/KEY/  runs/KEY.log
+
+While runs are still to do, an earlier question's findings.json lies aside as findings.before.json.
 """
 
 from __future__ import annotations
@@ -15,9 +17,12 @@ from batchscale.recipe import Recipe, identity
 from batchscale.recipe.load import recipe_from
 from batchscale.records import RunLock
 from batchscale.records.files import cannot_write, write_json
+from batchscale.records.findings import Findings
 from batchscale.records.folder import check_free, holds_run
 
-_OURS = {".lock", "study.json", "table.csv", "findings.json", "report.html", "runs", "submitit"}
+_OURS = {
+    ".lock", "study.json", "table.csv", "findings.json", "findings.before.json", "report.html", "runs", "submitit",
+}  # fmt: skip
 
 
 class StudyFolder:
@@ -25,7 +30,7 @@ class StudyFolder:
 
     Args:
         path: made where it does not exist.
-        asked: goes into study.json where there is none: kind, recipe, options, command.
+        asked: for study.json: kind, recipe, options, command, started.
         recipe: the reference; all that is trained but for the seed must agree with study.json's.
 
     Raises:
@@ -33,8 +38,10 @@ class StudyFolder:
     """
 
     def __init__(self, path: Path, asked: dict[str, Any], recipe: Recipe) -> None:
-        self.path = path
+        self.path, self._asked, self._recipe = path, asked, recipe
         self._check(asked, recipe)
+        self._made = not path.exists()
+        self._begun = False
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -42,11 +49,42 @@ class StudyFolder:
         self._lock = RunLock(path, writer="study")
         try:
             self._check(asked, recipe)  # what was there before the lock may have changed
-            if not self._document().exists():
-                write_json(self._document(), {**asked, "reference": recipe.model_dump(mode="json")})
         except BaseException:
             self._lock.release()
             raise
+
+    def begin(self, unfinished: bool) -> None:
+        """Record the question; once, when nothing speaks against running it.
+
+        Args:
+            unfinished: runs are to do, so an earlier answer is not this question's.
+        """
+        try:
+            if not self._begun:
+                reference = {"reference": self._recipe.model_dump(mode="json")}
+                write_json(self._document(), {**self._asked, **reference, **self._history()})
+                self._begun = True
+            self.runs.mkdir(exist_ok=True)
+            if unfinished and (self.path / "findings.json").exists():
+                (self.path / "findings.json").replace(self.path / "findings.before.json")
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def finish(self, findings: Findings) -> None:
+        """Write findings.json."""
+        findings.write(self.path)
+        (self.path / "findings.before.json").unlink(missing_ok=True)
+
+    def _history(self) -> dict[str, Any]:
+        """Questions asked of this folder before, the oldest first."""
+        if not self._document().exists():
+            return {}
+        before = json.loads(self._document().read_text(encoding="utf-8"))
+        earlier = before.get("earlier", [])
+        asked = json.loads(json.dumps(self._asked))  # lists for tuples, as they were written
+        if any(before.get(name) != asked.get(name) for name in ("options", "command")):
+            earlier = [*earlier, {name: before.get(name) for name in ("started", "options", "command")}]
+        return {"earlier": earlier} if earlier else {}
 
     @property
     def runs(self) -> Path:
@@ -89,10 +127,9 @@ class StudyFolder:
             ) from None
 
     def close(self) -> None:
-        """Let the folder go; a study that never began a run leaves no trace."""
-        if not self.runs.exists():
-            for name in ("study.json", ".lock"):
-                (self.path / name).unlink(missing_ok=True)
+        """Let the folder go; one made here for a study that never began leaves no trace."""
+        if self._made and not self._begun:
+            (self.path / ".lock").unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # not empty: somebody else's
                 self.path.rmdir()
         self._lock.release()

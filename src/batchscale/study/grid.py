@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 from batchscale.errors import BatchscaleError, UsageError
 from batchscale.recipe import Recipe
-from batchscale.records.files import cannot_write
 from batchscale.records.findings import Findings
 from batchscale.study.batch import Batch
 from batchscale.study.board import make_board
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 class StudyStopped(BatchscaleError):
     """The study was asked to stop, and its runs have, with their checkpoints."""
 
-    def __init__(self, number: int, finished: int, asked: int) -> None:
+    def __init__(self, number: int, finished: int, asked: int, command: Sequence[str]) -> None:
         super().__init__(
-            f"stopped by {signal.Signals(number).name}: {finished} of {asked} runs finished; the same command goes on"
+            f"stopped by {signal.Signals(number).name}: {finished} of {asked} runs finished; "
+            f"go on with: {shlex.join(command)}"
         )
         self.exit_code = 128 + number
 
@@ -119,10 +120,7 @@ class Study:
         waiting = self._waiting(cells)
         self._validate(waiting)
         self._asked.update({(cell.key, str(cell.labels)): cell for cell in cells})
-        try:
-            self._folder.runs.mkdir(exist_ok=True)
-        except OSError as error:
-            raise cannot_write(self._folder.runs, error) from error
+        self._folder.begin(unfinished=bool(waiting))
         self._write_table()
         if waiting:
             self._work(waiting, [self._ended[c.key] for c in _distinct(cells) if c.key in self._ended])
@@ -130,7 +128,7 @@ class Study:
 
     def finish(self, findings: Findings) -> None:
         """Write findings.json."""
-        findings.write(self.out)
+        self._folder.finish(findings)
 
     def _run_folder(self, cell: Cell) -> Path:
         return self.out / "runs" / cell.key
@@ -198,7 +196,7 @@ class Study:
             self._write_table()
         if stopped is not None:
             finished = sum(outcome.status in ("done", "diverged") for outcome in batch.ended)
-            raise StudyStopped(stopped, finished, batch.asked)
+            raise StudyStopped(stopped, finished, batch.asked, self.command)
 
     def _close(self, cell: Cell, error: str, stopping: bool) -> Outcome | None:
         """What became of an attempt that has ended; None where it was stopped, to go on another time."""

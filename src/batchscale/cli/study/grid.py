@@ -7,7 +7,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from batchscale.cli.options import positive
-from batchscale.cli.study.options import add_study, command_line, finish, open_study, recipe_name
+from batchscale.cli.study.options import add_study, finish, open_study, recipe_name
 from batchscale.errors import UsageError
 from batchscale.recipe import load_recipe
 
@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
             f"{len(changes)} ways to train {recipe_name(options)}: {options.seeds} seeds each, "
             f"{recipe.epochs:g} epochs where a way does not say otherwise."
         )
-        findings = findings_of(outcomes, recipe_name(options), question, command_line())
+        findings = findings_of(outcomes, recipe_name(options), question, study.command)
         return finish(options, study, findings, outcomes, {"ways": summaries(outcomes)})
 
 

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from batchscale.cli.options import data_folder
-from batchscale.cli.study.options import add_study, command_line, finish, open_study, recipe_name
+from batchscale.cli.study.options import add_study, finish, open_study, recipe_name
 from batchscale.cli.study.values import not_negative_number, positive_number
 from batchscale.recipe import load_recipe
 
@@ -75,5 +75,5 @@ def run(options: argparse.Namespace) -> int:
     }
     with open_study(options, "minibatch-error", recipe, asked) as study:
         outcomes = study.run(cells)
-        findings = findings_of(question, outcomes, command_line())
+        findings = findings_of(question, outcomes, study.command)
         return finish(options, study, findings, outcomes, findings.result)

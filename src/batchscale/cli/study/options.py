@@ -42,9 +42,13 @@ def recipe_name(options: argparse.Namespace) -> str:
     return Path(options.recipe).stem
 
 
-def command_line() -> list[str]:
-    """The words of this command."""
-    return ["batchscale", *sys.argv[1:]]
+def _command_line(options: argparse.Namespace, out: Path) -> list[str]:
+    """The words of this command, with the folders that it did not name."""
+    words = ["batchscale", *sys.argv[1:]]
+    if options.out is None:
+        words += ["--out", str(out)]
+    data = data_folder(options)
+    return words if options.data or data is None else [*words, "--data", str(data)]
 
 
 def open_study(options: argparse.Namespace, kind: str, recipe: Recipe, asked: dict[str, Any]) -> Study:
@@ -59,13 +63,16 @@ def open_study(options: argparse.Namespace, kind: str, recipe: Recipe, asked: di
     from batchscale.study.grid import Study
 
     name = recipe_name(options)
+    out = options.out or Path("runs") / f"{name}-{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if options.out is None:
+        print(f"the study's folder: {out}", file=sys.stderr, flush=True)
     return Study(
-        options.out or Path("runs") / f"{name}-{kind}-{time.strftime('%Y%m%d-%H%M%S')}",
+        out,
         kind,
         name,
         recipe,
         {"overrides": list(options.overrides), **({"seeds": options.seeds} if "seeds" in options else {}), **asked},
-        command_line(),
+        _command_line(options, out),
         jobs=options.jobs,
         launcher=options.launcher,
         data_folder=data_folder(options),

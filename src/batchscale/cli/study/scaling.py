@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from batchscale.cli.options import data_folder
-from batchscale.cli.study.options import add_study, command_line, finish, open_study, recipe_name
+from batchscale.cli.study.options import add_study, finish, open_study, recipe_name
 from batchscale.cli.study.values import not_negative_number, share
 from batchscale.errors import UsageError
 from batchscale.recipe import load_recipe
@@ -67,5 +67,5 @@ def run(options: argparse.Namespace) -> int:
     }
     with open_study(options, "scaling", recipe, asked) as study:
         outcomes = study.run(cells)
-        findings = findings_of(question, outcomes, command_line(), options.compare == "unet")
+        findings = findings_of(question, outcomes, study.command, options.compare == "unet")
         return finish(options, study, findings, outcomes, findings.result)

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from batchscale.cli.options import data_folder, positive
-from batchscale.cli.study.options import add_study, command_line, finish, open_study, recipe_name
+from batchscale.cli.study.options import add_study, finish, open_study, recipe_name
 from batchscale.errors import UsageError
 from batchscale.recipe import Recipe, load_recipe
 
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     with open_study(options, "steps-to-target", search.recipe, asked) as study:
         check_goal(study.out / "runs", cells, goal)
         outcomes = study.run(cells)
-        findings, numbers = findings_of(search, outcomes, recipe_name(options), command_line())
+        findings, numbers = findings_of(search, outcomes, recipe_name(options), study.command)
         return finish(options, study, findings, outcomes, numbers)
 
 
