@@ -78,22 +78,30 @@ def test_what_cannot_be_scaled(changes, said):
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "0,1", "2,1", "1,1", "1,x"])
+@pytest.mark.parametrize("text", ["", "0,1", "2,1", "1,1", "1,x", "٢,٣", "9" * 5000])
 def test_bad_lists_of_processes(text):
     with pytest.raises(UsageError, match="--processes="):
         parse_processes(text)
+
+
+def write_intervals(run, intervals, environment=None):
+    """Lines of metrics: (step, steps of the interval or None for a line without, images/s, seconds of a step)."""
+    lines, before = [], 0
+    for step, steps, speed, seconds in intervals:
+        phases = {phase: i * seconds * (steps or step - before) for i, phase in enumerate(PHASES, 1)}
+        line = {"step": step, "images_per_second": speed, "interval_steps": steps, "phase_seconds": phases}
+        lines.append({entry: value for entry, value in line.items() if value is not None})
+        before = step
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if environment is not None:
+        (run / "environment.json").write_text(json.dumps(environment))
 
 
 def outcome_with(cell, folder, speed, error):
     """A run that trained at this speed to this error (None: it diverged), its first interval slow."""
     run = folder / f"{cell.labels['mode']}-{cell.key}"
     run.mkdir()
-    phases = dict.fromkeys(PHASES, 0.5)
-    lines = [
-        {"step": 10 * i, "images_per_second": s, "phase_seconds": phases}
-        for i, s in enumerate([1.0, 0.9 * speed, 1.1 * speed], 1)
-    ]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_intervals(run, [(10, 10, 1.0, 9.0), (20, 10, 0.9 * speed, 0.04), (50, 30, 1.1 * speed, 0.06)])
     result = Result(
         status="done" if error is not None else "diverged", recipe="", folder="", test_error_percent=error,
         test_error_median_last_5=error, test_loss=1.0, train_loss=1.0, steps=1, epochs=1.0, images_per_second=1.0,
@@ -118,7 +126,7 @@ def test_speed_ups_are_paired_by_seed_and_leave_out_the_first_interval(tmp_path)
         ("strong", 1, 1.0, 1.0), ("strong", 2, 1.9, 0.95), ("strong", 4, 2.4, 0.6),
         ("weak", 1, 1.0, 1.0), ("weak", 2, 1.9, 0.95), ("weak", 4, 2.4, 0.6),
     ]  # fmt: skip
-    assert rows[0].phases == dict.fromkeys(PHASES, 50.0)
+    assert rows[0].phases == pytest.approx({phase: 50.0 * i for i, phase in enumerate(PHASES, 1)})
     assert rows[0].images_per_second == 150.0
     assert strong_limit(rows, 0.8) == Passing(pytest.approx(2 ** (1 + 0.15 / 0.35)), 2)
     assert weak_limit(rows, 0.5) == Passing(2.0, 2)  # W = 4 diverged once
@@ -130,13 +138,43 @@ def test_speed_ups_are_paired_by_seed_and_leave_out_the_first_interval(tmp_path)
     assert next(f for f in found.figures if f.id == "weak-error").series[0].y[-1] is None
 
 
+_ATTEMPTS = {"from_step": 40, "earlier": [{"from_step": 15}, {"damaged": True}, {"from_step": 0}]}
+
+
+def test_the_first_interval_of_every_attempt_is_left_out(tmp_path):
+    """Killed at step 17 and at step 44; went on from the checkpoints of steps 15 and 40."""
+    slow, quick = 1.0, 100.0
+    first = [(10, 10, slow, 9.0), (20, 5, slow, 9.0)]
+    write_intervals(tmp_path, [*first, (30, 10, quick, 0.02), (40, 10, quick, 0.02), (50, 10, slow, 9.0)], _ATTEMPTS)
+    found = timing_of(tmp_path)
+    assert (found.images_per_second, found.spread, found.device) == (quick, 0.0, "unknown")
+    assert found.phase_milliseconds["data"] == pytest.approx(20)
+    write_intervals(tmp_path, first, _ATTEMPTS)  # none but first ones: of as many steps as they say
+    assert timing_of(tmp_path).phase_milliseconds["data"] == pytest.approx(9000)
+
+
+def test_a_folder_without_interval_steps_and_damaged_lines(tmp_path):
+    write_intervals(tmp_path, [(10, None, 1.0, 9.0), (20, None, 1.0, 9.0), (30, None, 100.0, 0.02)], _ATTEMPTS)
+    assert timing_of(tmp_path).phase_milliseconds["update"] == pytest.approx(100)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 35, "phase_seconds": {}}\n{"phase_seconds": 1}\n{"step": 38, "images_per_second": null}\n')
+        file.write('{"step": 39, "images_per_second": 7.0, "phase_seconds": {"data": 1.0}}\n{"step": "x"}\n')
+    assert timing_of(tmp_path).images_per_second == 100.0
+    (tmp_path / "environment.json").write_text("[")
+    assert timing_of(tmp_path).images_per_second == 50.5
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    assert timing_of(tmp_path) is None
+
+
 def test_curves_are_windows_of_lines_and_means_of_runs(tmp_path):
     lines = [{"step": s, "epoch": s / 100, "loss": float(s)} for s in range(1, 601)]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    damaged = '{"epoch": 1.0, "loss": null}\n{"loss": 1.0}\n{"epoch": "x", "loss": 1.0}\n'
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + damaged)
     found = loss_curve(tmp_path, epochs=6.0)
     assert len(found.epochs) == 60
     assert (found.epochs[0], found.values[0]) == (0.1, 5.5)
-    assert mean_curve([Curve((1, 2, 3), (1.0, 2.0, 3.0)), Curve((1, 2), (3.0, 4.0))]) == Curve((1, 2), (2.0, 3.0))
+    mean = mean_curve([Curve((1, 2, 3), (1.0, 2.0, 3.0)), Curve((1, 2), (3.0, 4.0))])
+    assert mean == Curve((1, 2), (2.0, 3.0), (1.0, 2.0), (3.0, 4.0))
     assert error_curve(tmp_path) == Curve((), ())
 
 
