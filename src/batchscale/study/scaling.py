@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ def parse_processes(text: str) -> tuple[int, ...]:
         UsageError: not whole numbers from 1 on, or not rising.
     """
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() and 1 <= int(word) <= 10**6 for word in words):
+    if not all(re.fullmatch("[0-9]{1,7}", word) and 1 <= int(word) <= 10**6 for word in words):
         raise UsageError(f"--processes={text}: must be whole numbers of at least 1; write for example 1,2,4,8")
     found = tuple(int(word) for word in words)
     if list(found) != sorted(set(found)):
