@@ -317,13 +317,13 @@ def test_csv_has_a_column_for_every_key_and_nothing_for_none(tmp_path):
     assert (tmp_path / "t.csv").read_text() == 'way,x,y\n"a, b",,\nc,0.1,\n'
 
 
-def _outcome(tmp_path, way, seed, error, status="done", epochs=(1.0,)):
+def _outcome(tmp_path, way, seed, error, status="done", epochs=(1.0,), on="test"):
     from batchscale.records import Result
 
     result = Result(
         status=status, recipe="r", folder="", test_error_percent=error, test_error_median_last_5=error, test_loss=1.0,
         train_loss=1.0, steps=1, epochs=1.0, images_per_second=1.0, wall_seconds=1.0, weights_sha256=None, processes=1,
-        workers=1, per_worker=1,
+        workers=1, per_worker=1, evaluated_on=on,
     )  # fmt: skip
     cell = Cell({"way": way, "seed": seed}, load_recipe("digits-cnn", [f"seed={seed}", *SHORT]))
     folder = tmp_path / f"{way}{seed}"
@@ -353,12 +353,13 @@ def test_the_answer_names_the_best_way_and_its_distance_with_the_standard_error(
     assert ways[3]["errors"] == [0.5, None]
     # standard error: sqrt(2 / 2 + 0.125 / 2) = 1.03
     assert answer_of(ways) == (
-        "Lowest mean error: best, 1.25 % +- 0.35 (2 runs); that is 2.75 points (standard error 1.03) below the first "
-        "way, first."
+        "Lowest mean test error: best, 1.25 % +- 0.35 (2 runs); that is 2.75 points (standard error 1.03) below the "
+        "first way, first."
     )
-    assert answer_of(ways[1:]) == "Lowest mean error: best, 1.25 % +- 0.35 (2 runs)."
+    assert answer_of(ways[1:]) == "Lowest mean test error: best, 1.25 % +- 0.35 (2 runs)."
     assert answer_of([ways[3], ways[1]]) == (
-        "Lowest mean error: best, 1.25 % +- 0.35 (2 runs); the first way, partly, has no mean: 1 of 2 runs diverged."
+        "Lowest mean test error: best, 1.25 % +- 0.35 (2 runs); the first way, partly, has no mean: 1 of 2 runs "
+        "diverged."
     )
     found = findings_of(outcomes, "r", "?", ["x"])
     assert "partly: 1 of 2 runs diverged: no mean" in found.warnings
@@ -369,10 +370,20 @@ def test_the_answer_names_the_best_way_and_its_distance_with_the_standard_error(
 def test_a_way_of_one_run_has_no_spread_whatever_the_others_have(tmp_path):
     few = _ways(tmp_path, {"few": (5.0,), "more": (6.0, 6.1, 5.9)})
     assert answer_of(summaries(few)) == (
-        "Lowest mean error: few, 5.00 % (1 run), the first way; the next best, more, lies 1.00 points "
+        "Lowest mean test error: few, 5.00 % (1 run), the first way; the next best, more, lies 1.00 points "
         "(few has one run: no spread) above it."
     )
     assert "1.00 points (one run a way: no spread)" in answer_of(summaries([few[0], few[1]]))
+
+
+def test_what_the_errors_are_of_is_said_as_the_results_say_it(tmp_path):
+    held = [_outcome(tmp_path, way, 0, error, on="holdout") for way, error in (("a", 2.0), ("b", 3.0))]
+    found = findings_of(held, "r", "?", ["x"])
+    assert found.answer.startswith("Lowest mean holdout error: a")
+    assert (found.figures[1].y.label, found.tables[0].columns[3]) == ("holdout error (%)", "mean holdout error (%)")
+    assert found.warnings == ("the ways a and b train the same thing: they share their runs",)
+    other = _outcome(tmp_path, "c", 0, 1.0)
+    assert "of different images" in findings_of([*held, other], "r", "?", ["x"]).warnings[-1]
 
 
 def test_curves_of_a_way_are_of_runs_that_are_done_at_epochs_that_all_of_them_have(tmp_path):

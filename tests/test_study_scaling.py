@@ -15,10 +15,12 @@ from batchscale.records.findings import read_findings
 from batchscale.study import scaling, warmup
 from batchscale.study.cell import Outcome
 from batchscale.study.curves import Curve, error_curve, loss_curve, mean_curve
+from batchscale.study.elbow import Point
 from batchscale.study.published import UNET
 from batchscale.study.scaling import Passing, cells_of, parse_processes, passing, rows_of, strong_limit, weak_limit
 from batchscale.study.scaling_findings import findings_of
 from batchscale.study.timing import PHASES, timing_of
+from batchscale.study.welch import margin, t_quantile
 
 
 @pytest.mark.parametrize(
@@ -97,15 +99,15 @@ def write_intervals(run, intervals, environment=None):
         (run / "environment.json").write_text(json.dumps(environment))
 
 
-def outcome_with(cell, folder, speed, error):
+def outcome_with(cell, folder, speed, error, on="test"):
     """A run that trained at this speed to this error (None: it diverged), its first interval slow."""
     run = folder / f"{cell.labels['mode']}-{cell.key}"
-    run.mkdir()
+    run.mkdir(exist_ok=True)
     write_intervals(run, [(10, 10, 1.0, 9.0), (20, 10, 0.9 * speed, 0.04), (50, 30, 1.1 * speed, 0.06)])
     result = Result(
         status="done" if error is not None else "diverged", recipe="", folder="", test_error_percent=error,
         test_error_median_last_5=error, test_loss=1.0, train_loss=1.0, steps=1, epochs=1.0, images_per_second=1.0,
-        wall_seconds=1.0, weights_sha256=None, processes=1, workers=1, per_worker=1,
+        wall_seconds=1.0, weights_sha256=None, processes=1, workers=1, per_worker=1, evaluated_on=on,
     )  # fmt: skip
     return Outcome(cell, run, result.status, result)
 
@@ -136,6 +138,12 @@ def test_speed_ups_are_paired_by_seed_and_leave_out_the_first_interval(tmp_path)
     )
     assert [w for w in found.warnings if "weak, W = 4: 1 of 2 runs diverged" in w]
     assert next(f for f in found.figures if f.id == "weak-error").series[0].y[-1] is None
+    assert "Weak scaling's mean test error is" in found.answer
+    assert found.environment["versions"]["torch"]
+    held = findings_of(question, [outcome_with(o.cell, tmp_path, 1.0, 2.0, "holdout") for o in outcomes], [], False)
+    assert "Weak scaling's mean holdout error stays" in held.answer
+    assert held.result["scaling"]["evaluated_on"] == "holdout"
+    assert "test error" not in held.model_dump_json().lower()
 
 
 _ATTEMPTS = {"from_step": 40, "earlier": [{"from_step": 15}, {"damaged": True}, {"from_step": 0}]}
@@ -184,6 +192,23 @@ def warming(**changes):
     return warmup.Question("digits-cnn", load_recipe("digits-cnn", overrides), **given)
 
 
+_ERRORS = {"reference": (1.0, 1.2), "none": (5.0, None), "constant": (3.0, 3.2), "gradual": (1.5, 1.7)}
+
+
+def warmed(cell, errors, on="test"):
+    """Way -> one error a seed, None for a run that diverged; no result of a seed beyond them."""
+    each = errors[cell.labels["warmup"]]
+    if cell.labels["seed"] >= len(each):
+        return Outcome(cell, Path("nowhere") / cell.key, "failed", error="no")
+    error = each[cell.labels["seed"]]
+    result = Result(
+        status="diverged" if error is None else "done", recipe="", folder="", test_error_percent=error or 90.0,
+        test_error_median_last_5=0.0, test_loss=1.0, train_loss=0.1, steps=1, epochs=1.0, images_per_second=1.0,
+        wall_seconds=1.0, weights_sha256=None, processes=1, workers=1, per_worker=1, evaluated_on=on,
+    )  # fmt: skip
+    return Outcome(cell, Path("nowhere") / cell.key, result.status, result)
+
+
 def test_warmup_compares_the_kinds_with_the_reference():
     cells = warmup.cells_of(warming())
     assert [(c.labels["warmup"], c.minibatch_images) for c in cells if c.labels["seed"] == 0] == [
@@ -191,29 +216,62 @@ def test_warmup_compares_the_kinds_with_the_reference():
     ]  # fmt: skip
     assert len({c.key for c in cells}) == 8
 
-    def outcome(cell):
-        error = {"reference": 1.0, "none": 5.0, "constant": 3.0, "gradual": 1.5}[cell.labels["warmup"]]
-        diverged = cell.labels == {"warmup": "none", "minibatch": 256, "seed": 1}
-        result = Result(
-            status="diverged" if diverged else "done", recipe="", folder="",
-            test_error_percent=error + 0.2 * cell.labels["seed"], test_error_median_last_5=0.0, test_loss=1.0,
-            train_loss=0.1, steps=1, epochs=1.0, images_per_second=1.0, wall_seconds=1.0, weights_sha256=None,
-            processes=1, workers=1, per_worker=1,
-        )  # fmt: skip
-        return Outcome(cell, Path("nowhere") / cell.key, result.status, result)
-
-    found = warmup.findings_of(warming(), [outcome(cell) for cell in cells], [])
+    asked = warming()
+    found = warmup.findings_of(asked, [warmed(cell, _ERRORS) for cell in cells], [])
     assert "lowest with warmup gradual, +0.50 points from kn = 32" in found.answer
+    assert found.answer.startswith("At kn = 256 the test error")
+    assert found.environment["versions"]["torch"]
     assert found.result["warmup"]["ways"]["none"] == {
         "test_error_percent": None, "deviation": None, "train_loss": None, "train_loss_deviation": None, "diverged": 1,
     }  # fmt: skip
     assert found.result["warmup"]["ways"]["gradual"]["test_error_percent"] == pytest.approx(1.6)
+    held = warmup.findings_of(asked, [warmed(cell, _ERRORS, "holdout") for cell in cells], [])
+    assert held.result["warmup"]["evaluated_on"] == "holdout"
+    assert "test error" not in held.model_dump_json().lower()
+    with pytest.raises(UsageError, match=r"--warmup-epochs=3: must not be longer than the run, .* of at most 2"):
+        warmup.cells_of(warming(warmup_epochs=3.0))
     for changes in ({"minibatch": 32}, {"minibatch": 2048}, {"overrides": ["learning_rate.scaling=none"]}):
         with pytest.raises(UsageError):
             warmup.cells_of(warming(**changes))
     for kinds in ("", "slow", "none,none"):
         with pytest.raises(UsageError, match="--kinds="):
             warmup.parse_kinds(kinds)
+
+
+@pytest.mark.parametrize(("degrees", "quantile"), [(1, 12.7062), (2, 4.3027), (4, 2.7764), (10, 2.2281), (1e4, 1.9602)])
+def test_the_quantile_of_students_t(degrees, quantile):
+    assert t_quantile(degrees) == pytest.approx(quantile, abs=1e-4)
+
+
+def test_the_margin_is_welchs():
+    a, b = Point(1, (1.0, 2.0, 3.0)), Point(1, (5.0, 9.0))
+    # e^2 = 1 / 3 + 8 / 2, f = e^4 / (1 / 18 + 16) = 1.16955
+    assert margin(a, b) == pytest.approx(t_quantile(1.16955) * math.sqrt(13 / 3), rel=1e-4)
+    assert margin(a, a) == pytest.approx(2.7764 * math.sqrt(2 / 3), rel=1e-4)
+    assert margin(Point(1, (1.0, 1.0)), Point(1, (2.0, 2.0))) == 0.0
+    assert margin(a, Point(1, (5.0,))) is None
+
+
+def test_what_the_seeds_do_not_tell_apart_and_what_cannot_be_told():
+    asked = warming(seeds=3)
+    cells = warmup.cells_of(asked)
+
+    def said(**errors):
+        found = warmup.findings_of(asked, [warmed(cell, errors) for cell in cells], []).answer
+        return found[found.index("none 9.20 ") :].split("; ")[-1]
+
+    best, near, far = (2.6, 2.8, 3.0), (3.0, 3.2, 3.4), (9.0, 9.2, 9.4)
+    # near is 0.4 above best: beyond two standard errors, 0.33, within t(4) = 2.78 of them
+    assert said(reference=near, gradual=best, constant=near, none=far) == (
+        "the seeds do not tell constant from it (Welch's t, 95 %)."
+    )
+    assert said(reference=near, gradual=best, constant=far[:1], none=far) == (
+        "whether constant differs cannot be told: no spread is known."
+    )
+    assert said(reference=near, gradual=best[:1], constant=far, none=far) == (
+        "whether none, constant differ cannot be told: no spread is known."
+    )
+    assert said(reference=near, gradual=best, constant=far, none=far).endswith("gradual 2.80 ± 0.20 %.")
 
 
 def test_a_real_scaling_study(tmp_path, capsys):

@@ -181,6 +181,7 @@ def recipe_at(
     content["minibatch"] |= {"workers": workers, "per_worker": per_worker}
     content["learning_rate"] |= {"scaling": rule.scaling, "warmup": _warmup(recipe, rule, warmup_epochs)}
     made = _logged_often(recipe_from(content), training_images)
+    _check_warmup(made, warmup_epochs is not None, training_images)
     for scaling in dict.fromkeys(("linear", rule.scaling)):
         simple = recipe_from(
             made.model_dump(mode="json")
@@ -203,6 +204,20 @@ def _warmup(recipe: Recipe, rule: Rule, epochs: float | None) -> dict[str, Any]:
     if epochs is not None:
         return {"kind": rule.warmup, "epochs": epochs}
     return {"kind": rule.warmup, "epochs": own.epochs, "steps": own.steps}
+
+
+def _check_warmup(recipe: Recipe, given: bool, training_images: int) -> None:
+    """Raise where the warmup is longer than the run: the lr would never be the rule's."""
+    warmup, steps = recipe.learning_rate.warmup, plan_of(recipe, training_images).total_steps
+    if (warmup.epochs or 0) <= recipe.epochs and (warmup.steps or 0) <= steps:
+        return
+    unit, value = ("steps", warmup.steps) if warmup.steps is not None else ("epochs", warmup.epochs)
+    setting = "--warmup-epochs" if given else f"learning_rate.warmup.{unit}"
+    kn = recipe.minibatch.workers * recipe.minibatch.per_worker
+    raise UsageError(
+        f"{setting}={value:g}: must not be longer than the run, which at kn = {kn} is {recipe.epochs:g} epochs of "
+        f"together {steps} steps; give --warmup-epochs of at most {recipe.epochs:g}"
+    )
 
 
 def _rates(recipe: Recipe, training_images: int) -> list[float]:

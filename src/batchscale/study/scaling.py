@@ -132,7 +132,7 @@ class Row:
         speed_ups: seed -> images/s against that of the same seed at the smallest W of the mode.
         spread: interquartile range of a run's intervals over their median; median over seeds.
         phases: milliseconds of a step, phase -> median over seeds.
-        errors: test errors in percent, infinite for a run that diverged.
+        errors: in percent, infinite for a run that diverged.
         losses: training losses of the last epoch, alike.
         folder: of the first seed's run.
     """

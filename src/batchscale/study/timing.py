@@ -56,9 +56,9 @@ def timing_of(run: Path) -> Timing | None:
     return Timing(middle, (third - first) / middle, phases, str(device))
 
 
-def _intervals(run: Path, first_steps: set[int]) -> Iterator[_Interval]:
+def _intervals(run: Path, first_steps: set[float]) -> Iterator[_Interval]:
     """The whole lines of metrics; a damaged one is passed over."""
-    before = 0
+    before: float = 0
     for line in read_lines(run / "metrics.jsonl"):
         step, speed, phases = line.get("step"), line.get("images_per_second"), line.get("phase_seconds")
         if not (is_number(step) and is_number(speed) and speed > 0 and isinstance(phases, dict)):
@@ -70,7 +70,7 @@ def _intervals(run: Path, first_steps: set[int]) -> Iterator[_Interval]:
             yield _Interval(speed, milliseconds, any(step - steps <= first < step for first in first_steps))
 
 
-def _first_steps(environment: dict[str, Any]) -> set[int]:
+def _first_steps(environment: dict[str, Any]) -> set[float]:
     """The steps from which the attempts of a run went on."""
     earlier = environment.get("earlier")
     attempts = [environment, *(earlier if isinstance(earlier, list) else ())]

@@ -14,7 +14,7 @@ from batchscale.records.findings import Axis, Figure, Findings, Series, Table
 from batchscale.records.provenance import environment
 from batchscale.study.cell import Outcome
 from batchscale.study.curves import Curve, error_curve, loss_curve, mean_curve
-from batchscale.study.quantities import error_percent, point_of
+from batchscale.study.quantities import error_percent, evaluated_on, point_of
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -24,7 +24,8 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         outcomes: of one way.
 
     Returns:
-        {"name", "minibatch", "lr", "mean_error_percent", "std_error_percent", "errors", "done", "diverged", "failed"};
+        {"name", "minibatch", "lr", "evaluated_on", "mean_error_percent", "std_error_percent", "errors", "done",
+        "diverged", "failed"};
         mean and spread are None where a run diverged, a mean of no run and a spread of one are too; an error is None
         of a run that diverged or has none.
     """
@@ -35,6 +36,7 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "name": first["way"],
         "minibatch": first["minibatch"],
         "lr": first["lr"],
+        "evaluated_on": evaluated_on(outcomes),
         "mean_error_percent": None if math.isinf(point.mean) else point.mean,
         "std_error_percent": point.deviation(),
         "errors": [None if error is None or math.isinf(error) else error for error in errors],
@@ -53,7 +55,7 @@ def answer_of(ways: Sequence[dict[str, Any]]) -> str:
     if not known:
         return "No comparison: of every way a run diverged, or none has a result."
     best = min(known, key=lambda way: way["mean_error_percent"])
-    said = f"Lowest mean error: {best['name']}, {_with_spread(best)}"
+    said = f"Lowest mean {best['evaluated_on']} error: {best['name']}, {_with_spread(best)}"
     reference = ways[0]
     if reference["mean_error_percent"] is None:
         return f"{said}; the first way, {reference['name']}, has no mean: {_why_no_mean(reference)}."
@@ -85,8 +87,8 @@ def findings_of(outcomes: Sequence[Outcome], recipe_name: str, asked: str, comma
         command=tuple(command),
         rows=tuple(outcome.row() for outcome in outcomes),
         figures=figures_of(outcomes),
-        tables=(_table(ways),),
-        warnings=warnings_of(outcomes),
+        tables=(_table(ways, evaluated_on(outcomes)),),
+        warnings=(*warnings_of(outcomes), *_judged_apart(ways)),
         result={"ways": ways},
         environment=environment(),
     )
@@ -115,6 +117,12 @@ def _incomplete(outcomes: Sequence[Outcome]) -> Iterator[str]:
             yield f"{way}: {missing} of {len(group)} runs have no result"
 
 
+def _judged_apart(ways: Sequence[dict[str, Any]]) -> Iterator[str]:
+    on = {way["evaluated_on"] for way in ways if _runs(way)}
+    if len(on) > 1:
+        yield "the errors are of different images (data.holdout differs between the ways): they do not compare"
+
+
 def figures_of(outcomes: Sequence[Outcome]) -> tuple[Figure, ...]:
     """Training loss and error against epoch: the mean over a way's runs, and from the lowest to the highest."""
     losses, errors = [], []
@@ -131,7 +139,7 @@ def figures_of(outcomes: Sequence[Outcome]) -> tuple[Figure, ...]:
                series=tuple(s for s in series if s.x))
         for name, title, label, series in (
             ("loss", "Training loss", "loss", losses),
-            ("error", "Error", "error (%)", errors),
+            ("error", "Error", f"{evaluated_on(outcomes)} error (%)", errors),
         )
     )  # fmt: skip
     return tuple(figure for figure in made if figure.series)
@@ -175,7 +183,7 @@ def _difference(higher: dict[str, Any], lower: dict[str, Any]) -> str:
     return f"{points:.2f} points (standard error {error:.2f})"
 
 
-def _table(ways: Sequence[dict[str, Any]]) -> Table:
+def _table(ways: Sequence[dict[str, Any]], on: str) -> Table:
     def rounded(value: float | None) -> float | None:
         return None if value is None else round(value, 3)
 
@@ -187,7 +195,16 @@ def _table(ways: Sequence[dict[str, Any]]) -> Table:
         rows.append((way["name"], way["minibatch"], lr, mean, spread, each, way["diverged"], way["failed"]))
     return Table(
         title="Ways",
-        columns=("way", "minibatch", "lr", "mean error (%)", "std (points)", "each seed (%)", "diverged", "failed"),
+        columns=(
+            "way",
+            "minibatch",
+            "lr",
+            f"mean {on} error (%)",
+            "std (points)",
+            "each seed (%)",
+            "diverged",
+            "failed",
+        ),
         rows=tuple(rows),
         caption="Mean and standard deviation (n - 1) over the seeds; none where a run diverged.",
     )
