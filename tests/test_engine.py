@@ -369,6 +369,16 @@ def test_a_resume_goes_on_with_the_very_next_image(data, tmp_path, monkeypatch):
     assert [json.loads(line)["step"] for line in lines] == list(range(1, 12))
 
 
+def test_a_line_says_of_how_many_steps_its_phases_are_after_a_resume_too(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(Loop, "_after_step", stopping(6, Loop._after_step))
+    with pytest.raises(Stopped):
+        train(data, tmp_path / "run", "execution.log_steps=4")
+    monkeypatch.undo()
+    train(data, tmp_path / "run", "execution.log_steps=4", resume="yes")
+    lines = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert [(line["step"], line["interval_steps"]) for line in lines] == [(4, 4), (8, 2), (11, 3)]
+
+
 def test_diverged_at_the_step_it_happened(data, tmp_path):
     out = tmp_path / "run"
     overrides = ("learning_rate.reference=1e30", "learning_rate.warmup.kind=none", "numerics.exact=true")

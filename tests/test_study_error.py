@@ -55,6 +55,10 @@ def test_lists_of_minibatches(text, expected):
         ("64,...,128", "two rising numbers before it"),
         ("64,128,...", "up to the one"),
         ("64,128,...,1000", "end at 512 or 1024"),
+        ("16,24,...,100", "end at 81, or write"),
+        ("10000,10001,...,1000000", "end at 10001, or write"),
+        ("٦٤", "'٦٤' must be a whole number"),
+        ("2^٤..2^7", "'2^٤' must be a whole number"),
         ("2^7..2^4", "powers of two"),
         ("48..96", "powers of two"),
     ],
@@ -168,6 +172,9 @@ def test_a_warmup_that_changes_the_decay_is_another_run_even_at_the_reference():
         ({"reference": 256}, UsageError, "--reference=256: must be one of"),
         ({"overrides": ["minibatch.growth={kind: doubling}"]}, RecipeError, "minibatch.growth.kind=doubling"),
         ({"overrides": ["learning_rate.warmup={kind: none}"]}, UsageError, "--warmup-epochs: missing"),
+        ({"warmup_epochs": 31.0}, UsageError, "--warmup-epochs=31: must not be longer than the run, which at kn = 16"),
+        ({"overrides": ["learning_rate.warmup={kind: gradual, epochs: 40}"]}, UsageError, "warmup.epochs=40: must not"),
+        ({"overrides": ["learning_rate.warmup={kind: gradual, steps: 700}"]}, UsageError, "steps=700: must not"),
     ],
 )
 def test_what_cannot_be_asked(changes, error, said):
@@ -176,7 +183,7 @@ def test_what_cannot_be_asked(changes, error, said):
     assert said in str(caught.value)
 
 
-def made_up(cells, errors):
+def made_up(cells, errors, on="test"):
     """Outcomes with these errors: (rule, minibatch) -> one a seed, None for a run that diverged."""
     for cell in cells:
         error = errors[cell.labels["rule"], cell.labels["minibatch"]][cell.labels["seed"]]
@@ -184,6 +191,7 @@ def made_up(cells, errors):
             status="done" if error is not None else "diverged", recipe="", folder="", test_error_percent=error or 90.0,
             test_error_median_last_5=(error or 90.0) + 10, test_loss=1.0, train_loss=1.0, steps=1, epochs=1.0,
             images_per_second=1.0, wall_seconds=1.0, weights_sha256=None, processes=1, workers=1, per_worker=1,
+            evaluated_on=on,
         )  # fmt: skip
         yield Outcome(cell, Path("nowhere") / cell.key, result.status, result)
 
@@ -208,6 +216,12 @@ def test_the_document_of_known_errors():
     assert len(found.rows) == 12
     later = findings_of(question(statistic="median5"), list(made_up(cells_of(asked), errors)), [])
     assert later.result["elbow"]["reference_error_percent"] == pytest.approx(11.1)
+    assert found.environment["versions"]["torch"]
+    assert "the mean test error stays" in found.answer
+    held = findings_of(asked, list(made_up(cells_of(asked), errors, "holdout")), ["batchscale"])
+    assert held.result["elbow"]["evaluated_on"] == "holdout"
+    assert "holdout error" in held.answer
+    assert "test error" not in held.model_dump_json().lower()
 
 
 def test_a_real_study_goes_on_and_repeats_nothing(tmp_path, capsys):

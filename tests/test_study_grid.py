@@ -157,23 +157,24 @@ def test_ctrl_c_leaves_checkpoints_and_says_how_to_go_on(tmp_path):
     assert [row["status"] for row in table(out)] == ["missing"] * 4
 
 
-def test_what_cannot_run_is_told_in_one_line_before_anything_is_written(tmp_path):
+def test_what_cannot_run_is_told_in_one_line_before_anything_is_written(tmp_path, capsys):
+    from batchscale.cli import main
+
     out = tmp_path / "s"
     for words, said in (
         (["--way", "a:", "--way", "b: minibatch.workers=5000"], "minibatch"),
-        (["--way", "b: no.such=1"], "no.such"),
+        (["--way", "b: no.such=1"], "recipe entry 'no': unknown"),
         (["--way", "key=1"], "--way 'key=1': must be"),
         (["--way", "a: 'epochs=1"], "must be"),
         (["--way", "a:", "--way", "a:"], "taken"),
         (["data.name=mnist", "model.name=cnn", "--data", str(tmp_path)], "mnist"),
         (["--processes", "3"], "processes"),
     ):
-        from batchscale.cli import main
-
         code = main(["study", "grid", "digits-cnn", *words, "--out", str(out)])
         assert code == 2, words
+        (line,) = capsys.readouterr().err.splitlines()
+        assert said in line
         assert not out.exists()
-        del said
 
 
 def test_a_diverged_run_is_a_result_and_a_failed_one_does_not_stop_the_rest(tmp_path):
@@ -200,9 +201,10 @@ def test_a_diverged_run_is_a_result_and_a_failed_one_does_not_stop_the_rest(tmp_
     assert [row["status"] for row in rows] == [o.status for o in outcomes]
     assert [bool(row["error"]) for row in rows] == [True] * 4 + [False] * 4
     found = findings_of(outcomes, "digits-cnn", "?", ["x"])
-    assert len(found.warnings) == 4
+    assert len(found.warnings) == 6
+    assert found.warnings[4:] == ("plain: 4 of 4 runs have no result", "wild: 4 of 4 runs diverged: no mean")
     assert [(way["done"], way["diverged"], way["failed"]) for way in summaries(outcomes)] == [(0, 0, 4), (0, 4, 0)]
-    assert found.answer == "No run came to its end with an error measured."
+    assert found.answer == "No comparison: of every way a run diverged, or none has a result."
     for name in names[:3]:
         for file in (runs / name).iterdir():
             file.unlink()
@@ -240,17 +242,14 @@ def test_a_killed_run_says_so(tmp_path):
     assert error == f"was killed by SIGKILL; see {task.log}"
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_runs_at_once_change_no_bit(tmp_path, jobs):
+def test_runs_at_once_change_no_bit(tmp_path):
     wanted = grid(EXACT, seeds=3)
-    with study(tmp_path / "s", wanted[0].recipe, jobs=jobs) as opened:
-        found = [o.result.weights_sha256 for o in opened.run(wanted)]
-    assert len(set(found)) == 3
-    _same_bits.setdefault("found", found)
-    assert found == _same_bits["found"]
-
-
-_same_bits: dict[str, list[str]] = {}
+    found = []
+    for jobs in (1, 2):
+        with study(tmp_path / str(jobs), wanted[0].recipe, jobs=jobs) as opened:
+            found.append([o.result.weights_sha256 for o in opened.run(wanted)])
+    assert len(set(found[0])) == 3
+    assert found[0] == found[1]
 
 
 def test_a_run_on_two_processes(tmp_path):
@@ -320,39 +319,86 @@ def test_csv_has_a_column_for_every_key_and_nothing_for_none(tmp_path):
     assert (tmp_path / "t.csv").read_text() == 'way,x,y\n"a, b",,\nc,0.1,\n'
 
 
-def _outcome(tmp_path, way, seed, error, status="done"):
+def _outcome(tmp_path, way, seed, error, status="done", epochs=(1.0,), on="test"):
     from batchscale.records import Result
 
     result = Result(
         status=status, recipe="r", folder="", test_error_percent=error, test_error_median_last_5=error, test_loss=1.0,
         train_loss=1.0, steps=1, epochs=1.0, images_per_second=1.0, wall_seconds=1.0, weights_sha256=None, processes=1,
-        workers=1, per_worker=1,
+        workers=1, per_worker=1, evaluated_on=on,
     )  # fmt: skip
     cell = Cell({"way": way, "seed": seed}, load_recipe("digits-cnn", [f"seed={seed}", *SHORT]))
     folder = tmp_path / f"{way}{seed}"
     folder.mkdir()
-    (folder / "metrics.jsonl").write_text(json.dumps({"epoch": 1.0, "loss": error}) + "\n")
+    for name, entry in (("metrics", "loss"), ("evaluations", "error_percent")):
+        lines = [json.dumps({"epoch": epoch, entry: error}) + "\n" for epoch in epochs]
+        (folder / f"{name}.jsonl").write_text("".join(lines) + '{"epoch": 2.0}\n')  # and a damaged one
     return Outcome(cell, folder, status, result)
 
 
-def test_the_answer_names_the_best_way_and_its_distance_with_the_standard_error(tmp_path):
-    errors = {"first": (3.0, 5.0), "best": (1.0, 1.5), "wild": (90.0, 90.0)}
-    outcomes = [
-        _outcome(tmp_path, way, seed, error, "diverged" if way == "wild" else "done")
+def _ways(tmp_path, errors):
+    """Outcomes of way -> one error a seed; one below 0 is that of a run that diverged after so much."""
+    return [
+        _outcome(tmp_path, way, seed, abs(error), "diverged" if error < 0 else "done")
         for way, each in errors.items()
         for seed, error in enumerate(each)
     ]
+
+
+def test_the_answer_names_the_best_way_and_its_distance_with_the_standard_error(tmp_path):
+    outcomes = _ways(
+        tmp_path, {"first": (3.0, 5.0), "best": (1.0, 1.5), "wild": (-90.0, -90.0), "partly": (0.5, -90.0)}
+    )
     ways = summaries(outcomes)
     assert ways[0]["std_error_percent"] == pytest.approx(2**0.5)
-    assert ways[2]["mean_error_percent"] is None
+    assert [(way["mean_error_percent"], way["std_error_percent"]) for way in ways[2:]] == [(None, None)] * 2
+    assert ways[3]["errors"] == [0.5, None]
     # standard error: sqrt(2 / 2 + 0.125 / 2) = 1.03
     assert answer_of(ways) == (
-        "Lowest mean error: best, 1.25 % +- 0.35 (2 runs); that is 2.75 points (standard error 1.03) below the first "
-        "way, first."
+        "Lowest mean test error: best, 1.25 % +- 0.35 (2 runs); that is 2.75 points (standard error 1.03) below the "
+        "first way, first."
     )
-    assert answer_of(ways[1:]) == "Lowest mean error: best, 1.25 % +- 0.35 (2 runs)."
-    loss = findings_of(outcomes, "r", "?", ["x"]).figures[0]
+    assert answer_of(ways[1:]) == "Lowest mean test error: best, 1.25 % +- 0.35 (2 runs)."
+    assert answer_of([ways[3], ways[1]]) == (
+        "Lowest mean test error: best, 1.25 % +- 0.35 (2 runs); the first way, partly, has no mean: 1 of 2 runs "
+        "diverged."
+    )
+    found = findings_of(outcomes, "r", "?", ["x"])
+    assert "partly: 1 of 2 runs diverged: no mean" in found.warnings
+    loss = found.figures[0]
     assert (loss.id, loss.series[0].y, loss.series[0].low, loss.series[0].high) == ("loss", (4.0,), (3.0,), (5.0,))
+
+
+def test_a_way_of_one_run_has_no_spread_whatever_the_others_have(tmp_path):
+    few = _ways(tmp_path, {"few": (5.0,), "more": (6.0, 6.1, 5.9)})
+    assert answer_of(summaries(few)) == (
+        "Lowest mean test error: few, 5.00 % (1 run), the first way; the next best, more, lies 1.00 points "
+        "(few has one run: no spread) above it."
+    )
+    assert "1.00 points (one run a way: no spread)" in answer_of(summaries([few[0], few[1]]))
+
+
+def test_what_the_errors_are_of_is_said_as_the_results_say_it(tmp_path):
+    held = [_outcome(tmp_path, way, 0, error, on="holdout") for way, error in (("a", 2.0), ("b", 3.0))]
+    found = findings_of(held, "r", "?", ["x"])
+    assert found.answer.startswith("Lowest mean holdout error: a")
+    assert (found.figures[1].y.label, found.tables[0].columns[3]) == ("holdout error (%)", "mean holdout error (%)")
+    assert found.warnings == ("the ways a and b train the same thing: they share their runs",)
+    other = _outcome(tmp_path, "c", 0, 1.0)
+    assert "of different images" in findings_of([*held, other], "r", "?", ["x"]).warnings[-1]
+
+
+def test_curves_of_a_way_are_of_runs_that_are_done_at_epochs_that_all_of_them_have(tmp_path):
+    outcomes = [
+        _outcome(tmp_path, "a", 0, 5.0, epochs=(0.5, 1.0, 1.5)),
+        _outcome(tmp_path, "a", 1, 7.0, epochs=(0.5, 1.0)),
+        _outcome(tmp_path, "a", 2, 90.0, "diverged", epochs=(0.5,)),
+        _outcome(tmp_path, "b", 0, 90.0, "diverged", epochs=(0.5,)),
+    ]
+    for figure in findings_of(outcomes, "r", "?", ["x"]).figures:
+        (curve,) = figure.series
+        assert (curve.name, curve.x, curve.y) == ("a", (0.5, 1.0), (6.0, 6.0))
+        assert (curve.low, curve.high) == ((5.0, 5.0), (7.0, 7.0))
 
 
 def test_progress_in_lines_and_on_a_terminal(tmp_path, capsys):

@@ -15,10 +15,12 @@ from batchscale.records.findings import read_findings
 from batchscale.study import scaling, warmup
 from batchscale.study.cell import Outcome
 from batchscale.study.curves import Curve, error_curve, loss_curve, mean_curve
+from batchscale.study.elbow import Point
 from batchscale.study.published import UNET
 from batchscale.study.scaling import Passing, cells_of, parse_processes, passing, rows_of, strong_limit, weak_limit
 from batchscale.study.scaling_findings import findings_of
 from batchscale.study.timing import PHASES, timing_of
+from batchscale.study.welch import margin, t_quantile
 
 
 @pytest.mark.parametrize(
@@ -78,26 +80,34 @@ def test_what_cannot_be_scaled(changes, said):
     assert said in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "0,1", "2,1", "1,1", "1,x"])
+@pytest.mark.parametrize("text", ["", "0,1", "2,1", "1,1", "1,x", "٢,٣", "9" * 5000])
 def test_bad_lists_of_processes(text):
     with pytest.raises(UsageError, match="--processes="):
         parse_processes(text)
 
 
-def outcome_with(cell, folder, speed, error):
+def write_intervals(run, intervals, environment=None):
+    """Lines of metrics: (step, steps of the interval or None for a line without, images/s, seconds of a step)."""
+    lines, before = [], 0
+    for step, steps, speed, seconds in intervals:
+        phases = {phase: i * seconds * (steps or step - before) for i, phase in enumerate(PHASES, 1)}
+        line = {"step": step, "images_per_second": speed, "interval_steps": steps, "phase_seconds": phases}
+        lines.append({entry: value for entry, value in line.items() if value is not None})
+        before = step
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if environment is not None:
+        (run / "environment.json").write_text(json.dumps(environment))
+
+
+def outcome_with(cell, folder, speed, error, on="test"):
     """A run that trained at this speed to this error (None: it diverged), its first interval slow."""
     run = folder / f"{cell.labels['mode']}-{cell.key}"
-    run.mkdir()
-    phases = dict.fromkeys(PHASES, 0.5)
-    lines = [
-        {"step": 10 * i, "images_per_second": s, "phase_seconds": phases}
-        for i, s in enumerate([1.0, 0.9 * speed, 1.1 * speed], 1)
-    ]
-    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run.mkdir(exist_ok=True)
+    write_intervals(run, [(10, 10, 1.0, 9.0), (20, 10, 0.9 * speed, 0.04), (50, 30, 1.1 * speed, 0.06)])
     result = Result(
         status="done" if error is not None else "diverged", recipe="", folder="", test_error_percent=error,
         test_error_median_last_5=error, test_loss=1.0, train_loss=1.0, steps=1, epochs=1.0, images_per_second=1.0,
-        wall_seconds=1.0, weights_sha256=None, processes=1, workers=1, per_worker=1,
+        wall_seconds=1.0, weights_sha256=None, processes=1, workers=1, per_worker=1, evaluated_on=on,
     )  # fmt: skip
     return Outcome(cell, run, result.status, result)
 
@@ -118,7 +128,7 @@ def test_speed_ups_are_paired_by_seed_and_leave_out_the_first_interval(tmp_path)
         ("strong", 1, 1.0, 1.0), ("strong", 2, 1.9, 0.95), ("strong", 4, 2.4, 0.6),
         ("weak", 1, 1.0, 1.0), ("weak", 2, 1.9, 0.95), ("weak", 4, 2.4, 0.6),
     ]  # fmt: skip
-    assert rows[0].phases == dict.fromkeys(PHASES, 50.0)
+    assert rows[0].phases == pytest.approx({phase: 50.0 * i for i, phase in enumerate(PHASES, 1)})
     assert rows[0].images_per_second == 150.0
     assert strong_limit(rows, 0.8) == Passing(pytest.approx(2 ** (1 + 0.15 / 0.35)), 2)
     assert weak_limit(rows, 0.5) == Passing(2.0, 2)  # W = 4 diverged once
@@ -128,15 +138,51 @@ def test_speed_ups_are_paired_by_seed_and_leave_out_the_first_interval(tmp_path)
     )
     assert [w for w in found.warnings if "weak, W = 4: 1 of 2 runs diverged" in w]
     assert next(f for f in found.figures if f.id == "weak-error").series[0].y[-1] is None
+    assert "Weak scaling's mean test error is" in found.answer
+    assert found.environment["versions"]["torch"]
+    held = findings_of(question, [outcome_with(o.cell, tmp_path, 1.0, 2.0, "holdout") for o in outcomes], [], False)
+    assert "Weak scaling's mean holdout error stays" in held.answer
+    assert held.result["scaling"]["evaluated_on"] == "holdout"
+    assert "test error" not in held.model_dump_json().lower()
+
+
+_ATTEMPTS = {"from_step": 40, "earlier": [{"from_step": 15}, {"damaged": True}, {"from_step": 0}]}
+
+
+def test_the_first_interval_of_every_attempt_is_left_out(tmp_path):
+    """Killed at step 17 and at step 44; went on from the checkpoints of steps 15 and 40."""
+    slow, quick = 1.0, 100.0
+    first = [(10, 10, slow, 9.0), (20, 5, slow, 9.0)]
+    write_intervals(tmp_path, [*first, (30, 10, quick, 0.02), (40, 10, quick, 0.02), (50, 10, slow, 9.0)], _ATTEMPTS)
+    found = timing_of(tmp_path)
+    assert (found.images_per_second, found.spread, found.device) == (quick, 0.0, "unknown")
+    assert found.phase_milliseconds["data"] == pytest.approx(20)
+    write_intervals(tmp_path, first, _ATTEMPTS)  # none but first ones: of as many steps as they say
+    assert timing_of(tmp_path).phase_milliseconds["data"] == pytest.approx(9000)
+
+
+def test_a_folder_without_interval_steps_and_damaged_lines(tmp_path):
+    write_intervals(tmp_path, [(10, None, 1.0, 9.0), (20, None, 1.0, 9.0), (30, None, 100.0, 0.02)], _ATTEMPTS)
+    assert timing_of(tmp_path).phase_milliseconds["update"] == pytest.approx(100)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 35, "phase_seconds": {}}\n{"phase_seconds": 1}\n{"step": 38, "images_per_second": null}\n')
+        file.write('{"step": 39, "images_per_second": 7.0, "phase_seconds": {"data": 1.0}}\n{"step": "x"}\n')
+    assert timing_of(tmp_path).images_per_second == 100.0
+    (tmp_path / "environment.json").write_text("[")
+    assert timing_of(tmp_path).images_per_second == 50.5
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    assert timing_of(tmp_path) is None
 
 
 def test_curves_are_windows_of_lines_and_means_of_runs(tmp_path):
     lines = [{"step": s, "epoch": s / 100, "loss": float(s)} for s in range(1, 601)]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    damaged = '{"epoch": 1.0, "loss": null}\n{"loss": 1.0}\n{"epoch": "x", "loss": 1.0}\n'
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + damaged)
     found = loss_curve(tmp_path, epochs=6.0)
     assert len(found.epochs) == 60
     assert (found.epochs[0], found.values[0]) == (0.1, 5.5)
-    assert mean_curve([Curve((1, 2, 3), (1.0, 2.0, 3.0)), Curve((1, 2), (3.0, 4.0))]) == Curve((1, 2), (2.0, 3.0))
+    mean = mean_curve([Curve((1, 2, 3), (1.0, 2.0, 3.0)), Curve((1, 2), (3.0, 4.0))])
+    assert mean == Curve((1, 2), (2.0, 3.0), (1.0, 2.0), (3.0, 4.0))
     assert error_curve(tmp_path) == Curve((), ())
 
 
@@ -146,6 +192,23 @@ def warming(**changes):
     return warmup.Question("digits-cnn", load_recipe("digits-cnn", overrides), **given)
 
 
+_ERRORS = {"reference": (1.0, 1.2), "none": (5.0, None), "constant": (3.0, 3.2), "gradual": (1.5, 1.7)}
+
+
+def warmed(cell, errors, on="test"):
+    """Way -> one error a seed, None for a run that diverged; no result of a seed beyond them."""
+    each = errors[cell.labels["warmup"]]
+    if cell.labels["seed"] >= len(each):
+        return Outcome(cell, Path("nowhere") / cell.key, "failed", error="no")
+    error = each[cell.labels["seed"]]
+    result = Result(
+        status="diverged" if error is None else "done", recipe="", folder="", test_error_percent=error or 90.0,
+        test_error_median_last_5=0.0, test_loss=1.0, train_loss=0.1, steps=1, epochs=1.0, images_per_second=1.0,
+        wall_seconds=1.0, weights_sha256=None, processes=1, workers=1, per_worker=1, evaluated_on=on,
+    )  # fmt: skip
+    return Outcome(cell, Path("nowhere") / cell.key, result.status, result)
+
+
 def test_warmup_compares_the_kinds_with_the_reference():
     cells = warmup.cells_of(warming())
     assert [(c.labels["warmup"], c.minibatch_images) for c in cells if c.labels["seed"] == 0] == [
@@ -153,29 +216,62 @@ def test_warmup_compares_the_kinds_with_the_reference():
     ]  # fmt: skip
     assert len({c.key for c in cells}) == 8
 
-    def outcome(cell):
-        error = {"reference": 1.0, "none": 5.0, "constant": 3.0, "gradual": 1.5}[cell.labels["warmup"]]
-        diverged = cell.labels == {"warmup": "none", "minibatch": 256, "seed": 1}
-        result = Result(
-            status="diverged" if diverged else "done", recipe="", folder="",
-            test_error_percent=error + 0.2 * cell.labels["seed"], test_error_median_last_5=0.0, test_loss=1.0,
-            train_loss=0.1, steps=1, epochs=1.0, images_per_second=1.0, wall_seconds=1.0, weights_sha256=None,
-            processes=1, workers=1, per_worker=1,
-        )  # fmt: skip
-        return Outcome(cell, Path("nowhere") / cell.key, result.status, result)
-
-    found = warmup.findings_of(warming(), [outcome(cell) for cell in cells], [])
+    asked = warming()
+    found = warmup.findings_of(asked, [warmed(cell, _ERRORS) for cell in cells], [])
     assert "lowest with warmup gradual, +0.50 points from kn = 32" in found.answer
+    assert found.answer.startswith("At kn = 256 the test error")
+    assert found.environment["versions"]["torch"]
     assert found.result["warmup"]["ways"]["none"] == {
         "test_error_percent": None, "deviation": None, "train_loss": None, "train_loss_deviation": None, "diverged": 1,
     }  # fmt: skip
     assert found.result["warmup"]["ways"]["gradual"]["test_error_percent"] == pytest.approx(1.6)
+    held = warmup.findings_of(asked, [warmed(cell, _ERRORS, "holdout") for cell in cells], [])
+    assert held.result["warmup"]["evaluated_on"] == "holdout"
+    assert "test error" not in held.model_dump_json().lower()
+    with pytest.raises(UsageError, match=r"--warmup-epochs=3: must not be longer than the run, .* of at most 2"):
+        warmup.cells_of(warming(warmup_epochs=3.0))
     for changes in ({"minibatch": 32}, {"minibatch": 2048}, {"overrides": ["learning_rate.scaling=none"]}):
         with pytest.raises(UsageError):
             warmup.cells_of(warming(**changes))
     for kinds in ("", "slow", "none,none"):
         with pytest.raises(UsageError, match="--kinds="):
             warmup.parse_kinds(kinds)
+
+
+@pytest.mark.parametrize(("degrees", "quantile"), [(1, 12.7062), (2, 4.3027), (4, 2.7764), (10, 2.2281), (1e4, 1.9602)])
+def test_the_quantile_of_students_t(degrees, quantile):
+    assert t_quantile(degrees) == pytest.approx(quantile, abs=1e-4)
+
+
+def test_the_margin_is_welchs():
+    a, b = Point(1, (1.0, 2.0, 3.0)), Point(1, (5.0, 9.0))
+    # e^2 = 1 / 3 + 8 / 2, f = e^4 / (1 / 18 + 16) = 1.16955
+    assert margin(a, b) == pytest.approx(t_quantile(1.16955) * math.sqrt(13 / 3), rel=1e-4)
+    assert margin(a, a) == pytest.approx(2.7764 * math.sqrt(2 / 3), rel=1e-4)
+    assert margin(Point(1, (1.0, 1.0)), Point(1, (2.0, 2.0))) == 0.0
+    assert margin(a, Point(1, (5.0,))) is None
+
+
+def test_what_the_seeds_do_not_tell_apart_and_what_cannot_be_told():
+    asked = warming(seeds=3)
+    cells = warmup.cells_of(asked)
+
+    def said(**errors):
+        found = warmup.findings_of(asked, [warmed(cell, errors) for cell in cells], []).answer
+        return found[found.index("none 9.20 ") :].split("; ")[-1]
+
+    best, near, far = (2.6, 2.8, 3.0), (3.0, 3.2, 3.4), (9.0, 9.2, 9.4)
+    # near is 0.4 above best: beyond two standard errors, 0.33, within t(4) = 2.78 of them
+    assert said(reference=near, gradual=best, constant=near, none=far) == (
+        "the seeds do not tell constant from it (Welch's t, 95 %)."
+    )
+    assert said(reference=near, gradual=best, constant=far[:1], none=far) == (
+        "whether constant differs cannot be told: no spread is known."
+    )
+    assert said(reference=near, gradual=best[:1], constant=far, none=far) == (
+        "whether none, constant differ cannot be told: no spread is known."
+    )
+    assert said(reference=near, gradual=best, constant=far, none=far).endswith("gradual 2.80 ± 0.20 %.")
 
 
 def test_a_real_scaling_study(tmp_path, capsys):

@@ -40,6 +40,7 @@ class Loop:
         quiet: bool,
     ) -> None:
         self._parts, self.totals, self.steps_done = parts, totals, first_step
+        self._first_step = first_step
         self._fingerprint, self._folder, self._signals = fingerprint, folder, signals
         self._recipe = parts.recipe
         self.plan = plan_of(parts.recipe, len(parts.dataset.train))
@@ -119,6 +120,7 @@ class Loop:
                 "lr": lr,
                 "minibatch": self.plan.minibatch_at(self.steps_done - 1).images,
                 "images_per_second": round(speed, 2),
+                "interval_steps": min(steps, self.steps_done - self._first_step),  # phases are of this attempt alone
                 "phase_seconds": phases,
             }
             if self._recipe.precision == "fp16":

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from batchscale.errors import FolderError
 
@@ -60,6 +61,11 @@ def finite(value: Any) -> Any:
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     return value
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether an entry of a JSON document is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from batchscale.records.findings import Axis, Figure, Mark, Series, Table
 from batchscale.study.cell import Outcome
 from batchscale.study.curves import curve_series, error_curve, loss_curve
 from batchscale.study.elbow import Answer, Point
+from batchscale.study.quantities import evaluated_on
 
 _BAND = "whiskers: standard deviation over seeds (n - 1); the two runs themselves where there are two seeds"
 
@@ -19,6 +20,7 @@ def error_figure(
     found: Answer,
     tolerance: float,
     words: str,
+    on: str,
     runs: Mapping[tuple[str, int], str],
 ) -> Figure:
     """Error against minibatch, one line a rule.
@@ -28,6 +30,7 @@ def error_figure(
         found: the elbows.
         tolerance: points of error.
         words: for the statistic.
+        on: what the errors are of: test, or holdout.
         runs: (rule, minibatch) -> folder of the first seed's run.
     """
     series = []
@@ -53,14 +56,14 @@ def error_figure(
         title="Error against minibatch",
         caption=f"Mean {words}; {_BAND}. A gap is a minibatch where a run diverged or has no result.",
         x=Axis(label="minibatch kn (images)", scale="log2"),
-        y=Axis(label="test error (%)"),
+        y=Axis(label=f"{on} error (%)"),
         series=tuple(series),
         marks=tuple(marks),
     )
 
 
 def curve_figures(outcomes: Sequence[Outcome], rule: str, reference: int, epochs: float) -> tuple[Figure, Figure]:
-    """Curves of every minibatch under one rule over the reference's: test error, and training loss.
+    """Curves of every minibatch under one rule over the reference's: error, and training loss.
 
     Args:
         outcomes: of all runs.
@@ -76,14 +79,15 @@ def curve_figures(outcomes: Sequence[Outcome], rule: str, reference: int, epochs
         name = f"kn = {minibatch:,}{' (reference)' if minibatch == reference else ''}"
         errors.append(curve_series(name, [error_curve(f) for f in folders], minibatch == reference))
         losses.append(curve_series(name, [loss_curve(f, epochs) for f in folders], minibatch == reference))
+    on = evaluated_on(of)
     about = f"Runs by {rule}, means over seeds; runs that diverged are left out."
     return (
         Figure(
             id="error-epochs",
-            title="Test error against epochs, every minibatch over the reference's",
+            title=f"{on.capitalize()} error against epochs, every minibatch over the reference's",
             caption=f"{about} One point an evaluation.",
             x=Axis(label="epoch"),
-            y=Axis(label="test error (%)"),
+            y=Axis(label=f"{on} error (%)"),
             series=tuple(errors),
         ),
         Figure(

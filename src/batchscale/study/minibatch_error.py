@@ -13,13 +13,14 @@ from typing import Any
 from batchscale.errors import UsageError
 from batchscale.recipe.schema import Recipe
 from batchscale.records.findings import Findings
+from batchscale.records.provenance import environment
 from batchscale.study.cell import Cell, Outcome
 from batchscale.study.elbow import RESAMPLES, Answer, Elbow, Point, compare_rules
 from batchscale.study.error_figures import curve_figures, elbow_table, error_figure, error_table, image_points
-from batchscale.study.quantities import Statistic, error_percent
+from batchscale.study.quantities import Statistic, error_percent, evaluated_on
 from batchscale.study.rules import Rule, check_fits, check_fixed, recipe_at, workers_of
 
-_WORDS = {"final": "test error of the last evaluation", "median5": "median test error of the last five evaluations"}
+_WORDS = {"final": "{} error of the last evaluation", "median5": "median {} error of the last five evaluations"}
 
 
 @dataclass(frozen=True)
@@ -103,31 +104,33 @@ def findings_of(question: Question, outcomes: Sequence[Outcome], command: Sequen
         outcomes: of ``cells_of(question)``.
         command: words of the command line.
     """
-    points = points_of(outcomes, question.statistic)
+    points, on = points_of(outcomes, question.statistic), evaluated_on(outcomes)
+    words = _WORDS[question.statistic].format(on)
     found = compare_rules(points, question.at(), question.tolerance)
     runs = {(o.cell.labels["rule"], o.cell.labels["minibatch"]): o.row()["folder"] for o in reversed(outcomes)}
     return Findings(
         kind="minibatch-error",
         title=f"Error against minibatch: {question.recipe_name}",
         recipe=question.recipe_name,
-        asked=_asked(question),
-        answer=_sentence(question, found),
+        asked=_asked(question, words),
+        answer=_sentence(question, found, on),
         command=tuple(command),
         rows=tuple(outcome.row() for outcome in outcomes),
         figures=(
-            error_figure(points, found, question.tolerance, _WORDS[question.statistic], runs),
+            error_figure(points, found, question.tolerance, words, on, runs),
             *curve_figures(outcomes, found.best, question.at(), question.recipe.epochs),
         ),
         tables=(elbow_table(found), error_table(points, found)),
         warnings=tuple(_warnings(question, outcomes, points, found)),
-        result={"elbow": _as_json(question, found)},
+        result={"elbow": _as_json(question, found) | {"evaluated_on": on}},
+        environment=environment(),
     )
 
 
-def _asked(question: Question) -> str:
+def _asked(question: Question, words: str) -> str:
     seeds = f"{question.seeds} seeds" if question.seeds > 1 else "one seed"
     return (
-        f"How far may the minibatch grow before the mean {_WORDS[question.statistic]} leaves that at "
+        f"How far may the minibatch grow before the mean {words} leaves that at "
         f"kn = {question.at():,} by more than {question.tolerance:g} points? {question.training_images:,} training "
         f"images, {question.recipe.epochs:g} epochs at every minibatch, {seeds} each, "
         f"n = {question.recipe.minibatch.per_worker} images a worker."
@@ -152,11 +155,11 @@ def _sureness(elbow: Elbow) -> str:
     return f"90 % of {RESAMPLES:,} resamples of the seeds {span}"
 
 
-def _sentence(question: Question, found: Answer) -> str:
+def _sentence(question: Question, found: Answer, on: str) -> str:
     best, at = found.elbows[found.best], found.reference.minibatch
     mean = "diverged" if math.isinf(found.reference.mean) else f"{found.reference.mean:.2f} %"
     said = (
-        f"With {found.best} the mean test error stays within {question.tolerance:g} points of kn = "
+        f"With {found.best} the mean {on} error stays within {question.tolerance:g} points of kn = "
         f"{at:,} ({mean}) {_reach(best, at)} ({_sureness(best)})"
     )
     others = [f"{rule} {_reach(elbow, at)}" for rule, elbow in found.elbows.items() if rule != found.best]
@@ -209,4 +212,7 @@ def _warnings(
             f"the tolerance of {question.tolerance:g}: take more seeds, or a wider --tolerance"
         )
     if (image := image_points(outcomes)) and image > question.tolerance / 2:
-        yield f"one test image is {image:.2f} points: a tolerance of {question.tolerance:g} is a matter of few images"
+        yield (
+            f"one {evaluated_on(outcomes)} image is {image:.2f} points: a tolerance of {question.tolerance:g} is a "
+            f"matter of few images"
+        )

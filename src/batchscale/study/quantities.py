@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from batchscale.records import Result
@@ -14,7 +14,7 @@ Statistic = Literal["final", "median5"]
 
 
 def error_percent(outcome: Outcome, statistic: Statistic = "final") -> float | None:
-    """Test error in percent: of the last evaluation, or the median of the last five."""
+    """Error in percent: of the last evaluation, or the median of the last five."""
     if statistic == "final":
         return _of(outcome, lambda result: result.test_error_percent)
     return _of(outcome, lambda result: result.test_error_median_last_5)
@@ -28,6 +28,12 @@ def train_loss(outcome: Outcome) -> float | None:
 def point_of(minibatch: int, values: Iterable[float | None]) -> Point:
     """The known values of a minibatch's runs."""
     return Point(minibatch, tuple(value for value in values if value is not None))
+
+
+def evaluated_on(outcomes: Sequence[Outcome]) -> str:
+    """What the errors are of, in a word for "... error": test, or holdout; both where the runs differ."""
+    found = dict.fromkeys(outcome.result.evaluated_on for outcome in outcomes if outcome.result is not None)
+    return " or ".join(found) or "test"
 
 
 def _of(outcome: Outcome, take: Callable[[Result], float | None]) -> float | None:

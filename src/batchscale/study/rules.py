@@ -82,12 +82,12 @@ def parse_minibatches(text: str) -> tuple[int, ...]:
 
 
 def _number(word: str, text: str) -> int:
-    power = re.fullmatch(r"2\^(\d{1,2})", word.strip())
-    value = 2 ** int(power[1]) if power else int(word) if re.fullmatch(r"\s*\d{1,12}\s*", word) else 0
+    word = word.strip()
+    power = re.fullmatch(r"2\^([0-9]{1,2})", word)
+    value = 2 ** int(power[1]) if power else int(word) if re.fullmatch(r"[0-9]{1,12}", word) else 0
     if value < 1:
         raise UsageError(
-            f"--minibatches={text}: {word.strip()!r} must be a whole number of at least 1; "
-            f"write for example {_EXAMPLES}"
+            f"--minibatches={text}: {word!r} must be a whole number of at least 1; write for example {_EXAMPLES}"
         )
     return value
 
@@ -111,15 +111,18 @@ def _listed(text: str) -> list[int]:
             f"--minibatches={text}: '...' goes on by the ratio of the two rising numbers before it, up to the one "
             f"after it; write for example 64,128,...,16384"
         )
-    ratio, found = Fraction(given[-1], given[-2]), [Fraction(value) for value in given]
-    while found[-1] * ratio <= last[0]:
-        found.append(found[-1] * ratio)
-    if found[-1] != last[0] or any(value.denominator > 1 for value in found):
+    ratio, found = Fraction(given[-1], given[-2]), list(given)
+    following = found[-1] * ratio
+    while following.denominator == 1 and following <= last[0]:  # a few dozen terms: every one divides by more
+        found.append(int(following))
+        following *= ratio
+    if found[-1] != last[0]:
+        ends = f"{found[-1]} or {following}" if following.denominator == 1 else f"{found[-1]}"
         raise UsageError(
             f"--minibatches={text}: going on by {ratio} from {given[-1]} never gives {last[0]}; "
-            f"end at {int(found[-1])} or {int(found[-1] * ratio)}, or write the numbers out"
+            f"end at {ends}, or write the numbers out"
         )
-    return [int(value) for value in found]
+    return found
 
 
 def check_fixed(recipe: Recipe) -> None:
@@ -178,6 +181,7 @@ def recipe_at(
     content["minibatch"] |= {"workers": workers, "per_worker": per_worker}
     content["learning_rate"] |= {"scaling": rule.scaling, "warmup": _warmup(recipe, rule, warmup_epochs)}
     made = _logged_often(recipe_from(content), training_images)
+    _check_warmup(made, warmup_epochs is not None, training_images)
     for scaling in dict.fromkeys(("linear", rule.scaling)):
         simple = recipe_from(
             made.model_dump(mode="json")
@@ -200,6 +204,20 @@ def _warmup(recipe: Recipe, rule: Rule, epochs: float | None) -> dict[str, Any]:
     if epochs is not None:
         return {"kind": rule.warmup, "epochs": epochs}
     return {"kind": rule.warmup, "epochs": own.epochs, "steps": own.steps}
+
+
+def _check_warmup(recipe: Recipe, given: bool, training_images: int) -> None:
+    """Raise where the warmup is longer than the run: the lr would never be the rule's."""
+    warmup, steps = recipe.learning_rate.warmup, plan_of(recipe, training_images).total_steps
+    if (warmup.epochs or 0) <= recipe.epochs and (warmup.steps or 0) <= steps:
+        return
+    unit, value = ("steps", warmup.steps) if warmup.steps is not None else ("epochs", warmup.epochs)
+    setting = "--warmup-epochs" if given else f"learning_rate.warmup.{unit}"
+    kn = recipe.minibatch.workers * recipe.minibatch.per_worker
+    raise UsageError(
+        f"{setting}={value:g}: must not be longer than the run, which at kn = {kn} is {recipe.epochs:g} epochs of "
+        f"together {steps} steps; give --warmup-epochs of at most {recipe.epochs:g}"
+    )
 
 
 def _rates(recipe: Recipe, training_images: int) -> list[float]:

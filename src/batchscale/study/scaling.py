@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ def parse_processes(text: str) -> tuple[int, ...]:
         UsageError: not whole numbers from 1 on, or not rising.
     """
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isdecimal() and 1 <= int(word) <= 10**6 for word in words):
+    if not all(re.fullmatch("[0-9]{1,7}", word) and 1 <= int(word) <= 10**6 for word in words):
         raise UsageError(f"--processes={text}: must be whole numbers of at least 1; write for example 1,2,4,8")
     found = tuple(int(word) for word in words)
     if list(found) != sorted(set(found)):
@@ -131,7 +132,7 @@ class Row:
         speed_ups: seed -> images/s against that of the same seed at the smallest W of the mode.
         spread: interquartile range of a run's intervals over their median; median over seeds.
         phases: milliseconds of a step, phase -> median over seeds.
-        errors: test errors in percent, infinite for a run that diverged.
+        errors: in percent, infinite for a run that diverged.
         losses: training losses of the last epoch, alike.
         folder: of the first seed's run.
     """

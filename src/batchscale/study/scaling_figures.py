@@ -14,12 +14,12 @@ _PROCESSES = Axis(label="processes W", scale="log2")
 _WORDS = {"aggregation": "waiting for aggregation"}
 
 
-def figures(question: Question, rows: Sequence[Row], unet: bool) -> tuple[Figure, ...]:
+def figures(question: Question, rows: Sequence[Row], unet: bool, on: str) -> tuple[Figure, ...]:
     """Speed-up, efficiency, phases of each mode, error in weak scaling, the published error."""
     made = [_speed_up(question, rows, unet), _efficiency(question, rows, unet)]
     made += [_phases(mode, rows) for mode in question.modes]
     if WEAK in question.modes:
-        made.append(_error(question, rows))
+        made.append(_error(question, rows, on))
     if unet:
         made.append(_unet_error())
     return tuple(made)
@@ -110,17 +110,17 @@ def _phases(mode: str, rows: Sequence[Row]) -> Figure:
     )
 
 
-def _error(question: Question, rows: Sequence[Row]) -> Figure:
+def _error(question: Question, rows: Sequence[Row], on: str) -> Figure:
     of = [row for row in rows if row.mode == WEAK]
     bands = [row.errors.band() for row in of]
     bar = of[0].errors.mean + question.error_bound
     return Figure(
         id="weak-error",
         title="Error in weak scaling",
-        caption="Mean final test error; whiskers: standard deviation over seeds (n - 1), the two runs of two seeds. "
+        caption=f"Mean final {on} error; whiskers: standard deviation over seeds (n - 1), the two runs of two seeds. "
         "A gap: a run diverged or has no result.",
         x=_PROCESSES,
-        y=Axis(label="test error (%)"),
+        y=Axis(label=f"{on} error (%)"),
         series=(
             Series(
                 name="weak",

@@ -8,8 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from batchscale.records.findings import Findings, Table
+from batchscale.records.provenance import environment
 from batchscale.study.cell import Outcome
 from batchscale.study.published import UNET, UNET_PER_GPU
+from batchscale.study.quantities import evaluated_on
 from batchscale.study.scaling import (
     STRONG,
     WEAK,
@@ -38,7 +40,7 @@ def findings_of(question: Question, outcomes: Sequence[Outcome], command: Sequen
         command: words of the command line.
         unet: draw the published U-Net series beside.
     """
-    rows = rows_of(outcomes)
+    rows, on = rows_of(outcomes), evaluated_on(outcomes)
     seeds = f"{question.seeds} seeds" if question.seeds > 1 else "one seed"
     kn = question.recipe.minibatch.workers * question.recipe.minibatch.per_worker
     limits = _limits(question, rows)
@@ -51,16 +53,17 @@ def findings_of(question: Question, outcomes: Sequence[Outcome], command: Sequen
             f"process)? kn = {kn:,} in strong scaling, W times that in weak; {question.training_images:,} training "
             f"images, {question.recipe.epochs:g} epochs, {seeds}, one run at a time."
         ),
-        answer=" ".join(_sentences(question, rows, limits)),
+        answer=" ".join(_sentences(question, rows, limits, on)),
         command=tuple(command),
         rows=tuple(outcome.row() for outcome in outcomes),
-        figures=figures(question, rows, unet),
+        figures=figures(question, rows, unet, on),
         tables=(
-            *(table for mode in question.modes for table in _tables(question, mode, rows)),
+            *(table for mode in question.modes for table in _tables(question, mode, rows, on)),
             *((_unet_table(question),) if unet else ()),
         ),
         warnings=tuple(_warnings(question, rows)),
-        result={"scaling": _as_json(question, rows, limits)},
+        result={"scaling": _as_json(question, rows, limits) | {"evaluated_on": on}},
+        environment=environment(),
     )
 
 
@@ -73,7 +76,7 @@ def _limits(question: Question, rows: Sequence[Row]) -> dict[str, Passing]:
     return found
 
 
-def _sentences(question: Question, rows: Sequence[Row], limits: dict[str, Passing]) -> Iterator[str]:
+def _sentences(question: Question, rows: Sequence[Row], limits: dict[str, Passing], on: str) -> Iterator[str]:
     """The rules of thumb."""
     most = question.processes[-1]
     if STRONG in limits:
@@ -93,12 +96,13 @@ def _sentences(question: Question, rows: Sequence[Row], limits: dict[str, Passin
         elif found.processes is None:
             end = ", the largest tried" if found.within == most else ""
             yield (
-                f"Weak scaling's mean error stays within {question.error_bound:g} points of W = {first.processes}'s "
-                f"{first.errors.mean:.2f} % up to W = {found.within} (kn = {_kn(rows, found.within):,}){end}."
+                f"Weak scaling's mean {on} error stays within {question.error_bound:g} points of W = "
+                f"{first.processes}'s {first.errors.mean:.2f} % up to W = {found.within} "
+                f"(kn = {_kn(rows, found.within):,}){end}."
             )
         else:
             yield (
-                f"Weak scaling's mean error is more than {question.error_bound:g} points above W = "
+                f"Weak scaling's mean {on} error is more than {question.error_bound:g} points above W = "
                 f"{first.processes}'s {first.errors.mean:.2f} % from W = {_number(found)} on "
                 f"({_between(found, rows, WEAK)})."
             )
@@ -154,14 +158,14 @@ def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None or math.isinf(value) else round(value, digits)
 
 
-def _tables(question: Question, mode: str, rows: Sequence[Row]) -> tuple[Table, Table]:
+def _tables(question: Question, mode: str, rows: Sequence[Row], on: str) -> tuple[Table, Table]:
     """Speed and error of a mode, and where its time goes."""
     of = [row for row in rows if row.mode == mode]
     speed = Table(
         title=f"{mode.capitalize()} scaling",
         columns=(
             "processes", "images a process", "minibatch kn", "images/s", "speed-up", "efficiency",
-            "short of ideal (%)", "training loss", "test error (%)", "deviation", "more threads than cores",
+            "short of ideal (%)", "training loss", f"{on} error (%)", "deviation", "more threads than cores",
         ),
         rows=tuple(
             (
@@ -175,7 +179,7 @@ def _tables(question: Question, mode: str, rows: Sequence[Row]) -> tuple[Table, 
         ),
         caption="images/s: median over seeds of each run's median interval of training steps, the first left out; "
         "speed-up: median over seeds of the ratio to the same seed's run at the smallest W. "
-        "Loss of the last epoch and final test error: means over seeds.",
+        f"Loss of the last epoch and final {on} error: means over seeds.",
     )  # fmt: skip
     phases = Table(
         title=f"{mode.capitalize()} scaling: milliseconds of a step",

@@ -1,14 +1,15 @@
-"""How fast a run was, from its records: the median interval, the first left out (it pays for starting)."""
+"""How fast a run was, from its records: the median interval, each attempt's first left out (it pays for starting)."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import statistics
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from batchscale.records.files import read_lines
+from batchscale.records.files import is_number, read_lines
 
 PHASES = ("data", "forward", "backward", "aggregation", "update")
 """As metrics.jsonl names them; aggregation: waiting for it after the last backward pass."""
@@ -31,29 +32,54 @@ class Timing:
     device: str
 
 
+@dataclass(frozen=True)
+class _Interval:
+    """Between two lines of metrics, or from the start of an attempt to its first line."""
+
+    images_per_second: float
+    phase_milliseconds: dict[str, float]
+    starts: bool
+
+
 def timing_of(run: Path) -> Timing | None:
     """The timing of a run's folder; None where its records hold no whole interval."""
-    lines = [line for line in read_lines(run / "metrics.jsonl") if "phase_seconds" in line]
-    intervals = [(b, b["step"] - a["step"]) for a, b in itertools.pairwise(lines)]
-    if not intervals and lines:
-        intervals = [(lines[0], lines[0]["step"])]
+    environment = _environment(run)
+    found = list(_intervals(run, _first_steps(environment)))
+    intervals = [interval for interval in found if not interval.starts] or found
     if not intervals:
         return None
-    speeds = [line["images_per_second"] for line, _ in intervals]
+    speeds = [interval.images_per_second for interval in intervals]
     first, middle, third = statistics.quantiles(speeds, method="inclusive") if len(speeds) > 1 else speeds * 3
-    return Timing(
-        middle,
-        (third - first) / middle,
-        {
-            phase: 1e3 * statistics.median(line["phase_seconds"][phase] / steps for line, steps in intervals)
-            for phase in PHASES
-        },
-        _device(run),
-    )
+    phases = {phase: statistics.median(i.phase_milliseconds[phase] for i in intervals) for phase in PHASES}
+    fingerprint = environment.get("fingerprint")
+    device = fingerprint.get("device", "unknown") if isinstance(fingerprint, dict) else "unknown"
+    return Timing(middle, (third - first) / middle, phases, str(device))
 
 
-def _device(run: Path) -> str:
+def _intervals(run: Path, first_steps: set[float]) -> Iterator[_Interval]:
+    """The whole lines of metrics; a damaged one is passed over."""
+    before: float = 0
+    for line in read_lines(run / "metrics.jsonl"):
+        step, speed, phases = line.get("step"), line.get("images_per_second"), line.get("phase_seconds")
+        if not (is_number(step) and is_number(speed) and speed > 0 and isinstance(phases, dict)):
+            continue
+        steps = line.get("interval_steps", step - before)  # the difference: a folder that an earlier version wrote
+        before = step
+        if is_number(steps) and steps > 0 and all(is_number(phases.get(phase)) for phase in PHASES):
+            milliseconds = {phase: 1e3 * phases[phase] / steps for phase in PHASES}
+            yield _Interval(speed, milliseconds, any(step - steps <= first < step for first in first_steps))
+
+
+def _first_steps(environment: dict[str, Any]) -> set[float]:
+    """The steps from which the attempts of a run went on."""
+    earlier = environment.get("earlier")
+    attempts = [environment, *(earlier if isinstance(earlier, list) else ())]
+    return {0} | {a["from_step"] for a in attempts if isinstance(a, dict) and is_number(a.get("from_step"))}
+
+
+def _environment(run: Path) -> dict[str, Any]:
     try:
-        return str(json.loads((run / "environment.json").read_text(encoding="utf-8"))["fingerprint"]["device"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return "unknown"
+        found = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -13,11 +13,13 @@ from typing import Any
 from batchscale.errors import UsageError
 from batchscale.recipe.schema import Recipe
 from batchscale.records.findings import Axis, Figure, Findings, Table
+from batchscale.records.provenance import environment
 from batchscale.study.cell import Cell, Outcome
 from batchscale.study.curves import curve_series, error_curve, loss_curve
 from batchscale.study.elbow import Point
-from batchscale.study.quantities import error_percent, point_of, train_loss
+from batchscale.study.quantities import error_percent, evaluated_on, point_of, train_loss
 from batchscale.study.rules import Rule, check_fits, check_fixed, parse_rules, recipe_at, workers_of
+from batchscale.study.welch import margin
 
 REFERENCE = "reference"
 
@@ -55,7 +57,7 @@ class Way:
 
     Args:
         name: "reference" or the kind of warmup.
-        errors: test errors in percent, infinite for a run that diverged.
+        errors: in percent, infinite for a run that diverged.
         losses: training losses of the last epoch, alike.
     """
 
@@ -129,7 +131,7 @@ def findings_of(question: Question, outcomes: Sequence[Outcome], command: Sequen
         outcomes: of ``cells_of(question)``.
         command: words of the command line.
     """
-    ways = ways_of(outcomes)
+    ways, on = ways_of(outcomes), evaluated_on(outcomes)
     seeds = f"{question.seeds} seeds" if question.seeds > 1 else "one seed"
     return Findings(
         kind="warmup",
@@ -140,13 +142,14 @@ def findings_of(question: Question, outcomes: Sequence[Outcome], command: Sequen
             f"{question.training_images:,} training images, {question.recipe.epochs:g} epochs, {seeds} each, "
             f"{question.recipe.learning_rate.scaling} scaling, {_duration(question)}."
         ),
-        answer=_sentence(question, ways),
+        answer=_sentence(question, ways, on),
         command=tuple(command),
         rows=tuple(outcome.row() for outcome in outcomes),
-        figures=_figures(question, outcomes),
-        tables=(_table(ways),),
+        figures=_figures(question, outcomes, on),
+        tables=(_table(ways, on),),
         warnings=tuple(_warnings(question, ways)),
-        result={"warmup": _as_json(question, ways)},
+        result={"warmup": _as_json(question, ways, on)},
+        environment=environment(),
     )
 
 
@@ -157,7 +160,7 @@ def _duration(question: Question) -> str:
     return f"warmup of {own.steps} steps" if own.steps is not None else "no warmup"
 
 
-def _sentence(question: Question, ways: Sequence[Way]) -> str:
+def _sentence(question: Question, ways: Sequence[Way], on: str) -> str:
     reference, *others = ways
     known = [way for way in others if math.isfinite(way.errors.mean)]
     if not known or math.isinf(reference.errors.mean):
@@ -165,20 +168,24 @@ def _sentence(question: Question, ways: Sequence[Way]) -> str:
     best = min(known, key=lambda way: way.errors.mean)
     each = "; ".join(f"{way.name} {_said(way.errors)}" for way in others)
     sentence = (
-        f"At kn = {question.minibatch:,} the test error is lowest with warmup {best.name}, "
+        f"At kn = {question.minibatch:,} the {on} error is lowest with warmup {best.name}, "
         f"{best.errors.mean - reference.errors.mean:+.2f} points from kn = {question.reference:,} "
         f"({_said(reference.errors)}): {each}"
     )
-    close = [w.name for w in known if w is not best and w.errors.mean - best.errors.mean <= _noise(w, best)]
     if question.seeds == 1:
         return f"{sentence}; one seed, so no difference is sure."
-    return f"{sentence}; the seeds do not tell {', '.join(close)} from it." if close else f"{sentence}."
+    return f"{sentence}{_not_told_apart(best, [way for way in known if way is not best])}."
 
 
-def _noise(a: Way, b: Way) -> float:
-    """Twice the standard error of the difference of two means."""
-    squares = [(way.errors.deviation() or 0.0) ** 2 / len(way.errors.errors) for way in (a, b)]
-    return 2 * math.sqrt(sum(squares))
+def _not_told_apart(best: Way, others: Sequence[Way]) -> str:
+    margins = {way.name: margin(way.errors, best.errors) for way in others}
+    apart = {way.name: way.errors.mean - best.errors.mean for way in others}
+    close = [name for name, points in margins.items() if points is not None and apart[name] <= points]
+    unknown = [name for name, points in margins.items() if points is None]
+    said = f"; the seeds do not tell {', '.join(close)} from it (Welch's t, 95 %)" if close else ""
+    if unknown:
+        said += f"; whether {', '.join(unknown)} differ{'s' * (len(unknown) == 1)} cannot be told: no spread is known"
+    return said
 
 
 def _said(point: Point) -> str:
@@ -188,10 +195,11 @@ def _said(point: Point) -> str:
     return f"{point.mean:.2f} %" if deviation is None else f"{point.mean:.2f} ± {deviation:.2f} %"
 
 
-def _as_json(question: Question, ways: Sequence[Way]) -> dict[str, Any]:
+def _as_json(question: Question, ways: Sequence[Way], on: str) -> dict[str, Any]:
     return {
         "minibatch": question.minibatch,
         "reference_minibatch": question.reference,
+        "evaluated_on": on,
         "ways": {
             way.name: {
                 "test_error_percent": None if math.isinf(way.errors.mean) else way.errors.mean,
@@ -205,7 +213,7 @@ def _as_json(question: Question, ways: Sequence[Way]) -> dict[str, Any]:
     }
 
 
-def _figures(question: Question, outcomes: Sequence[Outcome]) -> tuple[Figure, Figure]:
+def _figures(question: Question, outcomes: Sequence[Outcome], on: str) -> tuple[Figure, Figure]:
     names = list(dict.fromkeys(o.cell.labels["warmup"] for o in outcomes))
     losses, errors = [], []
     for name in names:
@@ -228,16 +236,16 @@ def _figures(question: Question, outcomes: Sequence[Outcome]) -> tuple[Figure, F
         ),
         Figure(
             id="error-epochs",
-            title="Test error with each warmup, against the reference",
+            title=f"{on.capitalize()} error with each warmup, against the reference",
             caption=f"{about} One point an evaluation.",
             x=Axis(label="epoch"),
-            y=Axis(label="test error (%)"),
+            y=Axis(label=f"{on} error (%)"),
             series=tuple(errors),
         ),
     )
 
 
-def _table(ways: Sequence[Way]) -> Table:
+def _table(ways: Sequence[Way], on: str) -> Table:
     def rounded(value: float | None) -> float | None:
         return None if value is None or math.isinf(value) else round(value, 4)
 
@@ -245,7 +253,7 @@ def _table(ways: Sequence[Way]) -> Table:
     return Table(
         title="Warmup at the large minibatch",
         columns=(
-            "warmup", "kn", "training loss", "deviation", "test error (%)", "deviation", "to the reference",
+            "warmup", "kn", "training loss", "deviation", f"{on} error (%)", "deviation", "to the reference",
             "diverged", "runs",
         ),
         rows=tuple(

@@ -12,7 +12,7 @@ from batchscale.recipe import load_recipe
 
 _ABOUT = """\
 Train RECIPE at several minibatches for the same epochs, a few seeds each, and find the elbow: the largest minibatch
-whose mean test error is within --tolerance points of the reference's (Goyal et al. 2017, figure 1).
+whose mean error is within --tolerance points of the reference's (Goyal et al. 2017, figure 1).
 
   batchscale study minibatch-error digits-cnn --minibatches 32,64,...,1024 --rules none,sqrt,linear+gradual
 
@@ -35,7 +35,7 @@ def add(studies: Any) -> None:
         help="the minibatch to compare with (default: learning_rate.reference_minibatch, or the smallest)",
     )
     parser.add_argument(
-        "--tolerance", type=not_negative_number, default=0.5, metavar="POINTS", help="of test error (default 0.5)"
+        "--tolerance", type=not_negative_number, default=0.5, metavar="POINTS", help="of error (default 0.5)"
     )
     parser.add_argument(
         "--statistic",

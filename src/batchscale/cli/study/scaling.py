@@ -36,7 +36,7 @@ def add(studies: Any) -> None:
         type=not_negative_number,
         default=0.5,
         metavar="POINTS",
-        help="of test error that weak scaling may add (default 0.5)",
+        help="of error that weak scaling may add (default 0.5)",
     )
     parser.add_argument("--compare", choices=("unet",), help="draw a published weak-scaling series beside it")
     parser.set_defaults(run=run)
