@@ -20,6 +20,7 @@ from test_cli import refused
 
 from batchscale.cli import main
 from batchscale.errors import FolderError
+from batchscale.records.files import read_lines
 from batchscale.records.findings import Axis, Figure, Findings, Series
 from batchscale.report.page import write, write_report
 from batchscale.report.page.html import render
@@ -27,6 +28,7 @@ from batchscale.report.page.runs import read_runs
 from batchscale.report.page.scales import linear_ticks, log_ticks, number, ruler
 from batchscale.report.page.svg import draw
 from batchscale.report.page.thin import MOST_POINTS, thinned
+from batchscale.report.page.views import run_labels
 
 ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\x00\ud800"
 BENCH = Path(__file__).parent.parent / "benchmarks" / "results"
@@ -256,6 +258,44 @@ def test_half_written_runs_are_listed_and_passed_over(tmp_path, capsys):
     assert all(f"<code>runs/{run.name}</code>" in page for run in runs[:8])
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("recipe.yaml", "d: 2026-13-45"), ("recipe.yaml", "a: &a [*a]"), ("recipe.yaml", "a: !!bool perhaps"),
+     ("recipe.yaml", "a: " + "[" * 100 + "]" * 100), ("recipe.yaml", "a: " + "[" * 5000 + "]" * 5000),
+     ("environment.json", '{"a": ' * 100 + "1" + "}" * 100), ("environment.json", "[" * 100_000),
+     ("result.json", "[" * 100_000)],
+    ids=["date", "alias", "tag", "deep list", "deeper list", "deep", "deeper", "deep result"],
+)  # fmt: skip
+def test_a_damaged_folder_is_passed_over_with_its_reason(tmp_path, file, content):
+    for name in ("a", "²", "1²"):
+        write_run(tmp_path / "runs" / name, "square root", 64, 0)
+    (tmp_path / "runs" / "²" / file).write_text(content)
+    runs, skipped = read_runs(tmp_path)
+    assert ([run.name for run in runs], skipped) == (["runs/1²", "runs/a"], [("runs/²", f"{file} is damaged")])
+
+
+def test_lines_that_nobody_could_follow_are_left_out(tmp_path):
+    tmp_path = tmp_path / "run"
+    write_run(tmp_path, "square root", 64, 0)
+    whole = (tmp_path / "metrics.jsonl").read_text()
+    (tmp_path / "metrics.jsonl").write_text(
+        "[" * 100_000
+        + "\n"
+        + whole.replace('{"step"', '{"phase_seconds": [1], "step"')
+        + '{"a": ' * 100
+        + "1"
+        + "}" * 100
+    )
+    assert [line["phase_seconds"] for line in read_lines(tmp_path / "metrics.jsonl")] == [[1]]
+    assert "Where the time of training steps went" not in write_report(tmp_path).read_text()
+
+
+def test_what_came_out_of_a_run_is_no_label_of_it():
+    rows = ({"rule": "none", "seed": 1, "status": "failed", "folder": "runs/a", "error": "it broke"},)
+    found = Findings(kind="k", title="t", recipe="", asked="", answer="", command=(), rows=rows)
+    assert run_labels(found) == {"runs/a": "rule none; seed 1"}
+
+
 def test_a_study_that_has_not_finished(tmp_path):
     write_run(tmp_path / "runs" / "a", "square root", 64, 0)
     write_run(tmp_path / "runs" / "b", "square root", 64, 1)
@@ -270,6 +310,7 @@ def test_a_study_that_has_not_finished(tmp_path):
     told = write(tmp_path)
     assert (told.kind, told.runs, len(told.skipped)) == ("grid", 1, 1)
     page = told.path.read_text()
+    assert "grid of digits-cnn: not finished" in page
     assert "No answer yet: 1 run has ended, 1 has not." in page
     assert "the same command goes on with it: batchscale study grid" in page
     (tmp_path / "study.json").write_text("[]")

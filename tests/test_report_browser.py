@@ -77,7 +77,7 @@ def test_the_legend_hides_a_series_by_keyboard(browser, page):
 def test_arrows_lead_along_the_points_and_enter_to_a_run(browser, page):
     figure = read_findings(page.parent).figures[0]
     browser.open(page)
-    browser.js("document.querySelector('#figure-1 .plot').focus({focusVisible: true})")
+    browser.js("document.querySelector('#figure-1 .slider').focus({focusVisible: true})")
     tip = "document.querySelector('#figure-1 .tip')"
     lines = browser.js(f"{tip}.textContent").split("\n")
     assert lines[:2] == ["linear, warmup", "minibatch kn, images: 64"]
@@ -97,7 +97,7 @@ def test_arrows_lead_along_the_points_and_enter_to_a_run(browser, page):
     browser.key("ArrowRight")
     browser.key("Enter")
     name = browser.js("document.activeElement.closest('details[open]').querySelector('.name').textContent")
-    place = browser.js("Number(document.querySelector('#figure-1 .plot').getAttribute('aria-valuenow')) - 1")
+    place = browser.js("Number(document.querySelector('#figure-1 .slider').getAttribute('aria-valuenow')) - 1")
     assert name in {series.runs[place] for series in figure.series}
 
 
@@ -163,7 +163,7 @@ def test_text_of_files_is_shown_and_no_alert_fires(browser, page, tmp_path):
     file = tmp_path / "report.html"
     file.write_text(render(attacked, read_runs(page.parent)[0]), encoding="utf-8")
     browser.open(file)
-    browser.js("document.querySelector('#figure-1 .plot').focus({focusVisible: true})")
+    browser.js("document.querySelector('#figure-1 .slider').focus({focusVisible: true})")
     assert browser.js("document.querySelector('h1').textContent") == ATTACK
     assert browser.js("document.querySelector('.tip').textContent").startswith(ATTACK)
     assert browser.js("document.querySelectorAll('img').length") == 0
@@ -184,3 +184,15 @@ def test_what_a_screen_reader_is_given(browser, page):
             assert name.strip(), role
     assert ("slider", "Points of: Test error against minibatch size") in found
     assert ("button", "square root") in found
+    title, desc = (browser.js(f"document.querySelector('#figure-1 {tag}').textContent") for tag in ("title", "desc"))
+    assert "against" in desc
+    assert ("image", f"{title} {desc}") in found
+    (slider,) = (n for n in nodes if n.get("name", {}).get("value") == f"Points of: {title}")
+    assert slider["description"]["value"] == desc
+    browser.js("document.querySelector('#figure-1 .slider').focus({focusVisible: true})")
+    ring = browser.js("getComputedStyle(document.querySelector('#figure-1 .slider:focus-visible')).outline")
+    assert ring.endswith("solid 3px")
+    boxes = browser.js(
+        "['.slider', '.plot'].map(name => document.querySelector('#figure-1 ' + name).getBoundingClientRect().toJSON())"
+    )
+    assert boxes[0] == boxes[1]

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import sys
 
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 from batchscale.cli import main
 from batchscale.engine.planning import plan_of, schedule_of
 from batchscale.errors import UsageError
-from batchscale.recipe import load_recipe
+from batchscale.recipe import dump_recipe, load_recipe
+from batchscale.report.page.svg import draw
 from batchscale.study.steps_to_target.figures import figures_of
 from batchscale.study.steps_to_target.findings import answer_of, sentence, warnings_of
 from batchscale.study.steps_to_target.hyperbola import fit
-from batchscale.study.steps_to_target.regimes import DIMINISHING, MAXIMAL, PERFECT, local_slopes, regimes
-from batchscale.study.steps_to_target.search import Search
+from batchscale.study.steps_to_target.regimes import DIMINISHING, MAXIMAL, PERFECT, local_slopes, regimes, slope_ranges
+from batchscale.study.steps_to_target.search import Search, check_begun
 from batchscale.study.steps_to_target.space import Dimension, Space, parse_range
 from batchscale.study.steps_to_target.trials import Goal, Point, Trial, expected_least, parse_goal, summarize
 
@@ -28,7 +30,7 @@ def hyperbola(minibatches, steps_min=30.0, critical=200.0):
 
 
 def test_the_fit_is_exact_on_an_exact_hyperbola():
-    found = fit(DOUBLINGS, hyperbola(DOUBLINGS))
+    found = fit(DOUBLINGS, hyperbola(DOUBLINGS), hyperbola(DOUBLINGS))
     for interval, truth in (
         (found.steps_min, 30.0), (found.critical_minibatch, 200.0), (found.images_min, 6000.0),
     ):  # fmt: skip
@@ -44,7 +46,7 @@ def test_the_intervals_hold_the_truth_as_often_as_they_say():
     inside = np.zeros(3)
     for _ in range(300):
         steps = np.array(hyperbola(DOUBLINGS)) * np.exp(0.15 * generator.standard_normal(len(DOUBLINGS)))
-        found = fit(DOUBLINGS, steps)
+        found = fit(DOUBLINGS, steps, steps)
         pairs = ((found.steps_min, 30), (found.critical_minibatch, 200), (found.images_min, 6000))
         inside += [i.low <= truth <= i.high for i, truth in pairs]
     assert np.all(np.abs(inside / 300 - 0.95) < 0.04), inside / 300
@@ -52,23 +54,63 @@ def test_the_intervals_hold_the_truth_as_often_as_they_say():
 
 def test_a_curve_without_a_bend_bounds_the_critical_minibatch_on_one_side_only():
     noise = [1.05, 0.96, 1.02, 0.97, 1.03, 0.98, 1.01, 0.99, 1.04, 0.95]
-    perfect = fit(DOUBLINGS, [1e6 / b * f for b, f in zip(DOUBLINGS, noise, strict=True)])
+    falling = [1e6 / b * f for b, f in zip(DOUBLINGS, noise, strict=True)]
+    perfect = fit(DOUBLINGS, falling, falling)
     assert perfect.critical_minibatch.high is None
     assert perfect.steps_min.low is None
     assert perfect.beyond == "above"
     assert perfect.images_min.low < 1e6 < perfect.images_min.high
-    flat = fit(DOUBLINGS, [100 * f for f in noise])
+    flat = fit(DOUBLINGS, [100 * f for f in noise], [100 * f for f in noise])
     assert flat.critical_minibatch.low is None
     assert flat.images_min.low is None
     assert flat.beyond == "below"
     assert flat.steps_min.low < 100 < flat.steps_min.high
-    assert fit(DOUBLINGS[:3], [9, 8, 7]) is None
+    assert fit(DOUBLINGS[:3], [9, 8, 7], [8, 7, 6]) is None
+
+
+def test_what_evaluations_round_away_widens_the_intervals():
+    """Rounded up to the interval, with no other noise: a curve through such points has no scatter to tell of it."""
+    generator = np.random.default_rng(1)
+    inside = np.zeros(3)
+    for _ in range(200):
+        true = np.array(hyperbola(DOUBLINGS)) * 2 ** generator.uniform(-1, 1)
+        interval = np.round(0.3 * true * 2 ** generator.uniform(-0.5, 0.5, len(true)))
+        steps = np.ceil(true / interval) * interval
+        found = fit(DOUBLINGS, steps, steps - interval)
+        scale = true[0] / hyperbola(DOUBLINGS)[0]
+        pairs = ((found.steps_min, 30 * scale), (found.critical_minibatch, 200), (found.images_min, 6000 * scale))
+        inside += [i.low <= truth <= i.high for i, truth in pairs]
+    assert np.all(inside / 200 > 0.91), inside / 200
+    halves = fit([8, 16, 32, 64], [80, 40, 20, 10], [40, 20, 10, 5])
+    assert (halves.images_min.low < 330, halves.images_min.high > 630) == (True, True)
+    assert fit([8, 16, 32, 64], [80, 40, 20, 10], [0, 0, 0, 0]) == halves  # half of S for 0
+
+
+def test_a_minimum_at_the_end_of_the_search_is_not_seen():
+    flat = fit([8, 16, 32, 64], [12] * 4, [12] * 4)
+    assert (flat.critical_minibatch.value, flat.critical_minibatch.low, flat.critical_minibatch.high) == (None, None, 8)
+    assert (flat.images_min.value, flat.images_min.low) == (None, None)
+    assert flat.steps_min.value == pytest.approx(12, rel=1e-3)
+    assert (flat.steps(8), flat.beyond) == (pytest.approx(12, rel=1e-3), "below")
+    assert flat.critical_minibatch.text("B_crit", "images") == "B_crit not seen (below 8 images)"
+    coarse = fit([8, 16, 32, 64], [12] * 4, [6] * 4)
+    assert coarse.critical_minibatch.value is None
+    assert coarse.critical_minibatch.high > 16
+    falls = fit([8, 16, 32, 64], [80, 40, 20, 10], [80, 40, 20, 10])
+    assert (falls.critical_minibatch.value, falls.critical_minibatch.low, falls.steps_min.value) == (None, 64, None)
+    assert falls.steps_min.high < 0.1
+    assert falls.images_min.value == pytest.approx(640, rel=1e-3)
+    assert (falls.steps(64), falls.beyond) == (pytest.approx(10, rel=1e-3), "above")
+    points = [point(b, 12, steps_before=12) for b in (32, 64, 128, 256)]
+    (line,) = [line for line in warnings_of(answer_of(points), search()) if "B_crit" in line]
+    assert line.startswith("B_crit not seen (below 32 images): below the smallest minibatch that reached the goal")
 
 
 def test_regimes_of_a_hyperbola_lie_where_its_slopes_say():
     slopes = local_slopes(DOUBLINGS, hyperbola(DOUBLINGS))
     assert slopes[1:-1] == pytest.approx([-1 / (1 + b / 200) for b in DOUBLINGS[1:-1]], abs=0.02)
-    found = regimes(DOUBLINGS, hyperbola(DOUBLINGS))
+    found = regimes(DOUBLINGS, hyperbola(DOUBLINGS), hyperbola(DOUBLINGS))
+    assert [regime.doubt for regime in found] == [None, None, None]
     assert [(r.name, r.minibatches) for r in found] == [
         (PERFECT, (8, 16, 32, 64)), (DIMINISHING, (128, 256, 512)), (MAXIMAL, (1024, 2048, 4096)),
     ]  # fmt: skip
@@ -79,10 +121,40 @@ def test_regimes_of_a_hyperbola_lie_where_its_slopes_say():
 
 
 def test_regimes_that_are_not_there_are_not_named():
-    assert [r.name for r in regimes(DOUBLINGS, [1e6 / b for b in DOUBLINGS])] == [PERFECT]
-    assert [r.name for r in regimes(DOUBLINGS, [70 + b / 1e3 for b in DOUBLINGS])] == [MAXIMAL]
-    assert [r.name for r in regimes(DOUBLINGS, [b**-0.5 for b in DOUBLINGS])] == [DIMINISHING]
-    assert regimes([8, 16], [9, 8]) == []
+    for steps, name in (
+        ([1e6 / b for b in DOUBLINGS], PERFECT), ([70 + b / 1e3 for b in DOUBLINGS], MAXIMAL),
+        ([1e3 * b**-0.5 for b in DOUBLINGS], DIMINISHING),
+    ):  # fmt: skip
+        assert [(r.name, r.doubt) for r in regimes(DOUBLINGS, steps, steps)] == [(name, None)]
+    assert regimes([8, 16], [9, 8], [8, 7]) == []
+
+
+def test_the_slope_ranges_are_those_of_all_steps_that_the_evaluations_allow():
+    steps, before = [144, 72, 60, 36], [96, 48, 48, 0]
+    corners = [local_slopes([8, 16, 32, 64], s) for s in itertools.product(*zip(steps, (96, 48, 48, 1), strict=True))]
+    wanted = [(min(each), max(each)) for each in zip(*corners, strict=True)]
+    assert np.allclose(slope_ranges([8, 16, 32, 64], steps, before), wanted)
+
+
+def test_a_regime_is_not_sure_where_rounding_or_one_end_could_decide_it():
+    kn, steps = [8, 16, 32, 64, 128, 256, 512, 1024], [144, 72, 60, 36, 12, 16, 16, 20]
+    intervals = [48, 24, 12, 6, 3, 2, 2, 2]
+    found = regimes(kn, steps, [s - i for s, i in zip(steps, intervals, strict=True)])
+    assert [r.text for r in found] == [f"{PERFECT} (not sure)", f"{DIMINISHING} (not sure)", MAXIMAL]
+    assert "one end of the curve alone" in found[0].doubt
+    assert "lies outside its bounds whatever the evaluations round (-1.3" in found[1].doubt
+    coarse = regimes([8, 16, 32, 64], [80, 40, 20, 10], [40, 20, 10, 5])
+    assert (coarse[0].name, coarse[0].doubt.split(" within")[0]) == (PERFECT, "every slope in it crosses its bounds")
+    assert regimes([8, 16, 32, 64], [80, 40, 20, 10], [79, 39, 19, 9])[0].doubt is None
+    points = [point(b, s, steps_before=s // 2) for b, s in zip((32, 64, 128, 256), (80, 40, 20, 10), strict=True)]
+    answer = answer_of(points)
+    assert "perfect scaling from 32 to 256 (not sure) (diminishing returns" in sentence(answer, search())
+    assert any(
+        line.startswith("perfect scaling from 32 to 256 is not sure: every slope")
+        for line in warnings_of(answer, search())
+    )
+    (mark,) = figures_of(answer.points, answer.regimes, answer.fit, search())[0].marks
+    assert mark.label == "perfect scaling (not sure)"
 
 
 def trial(number, values, status="done", border=(), minibatch=32):
@@ -251,14 +323,18 @@ def test_the_answer_names_regimes_and_the_critical_minibatch():
     assert sentence(answer, search()) == (
         "Steps to error below 5 %: 780 at kn = 8, 31 at kn = 4,096; perfect scaling from 8 to 64, diminishing returns "
         "from 128 to 512, maximal data parallelism from 1,024 to 4,096; S_min (1 + B_crit / B) fits to 1 % with "
-        f"B_crit = {answer.fit.critical_minibatch.text()} images and "
-        f"S_min = {answer.fit.steps_min.text()} steps (95 %)."
+        f"{answer.fit.critical_minibatch.text('B_crit', 'images')} and "
+        f"{answer.fit.steps_min.text('S_min', 'steps')} (95 %)."
     )
     assert warnings_of(answer, search("minibatch.per_worker=8")) == []
     steps, lr, epochs = figures_of(answer.points, answer.regimes, answer.fit, search())
     assert steps.series[0].y[0] == 780
     assert steps.series[1].y[3] == pytest.approx(780 / 8)  # the ideal line
     assert [mark.label for mark in steps.marks] == [PERFECT, DIMINISHING, MAXIMAL]
+    whole = figures_of([point(64, 100, steps_before=0, half=120)], [], None, search())[0]
+    assert (whole.series[0].low, whole.series[0].high) == ((0.0,), (120.0,))
+    (whisker,) = draw(whole, "figure-1", "").svg.findall(".//path[@class='whisker']")
+    assert re.fullmatch(r"M[\d.]+ [\d.]+V[\d.]+", whisker.get("d"))
     assert lr.series[1].y[3] == pytest.approx(0.1 * 8)
     assert epochs.series[0].y[0] == pytest.approx(780 * 8 / 1150)
 
@@ -293,6 +369,8 @@ def test_what_makes_a_point_doubtful_is_said(changes, said):
         (["data.train_images=1400", "--holdout", "38"], "images beside data.train_images=1400; lower it"),
         (["data.train_images=1000", "--minibatches", "512,1024"], "1024 exceeds the 1000 training images"),
         (["--momentum", "0..1"], "--momentum=0..1: must be LOW..HIGH"),
+        (["--momentum", ""], "--momentum=: must be LOW..HIGH"),
+        (["--lr", ""], "--lr=: must be LOW..HIGH"),
         (["--momentum", "0.5", "optimizer={name: lamb}"], "optimizer.name=lamb has none"),
     ],
 )
@@ -302,6 +380,23 @@ def test_bad_input_is_one_line_and_leaves_no_folder(words, said, tmp_path, capsy
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("begun", "asked", "said"),
+    [(6, 1, "every 6 steps at kn = 32, not 1; give --evaluation-steps 6, or"),
+     (6, None, "every 6 steps at kn = 32, not 10; give --evaluation-steps 6, or"),
+     (None, 1, "every 10 steps at kn = 32, not 1; leave --evaluation-steps out, or")],
+)  # fmt: skip
+def test_trials_evaluated_at_another_interval_are_refused(begun, asked, said, tmp_path):
+    first, then = (search(minibatches=(32,), evaluation_steps=steps) for steps in (begun, asked))
+    (cell, *_) = first.cells()
+    folder = tmp_path / "runs" / cell.key
+    folder.mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(dump_recipe(cell.recipe))
+    check_begun(tmp_path / "runs", first, first.cells())
+    with pytest.raises(UsageError, match=re.escape(f"{tmp_path}: holds trials evaluated {said} give another --out")):
+        check_begun(tmp_path / "runs", then, then.cells())
 
 
 def test_without_optuna_one_line_says_the_way_out(tmp_path, monkeypatch, capsys):
@@ -339,5 +434,10 @@ def test_a_small_search_for_real_goes_on_and_refuses_a_goal_that_its_trials_were
     assert main([*command, "--goal", "loss<2.1"]) == 0  # easier: the same runs tell
     assert {f: f.stat().st_mtime_ns for f in (out / "runs").rglob("*") if f.is_file()} == before
     assert json.loads(capsys.readouterr().out)["goal"] == {"loss": 2.1}
+    assert [p["interval_steps"] for p in found["points"]] == [2] * 4
+    assert main([*command, "--goal", "loss<2", "--evaluation-steps", "1"]) == 2
+    assert (
+        "holds trials evaluated every 2 steps at kn = 16, not 1; give --evaluation-steps 2" in capsys.readouterr().err
+    )
     assert main([*command, "--goal", "loss<0.001"]) == 2
     assert "short of loss below 0.001; give another --out DIR" in capsys.readouterr().err

@@ -36,7 +36,7 @@ LEVELS = {
         "errors", "minibatch", "randomness", "worker", "aggregate", "update", "comm", "data", "models", "recipe",
         "records",
     },
-    "report": {"errors", "records"},
+    "report": {"errors", "records", "recipe"},
     "study": {
         "errors", "minibatch", "randomness", "engine", "worker", "aggregate", "update", "comm", "data", "models",
         "recipe", "records",

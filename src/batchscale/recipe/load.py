@@ -40,10 +40,19 @@ _Loader.add_implicit_resolver(
 )
 
 
-def _parse(text: str, origin: str) -> Any:
+def parse_yaml(text: str, origin: str) -> Any:
+    """A plain YAML document.
+
+    Args:
+        text: of it.
+        origin: for the message.
+
+    Raises:
+        RecipeError: it is none.
+    """
     try:
         return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise RecipeError(f"{origin}: not a plain YAML document: {reason}") from None
 
@@ -110,7 +119,7 @@ def _override(content: dict[str, Any], override: str) -> None:
         at = at.setdefault(parent, {})
         if not isinstance(at, dict):
             raise _unknown(key)
-    value = _parse(text, f"argument {override!r}")
+    value = parse_yaml(text, f"argument {override!r}")
     if isinstance(at.get(last), dict) and not isinstance(value, dict):
         raise RecipeError(f"recipe entry {key!r}: is a group of entries; set one of them, such as {_first_below(key)}")
     at[last] = value
@@ -180,7 +189,7 @@ def load_recipe(name_or_file: str | Path, overrides: Iterable[str] = ()) -> Reci
         RecipeError: no such recipe, not a plain YAML mapping, an unknown key, or a value out of range.
     """
     text, origin = _read(name_or_file)
-    content = _parse(text, f"recipe {origin}")
+    content = parse_yaml(text, f"recipe {origin}")
     if not isinstance(content, dict) or not all(isinstance(k, str) for k in content):
         raise RecipeError(f"recipe {origin}: must be a YAML mapping of entries such as 'epochs: 20'")
     return recipe_from(content, overrides)

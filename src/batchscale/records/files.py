@@ -10,6 +10,8 @@ from typing import Any, TypeGuard
 
 from batchscale.errors import FolderError
 
+_MOST_NESTED = 64
+
 
 def sync_folder(folder: Path) -> None:
     """Make a rename in this folder last."""
@@ -68,6 +70,28 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def parse_json(text: str | bytes) -> Any:
+    """A JSON document.
+
+    Raises:
+        ValueError: it is none, or nested more deeply than anything that reads it could follow.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        value = None
+    else:
+        if is_shallow(value):
+            return value
+    raise ValueError(f"nested more than {_MOST_NESTED} deep")
+
+
+def is_shallow(value: Any, levels: int = _MOST_NESTED) -> bool:
+    """Whether mappings and lists are nested no deeper than so many levels."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(is_shallow(part, levels - 1) for part in inner if isinstance(part, dict | list))
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON lines of a file that are whole (a last line cut by a kill is left out); [] where there is none."""
     if not path.is_file():
@@ -75,7 +99,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     lines = []
     for line in path.read_bytes().split(b"\n"):
         try:
-            value = json.loads(line)
+            value = parse_json(line)
         except ValueError:
             continue
         if isinstance(value, dict):

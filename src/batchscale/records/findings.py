@@ -7,14 +7,13 @@ OUT/runs/KEY/       one ordinary run folder each
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from batchscale.errors import FolderError
-from batchscale.records.files import write_json
+from batchscale.records.files import parse_json, write_json
 
 Scale = Literal["linear", "log2", "log10"]
 
@@ -133,7 +132,7 @@ def read_findings(folder: Path) -> Findings:
     """
     path = folder / "findings.json"
     try:
-        return Findings.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return Findings.model_validate(parse_json(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise FolderError(f"{folder}: holds no findings.json: not a study's folder, or one not finished") from None
     except (OSError, ValueError, ValidationError) as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from batchscale.errors import FolderError
+from batchscale.records.files import parse_json
 
 Status = Literal["done", "diverged", "failed"]
 
@@ -49,7 +49,7 @@ def read_result(folder: Path) -> Result:
     """
     path = folder / "result.json"
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = parse_json(path.read_text(encoding="utf-8"))
         return Result.model_validate(content)
     except FileNotFoundError:
         raise FolderError(f"{folder}: holds no result.json: not a finished run; finish it with --resume") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from batchscale.errors import FolderError
+from batchscale.records.files import parse_json
 from batchscale.records.findings import Axis, Figure, Findings, Series, Table
 
 _STEP, _ALLREDUCE = {"rows", "ratios", "processes"}, {"rows", "auto", "limit", "processes"}
@@ -142,7 +142,7 @@ def _read_part(path: Path) -> Part:
         FolderError: it is no result of bench, or damaged; the message is the reason alone.
     """
     try:
-        document: Any = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        document: Any = parse_json(path.read_text(encoding="utf-8")) if path.is_file() else None
     except (OSError, ValueError):
         raise FolderError("is not JSON") from None
     keys = document.keys() if isinstance(document, dict) else set()

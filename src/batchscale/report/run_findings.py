@@ -111,7 +111,8 @@ def _curve(name: str, lines: Iterable[Mapping[str, Any]], key: str, points: bool
 def _phases(metrics: Sequence[Mapping[str, Any]]) -> Table:
     total: dict[str, float] = {}
     for line in metrics:
-        for phase, seconds in (line.get("phase_seconds") or {}).items():
+        phases = line.get("phase_seconds")
+        for phase, seconds in phases.items() if isinstance(phases, Mapping) else ():
             total[phase] = total.get(phase, 0.0) + (seconds if _is_number(seconds) else 0.0)
     whole = sum(total.values()) or 1.0
     rows = tuple((name, round(seconds, 4), round(100 * seconds / whole, 1)) for name, seconds in total.items())

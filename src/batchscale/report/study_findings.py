@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from batchscale.errors import FolderError
+from batchscale.records.files import parse_json
 from batchscale.records.findings import Findings
 from batchscale.report.page.runs import Run
 from batchscale.report.page.text import command_line, flat, said
@@ -26,13 +26,13 @@ def unfinished_study(folder: Path, runs: Sequence[Run], skipped: Sequence[tuple[
     """
     path = folder / "study.json"
     try:
-        asked: Any = json.loads(path.read_text(encoding="utf-8"))
+        asked: Any = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         asked = None
     if not isinstance(asked, dict):
         raise FolderError(f"{path}: damaged; run the study again on its folder")
     kind, command = said(asked.get("kind")) or "study", asked.get("command")
-    recipe = asked.get("recipe_name") or asked.get("recipe")
+    recipe = asked.get("recipe")
     name = recipe if isinstance(recipe, str) else "its recipe"
     options = flat(asked["options"]) if isinstance(asked.get("options"), dict) else {}
     words = tuple(said(word) for word in command) if isinstance(command, list) else ()

@@ -33,33 +33,37 @@ def error_figure(
         on: what the errors are of: test, or holdout.
         runs: (rule, minibatch) -> folder of the first seed's run.
     """
-    series = []
-    for rule, of in points.items():
-        bands = [point.band() for point in of]
-        series.append(
-            Series(
-                name=rule,
-                x=tuple(point.minibatch for point in of),
-                y=tuple(None if math.isinf(point.mean) else point.mean for point in of),
-                low=tuple(band and band[0] for band in bands) if any(bands) else (),
-                high=tuple(band and band[1] for band in bands) if any(bands) else (),
-                runs=tuple(runs[rule, point.minibatch] for point in of),
-            )
-        )
-    marks = []
-    if math.isfinite(found.reference.mean):
-        marks.append(Mark(label=f"reference + {tolerance:g}", y=found.reference.mean + tolerance))
-    if (elbow := found.elbows[found.best]).minibatch:
-        marks.append(Mark(label=f"elbow of {found.best}{' or beyond' if elbow.at_least else ''}", x=elbow.minibatch))
     return Figure(
         id="error-minibatch",
         title="Error against minibatch",
         caption=f"Mean {words}; {_BAND}. A gap is a minibatch where a run diverged or has no result.",
         x=Axis(label="minibatch kn (images)", scale="log2"),
         y=Axis(label=f"{on} error (%)"),
-        series=tuple(series),
-        marks=tuple(marks),
+        series=tuple(_rule_series(rule, of, runs) for rule, of in points.items()),
+        marks=tuple(_marks(found, tolerance)),
     )
+
+
+def _rule_series(rule: str, points: Sequence[Point], runs: Mapping[tuple[str, int], str]) -> Series:
+    bands = [point.band() for point in points]
+    return Series(
+        name=rule,
+        x=tuple(point.minibatch for point in points),
+        y=tuple(None if math.isinf(point.mean) else point.mean for point in points),
+        low=tuple(band and band[0] for band in bands) if any(bands) else (),
+        high=tuple(band and band[1] for band in bands) if any(bands) else (),
+        runs=tuple(runs[rule, point.minibatch] for point in points),
+    )
+
+
+def _marks(found: Answer, tolerance: float) -> list[Mark]:
+    """The reference's error with the tolerance, and the elbow, where there are such."""
+    marks = []
+    if math.isfinite(found.reference.mean):
+        marks.append(Mark(label=f"reference + {tolerance:g}", y=found.reference.mean + tolerance))
+    if (elbow := found.elbows[found.best]).minibatch:
+        marks.append(Mark(label=f"elbow of {found.best}{' or beyond' if elbow.at_least else ''}", x=elbow.minibatch))
+    return marks
 
 
 def curve_figures(outcomes: Sequence[Outcome], rule: str, reference: int, epochs: float) -> tuple[Figure, Figure]:

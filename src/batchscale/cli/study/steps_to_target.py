@@ -75,11 +75,11 @@ def run(options: argparse.Namespace) -> int:
     search = _search(options, recipe, goal, minibatches)
     cells = search.cells()
     from batchscale.study.steps_to_target.findings import findings_of
-    from batchscale.study.steps_to_target.search import check_goal
+    from batchscale.study.steps_to_target.search import check_begun
 
     asked = {"goal": options.goal, "minibatches": list(minibatches), "trials": options.trials}
     with open_study(options, "steps-to-target", search.recipe, asked) as study:
-        check_goal(study.out / "runs", cells, goal)
+        check_begun(study.out / "runs", search, cells)
         outcomes = study.run(cells)
         findings, numbers = findings_of(search, outcomes, recipe_name(options), study.command)
         return finish(options, study, findings, outcomes, numbers)
@@ -116,5 +116,5 @@ def _range(options: argparse.Namespace, name: str) -> tuple[float, float]:
     """As given, else the default."""
     from batchscale.study.steps_to_target.space import parse_range
 
-    text = getattr(options, name.replace("-", "_")) or _RANGES[name][1]
-    return parse_range(f"--{name}", text, *_BOUNDS[name])
+    text = getattr(options, name.replace("-", "_"))
+    return parse_range(f"--{name}", _RANGES[name][1] if text is None else text, *_BOUNDS[name])

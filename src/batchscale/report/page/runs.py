@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from batchscale.errors import FolderError
-from batchscale.records.files import read_lines
+from batchscale.errors import FolderError, RecipeError
+from batchscale.recipe.load import parse_yaml
+from batchscale.records.files import is_shallow, parse_json, read_lines
 from batchscale.records.result import Result, read_result
 from batchscale.report.page.text import clean, flat
 
@@ -50,10 +48,10 @@ def read_run(folder: Path, name: str) -> Run:
     """
     text = _read(folder / "recipe.yaml", "never begun")
     try:
-        recipe = yaml.safe_load(text)
-    except yaml.YAMLError:
+        recipe = parse_yaml(text, "recipe.yaml")
+    except RecipeError:
         recipe = None
-    if not isinstance(recipe, dict):
+    if not isinstance(recipe, dict) or not is_shallow(recipe):
         raise FolderError("recipe.yaml is damaged")
     environment = _mapping(folder / "environment.json")
     earlier = environment.pop("earlier", [])
@@ -96,7 +94,8 @@ def read_runs(study: Path) -> tuple[list[Run], list[tuple[str, str]]]:
 
 def _natural(folder: Path) -> list[tuple[int, str]]:
     """kn64 stands before kn512."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split("([0-9]+)", folder.name)]
+    parts = re.split("([0-9]+)", folder.name)  # isdigit alone holds for a superscript, too, which is no number
+    return [(int(part), "") if part.isascii() and part.isdecimal() else (-1, part) for part in parts]
 
 
 def _progress(folder: Path) -> str:
@@ -108,7 +107,7 @@ def _progress(folder: Path) -> str:
 
 def _mapping(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(_read(path, "never begun"))
+        content = parse_json(_read(path, "never begun"))
     except ValueError:
         content = None
     if not isinstance(content, dict):

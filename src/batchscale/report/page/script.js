@@ -36,7 +36,8 @@ function makeLegend(figure, hidden, changed) {
   });
 }
 
-// The plot becomes one stop of the keyboard: arrows move a cursor along a series and between series.
+// Over the plot lies one stop of the keyboard: arrows move a cursor along a series and between series. It stands beside
+// the drawing, not around it: what is inside a slider is not there for a screen reader.
 function makeCursor(figure) {
   const data = JSON.parse(figure.querySelector(".points").textContent);
   const plot = figure.querySelector(".plot"), drawing = figure.querySelector(".drawing");
@@ -45,6 +46,12 @@ function makeCursor(figure) {
   const ring = document.createElementNS(drawing.namespaceURI, "circle");
   ring.setAttribute("class", "cursor");
   ring.setAttribute("r", "9");
+  const slider = element("div", {
+    class: "slider", tabindex: 0, role: "slider", "aria-valuemin": 1, "aria-valuenow": 1,
+    "aria-valuetext": "arrow keys move along the points",
+    "aria-label": "Points of: " + figure.querySelector("h3").textContent,
+    "aria-describedby": drawing.querySelector("desc").id,
+  }, plot);
   const tip = element("div", { class: "tip", "aria-hidden": "true", hidden: "" }, plot);
 
   const visible = () => data.series.map((_, i) => i).filter((i) => !hidden.has(i) && data.series[i].points.length);
@@ -69,9 +76,9 @@ function makeCursor(figure) {
     const above = down * scale - tip.offsetHeight - 14;
     tip.style.left = `${left}px`;
     tip.style.top = `${above < -8 ? down * scale + 14 : above}px`;
-    plot.setAttribute("aria-valuetext", lines.join(", "));
-    plot.setAttribute("aria-valuenow", String(place + 1));
-    plot.setAttribute("aria-valuemax", String(data.series[series].points.length));
+    slider.setAttribute("aria-valuetext", lines.join(", "));
+    slider.setAttribute("aria-valuenow", String(place + 1));
+    slider.setAttribute("aria-valuemax", String(data.series[series].points.length));
   }
 
   function nearest(candidates, across, down) {
@@ -105,7 +112,7 @@ function makeCursor(figure) {
     return nearest([there[(turn + there.length) % there.length]], point()[0], null);
   }
 
-  plot.addEventListener("keydown", (event) => {
+  slider.addEventListener("keydown", (event) => {
     if (event.key === "Escape") hide();
     else if (event.key === "Enter" && place >= 0) openRun(point()[5]);
     else if (["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"].includes(event.key)) {
@@ -114,8 +121,8 @@ function makeCursor(figure) {
     } else return;
     event.preventDefault();
   });
-  plot.addEventListener("focus", () => { if (plot.matches(":focus-visible")) go(start()); });
-  plot.addEventListener("blur", hide);
+  slider.addEventListener("focus", () => { if (slider.matches(":focus-visible")) go(start()); });
+  slider.addEventListener("blur", hide);
   const under = (event) => {
     const box = drawing.getBoundingClientRect(), scale = box.width / drawing.viewBox.baseVal.width;
     return nearest(visible(), (event.clientX - box.left) / scale, (event.clientY - box.top) / scale);
@@ -129,11 +136,6 @@ function makeCursor(figure) {
     const found = under(event);
     if (found && found.far < 18 ** 2) openRun(data.series[found.s].points[found.p][5]);
   });
-  const attributes = {
-    tabindex: 0, role: "slider", "aria-valuemin": 1, "aria-valuenow": 1, "aria-valuetext": "arrow keys move along the points",
-    "aria-label": "Points of: " + figure.querySelector("h3").textContent,
-  };
-  for (const [name, value] of Object.entries(attributes)) plot.setAttribute(name, value);
   makeLegend(figure, hidden, hide);
 }
 

@@ -56,11 +56,11 @@ def _steps(
         f"the evaluation before it, still above the goal; up to what half of the trials would have found on average. "
         f"Regimes by the local slope of log steps against log images (through three minibatches): perfect scaling from "
         f"the left while at most {PERFECT_SLOPE:g}, maximal data parallelism up to the right while above "
-        f"{MAXIMAL_SLOPE:g}.",
+        f"{MAXIMAL_SLOPE:g}; not sure where what the evaluations round, or one end of the curve, could decide it.",
         x=_X,
         y=Axis(label="steps to the goal", scale="log10"),
         series=tuple(_steps_series(reached, missed, fit)),
-        marks=tuple(Mark(label=regime.name, x=regime.begins, x_end=regime.ends) for regime in regimes),
+        marks=tuple(Mark(label=regime.text, x=regime.begins, x_end=regime.ends) for regime in regimes),
     )
 
 
@@ -72,7 +72,7 @@ def _steps_series(reached: Sequence[Point], missed: Sequence[Point], fit: Hyperb
             name="best trial",
             x=kn,
             y=tuple(steps),
-            low=tuple(float(point.steps_before) if point.steps_before else None for point in reached),
+            low=tuple(float(point.steps_before or 0) for point in reached),
             high=tuple(point.steps_by_half for point in reached),
             runs=_runs(reached),
         ),

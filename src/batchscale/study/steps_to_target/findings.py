@@ -11,7 +11,15 @@ from batchscale.records.provenance import environment
 from batchscale.study.cell import Outcome
 from batchscale.study.steps_to_target import figures
 from batchscale.study.steps_to_target.hyperbola import FEWEST_POINTS, Hyperbola, fit
-from batchscale.study.steps_to_target.regimes import DIMINISHING, MAXIMAL, PERFECT, Regime, local_slopes, regimes
+from batchscale.study.steps_to_target.regimes import (
+    DIMINISHING,
+    MAXIMAL,
+    PERFECT,
+    Regime,
+    local_slopes,
+    regimes,
+    slope_ranges,
+)
 from batchscale.study.steps_to_target.search import Search
 from batchscale.study.steps_to_target.trials import Point
 
@@ -45,15 +53,17 @@ class Answer:
         return {
             "goal": {search.goal.entry: search.goal.below},
             "points": [_point_json(point) for point in self.points],
-            "slopes": local_slopes(*_curve(self.points)),
+            "slopes": local_slopes(*_curve(self.points)[:2]),
+            "slope_ranges": slope_ranges(*_curve(self.points)),
             "regimes": [regime.as_json() for regime in self.regimes],
             "hyperbola": self.fit and self.fit.as_json(),
         }
 
 
-def _curve(points: Sequence[Point]) -> tuple[list[int], list[int]]:
-    found = [(point.minibatch, point.steps) for point in points if point.steps is not None]
-    return [kn for kn, _ in found], [steps for _, steps in found]
+def _curve(points: Sequence[Point]) -> tuple[list[int], list[int], list[int]]:
+    """B, S and S_before of the points that reached the goal."""
+    found = [(point.minibatch, point.steps, point.steps_before or 0) for point in points if point.steps is not None]
+    return [kn for kn, _, _ in found], [steps for _, steps, _ in found], [before for _, _, before in found]
 
 
 def answer_of(points: Sequence[Point]) -> Answer:
@@ -145,15 +155,15 @@ def _missed_text(missed: Sequence[str]) -> str:
 def _regimes_text(answer: Answer) -> str:
     if not answer.regimes:
         return "too few minibatches reached the goal to tell regimes"
-    parts = [f"{regime.name} {_span_text(regime.minibatches)}" for regime in answer.regimes]
+    parts = [f"{_place(regime)}{' (not sure)' if regime.doubt else ''}" for regime in answer.regimes]
     seen = {regime.name for regime in answer.regimes}
     unseen = [name for name in (PERFECT, DIMINISHING, MAXIMAL) if name not in seen]
     return ", ".join(parts) + (f" ({' and '.join(unseen)} not seen)" if unseen else "")
 
 
-def _span_text(minibatches: Sequence[int]) -> str:
-    first, last = minibatches[0], minibatches[-1]
-    return f"at {first:,}" if first == last else f"from {first:,} to {last:,}"
+def _place(regime: Regime) -> str:
+    first, last = regime.minibatches[0], regime.minibatches[-1]
+    return f"{regime.name} {f'at {first:,}' if first == last else f'from {first:,} to {last:,}'}"
 
 
 def _fit_text(answer: Answer) -> str:
@@ -161,8 +171,8 @@ def _fit_text(answer: Answer) -> str:
     if found is None:
         return f"no hyperbola fitted (fewer than {FEWEST_POINTS} minibatches reached the goal)"
     return (
-        f"S_min (1 + B_crit / B) fits to {found.scatter_percent:.0f} % with B_crit = "
-        f"{found.critical_minibatch.text()} images and S_min = {found.steps_min.text()} steps (95 %)"
+        f"S_min (1 + B_crit / B) fits to {found.scatter_percent:.0f} % with "
+        f"{found.critical_minibatch.text('B_crit', 'images')} and {found.steps_min.text('S_min', 'steps')} (95 %)"
     )
 
 
@@ -175,11 +185,17 @@ def warnings_of(answer: Answer, search: Search) -> list[str]:
             f"kn = {', '.join(small)}: below minibatch.per_worker={per_worker}, so one worker of kn images: "
             f"batch norm, where the model has it, sees fewer images than at larger minibatches"
         )
+    said += [
+        f"{_place(regime)} is not sure: {regime.doubt}; give a smaller --evaluation-steps, more --trials, or more "
+        f"--minibatches"
+        for regime in answer.regimes
+        if regime.doubt
+    ]
     if answer.fit is not None and answer.fit.beyond:
         where = "below the smallest" if answer.fit.beyond == "below" else "above the largest"
         said.append(
-            f"B_crit = {answer.fit.critical_minibatch.value:.3g} lies {where} minibatch that reached the goal: "
-            f"a bound, no measurement; widen --minibatches"
+            f"{answer.fit.critical_minibatch.text('B_crit', 'images')}: {where} minibatch that reached the goal, so a "
+            f"bound, no measurement; widen --minibatches"
         )
     return said
 

@@ -2,11 +2,15 @@
 
 S(B) = S_min (1 + B_crit / B),   E(B) = S(B) B = E_min (1 + B / B_crit),   E_min = S_min B_crit
 
-Least squares of log S: given B_crit, log S_min is the mean of log S - log(1 + B_crit / B), so one number is searched.
-Intervals are those of the likelihood: all (S_min, B_crit) with RSS <= RSS_min (1 + t^2 / (n - 2)), projected on each.
+The goal was passed after the last evaluation above it, at S_before, and at S at the latest. So least squares of the
+middle, log S - w / 2 with w = log(S / S_before): given B_crit, log S_min is the mean of that less log(1 + B_crit / B),
+and one number is searched. Intervals are those of the likelihood, projected on each number:
 
+all (S_min, B_crit) with RSS <= RSS_min + t^2 max(RSS_min / (n - 2), q),   q = mean(w^2) / 12
+
+q is the variance of what evaluations round away, spread evenly: where the points lie on a curve by it, RSS is silent.
 Cost: n points times a few thousand values of B_crit. Source: McCandlish et al. 2018, "An Empirical Model of Large-Batch
-Training", section 2.3 and appendix D.
+Training", section 2.3 and appendix D (q is ours).
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,23 +26,34 @@ from scipy import optimize, stats
 
 FEWEST_POINTS = 4  # two numbers are fitted: fewer leave no scatter to judge them by
 _CONFIDENCE = 0.95
-_BEYOND = math.log(1e6)  # how far beyond the studied minibatches B_crit is looked for
+_BEYOND = math.log(1e3)  # how far beyond the studied minibatches B_crit is looked for
 _GRID = 4001
+_AT_END = 1e-3  # of log B_crit: nearer to the end of the search than this, the minimum lies at the end
+Values = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A number and its 95 % confidence interval; a bound of None: the data give none."""
+    """A number and its 95 % confidence interval.
 
-    value: float
+    Args:
+        value: None: not seen, the minibatches studied give a bound at most.
+        low, high: a bound of None: the data give none.
+    """
+
+    value: float | None
     low: float | None
     high: float | None
 
-    def text(self) -> str:
+    def text(self, name: str, unit: str) -> str:
         """As in a sentence."""
+        if self.value is None:
+            sides = (("above", self.low), ("below", self.high))
+            bound = next((f" ({side} {end:.3g} {unit})" for side, end in sides if end is not None), "")
+            return f"{name} not seen{bound}"
         low = "no bound" if self.low is None else f"{self.low:.3g}"
         high = "no bound" if self.high is None else f"{self.high:.3g}"
-        return f"{self.value:.3g} ({low} to {high})"
+        return f"{name} = {self.value:.3g} ({low} to {high}) {unit}"
 
 
 @dataclass(frozen=True)
@@ -59,23 +74,52 @@ class Hyperbola:
     images_min: Interval
     scatter_percent: float
     points: int
-    beyond: str | None
+    beyond: Literal["below", "above"] | None
 
     def steps(self, minibatch: float) -> float:
-        """S(B)."""
-        return self.steps_min.value * (1 + self.critical_minibatch.value / minibatch)
+        """S(B) = S_min + E_min / B; one that is not seen is too small to show."""
+        return (self.steps_min.value or 0.0) + (self.images_min.value or 0.0) / minibatch
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON."""
         return asdict(self)
 
 
-def fit(minibatches: Sequence[int], steps: Sequence[float]) -> Hyperbola | None:
+@dataclass(frozen=True)
+class _Profile:
+    """The least squares of every B_crit.
+
+    Args:
+        images: B (n).
+        middle: log S - w / 2 (n).
+    """
+
+    images: Values
+    middle: Values
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Of the search, log B_crit."""
+        return math.log(self.images.min()) - _BEYOND, math.log(self.images.max()) + _BEYOND
+
+    def log_steps_min(self, log_critical: Values) -> Values:
+        """The best log S_min at each log B_crit."""
+        return np.asarray(np.mean(self.middle - np.log1p(np.exp(log_critical)[..., None] / self.images), axis=-1))
+
+    def squares(self, log_critical: Any) -> Any:
+        """RSS at each log B_crit."""
+        at = np.asarray(log_critical, dtype=float)
+        curve = self.log_steps_min(at)[..., None] + np.log1p(np.exp(at)[..., None] / self.images)
+        return np.sum((self.middle - curve) ** 2, axis=-1)
+
+
+def fit(minibatches: Sequence[int], steps: Sequence[float], steps_before: Sequence[float]) -> Hyperbola | None:
     """The hyperbola through (minibatch, steps), each point with the same relative error.
 
     Args:
         minibatches: B, images, each once.
-        steps: S, to the goal.
+        steps: S, to the goal: of the first evaluation below it.
+        steps_before: of the evaluation before, above it; 0: half of S counts, for its logarithm.
 
     Returns:
         The fit; None for fewer than four points.
@@ -84,36 +128,41 @@ def fit(minibatches: Sequence[int], steps: Sequence[float]) -> Hyperbola | None:
     """
     if len(minibatches) < FEWEST_POINTS:
         return None
-    images, measured = np.array(minibatches, dtype=float), np.log(np.array(steps, dtype=float))
-
-    def log_steps_min(log_critical: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
-        return np.asarray(np.mean(measured - np.log1p(np.exp(log_critical)[..., None] / images), axis=-1))
-
-    def squares(log_critical: Any) -> Any:
-        at = np.asarray(log_critical, dtype=float)
-        curve = log_steps_min(at)[..., None] + np.log1p(np.exp(at)[..., None] / images)
-        return np.sum((measured - curve) ** 2, axis=-1)
-
-    ends = math.log(images.min()) - _BEYOND, math.log(images.max()) + _BEYOND
-    best = _minimum(squares, np.linspace(*ends, _GRID))
-    least, free = float(squares(best)), len(images) - 2
-    allowed = (
-        least * (1 + float(stats.t.ppf(0.5 + _CONFIDENCE / 2, free)) ** 2 / free) + 1e-24
-    )  # rounding of an exact fit
-    low, high = (_crossing(squares, allowed, best, end) for end in ends)
-    inside = np.linspace(ends[0] if low is None else low, ends[1] if high is None else high, _GRID)
-    half = np.sqrt(np.maximum(allowed - squares(inside), 0) / len(images))
-    floor, images_min = log_steps_min(inside), log_steps_min(inside) + inside
-    at_best = float(log_steps_min(np.asarray(best)))
+    images, last = np.array(minibatches, dtype=float), np.array(steps, dtype=float)
+    width = np.log(last / np.maximum(np.array(steps_before, dtype=float), last / 2))
+    profile = _Profile(images, np.log(last) - width / 2)
+    best, free = _minimum(profile.squares, np.linspace(*profile.ends, _GRID)), len(images) - 2
+    least, rounded = float(profile.squares(best)), float(np.mean(width**2)) / 12
+    quantile = float(stats.t.ppf(0.5 + _CONFIDENCE / 2, free))
+    allowed = least + quantile**2 * max(least / free, rounded) + 1e-24  # rounding of an exact fit
     critical = math.exp(best)
     return Hyperbola(
-        _interval(at_best, None if high is None else (floor - half).min(), (floor + half).max()),
-        _interval(best, low, high),
-        _interval(at_best + best, None if low is None else (images_min - half).min(), (images_min + half).max()),
+        *_intervals(profile, best, allowed),
         100 * math.expm1(math.sqrt(least / free)),
         len(images),
         "below" if critical < images.min() else "above" if critical > images.max() else None,
     )
+
+
+def _intervals(profile: _Profile, best: float, allowed: float) -> tuple[Interval, Interval, Interval]:
+    """S_min, B_crit and E_min, with what the allowed sum of squares leaves them."""
+    ends = profile.ends
+    low, high = (_crossing(profile.squares, allowed, best, end) for end in ends)
+    inside = np.linspace(ends[0] if low is None else low, ends[1] if high is None else high, _GRID)
+    half = np.sqrt(np.maximum(allowed - profile.squares(inside), 0) / len(profile.images))
+    floor = profile.log_steps_min(inside)
+    images_min = floor + inside
+    at_best = float(profile.log_steps_min(np.asarray(best)))
+    steps = _interval(at_best, None if high is None else (floor - half).min(), (floor + half).max())
+    critical = _interval(best, low, high)
+    least = _interval(at_best + best, None if low is None else (images_min - half).min(), (images_min + half).max())
+    if best - ends[0] < _AT_END:
+        within = None if high is None else max(math.exp(high), float(profile.images.min()))
+        return steps, Interval(None, None, within), Interval(None, None, least.high)
+    if ends[1] - best < _AT_END:
+        beyond = None if low is None else min(math.exp(low), float(profile.images.max()))
+        return Interval(None, None, steps.high), Interval(None, beyond, None), least
+    return steps, critical, least
 
 
 def _minimum(squares: Any, grid: npt.NDArray[np.floating[Any]]) -> float:

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from batchscale.engine.planning import plan_of
 from batchscale.errors import FolderError, UsageError
-from batchscale.recipe import Recipe, recipe_from
+from batchscale.recipe import Recipe, load_recipe, recipe_from
 from batchscale.recipe.schema import OPTIMIZER_OPTIONS
 from batchscale.records import read_result
 from batchscale.records.files import read_lines
+from batchscale.records.folder import holds_run
 from batchscale.study.cell import Cell, Outcome
 from batchscale.study.rules import check_fits, check_fixed, workers_of
 from batchscale.study.steps_to_target.space import Dimension, Space
@@ -180,26 +181,48 @@ def _epochs(epochs: Fraction) -> float:
     return float(math.floor(epochs * 10**9) / 10**9)
 
 
-def check_goal(runs: Path, cells: Sequence[Cell], goal: Goal) -> None:
-    """Raise where finished runs were ended by another goal before they could reach this one.
+def check_begun(runs: Path, search: Search, cells: Sequence[Cell]) -> None:
+    """Raise where runs that are there cannot answer: evaluated at another interval, or ended by another goal too early.
 
     Args:
         runs: the folder of the runs' folders.
-        cells: that are asked for.
-        goal: what is asked for.
+        search: what is asked for.
+        cells: its cells.
 
     Raises:
-        UsageError: names the goal that they were ended by.
+        UsageError: names the interval or the goal that they were trained with.
     """
     for cell in cells:
+        folder = runs / cell.key
         try:
-            result = read_result(runs / cell.key)
-        except FolderError:  # none yet, or one that will be trained again
+            begun = load_recipe(folder / "recipe.yaml") if holds_run(folder) else None
+        except UsageError:  # damaged: the study says so
             continue
-        stopped = result.model_dump().get("stopped_below")
-        lines = read_lines(runs / cell.key / "evaluations.jsonl")
-        if stopped and not any(line[goal.entry] is not None and line[goal.entry] < goal.below for line in lines):
-            raise UsageError(
-                f"{runs.parent}: holds trials that ended at another goal, {stopped}, short of {goal.text}; "
-                f"give another --out DIR (nothing was changed)"
-            )
+        if begun is None:
+            continue
+        if begun.execution.evaluation_steps != cell.recipe.execution.evaluation_steps:
+            raise UsageError(_other_interval(runs.parent, search, cell, begun.execution.evaluation_steps))
+        _check_goal(folder, search.goal)
+
+
+def _other_interval(out: Path, search: Search, cell: Cell, found: int | None) -> str:
+    kn, asked = cell.minibatch_images, cell.recipe.execution.evaluation_steps
+    own = found == replace(search, evaluation_steps=None).interval_steps(kn)
+    way = "leave --evaluation-steps out" if own else f"give --evaluation-steps {found}"
+    return (
+        f"{out}: holds trials evaluated every {found} steps at kn = {kn}, not {asked}; "
+        f"{way}, or give another --out DIR (nothing was changed)"
+    )
+
+
+def _check_goal(folder: Path, goal: Goal) -> None:
+    try:
+        stopped = read_result(folder).model_dump().get("stopped_below")
+    except FolderError:  # none yet, or one that will be trained again
+        return
+    lines = read_lines(folder / "evaluations.jsonl")
+    if stopped and not any(line[goal.entry] is not None and line[goal.entry] < goal.below for line in lines):
+        raise UsageError(
+            f"{folder.parent.parent}: holds trials that ended at another goal, {stopped}, short of {goal.text}; "
+            f"give another --out DIR (nothing was changed)"
+        )
