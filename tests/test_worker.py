@@ -117,6 +117,16 @@ def test_batch_norm_without_a_meaning_is_refused_by_name(layer):
         replace_batch_norm(nn.Sequential(nn.ReLU(), layer), torch.float32, CPU)
 
 
+class Scaled(nn.BatchNorm2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_a_batch_norm_with_a_forward_pass_of_its_own_is_refused_by_name():
+    with pytest.raises(RecipeError, match=r"model layer '1': Scaled is a batch norm with a forward pass of its own"):
+        replace_batch_norm(nn.Sequential(nn.ReLU(), Scaled(3)), torch.float32, CPU)
+
+
 class DrawsInTheOpen(nn.Module):
     def forward(self, x):
         return F.dropout(x, 0.5, self.training).flatten(1)[:, :3]
