@@ -19,7 +19,7 @@ def images():
     return x
 
 
-def feed(workers, per_worker, part, *, augmentation=Augmentation(), partial="carry", pass_workers=1, seed=3, growth=()):  # noqa: B008
+def feed(workers, per_worker, part, *, augmentation=Augmentation(), partial="carry", pass_workers=1, seed=3, growth=(), span=1):  # noqa: B008
     minibatch = Minibatch(workers, per_worker)
     return Feed(
         TensorImages(images(), torch.arange(N)),
@@ -29,6 +29,7 @@ def feed(workers, per_worker, part, *, augmentation=Augmentation(), partial="car
         seed=seed,
         augmentation=augmentation,
         normalizer=Normalizer([0.0], [1.0], torch.float32, torch.contiguous_format, torch.device("cpu")),
+        span=span,
     )
 
 

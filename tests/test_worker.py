@@ -65,6 +65,8 @@ def test_groups_of_workers_equal_torch_on_a_group_s_images_at_a_time():
     statistics.begin_pass(workers // span)  # k/g workers of g n images
     assert torch.equal(spanning(images), mine(images))
     assert over_groups.workers == workers
+    with pytest.raises(RecipeError, match=r"batch_norm.span=3: a pass of 4 workers holds no whole groups"):
+        over_groups.begin_pass(4)
     averages.update(over_groups.summed() / workers)
     reference.update(statistics.summed() / (workers // span))
     for a, b in zip(spanning.buffers(), mine.buffers(), strict=True):

@@ -282,11 +282,13 @@ class Recipe(Entry):
                 f"numerics.micro_batch={passed} must equal {unit} in exact mode "
                 f"(one {one} a pass); leave it out or give {n}"
             )
-        if self.minibatch.workers % span:
-            raise ValueError(
-                f"batch_norm.span={span} must divide minibatch.workers={self.minibatch.workers} "
-                f"(statistics over whole groups of workers); use {math.gcd(span, self.minibatch.workers)}"
-            )
+        for epoch, workers, _ in self.minibatch.phases():
+            if workers % span:
+                grown = f" from epoch {epoch:.10g} on" if epoch else ""
+                raise ValueError(
+                    f"batch_norm.span={span} must divide minibatch.workers={workers}{grown} "
+                    f"(statistics over whole groups of workers); use {math.gcd(span, workers)}"
+                )
         return self
 
 

@@ -93,7 +93,15 @@ class Statistics:
         self._filled: set[int] = set()
 
     def begin_pass(self, workers: int) -> None:
-        """Make room for a pass of so many workers, a multiple of the span."""
+        """Make room for a pass of so many workers.
+
+        Raises:
+            RecipeError: they are no whole groups.
+        """
+        if workers % self.span:
+            raise RecipeError(
+                f"batch_norm.span={self.span}: a pass of {workers} workers holds no whole groups; give it a multiple"
+            )
         self.workers = workers
         self._filled.clear()
         if len(self.rows) < self._groups:
