@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 from datafiles import CIFAR_FILES
+from hypothesis import HealthCheck, settings
 
+settings.register_profile("no timing decides", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("no timing decides")
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -28,10 +28,10 @@ IDX_NAMES = [f.name for f in DATASETS["mnist"].files]
 
 
 @contextlib.contextmanager
-def refused(*parts: str) -> Iterator[None]:
+def refused(*parts: str) -> Iterator[pytest.ExceptionInfo[DataError]]:
     """A DataError of one line that holds every part."""
     with pytest.raises(DataError) as caught:
-        yield
+        yield caught
     line = str(caught.value)
     assert "\n" not in line
     for part in parts:

@@ -191,6 +191,40 @@ def test_a_subset_keeps_file_order(tmp_path: Path):
         open_dataset("folder", tmp_path, Reading(subset=tmp_path / "none"))
 
 
+@pytest.mark.parametrize("below", ["", "ILSVRC/Data/CLS-LOC"])
+def test_kaggle_s_archive_is_read_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str):
+    source = DATASETS["imagenet"]
+    assert isinstance(source, FolderSource)
+    monkeypatch.setitem(DATASETS, "imagenet", FolderSource("imagenet", 3, source.mean, source.std, roots=source.roots))
+    flat(tmp_path / "ILSVRC" / "Data" / "CLS-LOC")
+    (tmp_path / "ILSVRC" / "Data" / "CLS-LOC" / "test").mkdir()
+    rows = [f"ILSVRC2012_val_{i + 1:08},{WNIDS[c]} 85 1 499 272" for i, c in reversed([*enumerate(FLAT)])]
+    (tmp_path / "LOC_val_solution.csv").write_bytes(lines("ImageId,PredictionString", *rows))
+    assert open_dataset("imagenet", tmp_path / below, SMALL).test.labels.tolist() == FLAT
+
+
+def test_a_list_of_labels_lies_in_the_given_folder_unless_the_set_has_one(tmp_path: Path):
+    root = flat(tmp_path / "imagenet")
+    files, source = (
+        [f"ILSVRC2012_val_{i + 1:08}.JPEG" for i in range(4)],
+        FolderSource("x", 3, (), (), roots=("imagenet",)),
+    )
+    (tmp_path / "val_labels.txt").write_bytes(lines(*(f"{file} {WNIDS[0]}" for file in files)))
+    assert source.open(tmp_path, SMALL).test.labels.tolist() == [0] * 4
+    (root / "val.txt").write_bytes(lines(*(f"{file} {WNIDS[c]}" for file, c in zip(files, FLAT, strict=True))))
+    assert source.open(tmp_path, SMALL).test.labels.tolist() == FLAT
+
+
+@pytest.mark.parametrize(("to", "said"), [("..", "a link leads back to a folder above it"), ("loop", "be followed")])
+def test_a_link_that_leads_back_is_one_short_line(tmp_path: Path, to: str, said: str):
+    write_set(tmp_path, 1, 1)
+    loop = tmp_path / "train" / WNIDS[1] / "loop"
+    loop.symlink_to(loop.parent / to)
+    with refused(str(loop), said) as error:
+        open_dataset("folder", tmp_path, SMALL)
+    assert str(error.value).count("loop") == 1
+
+
 def test_a_minibatch_is_a_function_of_seed_epoch_and_image(tmp_path: Path):
     """Each image's crop and mirror are what its own draws say, whatever the threads."""
     write_set(tmp_path)
@@ -227,6 +261,9 @@ def test_bad_files_are_refused_by_name_or_replaced_by_the_next(tmp_path: Path):
     assert torch.equal(pixels, whole[[0, 1, 4, 4, 4, 5, 6, 7, 8, 9, 10, 11]])
     assert list(train.skipped()) == [str(b) for b in bad]
     assert train.skipped()[str(bad[1])] == "empty"
+    pixels, labels = train.readable(slice(1, 5))
+    assert labels.tolist() == [0, 1]
+    assert torch.equal(pixels, whole[[1, 4]])
     alone = train.select(np.array([2, 3]))
     with refused("not one image can be read"):
         alone.part(slice(None))

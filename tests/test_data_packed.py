@@ -116,6 +116,24 @@ def test_packing_stops_at_a_bad_file_or_leaves_it_out(tmp_path: Path, capsys: py
     assert len(data.train.part(slice(None))[1]) == 10
 
 
+def test_a_bad_training_file_leaves_nothing_half_prepared(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write_set(tmp_path / "set", 2, 2)
+    bad, out = tmp_path / "set" / "train" / WNIDS[2] / f"{WNIDS[2]}_1.JPEG", tmp_path / "out"
+    whole = bad.read_bytes()
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    bad.write_bytes(b"")
+    command = ["data", "prepare", "folder", "--data", str(tmp_path / "set"), "--out", str(out)]
+    assert main(command) == 2
+    assert str(bad) in capsys.readouterr().err
+    assert [p.name for p in out.iterdir()] == ["notes.txt"]
+    bad.write_bytes(whole)
+    assert main(command) == 0
+    before = tree(out)
+    assert main(command) == 2
+    assert tree(out) == before
+
+
 @pytest.fixture
 def packed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     write_set(tmp_path / "set", 4, 1)
@@ -142,8 +160,10 @@ def test_a_truncated_or_altered_packed_file_is_noticed(packed: Path, capsys: pyt
         open_dataset("folder", packed, SMALL)
     at = len(good[images]) // 2
     images.write_bytes(good[images][:at] + bytes([good[images][at] ^ 1]) + good[images][at + 1 :])
-    with refused(str(images), "altered since it was packed", "JPEG"):
-        open_dataset("folder", packed, SMALL).train.part(slice(None))
+    for skip_bad in (False, True):  # the rest of the file cannot be trusted either
+        with refused(str(images), "altered since it was packed", "JPEG") as error:
+            open_dataset("folder", packed, Reading(size=16, skip_bad=skip_bad)).train.part(slice(None))
+        assert "skip_bad" not in str(error.value)
     assert main(["data", "check", "folder", "--data", str(packed)]) == 2
     assert "another SHA256" in capsys.readouterr().err
     images.unlink()

@@ -9,6 +9,7 @@ from batchscale.data.images import TensorImages
 from batchscale.minibatch import Minibatch, StepPlan, place_workers
 
 N = 103
+PLAIN = Augmentation()
 
 
 def images():
@@ -19,7 +20,7 @@ def images():
     return x
 
 
-def feed(workers, per_worker, part, *, augmentation=Augmentation(), partial="carry", pass_workers=1, seed=3, growth=()):  # noqa: B008
+def feed(workers, per_worker, part, *, augmentation=PLAIN, partial="carry", pass_workers=1, seed=3, growth=(), span=1):
     minibatch = Minibatch(workers, per_worker)
     return Feed(
         TensorImages(images(), torch.arange(N)),
@@ -29,6 +30,7 @@ def feed(workers, per_worker, part, *, augmentation=Augmentation(), partial="car
         seed=seed,
         augmentation=augmentation,
         normalizer=Normalizer([0.0], [1.0], torch.float32, torch.contiguous_format, torch.device("cpu")),
+        span=span,
     )
 
 

@@ -106,6 +106,13 @@ def test_the_feed_goes_on_with_the_very_next_image_whatever_k_n_and_w():
         assert {len(labels) for labels in passes} == ({10} if processes == 1 else {5, 10})
 
 
+def test_a_pass_holds_whole_groups_also_when_n_grows():
+    part = feed(6, 4, range(6), growth=changes((1, 6, 5)), pass_workers=4, span=2)
+    found = [[len(batch.labels) for batch in part.passes(step)] for step in (0, 4, 5)]
+    part.close()
+    assert found == [[16, 8], [16, 8], [10, 10, 10]]  # 5 steps of 24 images; then groups of 10 in passes of at most 16
+
+
 @pytest.fixture(scope="module")
 def data():
     generator = torch.Generator().manual_seed(0)
@@ -180,6 +187,11 @@ GROWTHS = {
     "instead_of_decay": (
         "minibatch={workers: 3, per_worker: 1, growth: {kind: instead_of_decay}}",
         "learning_rate.decay={kind: step, epochs: [0.5, 1.5], factor: 0.5}",
+    ),
+    "groups": (
+        "minibatch={workers: 6, per_worker: 4, growth: "
+        "{kind: phases, phases: [{epoch: 1, per_worker: 5}, {epoch: 1.5, workers: 8}]}}",
+        "batch_norm.span=2",
     ),
     "noise": (
         "minibatch={workers: 3, per_worker: 8, growth: "
@@ -316,6 +328,7 @@ def test_warmup_and_decay_go_by_the_epoch_also_across_changes(kind):
         assert lr(step) == pytest.approx(fixed_lr.first(same_place), abs=2e-3)
 
 
+DECAY_BY_0_4 = "learning_rate.decay={kind: step, epochs: [60], factor: 0.4}"
 PHASES = "minibatch.growth={kind: phases, phases: %s}"
 
 
@@ -353,6 +366,14 @@ PHASES = "minibatch.growth={kind: phases, phases: %s}"
             "of=workers: 4 x 3.33333 is not whole; use another minibatch.workers",
         ),
         (["minibatch.growth.kind=doubling", "numerics={exact: true, compile: true}"], "use numerics.compile=false"),
+        (
+            [PHASES % "[{epoch: 5, workers: 5}]", "batch_norm.span=2"],
+            "batch_norm.span=2 must divide minibatch.workers=5 from epoch 5 on",
+        ),
+        (
+            ["minibatch.growth.kind=instead_of_decay", DECAY_BY_0_4, "batch_norm.span=4"],
+            "batch_norm.span=4 must divide minibatch.workers=10, as every number of workers that it grows to",
+        ),
         (["minibatch.growth.kind=halving"], "growth.kind='halving': input should be 'none', 'phases'"),
     ],
 )

@@ -7,11 +7,19 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from datafiles import refused
 from launching import result, run
 from pictures import jpeg, photographs, write_set
+from torch import nn
 
 from batchscale.cli import main
+from batchscale.comm import World
+from batchscale.data import Reading, open_dataset
+from batchscale.data.feed import Normalizer
+from batchscale.engine.evaluation import evaluate
 from batchscale.recipe import shipped_names
 
 RECIPE = """\
@@ -24,6 +32,7 @@ numerics: {exact: true}
 execution: {log_steps: 1, checkpoint_seconds: 0}
 """
 BAD = "train/n01443537/n01443537_3.JPEG"
+BAD_VAL = "val/n01443537/n01443537_1.JPEG"
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +79,7 @@ def test_a_resume_goes_on_with_the_very_next_image(images: Path, alone: dict, tm
 
 
 def test_a_bad_file_ends_the_run_in_one_line_or_is_passed_over_alike(images: Path, alone: dict, tmp_path: Path):
-    whole = (images / BAD).read_bytes()
+    whole, whole_val = (images / BAD).read_bytes(), (images / BAD_VAL).read_bytes()
     try:
         (images / BAD).write_bytes(whole[: len(whole) // 3])
         code, _, err = run(*arguments(images, tmp_path / "stopped"), "--processes", "2")
@@ -79,14 +88,35 @@ def test_a_bad_file_ends_the_run_in_one_line_or_is_passed_over_alike(images: Pat
         assert len(lines) == 1
         assert str(images / BAD) in lines[0]
         assert "data.skip_bad=true" in lines[0]
-        found = [result(*arguments(images, tmp_path / w, "data.skip_bad=true"), "--processes", w) for w in ("1", "2")]
+        (images / BAD_VAL).write_bytes(b"")
+        passing = ("data.skip_bad=true", "numerics.evaluation_chunk=5")
+        found = [result(*arguments(images, tmp_path / w, *passing), "--processes", w) for w in ("1", "2")]
     finally:
         (images / BAD).write_bytes(whole)
+        (images / BAD_VAL).write_bytes(whole_val)
     assert found[0]["weights_sha256"] == found[1]["weights_sha256"] != alone["weights_sha256"]
+    lines = [(tmp_path / w / "evaluations.jsonl").read_text() for w in "12"]
+    assert lines[0] == lines[1]
+    assert {json.loads(line)["images"] for line in lines[0].splitlines()} == {11}
     for w in "12":
         skipped = json.loads((tmp_path / w / "skipped.json").read_text())
-        assert list(skipped) == [str(images / BAD)]
+        assert list(skipped) == [str(images / BAD), str(images / BAD_VAL)]
         assert "truncated" in skipped[str(images / BAD)]
+
+
+def test_an_evaluation_is_over_the_images_that_can_be_read(tmp_path: Path):
+    whole = open_dataset("folder", write_set(tmp_path, 1, 4), Reading(size=8)).test
+    for bad in (0, 1, 5, 11):
+        Path(whole.entries.name(bad)).write_bytes(b"")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 3)).eval()
+    normalizer = Normalizer([127.0] * 3, [60.0] * 3, torch.float32, torch.channels_last, torch.device("cpu"))
+    test = open_dataset("folder", tmp_path, Reading(size=8, skip_bad=True)).test
+    found = evaluate(model, test, normalizer, World(), 2)  # the first chunk holds no image
+    expected = evaluate(model, whole.select(np.array([2, 3, 4, 6, 7, 8, 9, 10])), normalizer, World(), 3)
+    assert (found.images, found.wrong) == (8, expected.wrong)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    with refused("not one of 2 images can be read"):
+        evaluate(model, test.select(np.array([0, 11])), normalizer, World(), 2)
 
 
 @pytest.mark.parametrize(

@@ -74,3 +74,5 @@ def test_groups_of_workers_stay_together():
     assert place_workers(12, 3, 4) == [range(0, 4), range(4, 8), range(8, 12)]
     with pytest.raises(RecipeError, match=r"must not exceed minibatch.workers / batch_norm.span = 12 / 4 = 3"):
         place_workers(12, 4, 4)
+    with pytest.raises(RecipeError, match=r"batch_norm.span=2 must divide minibatch.workers=5"):
+        place_workers(5, 1, 2)

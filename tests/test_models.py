@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import types
 
@@ -72,6 +73,21 @@ def test_our_batch_norm_stands_in_for_all_of_theirs(name):
     assert mine.train()(torch.empty(4, *IMAGENET, device=META)).shape == (4, 7)
     if name == "resnet50":
         assert (norms, len(list(mine.parameters()))) == (53, 161)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "test_efficientnet", "densenet121", "regnetx_002"])
+def test_a_net_whose_batch_norms_hold_activations_computes_what_it_did(name):
+    torch.manual_seed(0)
+    plain = named_model(f"timm/{name}", CIFAR, 7).double()
+    mine, statistics, averages, _ = replace_batch_norm(copy.deepcopy(plain), torch.float64, torch.device("cpu"))
+    images = torch.randn(8, *CIFAR, dtype=torch.float64)
+    statistics.begin_pass(1)
+    torch.testing.assert_close(mine(images), plain(images), rtol=1e-10, atol=1e-12)
+    averages.update(statistics.summed())
+    statistics.begin_pass(2)  # two workers of the same four images
+    torch.testing.assert_close(mine(images[:4].repeat(2, 1, 1, 1))[4:], plain(images[:4]), rtol=1e-10, atol=1e-12)
+    plain.load_state_dict(mine.state_dict())
+    torch.testing.assert_close(mine.eval()(images), plain.eval()(images), rtol=1e-10, atol=1e-12)
 
 
 def test_the_stride_lies_on_the_3x3_convolution():

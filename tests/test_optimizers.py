@@ -134,6 +134,22 @@ def test_empty_groups_and_single_precision_will_do(name):
         torch.testing.assert_close(a.double(), b, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_lars_is_its_formula_at_any_momentum(momentum):
+    weights, trust, decay, epsilon = parameters(), 0.02, 0.1, 1e-3
+    lars = LARS([(weights[:2], decay), (weights[2:], 0.0)], momentum, trust, epsilon)
+    expected, moving = [w.detach().clone() for w in weights], [torch.zeros_like(w) for w in weights]
+    generator = torch.Generator().manual_seed(1)
+    for lr in LRS:
+        draw_gradients(weights, generator)
+        lars.step(lr=lr)
+        for i, (w, v, p) in enumerate(zip(expected, moving, weights, strict=True)):
+            local = trust * w.norm() / (p.grad.norm() + decay * w.norm() + epsilon) if i < 2 else 1.0
+            v.mul_(momentum).add_(lr * local * (p.grad + (decay if i < 2 else 0.0) * w))
+            w.sub_(v)
+    assert_close(weights, expected)
+
+
 def test_two_lars_steps_by_hand():
     w = nn.Parameter(torch.tensor([3.0, 4.0], dtype=torch.float64))
     bias = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))

@@ -65,6 +65,8 @@ def test_groups_of_workers_equal_torch_on_a_group_s_images_at_a_time():
     statistics.begin_pass(workers // span)  # k/g workers of g n images
     assert torch.equal(spanning(images), mine(images))
     assert over_groups.workers == workers
+    with pytest.raises(RecipeError, match=r"batch_norm.span=3: a pass of 4 workers holds no whole groups"):
+        over_groups.begin_pass(4)
     averages.update(over_groups.summed() / workers)
     reference.update(statistics.summed() / (workers // span))
     for a, b in zip(spanning.buffers(), mine.buffers(), strict=True):
@@ -115,6 +117,16 @@ def test_the_models_own_layers_come_back():
 def test_batch_norm_without_a_meaning_is_refused_by_name(layer):
     with pytest.raises(RecipeError, match=r"model layer '1': batch norm with"):
         replace_batch_norm(nn.Sequential(nn.ReLU(), layer), torch.float32, CPU)
+
+
+class Scaled(nn.BatchNorm2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def test_a_batch_norm_with_a_forward_pass_of_its_own_is_refused_by_name():
+    with pytest.raises(RecipeError, match=r"model layer '1': Scaled is a batch norm with a forward pass of its own"):
+        replace_batch_norm(nn.Sequential(nn.ReLU(), Scaled(3)), torch.float32, CPU)
 
 
 class DrawsInTheOpen(nn.Module):

@@ -80,11 +80,16 @@ def place_workers(workers: int, processes: int, span: int = 1) -> list[range]:
         One range of worker numbers a process, in rank order.
 
     Raises:
-        RecipeError: W is below 1, or larger than k / g.
+        RecipeError: W is below 1 or larger than k / g, or g does not divide k.
     """
     if processes < 1:
         raise RecipeError(f"--processes={processes}: must be at least 1; write --processes 1")
-    groups = workers // span
+    groups, left_over = divmod(workers, span)
+    if left_over:
+        raise RecipeError(
+            f"batch_norm.span={span} must divide minibatch.workers={workers}, as every number of workers that it grows "
+            f"to (statistics over whole groups of workers); use {math.gcd(span, workers)}"
+        )
     if span > 1 and processes > groups:
         raise RecipeError(
             f"--processes={processes}: must not exceed minibatch.workers / batch_norm.span = {workers} / {span} = "

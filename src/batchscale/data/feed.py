@@ -84,10 +84,11 @@ class Feed:
         images: what is trained on, and its labels.
         plan: the steps of the run.
         workers: k -> the numbers of this process's workers.
-        micro_batch: images in one pass at most, but never less than a worker's.
+        micro_batch: images in one pass at most, but never less than a group's.
         seed: of the run.
         augmentation: of the images.
         normalizer: makes the floats.
+        span: workers of a group, which a pass never parts.
     """
 
     def __init__(
@@ -100,8 +101,9 @@ class Feed:
         seed: int,
         augmentation: Augmentation,
         normalizer: Normalizer,
+        span: int = 1,
     ) -> None:
-        self._plan, self._workers, self._micro_batch = plan, workers, micro_batch
+        self._plan, self._workers, self._micro_batch, self._span = plan, workers, micro_batch, span
         self._seed, self._normalize = seed, normalizer
         self._gather, self._steps_ahead = images.augmented(seed, augmentation), images.steps_ahead
         self._block: tuple[int, Indices, Indices] = (0, np.empty((0, 0), np.int64), np.empty((0, 0), np.int64))
@@ -134,8 +136,8 @@ class Feed:
     def _make(self, step: int) -> list[Batch]:
         images, labels = self._gather(*self.indices(step))
         device = self._normalize.device
-        n = self._plan.minibatch_at(step).per_worker
-        pass_images = max(self._micro_batch // n, 1) * n
+        group_images = self._plan.minibatch_at(step).per_worker * self._span
+        pass_images = max(self._micro_batch // group_images, 1) * group_images
         return [
             Batch(self._normalize(i), label.to(device, non_blocking=True))
             for i, label in zip(torch.split(images, pass_images), torch.split(labels, pass_images), strict=True)

@@ -93,7 +93,7 @@ class FolderSource(Source):
                 raise DataError(f"{root}: train.index and val.index are of other classes; prepare both together")
         else:
             train = read_train(root)
-            test = read_test(root, train.classes)
+            test = read_test(root, train.classes, data_folder(folder) or root)
         if self.num_classes and len(train.classes) != self.num_classes:
             raise DataError(
                 f"{root}: {len(train.classes)} classes: {self.name} has {self.num_classes}; complete the copy, or use "

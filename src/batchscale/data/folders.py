@@ -34,11 +34,24 @@ def _listed(folder: bytes) -> list[os.DirEntry[bytes]]:
         ) from None
 
 
-def _files(folder: bytes, below: bytes = b"") -> Iterator[bytes]:
-    """Files of a folder and all below it, relative to it, sorted."""
-    for entry in _listed(folder):
-        if entry.is_dir():
-            yield from _files(entry.path, below + entry.name + b"/")
+def _is_folder(entry: os.DirEntry[bytes]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        raise DataError(
+            f"{os.fsdecode(entry.path)}: cannot be followed ({error.strerror or error}): must be an image, a folder or "
+            f"a link to one; remove it"
+        ) from None
+
+
+def _files(folder: bytes, below: bytes = b"", above: tuple[os.stat_result, ...] = ()) -> Iterator[bytes]:
+    """Files of a folder and all below it, relative to it, sorted; ``above`` are the folders that it lies in."""
+    entries, here = _listed(folder), os.stat(folder)
+    if any(os.path.samestat(here, one) for one in above):
+        raise DataError(f"{os.fsdecode(folder)}: a link leads back to a folder above it: must not; remove the link")
+    for entry in entries:
+        if _is_folder(entry):
+            yield from _files(entry.path, below + entry.name + b"/", (*above, here))
         else:
             yield below + entry.name
 
@@ -52,7 +65,7 @@ def _images(folder: Path) -> tuple[list[bytes], int]:
 
 def class_folders(part: Path) -> list[str]:
     """Names of the class folders, in the order of the labels."""
-    names = [os.fsdecode(e.name) for e in _listed(os.fsencode(part)) if e.is_dir()]
+    names = [os.fsdecode(e.name) for e in _listed(os.fsencode(part)) if _is_folder(e)]
     numbers = {str(n) for n in range(len(names))}
     return sorted(names, key=int) if set(names) == numbers else names
 
@@ -113,12 +126,13 @@ def _same_classes(part: Path, folders: list[str], classes: tuple[str, ...]) -> l
     )
 
 
-def read_test(root: Path, classes: tuple[str, ...]) -> FolderEntries:
+def read_test(root: Path, classes: tuple[str, ...], given: Path) -> FolderEntries:
     """The validation part: class folders, or one flat folder with a list of labels.
 
     Args:
         root: where train lies, too.
         classes: of the training part.
+        given: with --data, where a list of labels may lie, too.
 
     Raises:
         DataError: none is there, other classes, or a flat folder whose labels are not known.
@@ -135,7 +149,7 @@ def read_test(root: Path, classes: tuple[str, ...]) -> FolderEntries:
     images, others = _images(part)
     if not images:
         raise DataError(f"{part}: holds no image: must be val/<class>/<image>, or val/<image>; complete the copy")
-    known: Mapping[str, int] = labels_of(root, part, [os.fsdecode(name) for name in images], classes)
+    known: Mapping[str, int] = labels_of(root, part, [os.fsdecode(name) for name in images], classes, given)
     labels = np.array([known[os.fsdecode(name)] for name in images], np.int64)
     lengths = np.array([len(name) for name in images], np.int64)
     return FolderEntries(part, Names.of([b"".join(images)], [lengths]), labels, classes, ("",) * len(classes), others)

@@ -73,7 +73,11 @@ class Images(ABC):
 
     @abstractmethod
     def part(self, part: slice) -> Labelled:
-        """Consecutive images as they are evaluated: nothing random."""
+        """Consecutive images, nothing random; another in the place of one that cannot be read, as in training."""
+
+    def readable(self, part: slice) -> Labelled:
+        """Those of consecutive images that can be read: what is evaluated."""
+        return self.part(part)
 
     @abstractmethod
     def augmented(self, seed: int, augmentation: Augmentation) -> Callable[[Indices, Indices], Labelled]:
@@ -166,11 +170,11 @@ class TensorImages(Images):
 
 
 def parts_ahead(images: Images, parts: Sequence[slice]) -> Iterator[Labelled]:
-    """Parts as they are evaluated, each read while the one before it is used."""
+    """The readable images of every part, each part read while the one before it is used."""
     with ThreadPoolExecutor(1, "batchscale-evaluation") as pool:
         following = None
         for part in parts:
-            current, following = following, pool.submit(images.part, part)
+            current, following = following, pool.submit(images.readable, part)
             if current is not None:
                 yield current.result()
         if following is not None:

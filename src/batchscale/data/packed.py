@@ -88,14 +88,19 @@ class PackedEntries(Entries):
         return f"{self.images}/{self.names[entry]}"
 
     def read(self, entry: int) -> bytes:
-        """The bytes of an image, its CRC-32 checked."""
+        """The bytes of an image, its CRC-32 checked.
+
+        Raises:
+            BadImage: it cannot be read.
+            DataError: it is not what was packed.
+        """
         start, stop = int(self.starts[entry]), int(self.starts[entry + 1])
         try:
             data = os.pread(self._file, stop - start, start)  # not through a map: a page fault would hold the GIL
         except OSError as error:
             raise BadImage(f"cannot be read: {error.strerror or error}") from None
         if zlib.crc32(data) != self._checksums[entry]:
-            raise BadImage(f"altered since it was packed (its CRC-32 is another); {_AGAIN}")
+            raise DataError(f"{self.name(entry)}: altered since it was packed (its CRC-32 is another); {_AGAIN}")
         return data
 
     def verify(self) -> None:

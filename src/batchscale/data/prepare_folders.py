@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from batchscale.data.entries import Entries
 from batchscale.data.folder_source import FolderSource
 from batchscale.data.inspect import inspect, summary
 from batchscale.data.pack import Smaller, pack
@@ -37,6 +38,21 @@ def check_folders(source: FolderSource, folder: Path | None) -> dict[str, Any]:
             for part, entries in zip(("train", "val"), parts, strict=True)
         },
     }
+
+
+def _pack_both(parts: tuple[Entries, Entries], into: Path, smaller: Smaller | None, skip_bad: bool) -> dict[str, str]:
+    """Write both parts, or neither; returns what was left out."""
+    files = [index_of(into, part).with_suffix(end) for part in ("train", "val") for end in (".index", ".images")]
+    mine = [file for file in files if not file.exists()]
+    left_out: dict[str, str] = {}
+    try:
+        for part, entries in (("val", parts[1]), ("train", parts[0])):  # train.index last: it makes the folder a set
+            left_out |= pack(entries, part, into, smaller, skip_bad, _threads())
+    except BaseException:  # an interrupt, too
+        for file in mine:
+            file.unlink(missing_ok=True)
+        raise
+    return left_out
 
 
 def prepare_folders(
@@ -74,9 +90,7 @@ def prepare_folders(
         into.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"--out={into}: cannot be made ({error.strerror or error}); give another --out DIR") from None
-    left_out: dict[str, str] = {}
-    for part, entries in (("val", parts[1]), ("train", parts[0])):  # train.index last: it makes the folder a set
-        left_out |= pack(entries, part, into, smaller, skip_bad, _threads())
+    left_out = _pack_both(parts, into, smaller, skip_bad)
     images = len(parts[0]) + len(parts[1]) - len(left_out)
     omitted = f", {len(left_out)} unreadable left out" if left_out else ""
     return {

@@ -20,7 +20,7 @@ class Reading:
     Args:
         size: height and width of what the network gets.
         subset: a list of training files, one name a line; None for all.
-        skip_bad: take the next readable image in the place of one that cannot be read.
+        skip_bad: train on the next readable image in the place of a bad one; leave bad ones out of evaluation.
         threads: that decode.
     """
 

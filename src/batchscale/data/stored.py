@@ -31,7 +31,8 @@ class StoredImages(Images):
     Args:
         entries: the files.
         size: height and width of what the network gets.
-        skip_bad: take the next readable image in file order in the place of one that cannot be read.
+        skip_bad: in training take the next readable image in file order in the place of one that cannot be read; in
+            evaluation leave it out.
         threads: that decode.
         selected: entries that belong to this part; None for all.
     """
@@ -57,42 +58,62 @@ class StoredImages(Images):
         """Files passed over so far, and why."""
         return dict(sorted(self._skipped.items()))
 
-    def _render(self, image: int, view_of: ViewOf, flip: bool, out: torch.Tensor) -> int:
+    def _render(self, image: int, view_of: ViewOf, flip: bool, out: torch.Tensor) -> bool:
+        """Decode this image into out; False where it is passed over."""
+        entry = image if self._selected is None else int(self._selected[image])
+        try:
+            render(self.entries.read(entry), view_of, flip, out)
+        except BadImage as error:
+            if not self._skip_bad:
+                raise DataError(
+                    f"{self.entries.name(entry)}: {error}: must be a readable image; repair or remove it "
+                    f"(`batchscale data check` names all such files), or train with data.skip_bad=true"
+                ) from None
+            self._skipped[self.entries.name(entry)] = str(error)
+            return False
+        return True
+
+    def _render_or_next(self, image: int, view_of: ViewOf, flip: bool, out: torch.Tensor) -> int:
         """Decode this image, or the next readable one, into out; returns which."""
         for candidate in range(image, image + len(self)):
-            candidate %= len(self)
-            entry = candidate if self._selected is None else int(self._selected[candidate])
-            try:
-                render(self.entries.read(entry), view_of, flip, out)
-                return candidate
-            except BadImage as error:
-                if not self._skip_bad:
-                    raise DataError(
-                        f"{self.entries.name(entry)}: {error}: must be a readable image; repair or remove it "
-                        f"(`batchscale data check` names all such files), or train with data.skip_bad=true"
-                    ) from None
-                self._skipped[self.entries.name(entry)] = str(error)
+            if self._render(candidate % len(self), view_of, flip, out):
+                return candidate % len(self)
         raise DataError(
             f"{self.entries.name(0)} and all after it: not one image can be read; see `batchscale data check`"
         )
 
-    def _minibatch(self, images: Indices, views: list[ViewOf], flips: npt.NDArray[np.bool_]) -> Labelled:
+    def _minibatch(
+        self, images: Indices, views: list[ViewOf], flips: npt.NDArray[np.bool_], replace: bool = True
+    ) -> Labelled:
+        """These images; the next readable ones in the place of bad ones, or, without replace, the readable ones."""
         out = torch.empty((len(images), self._size, self._size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
         found = images.copy()
 
         def work(first: int) -> None:
             for i in range(first, min(first + _CHUNK_IMAGES, len(images))):
-                found[i] = self._render(int(images[i]), views[i], bool(flips[i]), out[i : i + 1])
+                asked = int(images[i]), views[i], bool(flips[i]), out[i : i + 1]
+                if replace:
+                    found[i] = self._render_or_next(*asked)
+                elif not self._render(*asked):
+                    found[i] = -1
 
         for _ in self._pool.map(work, range(0, len(images), _CHUNK_IMAGES)):
             pass
-        return out, self.labels[torch.from_numpy(found)]
+        kept = found >= 0
+        return out if kept.all() else out[torch.from_numpy(kept)], self.labels[torch.from_numpy(found[kept])]
+
+    def _centres(self, part: slice, replace: bool) -> Labelled:
+        images = np.arange(*part.indices(len(self)))
+        views: list[ViewOf] = [partial(centre, size=self._size)] * len(images)
+        return self._minibatch(images, views, np.zeros(len(images), dtype=bool), replace)
 
     def part(self, part: slice) -> Labelled:
         """Consecutive images: the centre of each."""
-        images = np.arange(*part.indices(len(self)))
-        views: list[ViewOf] = [partial(centre, size=self._size)] * len(images)
-        return self._minibatch(images, views, np.zeros(len(images), dtype=bool))
+        return self._centres(part, replace=True)
+
+    def readable(self, part: slice) -> Labelled:
+        """The centre of each that can be read."""
+        return self._centres(part, replace=False)
 
     def augmented(self, seed: int, augmentation: Augmentation) -> Callable[[Indices, Indices], Labelled]:
         """Crops and mirrors, each drawn for its image alone."""

@@ -16,10 +16,13 @@ LISTS = (
     "imagenet_2012_validation_synset_labels.txt",
     GROUND_TRUTH,
 )
-"""Names of label files, looked for in this order: in the data set's folder, in the validation folder, in the devkit."""
+"""Names of label files, looked for in this order: in the data set's folder, in the validation folder, in the devkit;
+then in the folder given with --data and at the top of Kaggle's archive."""
 
 _MAPPINGS = ("meta.mat", "map_clsloc.txt")
-_DEVKITS = ("", "devkit/data", "ILSVRC2012_devkit_t12/data")
+_DEVKITS = ("devkit/data", "ILSVRC2012_devkit_t12/data")
+_KAGGLE = ("ILSVRC", "Data", "CLS-LOC")
+"""Where train and val lie in Kaggle's archive, the list of labels being at its top."""
 
 
 def _lines(path: Path) -> list[list[str]]:
@@ -69,7 +72,11 @@ def _numbered(path: Path, classes: tuple[str, ...], folders: list[Path]) -> dict
     return {number: known[wnid] for number, wnid in ids.items() if wnid in known}
 
 
-def labels_of(root: Path, part: Path, files: list[str], classes: tuple[str, ...]) -> Mapping[str, int]:
+def _found(folders: list[Path]) -> Path | None:
+    return next((f / name for name in LISTS for f in folders if (f / name).is_file()), None)
+
+
+def labels_of(root: Path, part: Path, files: list[str], classes: tuple[str, ...], given: Path) -> Mapping[str, int]:
     """The label of every file of a flat validation folder.
 
     Args:
@@ -77,6 +84,7 @@ def labels_of(root: Path, part: Path, files: list[str], classes: tuple[str, ...]
         part: the validation folder.
         files: sorted.
         classes: of the training part, in the order of the labels.
+        given: the folder that --data names.
 
     Returns:
         File name -> label in [0, classes).
@@ -84,12 +92,14 @@ def labels_of(root: Path, part: Path, files: list[str], classes: tuple[str, ...]
     Raises:
         DataError: no label file, an unknown class, or files without a label.
     """
-    folders = [root, part, *(root / kit for kit in _DEVKITS[1:]), root.parent / _DEVKITS[2]]
-    path = next((f / name for name in LISTS for f in folders if (f / name).is_file()), None)
+    folders = [root, part, *(root / kit for kit in _DEVKITS), root.parent / _DEVKITS[1]]
+    further = [given, *([root.parents[2]] if root.parts[-3:] == _KAGGLE else [])]
+    path = _found(folders) or _found(further)
     if path is None:
+        searched = dict.fromkeys(str(f) for f in (root, part, root / _DEVKITS[0], *further))
         raise DataError(
             f"{part}: holds images without class folders, and no list of their labels was found: searched "
-            f"{', '.join(LISTS)} in {', '.join(str(f) for f in folders[:3])}; put one there, or sort the images "
+            f"{', '.join(LISTS)} in {', '.join(searched)}; put one there, or sort the images "
             f"into class folders"
         )
     lines, numbers = _lines(path), _numbered(path, classes, folders)

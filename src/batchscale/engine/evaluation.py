@@ -1,4 +1,4 @@
-"""Evaluation: fixed chunks of images dealt to processes, sums in chunk order, every image once.
+"""Evaluation: fixed chunks of images dealt to processes, sums in chunk order, every readable image once.
 
 error = (1 / M) sum over images [argmax of logits != label];   loss = (1 / M) sum over images of cross-entropy
 """
@@ -14,6 +14,7 @@ from torch import nn
 from batchscale.comm import World
 from batchscale.data.feed import Normalizer
 from batchscale.data.images import Images, parts_ahead
+from batchscale.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -42,30 +43,39 @@ def evaluate(
 
     Args:
         model: put into evaluation mode, and back.
-        images: the set, M images with their labels.
+        images: the set, with its labels; M of it can be read.
         normalizer: as in training.
         world: the processes that share the chunks.
         chunk_images: images of one pass; the same for every W.
 
     Returns:
         The evaluation, on every process.
+
+    Raises:
+        DataError: not one image can be read.
     """
     chunks = -(-len(images) // chunk_images)
-    found = torch.zeros((chunks, 2), dtype=torch.float64)  # (wrong, summed loss) of every chunk; the others' are zero
+    found = torch.zeros((chunks, 3), dtype=torch.float64)  # images, wrong, summed loss; the others' chunks are zero
     was_training = model.training
     model.eval()
     mine = range(world.rank, chunks, world.size)
     parts = parts_ahead(images, [slice(chunk * chunk_images, (chunk + 1) * chunk_images) for chunk in mine])
     for chunk, (pixels, labels) in zip(mine, parts, strict=True):
+        if not len(labels):
+            continue
         logits = model(normalizer(pixels))
         target = labels.to(logits.device)
-        found[chunk, 0] = (logits.argmax(1) != target).sum()
-        found[chunk, 1] = F.cross_entropy(logits, target, reduction="sum")
+        found[chunk, 0] = len(labels)
+        found[chunk, 1] = (logits.argmax(1) != target).sum()
+        found[chunk, 2] = F.cross_entropy(logits, target, reduction="sum")
     model.train(was_training)
     found = found.to(world.device)
     world.all_reduce(found, "all-reduce of the evaluation")
-    wrong, loss = 0, 0.0
-    for chunk_wrong, chunk_loss in found.tolist():
+    evaluated, wrong, loss = 0, 0, 0.0
+    for chunk_evaluated, chunk_wrong, chunk_loss in found.tolist():
+        evaluated += int(chunk_evaluated)
         wrong += int(chunk_wrong)
         loss += chunk_loss
-    return Evaluation(wrong, len(images), loss / len(images))
+    if not evaluated:
+        raise DataError(f"evaluation: not one of {len(images)} images can be read; see `batchscale data check`")
+    return Evaluation(wrong, evaluated, loss / evaluated)

@@ -112,5 +112,5 @@ def make_feed(
     return Feed(
         dataset.train,
         plan=plan, workers=workers, micro_batch=micro_batch, seed=recipe.seed, normalizer=normalizer,
-        augmentation=Augmentation(augment.flip, padding, augment.crop == "scale-aspect"),
+        augmentation=Augmentation(augment.flip, padding, augment.crop == "scale-aspect"), span=recipe.batch_norm.span,
     )  # fmt: skip

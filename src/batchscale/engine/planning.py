@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from batchscale.minibatch import Change, Minibatch, StepPlan
+from batchscale.minibatch import Change, Minibatch, StepPlan, place_workers
 from batchscale.recipe.schema import Recipe
 from batchscale.update.growth import GROWTHS, Growth
 from batchscale.update.schedule import Decay, PlannedSchedule, Schedule, first_steps, scaled_lr
@@ -14,7 +14,7 @@ def plan_of(recipe: Recipe, training_images: int) -> StepPlan:
     """The steps of a recipe on so many training images.
 
     Raises:
-        RecipeError: minibatches that do not fit the data, or changes that do not fit the run.
+        RecipeError: minibatches that do not fit the data or groups of workers, or changes that do not fit the run.
     """
     first = Minibatch(recipe.minibatch.workers, recipe.minibatch.per_worker)
     entry, decay = recipe.minibatch.growth, recipe.learning_rate.decay
@@ -25,7 +25,10 @@ def plan_of(recipe: Recipe, training_images: int) -> StepPlan:
         factor,
     )  # fmt: skip
     changes = GROWTHS[entry.kind](growth)
-    return StepPlan(first, training_images, recipe.epochs, recipe.data.partial, changes)
+    plan = StepPlan(first, training_images, recipe.epochs, recipe.data.partial, changes)
+    for phase in plan.phases:
+        place_workers(phase.minibatch.workers, 1, recipe.batch_norm.span)
+    return plan
 
 
 def decay_epochs(recipe: Recipe, plan: StepPlan) -> list[float]:

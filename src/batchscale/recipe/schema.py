@@ -51,7 +51,7 @@ class Data(Entry):
     train_images: Count | None = None  # of images in memory: so many to train on, the same ones for every seed (all)
     partial: Literal["carry", "drop"] = "carry"  # the last partial minibatch of an epoch's shuffle
     subset: str | None = None  # of images on disk: a list of the training files to use, one name a line
-    skip_bad: bool = False  # of images on disk: pass over unreadable files, taking the next image instead
+    skip_bad: bool = False  # of images on disk: instead of a bad file train on the next, evaluate none
 
     @model_validator(mode="after")
     def _belongs_to_images_on_disk(self) -> Self:
@@ -282,11 +282,13 @@ class Recipe(Entry):
                 f"numerics.micro_batch={passed} must equal {unit} in exact mode "
                 f"(one {one} a pass); leave it out or give {n}"
             )
-        if self.minibatch.workers % span:
-            raise ValueError(
-                f"batch_norm.span={span} must divide minibatch.workers={self.minibatch.workers} "
-                f"(statistics over whole groups of workers); use {math.gcd(span, self.minibatch.workers)}"
-            )
+        for epoch, workers, _ in self.minibatch.phases():
+            if workers % span:
+                grown = f" from epoch {epoch:.10g} on" if epoch else ""
+                raise ValueError(
+                    f"batch_norm.span={span} must divide minibatch.workers={workers}{grown} "
+                    f"(statistics over whole groups of workers); use {math.gcd(span, workers)}"
+                )
         return self
 
 

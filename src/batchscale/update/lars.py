@@ -59,10 +59,15 @@ class LARS:
     def _update(
         self, w: list[torch.Tensor], g: list[torch.Tensor], v: list[torch.Tensor], decay: float, rate: float
     ) -> None:
-        """v <- m v + rate (g + d w); w <- w - v: torch's SGD kernel at lr 1, whose dampening is 1 - rate."""
+        """v <- m v + rate (g + d w); w <- w - v: torch's SGD kernel at lr 1, whose dampening is 1 - rate.
+
+        The kernel takes no buffers at m = 0, and no dampening then: its lr is the rate.
+        """
+        plain = self._momentum == 0
+        lr, dampening = (rate, 0.0) if plain else (1.0, 1.0 - rate)
         torch._fused_sgd_(
-            w, g, v, weight_decay=decay, momentum=self._momentum, lr=1.0, dampening=1.0 - rate, nesterov=False,
-            maximize=False, is_first_step=False,
+            w, g, [] if plain else v, weight_decay=decay, momentum=self._momentum, lr=lr, dampening=dampening,
+            nesterov=False, maximize=False, is_first_step=False,
         )  # fmt: skip
 
     def state(self) -> dict[str, torch.Tensor]:

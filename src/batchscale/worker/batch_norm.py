@@ -93,7 +93,15 @@ class Statistics:
         self._filled: set[int] = set()
 
     def begin_pass(self, workers: int) -> None:
-        """Make room for a pass of so many workers, a multiple of the span."""
+        """Make room for a pass of so many workers.
+
+        Raises:
+            RecipeError: they are no whole groups.
+        """
+        if workers % self.span:
+            raise RecipeError(
+                f"batch_norm.span={self.span}: a pass of {workers} workers holds no whole groups; give it a multiple"
+            )
         self.workers = workers
         self._filled.clear()
         if len(self.rows) < self._groups:
@@ -124,16 +132,31 @@ class Statistics:
         return groups if self.span == 1 else groups * self.span
 
 
+_FOLLOWED = {
+    f"{_BatchNorm.__module__}.{_BatchNorm.forward.__qualname__}": (),
+    "timm.layers.norm_act.BatchNormAct2d.forward": ("drop", "act"),
+}
+"""Forward passes of batch-norm layers that ours can stand for -> the layer's own modules that follow, in order."""
+
+
+def _written(layer: _BatchNorm) -> str:
+    """Where the forward pass of a layer is written."""
+    forward = type(layer).forward
+    return f"{forward.__module__}.{forward.__qualname__}"
+
+
 class WorkerBatchNorm(_BatchNorm):
     """torch's batch norm with statistics over each worker's (or group's) images in training; the same in evaluation.
 
-    Its parameters and buffers are those of the layer it stands in for, under the same names.
+    Its parameters, buffers and modules are those of the layer it stands in for, under the same names.
     """
 
     def __init__(self, layer: _BatchNorm, statistics: Statistics, offset: int) -> None:
         super().__init__(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
         self._parameters = layer._parameters
         self._buffers = layer._buffers
+        self._modules = layer._modules
+        self._following = _FOLLOWED[_written(layer)]
         self.training = layer.training
         self._statistics = statistics
         self._offset = offset
@@ -143,8 +166,12 @@ class WorkerBatchNorm(_BatchNorm):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """input (groups * g n, C, ...) -> the same shape."""
-        if not self.training:
-            return super().forward(input)
+        out = self._normalized(input) if self.training else super().forward(input)
+        for name in self._following:
+            out = getattr(self, name)(out)
+        return out
+
+    def _normalized(self, input: torch.Tensor) -> torch.Tensor:
         means, variances = self._statistics.of_layer(self._offset, self.num_features)
         if len(means) == 1:  # momentum 1 makes torch leave this pass's mean and unbiased variance behind
             return F.batch_norm(input, means[0], variances[0], self.weight, self.bias, True, 1.0, self.eps)
@@ -207,6 +234,11 @@ def replace_batch_norm(
             raise RecipeError(
                 f"model layer {name!r}: batch norm with {kind} has no meaning over k workers of n images; "
                 f"use torch's BatchNorm with a momentum such as 0.1"
+            )
+        if _written(layer) not in _FOLLOWED:
+            raise RecipeError(
+                f"model layer {name!r}: {type(layer).__name__} is a batch norm with a forward pass of its own, which "
+                f"statistics over n images would replace; use torch's BatchNorm, with what follows it in a layer beside"
             )
     statistics = Statistics([layer.num_features for _, layer in found], dtype, device, span)
     offset = 0
