@@ -27,7 +27,7 @@ from batchscale.bench.allreduce.table import as_table
 from batchscale.bench.meter import Meter
 from batchscale.cli import main
 from batchscale.comm import ALGORITHMS, Choice, Reducer, World
-from batchscale.comm.world import BATCH, OTHER, schedule_gloo_threads
+from batchscale.comm.gloo import BATCH, OTHER, schedule_gloo_threads
 from batchscale.engine.algorithm import machine, stored, stored_file
 from batchscale.errors import ProcessError
 from batchscale.report.allreduce import all_reduce_figure, spread_out

@@ -344,7 +344,14 @@ PHASES = "minibatch.growth={kind: phases, phases: %s}"
         ([PHASES % "[{epoch: 5}]"], "must not fall, and one must grow"),
         ([PHASES % "[]"], "kind: phases needs phases, for example"),
         ([PHASES % "[{epoch: 200, workers: 8}]"], "at epoch 200 lies beyond the run's end, epochs=200"),
-        ([PHASES % "[{epoch: 0, workers: 8}]"], "greater than 0"),
+        (
+            [PHASES % "[{epoch: 5, workers: 8}, {epoch: 0, workers: 16}]"],
+            "entry minibatch.growth.phases[1].epoch=0: input should be greater than 0; set it with "
+            "minibatch.growth.phases=VALUE",
+        ),
+        ([PHASES % "[{workers: 8}]"], "'minibatch.growth.phases[0].epoch': missing"),
+        ([PHASES % "[{epoch: 5, epok: 8}]"], "'minibatch.growth.phases[0].epok': unknown"),
+        ([PHASES % "[5]"], "entry minibatch.growth.phases[0]=5: input should be"),
         ([PHASES % "[{epoch: 5, workers: 4000}]"], "128000 images from epoch 5 on: must not exceed the 50000"),
         ([PHASES % "[{epoch: 5, workers: 8}, {epoch: 5.001, workers: 16}]"], "at epoch 5: must leave a step before it"),
         ([PHASES % "[{epoch: 199.9999, workers: 8}]"], "at epoch 199.9999: must leave a step before it and one after"),
@@ -364,6 +371,10 @@ PHASES = "minibatch.growth={kind: phases, phases: %s}"
         (
             ["minibatch.growth.kind=instead_of_decay", "learning_rate.decay.factor=0.3"],
             "of=workers: 4 x 3.33333 is not whole; use another minibatch.workers",
+        ),
+        (
+            ["minibatch.growth.kind=instead_of_decay", "learning_rate.decay.factor=1.0"],
+            "with learning_rate.decay.factor=1: the minibatch would not grow",
         ),
         (["minibatch.growth.kind=doubling", "numerics={exact: true, compile: true}"], "use numerics.compile=false"),
         (

@@ -146,6 +146,14 @@ def test_the_last_gammas_begin_where_the_recipe_says(name, blocks):
     assert [m.bn3.weight for m in model.modules() if hasattr(m, "bn3")] == (gammas if name == "timm/resnet26" else [])
 
 
+@pytest.mark.parametrize("name", ["timm/regnetx_002", "timm/res2net50_26w_4s", "timm/densenet121", "wrn16_4"])
+def test_gammas_of_other_blocks_begin_at_one(name):
+    model = built(f"model.name={name}")
+    assert {float(m.weight.detach().min()) for m in model.modules() if isinstance(m, _BatchNorm)} == {1.0}
+    with pytest.raises(RecipeError, match=rf"{name} has no block whose last norm is known \(bn2 of BasicBlock, bn3 of"):
+        built(f"model.name={name}", "model.zero_init_last_gamma=true")
+
+
 def test_the_last_linear_layer_is_drawn_as_in_the_paper():
     last = built("model.fc_init=0.01", classes=1000)[-1]
     assert last.weight.std().item() == pytest.approx(0.01, rel=0.02)
@@ -226,24 +234,70 @@ def test_every_shipped_recipe_s_model_fits_its_data(name):
     assert model(torch.empty(2, *shape, device=META)).shape == (2, classes)
 
 
-def test_recipes_of_the_papers_reach_their_numbers():
-    found = {}
-    for name in shipped_names():
-        recipe = load_recipe(name)
-        if recipe.data.name == "imagenet":
-            kn = recipe.minibatch.workers * recipe.minibatch.per_worker
-            schedule = schedule_of(recipe, plan_of(recipe, 1_281_167))
-            found[name.removeprefix("imagenet-resnet")] = (kn, round(schedule.first.target, 6))
-    assert found == {
-        "50-1h": (8192, 3.2),
-        "101-1h": (8192, 3.2),
-        "50-increase-minibatch": (8192, 3.2),
-        "50-15min": (32768, 6.4),
-        "50-lars-32k": (32768, 21.2),
-        "50-tpu": (32768, 34.0),
-        "50-flash": (34816, 36.125),
-        "50-4min": (65536, 24.699),
+GOYAL = {  # Goyal et al. 2017, sections 2 and 5.1
+    "kn": 8192, "lr": 3.2, "epochs": 90, "warmup": ("gradual", 5), "decay": ("step", (30, 60, 80), 0.1),
+    "optimizer": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4, "decay_norms": False,
+    "zero_gamma": True, "fc_init": 0.01, "smoothing": 0.0, "span": 1, "running": "averages",
+}  # fmt: skip
+LARS = {  # You et al. 2017: eta; the decay of MLPerf's reference convergence points and of the public TPU code
+    "decay": ("polynomial", 2.0), "optimizer": "lars", "trust": 0.001, "smoothing": 0.0, "span": 1,
+    "running": "averages", "zero_gamma": False, "fc_init": None,
+}  # fmt: skip
+TPU = {**LARS, "epochs": 90, "warmup": ("gradual", 12), "momentum": 0.9, "weight_decay": 1e-4, "smoothing": 0.1}
+PUBLISHED = {  # what the sources in the recipes' headers state, and what is assumed there
+    "50-1h": GOYAL,
+    "101-1h": GOYAL,
+    "50-increase-minibatch": GOYAL,
+    "50-15min": {  # Akiba et al. 2017
+        **{name: value for name, value in GOYAL.items() if name != "nesterov"}, "kn": 32768, "lr": 6.4,
+        "warmup": ("none", 0), "decay": ("step", (40, 70, 85), (0.15, 0.4 / 3, 0.1)), "optimizer": "rmsprop_warmup",
+        "square_decay": 0.99, "rmsprop_lr": 3e-4, "center": 10, "period": 5, "epsilon": 1e-8, "running": "none",
+    },
+    "50-lars-32k": {  # MLPerf's reference convergence point for 32,768
+        **LARS, "kn": 32768, "lr": 21.2, "epochs": 56, "warmup": ("gradual", 16), "momentum": 0.94,
+        "weight_decay": 2.5e-5, "span": 4,
+    },
+    "50-tpu": {**TPU, "kn": 32768, "lr": 34.0, "span": 4},
+    "50-flash": {**TPU, "kn": 34816, "lr": 36.125},
+    "50-4min": {  # MLPerf's reference convergence point for 65,536
+        **LARS, "kn": 65536, "lr": 24.699, "epochs": 90, "warmup": ("gradual", 31), "momentum": 0.951807,
+        "weight_decay": 1e-4,
+    },
+}  # fmt: skip
+
+
+def stated(recipe):
+    """The hyper-parameters of a recipe, under the names of PUBLISHED."""
+    entry, lr = recipe.optimizer, recipe.learning_rate
+    falls = {"step": (lr.decay.epochs, lr.decay.factor), "polynomial": (lr.decay.power,)}
+    found = {
+        "kn": recipe.minibatch.workers * recipe.minibatch.per_worker,
+        "lr": round(schedule_of(recipe, plan_of(recipe, 1_281_167)).first.target, 6),
+        "epochs": recipe.epochs,
+        "warmup": (lr.warmup.kind, lr.warmup.epochs or 0),
+        "decay": (lr.decay.kind, *falls[lr.decay.kind]),
+        "smoothing": recipe.loss.label_smoothing,
+        "span": recipe.batch_norm.span,
+        "running": recipe.batch_norm.running,
+        "zero_gamma": recipe.model.zero_init_last_gamma,
+        "fc_init": recipe.model.fc_init,
+        "optimizer": entry.name,
+        "momentum": entry.momentum,
+        "weight_decay": entry.weight_decay,
     }
+    own = {
+        "sgd": ("nesterov", "decay_norms"),
+        "lars": ("trust_coefficient",),
+        "rmsprop_warmup": ("decay_norms", "square_decay", "rmsprop_lr", "center_epochs", "period_epochs", "epsilon"),
+    }[entry.name]
+    return found | {
+        option.removesuffix("_epochs").removesuffix("_coefficient"): getattr(entry, option) for option in own
+    }
+
+
+def test_recipes_of_the_papers_hold_what_their_sources_state():
+    names = [name for name in shipped_names() if load_recipe(name).data.name == "imagenet"]
+    assert {name.removeprefix("imagenet-resnet"): stated(load_recipe(name)) for name in names} == PUBLISHED
 
 
 def test_the_slow_start_falls_by_a_factor_of_its_own_at_each_epoch():

@@ -126,6 +126,12 @@ BAD = [
     ("optimizer.momentum=0", r"nesterov=true needs momentum above 0; set optimizer.nesterov=false"),
     ("model.name=alexnet", r"model.name='alexnet': .*'cnn'"),
     ("minibatch=3", r"'minibatch': is a group of entries; set one of them, such as minibatch.workers"),
+    ("minibatch.growth=phases", r"'minibatch.growth': is a group of entries; set .* such as minibatch.growth.kind$"),
+    (
+        "learning_rate.decay.epochs=[20, x]",
+        r"rate.decay.epochs\[1\]='x': .*; set it with \S+.epochs=VALUE",
+    ),
+    ("learning_rate.decay.factor=[0.1, 2]", r"entry learning_rate.decay.factor=\[0.1, 2\]: .*valid number or "),
     ("numerics.micro_batch=33", r"micro_batch=33 must be a multiple of minibatch.per_worker=32.*use 32"),
     ("learning_rate.warmup.epochs=3", r"exactly one of epochs and steps"),
     ("learning_rate.decay.epochs=[20, 10]", r"epochs must rise"),

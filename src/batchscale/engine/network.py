@@ -11,7 +11,7 @@ from torch import nn
 from batchscale.data.images import Splits
 from batchscale.errors import RecipeError
 from batchscale.models import named_model
-from batchscale.models.initial import init_last_linear, last_gammas, load_pretrained, zero_last_gammas
+from batchscale.models.initial import init_last_linear, load_pretrained, zero_last_gammas
 from batchscale.randomness import key
 from batchscale.recipe.schema import Recipe
 from batchscale.worker.batch_norm import RunningAverages, Statistics, replace_batch_norm
@@ -41,8 +41,6 @@ def build_model(recipe: Recipe, dataset: Splits, own: nn.Module | None = None) -
             )
         torch.manual_seed(key(recipe.seed, _INIT) >> 1)
         own = named_model(recipe.model.name, dataset.image_shape, dataset.num_classes)
-        for gamma in last_gammas(own):  # timm's begin at 0: here a recipe says so
-            torch.nn.init.ones_(gamma)
     if recipe.model.zero_init_last_gamma:
         zero_last_gammas(own, recipe.model.name)
     if recipe.model.fc_init is not None:

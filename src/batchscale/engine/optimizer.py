@@ -7,7 +7,8 @@ from typing import Any
 from torch import nn
 
 from batchscale.minibatch import StepPlan
-from batchscale.recipe.schema import OPTIMIZER_OPTIONS, Recipe
+from batchscale.recipe.optimizer import OPTIMIZER_OPTIONS
+from batchscale.recipe.schema import Recipe
 from batchscale.update.clip import ClippedGradient
 from batchscale.update.ema import AveragedWeights
 from batchscale.update.optimizers import OPTIMIZERS, Optimizer

@@ -18,7 +18,10 @@ from torch import nn
 from batchscale.errors import RecipeError
 
 _LAST_NORM = {"BasicBlock": "bn2", "Bottleneck": "bn3"}
-"""Class of a residual block, ours, torchvision's and timm's alike -> its norm before the addition."""
+"""Class of a residual block, ours, torchvision's and timm's alike -> its norm before the addition.
+
+A pre-activation block has none: its last norm stands before a ReLU, which at gamma 0 would let no gradient through.
+"""
 
 
 def last_gammas(model: nn.Module) -> list[nn.Parameter]:
@@ -31,11 +34,15 @@ def zero_last_gammas(model: nn.Module, name: str) -> None:
     """Start every residual block as the identity.
 
     Raises:
-        RecipeError: the model has no residual blocks that end in a norm.
+        RecipeError: the model has no residual block whose last norm is known.
     """
     gammas = last_gammas(model)
     if not gammas:
-        raise RecipeError(f"model.zero_init_last_gamma=true: model {name} has no residual blocks; leave it out")
+        known = ", ".join(f"{norm} of {block}" for block, norm in _LAST_NORM.items())
+        raise RecipeError(
+            f"model.zero_init_last_gamma=true: model {name} has no block whose last norm is known ({known}); "
+            f"leave it out"
+        )
     for gamma in gammas:
         nn.init.zeros_(gamma)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -61,7 +62,13 @@ def _from_timm(name: str, channels: int, num_classes: int) -> nn.Module:
         ) from None
     if not timm.is_model(name.partition(".")[0]):
         raise _unknown("timm", name, timm.list_models())
-    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes, in_chans=channels)
+    create = partial(timm.create_model, name, pretrained=False, num_classes=num_classes, in_chans=channels)
+    try:  # last gammas begin at 0 there: here a recipe says so
+        model: nn.Module = create(zero_init_last=False)
+    except TypeError as error:
+        if "zero_init_last" not in str(error):
+            raise
+        model = create()
     return model
 
 

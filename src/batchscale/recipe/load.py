@@ -121,32 +121,56 @@ def _override(content: dict[str, Any], override: str) -> None:
             raise _unknown(key)
     value = parse_yaml(text, f"argument {override!r}")
     if isinstance(at.get(last), dict) and not isinstance(value, dict):
-        raise RecipeError(f"recipe entry {key!r}: is a group of entries; set one of them, such as {_first_below(key)}")
+        raise _group(key)
     at[last] = value
 
 
-def _first_below(key: str) -> str:
-    return next((k for k in _dotted(Recipe) if k.startswith(key + ".")), key)
+def _group(key: str) -> RecipeError:
+    below = next((k for k in _dotted(Recipe) if k.startswith(key + ".")), key)
+    return RecipeError(f"recipe entry {key!r}: is a group of entries; set one of them, such as {below}")
+
+
+def _named(place: tuple[int | str, ...]) -> tuple[str, str]:
+    """(the entry or group that an override can set, the place below it such as "[0].epoch") of a problem.
+
+    Pydantic's names of a union's members stand in the place, too; they are no entries, and left out.
+    """
+    known = set(_dotted(Recipe))
+    key = ""
+    for at, part in enumerate(place):
+        if key in known:
+            return key, _below(place[at:])
+        key = f"{key}.{part}" if key else str(part)
+    return key, ""
+
+
+def _below(place: tuple[int | str, ...]) -> str:
+    """A place in a list, as far as it is one: an index, and the field after it."""
+    found = ""
+    for part in place:
+        if isinstance(part, str) and not found.endswith("]"):
+            break
+        found += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return found
 
 
 def _explain(error: ValidationError) -> RecipeError:
-    known = set(_dotted(Recipe))
     problems = error.errors(include_url=False)
     first = problems[0]
-    parts = [str(p) for p in first["loc"]]
-    while len(parts) > 1 and ".".join(parts) not in known and first["type"] not in ("extra_forbidden", "missing"):
-        parts.pop()
-    key = ".".join(parts)
+    entry, below = _named(first["loc"])
+    key = entry + below
     if first["type"] == "extra_forbidden":
         return _unknown(key)
     if first["type"] == "missing":
-        return RecipeError(f"recipe entry {key!r}: missing; a recipe needs it, for example {key}=...")
-    rules = [p["msg"] for p in problems if ".".join(map(str, p["loc"])).startswith(key)]
+        return RecipeError(f"recipe entry {key!r}: missing; a recipe needs it, for example {entry}=...")
+    if first["type"] == "model_type" and not below:
+        return _group(key)
+    rules = [p["msg"] for p in problems if _named(p["loc"]) == (entry, below)]
     rule = " or ".join(dict.fromkeys(r.removeprefix("Value error, ") for r in rules))
     if first["type"] == "value_error":
-        return RecipeError(f"recipe entry {key or 'recipe'}: {rule}" if key else f"recipe: {rule}")
+        return RecipeError(f"recipe entry {key}: {rule}" if key else f"recipe: {rule}")
     value = reprlib.repr(first["input"])
-    return RecipeError(f"recipe entry {key}={value}: {rule[:1].lower() + rule[1:]}; set it with {key}=VALUE")
+    return RecipeError(f"recipe entry {key}={value}: {rule[:1].lower() + rule[1:]}; set it with {entry}=VALUE")
 
 
 def recipe_from(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:

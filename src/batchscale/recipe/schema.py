@@ -8,18 +8,20 @@ recipe is checked without importing torch; a test holds them equal to the tables
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from batchscale.recipe.base import Count, Entry, Epochs, Fraction, NotNegative, Positive, Share
 from batchscale.recipe.minibatch import MinibatchEntry
 from batchscale.recipe.network import BatchNorm, Loss, Model
 from batchscale.recipe.network import ModelName as ModelName
+from batchscale.recipe.optimizer import OPTIMIZER_OPTIONS as OPTIMIZER_OPTIONS
+from batchscale.recipe.optimizer import Optimizer
+from batchscale.recipe.optimizer import OptimizerName as OptimizerName
 
 DataName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "imagenet", "folder", "own"]
 ON_DISK = ("imagenet", "folder")
-OptimizerName = Literal["sgd", "sgd_lr_in_buffer", "lars", "lamb", "adamw", "rmsprop_warmup"]
 ScalingName = Literal["linear", "sqrt", "none"]
 WarmupName = Literal["none", "constant", "gradual"]
 DecayName = Literal["none", "step", "cosine", "polynomial"]
@@ -75,63 +77,6 @@ class Data(Entry):
         if on_disk and augment.crop == "padded":
             raise ValueError("data.augment.crop=padded is for images of one size; use crop: scale-aspect or none")
         return self
-
-
-_SWITCHES = ("decay_norms", "decay_biases")
-OPTIMIZER_OPTIONS: dict[OptimizerName, tuple[str, ...]] = {
-    "sgd": ("momentum", "nesterov", *_SWITCHES),
-    "sgd_lr_in_buffer": ("momentum", "nesterov", "momentum_correction", *_SWITCHES),
-    "lars": ("momentum", "trust_coefficient", "epsilon"),
-    "lamb": ("beta1", "beta2", "epsilon"),
-    "adamw": ("beta1", "beta2", "epsilon", *_SWITCHES),
-    "rmsprop_warmup": (
-        "momentum", "square_decay", "rmsprop_lr", "center_epochs", "period_epochs", "epsilon", *_SWITCHES,
-    ),
-}  # fmt: skip
-"""What each optimizer takes beside weight_decay, clip_norm and gradient_noise, which all take."""
-
-
-class Optimizer(Entry):
-    """The update and its weight decay; only the options that the named optimizer takes may be given."""
-
-    name: OptimizerName = "sgd"
-    momentum: Fraction = 0.9
-    nesterov: bool = True
-    momentum_correction: bool = True  # Goyal et al. 2017, remark 2
-    weight_decay: NotNegative = 1e-4
-    decay_norms: bool = False  # gammas and betas of norm layers
-    decay_biases: bool = True  # biases of all other layers
-    trust_coefficient: Positive = 0.001  # You et al. 2017: eta
-    beta1: Fraction = 0.9
-    beta2: Fraction = 0.999
-    epsilon: Positive = 1e-8
-    square_decay: Fraction = 0.99  # Akiba et al. 2017: mu_2
-    rmsprop_lr: Positive = 3e-4  # Akiba et al. 2017: eta_RMSprop, never scaled
-    center_epochs: NotNegative = 10.0  # Akiba et al. 2017: beta_center, where RMSprop and SGD weigh the same
-    period_epochs: Positive = 5.0  # Akiba et al. 2017: beta_period
-    clip_norm: Positive | None = None  # the longest that the aggregated gradient may be
-    gradient_noise: NotNegative = 0.0  # Hoffer et al. 2017: sigma of the factor N(1, sigma^2) on an image's gradient
-
-    @model_validator(mode="after")
-    def _options_have_a_place(self) -> Self:
-        taken = OPTIMIZER_OPTIONS[self.name]
-        for option in sorted(self.model_fields_set & _OWN_OPTIONS):
-            if option not in taken:
-                raise ValueError(
-                    f"{option}={getattr(self, option)} has no place in {self.name}, which takes {', '.join(taken)}; "
-                    f"leave it out, or give the whole entry, such as optimizer={{name: {self.name}}}"
-                )
-        if "nesterov" in taken and self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov=true needs momentum above 0; set optimizer.nesterov=false")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _without_options_that_have_no_place(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = handler(self)
-        return {k: v for k, v in content.items() if k not in _OWN_OPTIONS or k in OPTIMIZER_OPTIONS[self.name]}
-
-
-_OWN_OPTIONS = {option for options in OPTIMIZER_OPTIONS.values() for option in options}
 
 
 class Warmup(Entry):
@@ -252,6 +197,11 @@ class Recipe(Entry):
             raise ValueError(
                 f"minibatch.growth.kind=instead_of_decay and learning_rate.decay.kind={self.learning_rate.decay.kind}: "
                 f"growth takes the place of steps; use learning_rate.decay={{kind: step, epochs: [...], factor: 0.1}}"
+            )
+        if growth.kind == "instead_of_decay" and self.learning_rate.decay.factor == 1:
+            raise ValueError(
+                "minibatch.growth.kind=instead_of_decay with learning_rate.decay.factor=1: the minibatch would not "
+                "grow; use a factor below 1, for example 0.2"
             )
         if growth.kind == "instead_of_decay" and isinstance(self.learning_rate.decay.factor, tuple):
             raise ValueError(

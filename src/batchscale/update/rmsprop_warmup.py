@@ -34,7 +34,8 @@ class RMSpropWarmup:
 
     Args:
         groups: (parameters, decay d of theirs).
-        epoch_at: steps done -> epoch, such as that of a plan.
+        epoch_at: updates done -> epoch, such as that of a plan; a step that is skipped (fp16: its gradient overflowed)
+            is no update, so the transition comes so many steps later.
         momentum: u1 in [0, 1).
         square_decay: u2 in [0, 1).
         rmsprop_lr: eta_rms.

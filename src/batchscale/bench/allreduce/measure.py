@@ -26,9 +26,9 @@ from batchscale.bench.allreduce.rows import (
 from batchscale.bench.contender import Contender
 from batchscale.bench.turns import in_turn, stop_check
 from batchscale.comm import Choice, World
+from batchscale.comm.gloo import BATCH
 from batchscale.comm.mapping import free_bytes
 from batchscale.comm.reducer import BUILTIN, SHARED_MEMORY
-from batchscale.comm.world import BATCH
 from batchscale.engine.algorithm import store, stored_file
 from batchscale.engine.signals import StopSignals
 from batchscale.errors import FolderError, UsageError
