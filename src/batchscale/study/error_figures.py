@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from batchscale.records.files import read_lines
 from batchscale.records.findings import Axis, Figure, Mark, Series, Table
@@ -13,6 +14,7 @@ from batchscale.study.elbow import Answer, Point
 from batchscale.study.quantities import evaluated_on
 
 _BAND = "whiskers: standard deviation over seeds (n - 1); the two runs themselves where there are two seeds"
+_WIDE = 4  # times the lowest error: from there on the axis is logarithmic
 
 
 def error_figure(
@@ -38,10 +40,16 @@ def error_figure(
         title="Error against minibatch",
         caption=f"Mean {words}; {_BAND}. A gap is a minibatch where a run diverged or has no result.",
         x=Axis(label="minibatch kn (images)", scale="log2"),
-        y=Axis(label=f"{on} error (%)"),
+        y=Axis(label=f"{on} error (%)", scale=_scale([point.mean for of in points.values() for point in of])),
         series=tuple(_rule_series(rule, of, runs) for rule, of in points.items()),
         marks=tuple(_marks(found, tolerance)),
     )
+
+
+def _scale(means: Sequence[float]) -> Literal["linear", "log10"]:
+    """Logarithmic where the worst would press the best flat."""
+    finite = [mean for mean in means if math.isfinite(mean)]
+    return "log10" if finite and 0 < _WIDE * min(finite) < max(finite) else "linear"
 
 
 def _rule_series(rule: str, points: Sequence[Point], runs: Mapping[tuple[str, int], str]) -> Series:
