@@ -595,7 +595,7 @@ def test_a_minibatch_larger_than_the_data(data):
 
 
 def test_options_that_fit_no_model(data):
-    with pytest.raises(RecipeError, match="model cnn has no residual blocks"):
+    with pytest.raises(RecipeError, match="model cnn has no block whose last norm is known"):
         train(data, None, "model.zero_init_last_gamma=true")
     with pytest.raises(RecipeError, match="no parameter to train"):
         train(data, None, model=nn.Sequential(nn.Flatten(), nn.Linear(64, 4).requires_grad_(False)))

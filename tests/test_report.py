@@ -4,6 +4,7 @@ import base64
 import hashlib
 import itertools
 import json
+import math
 import re
 import shutil
 from html.parser import HTMLParser
@@ -19,9 +20,8 @@ from launching import SMALL
 from test_cli import refused
 
 from batchscale.cli import main
-from batchscale.errors import FolderError
 from batchscale.records.files import read_lines
-from batchscale.records.findings import Axis, Figure, Findings, Series
+from batchscale.records.findings import Axis, Figure, Findings, Mark, Series
 from batchscale.report.page import write, write_report
 from batchscale.report.page.html import render
 from batchscale.report.page.runs import read_runs
@@ -146,6 +146,34 @@ def test_log_ticks_rise_and_are_few(low, times, most, base):
     assert min(ticks) > 0
 
 
+@given(st.floats(1e-9, 1e9), st.floats(3.0, 1e12), st.sampled_from([2, 10]))
+def test_log_ticks_are_spread_over_the_whole_axis(low, times, base):
+    ticks = log_ticks(low, low * times, 10, base)
+    ends = [low, *ticks, low * times]
+    assert max(math.log(b / a) for a, b in itertools.pairwise(ends)) <= 0.6 * math.log(times)
+    mantissas = {float(f"{tick:e}".partition("e")[0]) for tick in ticks}
+    assert base == 2 or mantissas <= {1.0, 1.5, 2.0, 3.0, 5.0, 7.0}
+    assert base == 10 or all(math.log2(tick) % 1 == 0 or math.log2(tick / 1.5) % 1 == 0 for tick in ticks)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [(0.03, 2.5, [0.05, 0.1, 0.2, 0.5, 1, 2]), (2.1, 6.4, [3, 5]), (0.9, 1.3, [0.9, 1, 1.1, 1.2, 1.3]),
+     (1e-6, 20, [1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1, 10])],
+)  # fmt: skip
+def test_ticks_of_a_loss_axis(low, high, ticks):
+    assert log_ticks(low, high, 10, 10) == ticks
+
+
+def test_a_loss_axis_is_labelled_at_both_ends():
+    series = Series(name="loss", x=(0.0, 1.0, 2.0), y=(2.5, 0.3, 0.011), style="curve")
+    axis = Axis(label="loss", scale="log10")
+    shown = Figure(id="a", title="a", caption="", x=Axis(label="x"), y=axis, series=(series,))
+    axes = draw(shown, "figure-1", "").svg.find("g[@class='axes']")
+    ticks = [t.text for t in axes if t.get("text-anchor") == "end" and t.get("dy")]
+    assert ticks == ["0.01", "0.02", "0.05", "0.1", "0.2", "0.5", "1", "2"]
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [(0, "0"), (2048, "2048"), (104857600, "104,857,600"), (0.003125, "0.003125"), (-1.5, "-1.5"),
@@ -193,7 +221,7 @@ def test_headings_landmarks_and_names(page):
         assert drawing.get("role") == "img"
         assert drawing.find("title").text
         assert "against" in drawing.find("desc").text
-    assert len(seen.all("caption")) == len(seen.all("table"))
+    assert all(table["aria-labelledby"] for table in seen.all("table"))
     assert all(cell["scope"] == "col" for cell in seen.all("th"))
 
 
@@ -294,31 +322,6 @@ def test_what_came_out_of_a_run_is_no_label_of_it():
     rows = ({"rule": "none", "seed": 1, "status": "failed", "folder": "runs/a", "error": "it broke"},)
     found = Findings(kind="k", title="t", recipe="", asked="", answer="", command=(), rows=rows)
     assert run_labels(found) == {"runs/a": "rule none; seed 1"}
-
-
-def test_a_study_that_has_not_finished(tmp_path):
-    write_run(tmp_path / "runs" / "a", "square root", 64, 0)
-    write_run(tmp_path / "runs" / "b", "square root", 64, 1)
-    (tmp_path / "runs" / "b" / "result.json").unlink()
-    asked = {
-        "kind": "grid",
-        "recipe": "digits-cnn",
-        "options": {"seeds": 3},
-        "command": ["batchscale", "study", "grid"],
-    }
-    (tmp_path / "study.json").write_text(json.dumps(asked))
-    told = write(tmp_path)
-    assert (told.kind, told.runs, len(told.skipped)) == ("grid", 1, 1)
-    page = told.path.read_text()
-    assert "grid of digits-cnn: not finished" in page
-    assert "No answer yet: 1 run has ended, 1 has not." in page
-    assert "the same command goes on with it: batchscale study grid" in page
-    (tmp_path / "study.json").write_text("[]")
-    with pytest.raises(FolderError, match=r"study.json: damaged"):
-        write(tmp_path)
-    (tmp_path / "findings.json").write_text("{}")
-    with pytest.raises(FolderError, match=r"findings.json: damaged"):
-        write(tmp_path)
 
 
 def test_folders_that_hold_nothing_to_report_on(tmp_path, capsys):
@@ -430,3 +433,60 @@ def test_skipped_data_files_and_earlier_attempts_are_told(tmp_path):
     assert "data file passed over: a.jpg: is cut short" in page
     assert "Attempts, the newest first" in page
     assert "elsewhere" in page
+
+
+def test_dashed_series_take_no_colour_from_the_others():
+    xs = (1.0, 2.0)
+    modes = [Series(name=name, x=xs, y=xs) for name in ("strong", "weak")]
+    ideals = [Series(name=name, x=xs, y=xs, style="dashed") for name in ("ideal", "square root")]
+
+    def looks(*series):
+        axis = Axis(label="x")
+        shown = Figure(id="a", title="a", caption="", x=axis, y=axis, series=series)
+        page = render(Findings(kind="k", title="t", recipe="", asked="", answer="", command=(), figures=(shown,)))
+        entries = re.findall(r'class="swatch (.*?)".*?class="(.*?)".*?<span>(.*?)</span>', page)
+        groups = re.findall(r'class="series (.*?)" data-series="(.)"', page)
+        assert groups == [(look, str(place)) for place, (look, _, _) in enumerate(entries)]
+        return {name: (look, line) for look, line, name in entries}
+
+    alone, beside = looks(*modes), looks(ideals[0], modes[0], ideals[1], modes[1])
+    assert alone == {name: beside[name] for name in ("strong", "weak")}
+    assert beside["ideal"] == ("neutral", "line dashed e0")
+    assert beside["square root"] == ("neutral", "line dashed e1")
+
+
+@pytest.mark.parametrize("points", [(), (4.0,), (1.0, 4.0)])
+def test_the_label_of_a_mark_lies_on_no_point(points):
+    xs = (0.0, 1.0, 2.0, 3.0, 4.0)
+    series = Series(name="error", x=xs, y=tuple(2.02 if x in points else 1.0 for x in xs))
+    mark = Mark(label="reference + 0.5", y=2.0)
+    axis = Axis(label="x")
+    drawing = draw(Figure(id="a", title="", caption="", x=axis, y=axis, series=(series,), marks=(mark,)), "f", "").svg
+    (label,) = drawing.findall("g[@class='mark']/text")
+    foot, end, width = float(label.get("y")), float(label.get("x")), 8.0 * len(label.text)
+    left = end - width if label.get("text-anchor") == "end" else end
+    for use in drawing.iter("use"):
+        x, y = float(use.get("x")), float(use.get("y"))
+        assert not (left < x < left + width and foot - 14 < y < foot + 4)
+
+
+def test_the_shares_of_the_phases_add_to_the_whole(tmp_path):
+    folder = tmp_path / "run"
+    write_run(folder, "square root", 64, 0)
+    same = {"minibatch": 64, "images_per_second": 3200.0}
+    lines = [  # 2 seconds, 1 (a folder of an earlier version), and one whose minibatch grew meanwhile
+        {
+            "step": 100,
+            "minibatch": 64,
+            "images_per_second": 3200.0,
+            "interval_steps": 100,
+            "phase_seconds": {"data": 1.5},
+        },
+        {"step": 150, **same, "phase_seconds": {"data": 0.5, "update": 0.25}},
+        {"step": 160, "minibatch": 128, "images_per_second": 1.0, "interval_steps": 10, "phase_seconds": {"data": 1.0}},
+    ]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = write_report(folder).read_text()
+    (table,) = re.findall(r"<strong>Where the time.*?</table>", page, re.S)
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", table)
+    assert cells == ["data", "3.00", "75.0", "update", "0.25", "6.2", "other", "0.75", "18.8"]

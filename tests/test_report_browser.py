@@ -7,7 +7,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from example_study import write_study
 
-from batchscale.records.findings import read_findings
+from batchscale.records.findings import Table, read_findings
 from batchscale.report.page import write_report
 from batchscale.report.page.html import render
 from batchscale.report.page.runs import read_runs
@@ -56,6 +56,28 @@ def test_silent_whole_and_no_wider_than_the_window(browser, page, width, scheme)
     assert browser.js(f"{letters} * {shrunk}") >= 9.5
     assert browser.js("document.querySelectorAll('.series use').length") > 30
     browser.media()
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_captions_stay_in_the_window_beside_tables_that_scroll(browser, page, tmp_path, width):
+    words = "Every word of this stands beside the table, not in what scrolls. " * 8
+    wide = Table(title="Wide", columns=tuple(f"a column {n}" for n in range(40)), rows=((1.5,) * 40,), caption=words)
+    findings = read_findings(page.parent).model_copy(update={"tables": (wide,)})
+    file = tmp_path / "report.html"
+    file.write_text(render(findings, read_runs(page.parent)[0]), encoding="utf-8")
+    browser.open(file, width)
+    browser.js("document.querySelectorAll('details').forEach(d => d.open = true)")
+    ends = browser.js(
+        "[...document.querySelectorAll('table')].map(table => {"
+        "const name = table.caption || document.getElementById(table.getAttribute('aria-labelledby'));"
+        "const text = document.createRange(); text.selectNodeContents(name);"
+        "return [table.offsetWidth, text.getBoundingClientRect().right] })"
+    )
+    assert max(table for table, _ in ends) > width
+    assert max(text for _, text in ends) <= width
+    nodes = browser("Accessibility.getFullAXTree")["nodes"]
+    names = {n.get("name", {}).get("value", "").strip() for n in nodes if n["role"]["value"] == "table"}
+    assert f"Wide {words}".strip() in names
 
 
 def test_the_legend_hides_a_series_by_keyboard(browser, page):

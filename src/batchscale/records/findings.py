@@ -37,8 +37,8 @@ class Series(_Part):
         name: as in the legend.
         x, y: one point each; a y of None is a gap.
         low, high: the band or whiskers around y (around x where y's axis has names), as long as y, or empty.
-        style: line with points, points alone, dashed (an ideal, a fit), a plain line (a curve of many points), or a
-            thick one (the reference among such curves).
+        style: line with points, points alone, dashed (an ideal, a fit: in a neutral colour), a plain line (a curve of
+            many points), or a thick one (the reference among such curves).
         runs: the folders behind each point, relative to the study, as long as x, or empty.
     """
 
@@ -136,5 +136,5 @@ def read_findings(folder: Path) -> Findings:
     except FileNotFoundError:
         raise FolderError(f"{folder}: holds no findings.json: not a study's folder, or one not finished") from None
     except (OSError, ValueError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
         raise FolderError(f"{path}: damaged ({reason}); run the study again on its folder") from None

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from batchscale.records.files import read_lines
+from batchscale.records.files import is_number, read_lines
 from batchscale.records.findings import Axis, Figure, Findings, Series, Table
 from batchscale.report.page.runs import Run
 from batchscale.report.page.scales import number
@@ -99,29 +99,47 @@ def _figure(ident: str, title: str, caption: str, label: str, series: tuple[Seri
 
 
 def _curve(name: str, lines: Iterable[Mapping[str, Any]], key: str, points: bool = False) -> Series:
-    there = [line for line in lines if _is_number(line.get("epoch")) and key in line]
+    there = [line for line in lines if is_number(line.get("epoch")) and key in line]
     return Series(
         name=name,
         x=tuple(line["epoch"] for line in there),
-        y=tuple(line[key] if _is_number(line[key]) else None for line in there),
+        y=tuple(line[key] if is_number(line[key]) else None for line in there),
         style="line" if points else "curve",
     )
 
 
 def _phases(metrics: Sequence[Mapping[str, Any]]) -> Table:
     total: dict[str, float] = {}
+    before: Mapping[str, Any] = {}
+    other = 0.0
     for line in metrics:
         phases = line.get("phase_seconds")
-        for phase, seconds in phases.items() if isinstance(phases, Mapping) else ():
-            total[phase] = total.get(phase, 0.0) + (seconds if _is_number(seconds) else 0.0)
+        there = {name: s for name, s in phases.items() if is_number(s)} if isinstance(phases, Mapping) else {}
+        for name, seconds in there.items():
+            total[name] = total.get(name, 0.0) + seconds
+        if there:
+            other += max(_step_seconds(line, before) - sum(there.values()), 0.0)
+        before = line
+    if round(other, 4):
+        total["other"] = other
     whole = sum(total.values()) or 1.0
     rows = tuple((name, round(seconds, 4), round(100 * seconds / whole, 1)) for name, seconds in total.items())
     return Table(
         title="Where the time of training steps went",
         columns=("phase", "seconds", "share, %"),
         rows=rows,
-        caption="Of the first process, over all recorded lines.",
+        caption="Of the first process, over all recorded lines. Other: between the phases.",
     )
+
+
+def _step_seconds(line: Mapping[str, Any], before: Mapping[str, Any]) -> float:
+    """The time of a line's steps, images / (images/s); 0 where that cannot be told, as where the minibatch grew."""
+    minibatch, speed = line.get("minibatch"), line.get("images_per_second")
+    step, last = line.get("step"), before.get("step", 0)
+    steps = line.get("interval_steps", step - last if is_number(step) and is_number(last) else None)
+    if not (is_number(steps) and is_number(minibatch) and is_number(speed) and speed > 0):
+        return 0.0
+    return steps * minibatch / speed if before.get("minibatch", minibatch) == minibatch else 0.0
 
 
 def _derived(run: Run) -> Table:
@@ -141,10 +159,6 @@ def _attempts(run: Run) -> Table:
         columns=tuple(column.replace("_", " ") for column in columns),
         rows=tuple(tuple(said(one.get(column)) for column in columns) for one in attempts),
     )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _list(value: Any) -> list[Any]:

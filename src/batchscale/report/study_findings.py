@@ -1,20 +1,25 @@
-"""A study that has not finished -> findings: what was asked, and the runs that are there."""
+"""A study's folder -> findings: its own; where these are missing or damaged, what was asked and the runs there are."""
 
 from __future__ import annotations
 
+import csv
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from batchscale.errors import FolderError
-from batchscale.records.files import parse_json
-from batchscale.records.findings import Findings
+from batchscale.records.files import is_number, parse_json
+from batchscale.records.findings import Findings, read_findings
 from batchscale.report.page.runs import Run
 from batchscale.report.page.text import command_line, flat, said
 
+_ENDED = ("done", "diverged")
+"""States that the same command does not train again."""
 
-def unfinished_study(folder: Path, runs: Sequence[Run], skipped: Sequence[tuple[str, str]]) -> Findings:
-    """The study of a folder without findings.json.
+
+def study_findings(folder: Path, runs: Sequence[Run], skipped: Sequence[tuple[str, str]]) -> Findings:
+    """What a study found, or what is there of it; files that cannot be read are named in the warnings.
 
     Args:
         folder: of the study.
@@ -22,36 +27,121 @@ def unfinished_study(folder: Path, runs: Sequence[Run], skipped: Sequence[tuple[
         skipped: the others.
 
     Raises:
-        FolderError: study.json is damaged.
+        FolderError: study.json is damaged, and there are no findings and no run.
     """
+    asked, warnings = _asked(folder)
+    if (folder / "findings.json").exists():
+        try:
+            found = read_findings(folder)
+        except FolderError as error:
+            warnings = [str(error).replace(f"{folder / 'findings.json'}", "findings.json"), *warnings]
+        else:
+            kind = said(asked.get("kind"))
+            if asked and kind != found.kind:
+                warnings.append(f"study.json is of another study: its kind is {kind or 'missing'}, not {found.kind}")
+            return found.model_copy(update={"warnings": (*found.warnings, *warnings)})
+    rows = _table_rows(folder / "table.csv", runs)
+    if warnings and not (runs or skipped or rows):
+        raise FolderError(f"{folder}: {'; '.join(warnings)}")
+    return _unfinished(asked, rows, runs, skipped, warnings)
+
+
+def _asked(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """study.json, and what is wrong with it; findings without runs need none."""
     path = folder / "study.json"
+    if not path.exists():
+        return {}, ["study.json is missing: what was asked is not recorded"] if (folder / "runs").is_dir() else []
     try:
         asked: Any = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         asked = None
-    if not isinstance(asked, dict):
-        raise FolderError(f"{path}: damaged; run the study again on its folder")
+    if not isinstance(asked, dict) or not asked:
+        return {}, ["study.json: damaged; delete it and run the study again on its folder: ended runs are kept"]
+    return asked, []
+
+
+def _unfinished(
+    asked: dict[str, Any],
+    table: list[dict[str, Any]],
+    runs: Sequence[Run],
+    skipped: Sequence[tuple[str, str]],
+    warnings: Sequence[str],
+) -> Findings:
     kind, command = said(asked.get("kind")) or "study", asked.get("command")
     recipe = asked.get("recipe")
     name = recipe if isinstance(recipe, str) else "its recipe"
     options = flat(asked["options"]) if isinstance(asked.get("options"), dict) else {}
     words = tuple(said(word) for word in command) if isinstance(command, list) else ()
     again = f": {command_line(words)}" if words else ""
+    ended = bool(table) and all(row["status"] in _ENDED for row in table)
+    lost = "cannot be read" if any("findings.json" in warning for warning in warnings) else "is missing"
+    answer = f"No answer yet: {_state(table) if table else _have_ended(len(runs), len(skipped))}."
+    advice = f"The study has not finished; the same command goes on with it{again}"
+    if ended:
+        answer = f"All runs have ended; findings.json {lost}: give the command again, it trains nothing."
+        advice = f"findings.json {lost}; the same command writes it{again}"
     return Findings(
         kind=kind,
-        title=f"{kind} of {name}: not finished",
+        title=f"{kind} of {name}: {'all runs have ended' if ended else 'not finished'}",
         recipe=name,
         asked="; ".join(f"{key}: {value}" for key, value in options.items()) or "Its options are not recorded.",
-        answer=f"No answer yet: {_have(len(runs), 'run', 's')} ended, {_have(len(skipped))} not.",
+        answer=answer,
         command=words,
-        rows=tuple(_row(run) for run in runs),
-        warnings=(f"The study has not finished; the same command goes on with it{again}",),
+        rows=tuple(table or map(_row, runs)),
+        warnings=(advice, *warnings),
     )
 
 
-def _have(count: int, noun: str = "", plural: str = "") -> str:
-    words = [str(count), f"{noun}{plural if count != 1 else ''}", "has" if count == 1 else "have"]
-    return " ".join(word for word in words if word)
+def _table_rows(path: Path, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The rows of table.csv, with what runs have ended since it was written; [] where it cannot be read."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = list(csv.reader(file, strict=True))
+    except (OSError, ValueError, csv.Error):
+        return []
+    columns = lines[0] if lines else []
+    if not {"folder", "status"} <= set(columns) or any(len(line) != len(columns) for line in lines):
+        return []
+    known = {run.name: _row(run) for run in runs}
+    rows = [dict(zip(columns, map(_value, line), strict=True)) for line in lines[1:]]
+    for row in rows:
+        if row["status"] == "missing" and (since := known.get(str(row["folder"]))):
+            row.update((column, value) for column, value in since.items() if column in row)
+    return rows
+
+
+def _value(text: str) -> str | float | None:
+    """A cell of a CSV file; a number where it is written as one."""
+    for kind in (int, float):
+        try:
+            value: float = kind(text)
+            if str(value) == text and is_number(value):
+                return value
+        except (ValueError, OverflowError):
+            continue
+    return text or None
+
+
+def _state(table: Sequence[dict[str, Any]]) -> str:
+    """How many runs ended, failed and are missing; rows of one folder are one run."""
+    states = Counter({row["folder"]: row["status"] for row in table}.values())
+    ended = sum(states[name] for name in _ENDED)
+    words = [f"of {_count(states.total(), 'run')}, {ended} {_has(ended)} ended"]
+    words += [f"{states['failed']} {_has(states['failed'])} failed"] if states["failed"] else []
+    waiting = states.total() - ended - states["failed"]
+    return ", ".join([*words, f"{waiting} {'is' if waiting == 1 else 'are'} missing"] if waiting else words)
+
+
+def _have_ended(ended: int, others: int) -> str:
+    return f"{_count(ended, 'run')} {_has(ended)} ended, {others} {_has(others)} not"
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _has(count: int) -> str:
+    return "has" if count == 1 else "have"
 
 
 def _row(run: Run) -> dict[str, Any]:

@@ -18,6 +18,12 @@ _FROM_ZERO = 0.5
 _PREFIXED_FROM = 1 << 17
 """Powers of two are written with Ki and Mi where the axis goes so far."""
 _PREFIXES = ((1 << 30, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki"))
+_LINEAR_BELOW = 3.0
+"""A log axis whose ends differ by a smaller factor has linear ticks: it is nearly linear."""
+_WITHIN = {2: ((1.0,), (1.0, 1.5)), 10: ((1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))}
+"""By the base: what the ticks between two powers are multiples of, sparse and dense."""
+_FEWEST = 3
+"""Ticks of a log axis, before it takes the dense ones."""
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -96,16 +102,24 @@ def linear_ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def log_ticks(low: float, high: float, most: int, base: int) -> list[float]:
-    """Powers of the base, every so manieth; 1, 2, 5 between powers of ten, or linear ones, where those are few."""
-    first, last = math.ceil(math.log(low, base) - 1e-9), math.floor(math.log(high, base) + 1e-9)
-    if last - first < 2:
-        between = [
-            m * float(base) ** e for e in range(first - 1, last + 1) for m in ((1, 2, 5) if base == 10 else (1,))
-        ]
-        there = [value for value in between if low <= value <= high]
-        return there if 3 <= len(there) <= most else [v for v in linear_ticks(low, high, most) if v > 0]
-    every = math.ceil((last - first + 1) / most)
-    return [float(base) ** e for e in range(first, last + 1) if e % every == 0]
+    """1, 2, 5 times powers of ten, or powers of two, denser where those are few; of many powers every so manieth."""
+    if high < _LINEAR_BELOW * low:
+        return [value for value in linear_ticks(low, high, most) if value > 0]
+    exponents = range(math.floor(math.log(low, base)) - 1, math.ceil(math.log(high, base)) + 2)
+    sparse, dense = (
+        [v for e in exponents for m in within if low <= (v := _times_power(m, base, e)) <= high]
+        for within in _WITHIN[base]
+    )
+    if len(sparse) <= most:
+        return sparse if len(sparse) >= _FEWEST or len(dense) > most else dense
+    powers = [(e, v) for e in exponents if low <= (v := _times_power(1.0, base, e)) <= high]
+    every = math.ceil(len(powers) / most)
+    return [v for e, v in powers if e % every == 0]
+
+
+def _times_power(value: float, base: int, exponent: int) -> float:
+    """value base^exponent, rounded once."""
+    return float(f"{value}e{exponent}") if base == 10 else math.ldexp(value, exponent)
 
 
 def words(values: Sequence[float], scale: Scale = "linear") -> list[str]:

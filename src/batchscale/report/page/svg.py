@@ -1,7 +1,7 @@
 """A figure as data -> an SVG drawing to stand in a page.
 
-Colours, widths and sizes of letters come from the page's style by classes: s0 .. s7 are series. Every y lies where its
-axis says (scales.py). Series differ by marker and dashes too, never by colour alone.
+Colours, widths and sizes of letters come from the page's style by classes: s0 .. s7 are series, neutral dashed ones.
+Every y lies where its axis says (scales.py). Series differ by marker and dashes too, never by colour alone.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ from batchscale.report.page.text import clean
 WIDTH, HEIGHT = 640.0, 400.0
 LOOKS = 8
 """Series beyond so many repeat colour and marker, the marker then open."""
+_DASHES = 3
+"""Dashed series beyond so many repeat their dashes."""
 _RIGHT, _LINE, _LETTER, _GAP = 18.0, 22.0, 11.0, 9.0
 """Margins in units of the drawing: letters are 20 high on a phone, 13 elsewhere."""
 _LABEL_LETTERS = 54
-_X_TICKS, _Y_TICKS = 9, 6
+_X_TICKS, _Y_TICKS, _LOG_Y_TICKS = 9, 6, 10
 
 MARKERS = (
     "M-4.5 0A4.5 4.5 0 1 0 4.5 0A4.5 4.5 0 1 0-4.5 0Z",
@@ -68,26 +70,38 @@ def draw(figure: Figure, ident: str, summary: str) -> Drawn:
     _text(svg, "title", figure.title, id=f"{ident}-title")
     _text(svg, "desc", summary, id=f"{ident}-desc")
     _axes(svg, figure, across, down)
+    points = [_places(series, across, down) for series in figure.series]
+    taken = [(at, to) for of_series in points for _, at, to in of_series]
     for number, mark in enumerate(figure.marks):
-        _mark(svg, mark, number, across, down, figure)
-    sideways = bool(figure.y.names)
-    points = [_series(svg, s, number, across, down, sideways) for number, s in enumerate(figure.series)]
+        _mark(svg, mark, number, across, down, taken)
+    for index, ((series, slot), places) in enumerate(zip(slots(figure.series), points, strict=True)):
+        group = ET.SubElement(svg, "g", {"class": f"series {look(series, slot)}", "data-series": str(index)})
+        _spread(group, series, across, down, sideways=bool(figure.y.names))
+        _line(group, series, slot, places)
     there = sum(y is not None for s in figure.series for y in s.y)
     return Drawn(svg, points, there - sum(map(len, points)))
 
 
-def look(number: int) -> str:
+def slots(series: Sequence[Series]) -> list[tuple[Series, int]]:
+    """Each series with its number among the dashed ones or among the others: an ideal shifts no colours."""
+    counts = {True: itertools.count(), False: itertools.count()}
+    return [(one, next(counts[one.style == "dashed"])) for one in series]
+
+
+def look(series: Series, slot: int) -> str:
     """The class of a series: its colour, and whether its marker is open."""
-    return f"s{number % LOOKS}{' open' if number // LOOKS % 2 else ''}"
+    if series.style == "dashed":
+        return "neutral"
+    return f"s{slot % LOOKS}{' open' if slot // LOOKS % 2 else ''}"
 
 
-def swatch(series: Series, number: int) -> ET.Element:
+def swatch(series: Series, slot: int) -> ET.Element:
     """The piece of a line that stands in the legend."""
-    svg = ET.Element("svg", {"class": f"swatch {look(number)}", "viewBox": "0 0 34 14", "aria-hidden": "true"})
+    svg = ET.Element("svg", {"class": f"swatch {look(series, slot)}", "viewBox": "0 0 34 14", "aria-hidden": "true"})
     if series.style != "points":
-        ET.SubElement(svg, "path", {"class": _line_class(series, number), "d": "M1 7H33"})
+        ET.SubElement(svg, "path", {"class": _line_class(series, slot), "d": "M1 7H33"})
     if series.style in ("line", "points"):
-        ET.SubElement(svg, "use", {"href": f"#marker-{number % LOOKS}", "x": "17", "y": "7"})
+        ET.SubElement(svg, "use", {"href": f"#marker-{slot % LOOKS}", "x": "17", "y": "7"})
     return svg
 
 
@@ -126,7 +140,7 @@ def _have_room(ticks: list[tuple[float, str]], across: Ruler) -> bool:
 def _y_ticks(figure: Figure, down: Ruler) -> list[tuple[float, str]]:
     if figure.y.names:
         return [(place + 1.0, clean(name)) for place, name in enumerate(figure.y.names)]
-    return down.ticks(_Y_TICKS)
+    return down.ticks(_LOG_Y_TICKS if figure.y.scale == "log10" else _Y_TICKS)
 
 
 def _label(words: str) -> list[str]:
@@ -151,14 +165,17 @@ def _axes(svg: ET.Element, figure: Figure, across: Ruler, down: Ruler) -> None:
         _text(group, "text", line, **{"class": "label"}, **at)
 
 
-def _mark(svg: ET.Element, mark: Mark, number: int, across: Ruler, down: Ruler, figure: Figure) -> None:
+def _mark(
+    svg: ET.Element, mark: Mark, number: int, across: Ruler, down: Ruler, taken: Sequence[tuple[float, float]]
+) -> None:
     group = ET.SubElement(svg, "g", {"class": "mark"})
-    if mark.y is not None and shown(figure.y.scale, mark.y):
+    if mark.y is not None and shown(down.scale, mark.y):
         y = down.place(mark.y)
         ET.SubElement(group, "path", {"d": f"M{across.start:.1f} {y:.1f}H{across.end:.1f}"})
-        above = y - 6 if y - 6 > down.end + 14 else y + 18
-        _text(group, "text", mark.label, x=f"{across.end:.1f}", y=f"{above:.1f}", **{"text-anchor": "end"})
-    if mark.x is None or not shown(figure.x.scale, mark.x):
+        heights = (y - 6, y + 18) if y - 6 > down.end + 14 else (y + 18,)
+        sides = ((across.end, "end"), (across.start + 5, "start"))
+        _mark_label(group, mark.label, [(x, at, anchor) for x, anchor in sides for at in heights], taken)
+    if mark.x is None or not shown(across.scale, mark.x):
         return
     x = across.place(mark.x)
     if mark.x_end is None:
@@ -168,37 +185,52 @@ def _mark(svg: ET.Element, mark: Mark, number: int, across: Ruler, down: Ruler, 
         size = {"x": f"{min(x, x + width):.1f}", "y": f"{down.end:.1f}", "width": f"{abs(width):.1f}"}
         ET.SubElement(group, "rect", {**size, "height": f"{down.start - down.end:.1f}"})
     late = x > (across.start + across.end) / 2
-    at = {"x": f"{x + (-5 if late else 5):.1f}", "y": f"{down.end + 14 + _LINE * (number % 3):.1f}"}
-    _text(group, "text", mark.label, **at, **{"text-anchor": "end" if late else "start"})
+    side = (x - 5, "end") if late else (x + 5, "start")
+    heights = tuple(down.end + 14 + _LINE * ((number + more) % 3) for more in range(3))
+    _mark_label(group, mark.label, [(side[0], at, side[1]) for at in heights], taken)
 
 
-def _series(
-    svg: ET.Element, series: Series, number: int, across: Ruler, down: Ruler, sideways: bool
-) -> list[tuple[int, float, float]]:
-    group = ET.SubElement(svg, "g", {"class": f"series {look(number)}", "data-series": str(number)})
-    _spread(group, series, across, down, sideways)
-    points, path = [], []
-    joined = False
-    for index, (x, y) in enumerate(zip(series.x, series.y, strict=True)):
-        if y is None or not (shown(across.scale, x) and shown(down.scale, y)):
-            joined = False
-            continue
-        at, to = across.place(x), down.place(y)
-        path.append(f"{'L' if joined else 'M'}{at:.1f} {to:.1f}")
-        points.append((index, at, to))
-        joined = True
+def _mark_label(
+    group: ET.Element, words: str, choices: Sequence[tuple[float, float, str]], taken: Sequence[tuple[float, float]]
+) -> None:
+    """The words at the first of the places (across, down, anchor) where they lie on no point, else at the first."""
+
+    def free(place: tuple[float, float, str]) -> bool:
+        x, foot, anchor = place
+        left = x - _LETTER * len(words) * (anchor == "end")
+        within = (at - left for at, to in taken if foot - _LINE < to < foot + _GAP)
+        return not any(-_GAP < at < _LETTER * len(words) + _GAP for at in within)
+
+    x, y, anchor = next(filter(free, choices), choices[0])
+    _text(group, "text", words, x=f"{x:.1f}", y=f"{y:.1f}", **{"text-anchor": anchor})
+
+
+def _places(series: Series, across: Ruler, down: Ruler) -> list[tuple[int, float, float]]:
+    """(index, across, down) of every point that has a place."""
+    return [
+        (index, across.place(x), down.place(y))
+        for index, (x, y) in enumerate(zip(series.x, series.y, strict=True))
+        if y is not None and shown(across.scale, x) and shown(down.scale, y)
+    ]
+
+
+def _line(group: ET.Element, series: Series, slot: int, places: Sequence[tuple[int, float, float]]) -> None:
+    """The line, with a gap where a point has no place, and the markers."""
+    steps = zip([-2, *(index for index, _, _ in places)], places, strict=False)
+    path = "".join(f"{'L' if index == before + 1 else 'M'}{at:.1f} {to:.1f}" for before, (index, at, to) in steps)
     if series.style != "points" and path:
-        ET.SubElement(group, "path", {"class": _line_class(series, number), "d": "".join(path)})
+        ET.SubElement(group, "path", {"class": _line_class(series, slot), "d": path})
     if series.style in ("line", "points"):
-        for _, at, to in points:
-            ET.SubElement(group, "use", {"href": f"#marker-{number % LOOKS}", "x": f"{at:.1f}", "y": f"{to:.1f}"})
-    return points
+        for _, at, to in places:
+            ET.SubElement(group, "use", {"href": f"#marker-{slot % LOOKS}", "x": f"{at:.1f}", "y": f"{to:.1f}"})
 
 
-def _line_class(series: Series, number: int) -> str:
-    if series.style in ("dashed", "reference"):
-        return f"line {series.style}"
-    return f"line curve d{number % 4}" if series.style == "curve" else "line"
+def _line_class(series: Series, slot: int) -> str:
+    if series.style == "dashed":
+        return f"line dashed e{slot % _DASHES}"
+    if series.style == "reference":
+        return "line reference"
+    return f"line curve d{slot % 4}" if series.style == "curve" else "line"
 
 
 def _spread(group: ET.Element, series: Series, across: Ruler, down: Ruler, sideways: bool) -> None:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from batchscale.records.findings import Axis, Figure, Findings, Series, Table
 from batchscale.report.page.runs import Run
 from batchscale.report.page.scales import number
-from batchscale.report.page.svg import draw, look, swatch
+from batchscale.report.page.svg import draw, look, slots, swatch
 from batchscale.report.page.text import clean, command_line, flat, said
 from batchscale.report.page.thin import evenly, thinned
 
@@ -97,7 +97,7 @@ def figure_view(figure: Figure, place: int, ids: Mapping[str, str]) -> FigureVie
     if drawn.left_out:
         count = "1 value at or below 0 has" if drawn.left_out == 1 else f"{drawn.left_out} values at or below 0 have"
         notes.append(f"{count} no place on a logarithmic axis.")
-    legend = [(clean(s.name), look(n), _markup(swatch(s, n))) for n, s in enumerate(figure.series)]
+    legend = [(clean(s.name), look(s, n), _markup(swatch(s, n))) for s, n in slots(figure.series)]
     data = {
         "x": clean(figure.x.label),
         "y": clean(figure.y.label),

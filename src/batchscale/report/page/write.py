@@ -7,12 +7,12 @@ from pathlib import Path
 
 from batchscale.errors import FolderError
 from batchscale.records.files import write_whole
-from batchscale.records.findings import Findings, read_findings
+from batchscale.records.findings import Findings
 from batchscale.report.bench_findings import bench_findings
 from batchscale.report.page.html import render
 from batchscale.report.page.runs import Run, read_run, read_runs
 from batchscale.report.run_findings import run_findings
-from batchscale.report.study_findings import unfinished_study
+from batchscale.report.study_findings import study_findings
 
 NAME = "report.html"
 
@@ -54,17 +54,25 @@ def write(folder: Path) -> Written:
 
 
 def _gathered(folder: Path) -> tuple[Findings, list[Run], list[tuple[str, str]]]:
-    if (folder / "findings.json").exists():
+    if _is_study(folder):
         runs, skipped = read_runs(folder)
-        return read_findings(folder), runs, skipped
-    if (folder / "study.json").exists():
-        runs, skipped = read_runs(folder)
-        return unfinished_study(folder, runs, skipped), runs, skipped
+        return study_findings(folder, runs, skipped), runs, skipped
     if (folder / "recipe.yaml").exists():
         try:
             run = read_run(folder, ".")
         except FolderError as error:
             raise FolderError(f"{folder}: {error}; train the run again, or give another folder") from None
         return run_findings(folder, run), [run], []
-    findings, skipped = bench_findings(folder)
+    try:
+        findings, skipped = bench_findings(folder)
+    except FolderError:
+        above = folder.resolve().parent
+        if not _is_study(above):
+            raise
+        near = folder.parent if folder.parent.resolve() == above else above
+        raise FolderError(f"{folder}: holds no study, but lies in one; give its folder: {near}") from None
     return findings, [], skipped
+
+
+def _is_study(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("findings.json", "study.json"))
