@@ -14,6 +14,7 @@ from batchscale.records import Result
 from batchscale.records.findings import read_findings
 from batchscale.study.cell import Outcome
 from batchscale.study.elbow import Point, compare_rules, find_elbow
+from batchscale.study.error_figures import _scale
 from batchscale.study.minibatch_error import Question, cells_of, findings_of
 from batchscale.study.rules import Rule, parse_minibatches, parse_rules, rule_of, workers_of
 
@@ -245,3 +246,10 @@ def test_a_real_study_goes_on_and_repeats_nothing(tmp_path, capsys):
     assert (out / found.figures[0].series[0].runs[0] / "result.json").is_file()
     with open(out / "table.csv", encoding="utf-8", newline="") as file:
         assert len(list(csv.DictReader(file))) == 6
+
+
+def test_an_error_axis_is_logarithmic_where_the_worst_would_press_the_best_flat():
+    assert _scale([8.0, 31.0, math.inf]) == "linear"
+    assert _scale([8.0, 33.0]) == "log10"
+    assert _scale([0.0, 33.0]) == "linear"  # zero has no logarithm
+    assert _scale([math.inf]) == "linear"
