@@ -158,7 +158,7 @@ def test_log_ticks_are_spread_over_the_whole_axis(low, times, base):
 
 @pytest.mark.parametrize(
     ("low", "high", "ticks"),
-    [(0.03, 2.5, [0.05, 0.1, 0.2, 0.5, 1, 2]), (2.1, 6.4, [3, 5]), (0.9, 1.3, [0.9, 1, 1.1, 1.2, 1.3]),
+    [(0.03, 2.5, [0.05, 0.1, 0.2, 0.5, 1, 2]), (2.1, 6.4, [3, 5]), (0.88, 2.3, [1, 1.2, 1.4, 1.6, 1.8, 2, 2.2]),
      (1e-6, 20, [1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1, 10])],
 )  # fmt: skip
 def test_ticks_of_a_loss_axis(low, high, ticks):
