@@ -458,7 +458,7 @@ def test_dashed_series_take_no_colour_from_the_others():
 @pytest.mark.parametrize("points", [(), (4.0,), (1.0, 4.0)])
 def test_the_label_of_a_mark_lies_on_no_point(points):
     xs = (0.0, 1.0, 2.0, 3.0, 4.0)
-    series = Series(name="error", x=xs, y=tuple(2.02 if x in points else 1.0 for x in xs))
+    series = Series(name="error", x=xs, y=tuple(2.05 if x in points else 1.0 + (x == 2.0) * 2 for x in xs))
     mark = Mark(label="reference + 0.5", y=2.0)
     axis = Axis(label="x")
     drawing = draw(Figure(id="a", title="", caption="", x=axis, y=axis, series=(series,), marks=(mark,)), "f", "").svg
