@@ -158,7 +158,7 @@ def test_log_ticks_are_spread_over_the_whole_axis(low, times, base):
 
 @pytest.mark.parametrize(
     ("low", "high", "ticks"),
-    [(0.03, 2.5, [0.05, 0.1, 0.2, 0.5, 1, 2]), (2.1, 6.4, [3, 5]), (0.9, 1.3, [0.9, 1, 1.1, 1.2, 1.3]),
+    [(0.03, 2.5, [0.05, 0.1, 0.2, 0.5, 1, 2]), (2.1, 6.4, [3, 5]), (0.88, 2.3, [1, 1.2, 1.4, 1.6, 1.8, 2, 2.2]),
      (1e-6, 20, [1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1, 10])],
 )  # fmt: skip
 def test_ticks_of_a_loss_axis(low, high, ticks):
@@ -458,7 +458,7 @@ def test_dashed_series_take_no_colour_from_the_others():
 @pytest.mark.parametrize("points", [(), (4.0,), (1.0, 4.0)])
 def test_the_label_of_a_mark_lies_on_no_point(points):
     xs = (0.0, 1.0, 2.0, 3.0, 4.0)
-    series = Series(name="error", x=xs, y=tuple(2.02 if x in points else 1.0 for x in xs))
+    series = Series(name="error", x=xs, y=tuple(2.05 if x in points else 1.0 + (x == 2.0) * 2 for x in xs))
     mark = Mark(label="reference + 0.5", y=2.0)
     axis = Axis(label="x")
     drawing = draw(Figure(id="a", title="", caption="", x=axis, y=axis, series=(series,), marks=(mark,)), "f", "").svg

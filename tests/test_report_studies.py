@@ -126,4 +126,4 @@ def test_the_folder_of_a_study_is_suggested_for_its_runs(tmp_path, capsys, monke
     words = "holds no study, but lies in one; give its folder:"
     assert f"runs: {words} {tmp_path}" in refused(capsys, "report", str(tmp_path / "runs"))
     monkeypatch.chdir(tmp_path / "runs")
-    assert f"error: .: {words} {tmp_path}" in refused(capsys, "report", ".")
+    assert f"batchscale: .: {words} {tmp_path}" in refused(capsys, "report", ".")

@@ -186,8 +186,8 @@ def _mark(
         ET.SubElement(group, "rect", {**size, "height": f"{down.start - down.end:.1f}"})
     late = x > (across.start + across.end) / 2
     side = (x - 5, "end") if late else (x + 5, "start")
-    heights = tuple(down.end + 14 + _LINE * ((number + more) % 3) for more in range(3))
-    _mark_label(group, mark.label, [(side[0], at, side[1]) for at in heights], taken)
+    levels = tuple(down.end + 14 + _LINE * ((number + more) % 3) for more in range(3))
+    _mark_label(group, mark.label, [(side[0], at, side[1]) for at in levels], taken)
 
 
 def _mark_label(
