@@ -13,9 +13,10 @@ from batchscale.engine.planning import plan_of, schedule_of
 from batchscale.errors import UsageError
 from batchscale.recipe import dump_recipe, load_recipe
 from batchscale.report.page.svg import draw
+from batchscale.study.cell import Outcome
 from batchscale.study.steps_to_target.figures import figures_of
 from batchscale.study.steps_to_target.findings import answer_of, sentence, warnings_of
-from batchscale.study.steps_to_target.hyperbola import fit
+from batchscale.study.steps_to_target.hyperbola import Interval, fit
 from batchscale.study.steps_to_target.regimes import DIMINISHING, MAXIMAL, PERFECT, local_slopes, regimes, slope_ranges
 from batchscale.study.steps_to_target.search import Search, check_begun
 from batchscale.study.steps_to_target.space import Dimension, Space, parse_range
@@ -205,7 +206,9 @@ def test_goals_are_read(text):
     assert parse_goal("loss<.5") == Goal("loss", 0.5)
 
 
-@pytest.mark.parametrize("text", ["", "error", "error>10", "error<", "error<-1", "error<0", "error<101", "speed<3"])
+@pytest.mark.parametrize(
+    "text", ["", "error", "error>10", "error<", "error<-1", "error<0", "error<101", "speed<3", "error<\u0663"]
+)
 def test_other_goals_are_refused(text):
     with pytest.raises(UsageError, match=r"must be error<PERCENT .*write 'error<10'"):
         parse_goal(text)
@@ -247,7 +250,9 @@ def test_the_border_is_the_outer_twentieth_of_a_range_that_could_be_wider():
     assert SPACE.borders({**settings, "effective_lr": 1.0}) == ()
 
 
-@pytest.mark.parametrize("text", ["", "a..b", "3..1", "1..1", "0..1", "1..2..3", "-1..1", "1..1e99", "nan"])
+@pytest.mark.parametrize(
+    "text", ["", "a..b", "3..1", "1..1", "0..1", "1..2..3", "-1..1", "1..1e99", "nan", "\u0661..\u0663"]
+)
 def test_ranges_that_are_none_are_refused(text):
     with pytest.raises(UsageError, match=r"--lr=.*must be LOW\.\.HIGH or one number"):
         parse_range("--lr", text, 0.0, 1e12)
@@ -339,6 +344,28 @@ def test_the_answer_names_regimes_and_the_critical_minibatch():
     assert epochs.series[0].y[0] == pytest.approx(780 * 8 / 1150)
 
 
+def test_an_answer_of_too_few_trials_names_no_regime_and_no_critical_minibatch():
+    curve = list(zip(DOUBLINGS[:4], hyperbola(DOUBLINGS[:4]), strict=True))
+    few = answer_of([point(b, round(s), reached=2 if b > 8 else 6) for b, s in curve])
+    assert sentence(few, search()) == (
+        "Steps to error below 5 %: 780 at kn = 8, 124 at kn = 64; too few trials to tell regimes or B_crit."
+    )
+    assert {regime.doubt for regime in few.regimes} == {"most minibatches had too few trials"}
+    assert few.fit is not None  # the numbers stay in the document
+    half = answer_of([point(b, round(s), reached=2 if b > 16 else 6) for b, s in curve])  # half of them is not most
+    assert "S_min (1 + B_crit / B) fits" in sentence(half, search())
+
+
+def test_an_interval_without_a_bound_on_either_side_is_no_answer():
+    steps = [(8, 40), (16, 9), (32, 60), (64, 8)]
+    answer = answer_of([point(b, s, steps_before=s - 1) for b, s in steps])
+    assert answer.fit.critical_minibatch.unbounded
+    said = sentence(answer, search())
+    assert "too few points, or too much scatter, to tell B_crit: its interval has no bound on either side" in said
+    assert "no bound to no bound" not in said + "".join(warnings_of(answer, search()))
+    assert Interval(21.0, None, None).text("S_min", "steps") == "S_min not told (no bound on either side)"
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -397,6 +424,30 @@ def test_trials_evaluated_at_another_interval_are_refused(begun, asked, said, tm
     check_begun(tmp_path / "runs", first, first.cells())
     with pytest.raises(UsageError, match=re.escape(f"{tmp_path}: holds trials evaluated {said} give another --out")):
         check_begun(tmp_path / "runs", then, then.cells())
+
+
+def test_damaged_lines_of_evaluations_are_passed_over(tmp_path):
+    made = search(minibatches=(32,), trials=1)
+    (cell,) = made.cells()
+    run = tmp_path / "runs" / cell.key
+    run.mkdir(parents=True)
+    damaged = (
+        '{"step": 5}\n{"step": 6, "error_percent": "x"}\n{"error_percent": 1.0}\n{"step": "7", "error_percent": 1}\n'
+    )
+    whole = (
+        '{"step": 10, "error_percent": null}\n{"step": 20, "error_percent": 7.0}\n{"step": 30, "error_percent": 4.0}\n'
+    )
+    (run / "evaluations.jsonl").write_text(damaged + whole)
+    (found,) = made.points([Outcome(cell, run, "done")])
+    assert (found.steps, found.steps_before, found.best_value) == (30, 20, 4.0)
+    (run / "recipe.yaml").write_text(dump_recipe(cell.recipe))
+    result = {
+        "status": "done", "recipe": "", "folder": "", "test_error_percent": 4.0, "test_error_median_last_5": 4.0,
+        "test_loss": 1.0, "train_loss": 1.0, "steps": 30, "epochs": 1.0, "images_per_second": 1.0, "wall_seconds": 1.0,
+        "weights_sha256": None, "processes": 1, "workers": 1, "per_worker": 1, "stopped_below": {"error_percent": 5.0},
+    }  # fmt: skip
+    (run / "result.json").write_text(json.dumps(result))
+    check_begun(tmp_path / "runs", made, [cell])
 
 
 def test_without_optuna_one_line_says_the_way_out(tmp_path, monkeypatch, capsys):

@@ -58,6 +58,7 @@ def test_lists_of_minibatches(text, expected):
         ("64,128,...,1000", "end at 512 or 1024"),
         ("16,24,...,100", "end at 81, or write"),
         ("10000,10001,...,1000000", "end at 10001, or write"),
+        ("32,48,...,512", "end at 243, or write"),
         ("٦٤", "'٦٤' must be a whole number"),
         ("2^٤..2^7", "'2^٤' must be a whole number"),
         ("2^7..2^4", "powers of two"),
@@ -168,7 +169,8 @@ def test_a_warmup_that_changes_the_decay_is_another_run_even_at_the_reference():
 @pytest.mark.parametrize(
     ("changes", "error", "said"),
     [
-        ({"minibatches": (32, 2048)}, UsageError, "2048 exceeds the 1437 training images"),
+        ({"minibatches": (32, 2048)}, UsageError, "2048 exceeds the 1437 training images; the largest given one that"),
+        ({"minibatches": (2048,)}, UsageError, "2048 exceeds the 1437 training images; none given fits; give at most"),
         ({"minibatches": (32, 40)}, UsageError, "use 32 or 64"),
         ({"reference": 256}, UsageError, "--reference=256: must be one of"),
         ({"overrides": ["minibatch.growth={kind: doubling}"]}, RecipeError, "minibatch.growth.kind=doubling"),
@@ -209,7 +211,14 @@ def test_the_document_of_known_errors():
     assert elbow["reference_error_percent"] == pytest.approx(1.1)
     assert (elbow["rules"]["none"]["minibatch"], elbow["at_least"]) == (32, True)
     assert "at least kn = 64, the largest tried" in found.answer
-    assert [w for w in found.warnings if "none at kn = 64: 1 of 2 runs diverged" in w]
+    assert [w for w in found.warnings if "rule none (lr unscaled) at kn = 64: 1 of 2 runs diverged" in w]
+    assert found.answer == (
+        "With rule linear+gradual the mean test error stays within 0.5 points of kn = 32 (1.10 %) up to at least "
+        "kn = 64, the largest tried (two seeds: too few to tell its uncertainty); with rule none (lr unscaled), at no "
+        "larger minibatch tried."
+    )
+    assert [w for w in found.warnings if w.startswith("two seeds: 2,000 resamples of two runs say little")]
+    assert found.tables[0].rows[1][3:5] == (64, 64)  # the interval stays in the table
     figure = found.figures[0]
     assert [s.y for s in figure.series] == [(1.0, 1.1, None), (1.0, 1.1, pytest.approx(1.3))]
     assert figure.series[1].low == (1.0, 1.0, 1.2)  # two seeds: the two themselves
@@ -223,6 +232,16 @@ def test_the_document_of_known_errors():
     assert held.result["elbow"]["evaluated_on"] == "holdout"
     assert "holdout error" in held.answer
     assert "test error" not in held.model_dump_json().lower()
+
+
+def test_three_seeds_give_an_interval_and_a_rule_that_reaches_further_a_clause():
+    errors = {(rule, kn): (1.0, 1.1, 1.2) for rule in ("none", "linear+gradual") for kn in (16, 32, 64, 128)}
+    errors |= {("none", 128): (4.0, 4.1, 4.2)}
+    asked = question(seeds=3, minibatches=(16, 32, 64, 128))
+    found = findings_of(asked, list(made_up(cells_of(asked), errors)), ["batchscale"])
+    assert "the largest tried (90 % of 2,000 resamples of the seeds at 128)" in found.answer
+    assert found.answer.endswith("; with rule none (lr unscaled), up to kn = 64.")
+    assert not [w for w in found.warnings if "two seeds" in w]
 
 
 def test_a_real_study_goes_on_and_repeats_nothing(tmp_path, capsys):

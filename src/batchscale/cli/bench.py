@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from batchscale.cli.options import add_common, add_data, data_folder, positive, print_json
+from batchscale.cli.options import add_common, add_data, data_folder, folder_path, positive, print_json
 from batchscale.recipe import load_recipe
 from batchscale.records.files import cannot_write, write_json
 from batchscale.records.folder import check_free
@@ -67,7 +67,10 @@ def _add_allreduce(kinds: Any) -> None:
     )
     allreduce.add_argument("--no-store", action="store_true", help="do not keep the choice for runs on this machine")
     allreduce.add_argument(
-        "--out", type=Path, metavar="DIR", help="write allreduce.json and the figure into this new or empty folder"
+        "--out",
+        type=folder_path,
+        metavar="DIR",
+        help="write allreduce.json and the figure into this new or empty folder",
     )
     add_common(allreduce)
     allreduce.set_defaults(run=run_allreduce)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from batchscale.cli.options import add_common, add_data, positive, print_json
+from batchscale.cli.options import add_common, add_data, folder_path, positive, print_json
 from batchscale.errors import DataError, UsageError
 
 _SHOWN = 20  # bad files named one by one; --json has all
@@ -21,7 +20,9 @@ def add(commands: Any) -> None:
     )
     add_data(parser)
     packing = parser.add_argument_group("prepare imagenet, prepare folder: the packed form")
-    packing.add_argument("--out", type=Path, metavar="DIR", help="where to (default: the set's folder, and -packed)")
+    packing.add_argument(
+        "--out", type=folder_path, metavar="DIR", help="where to (default: the set's folder, and -packed)"
+    )
     packing.add_argument("--short-side", type=positive, metavar="PIXELS", help="make larger images so small")
     packing.add_argument("--quality", type=positive, metavar="Q", help="JPEG quality of those, 1..100 (default 90)")
     packing.add_argument("--skip-bad", action="store_true", help="leave unreadable images out")

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from batchscale.cli.options import add_common, positive, print_json
+from batchscale.cli.options import add_common, folder_path, positive, print_json
 
 
 def add(commands: Any) -> None:
@@ -16,7 +16,9 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "demo", help="watch a large minibatch fail naively and succeed by the rules (about a minute)"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of runs and figure (default runs/demo-TIME)")
+    parser.add_argument(
+        "--out", type=folder_path, metavar="DIR", help="folder of runs and figure (default runs/demo-TIME)"
+    )
     parser.add_argument("--seeds", type=positive, default=3, metavar="S", help="seeds of each way (default 3)")
     add_common(parser)
     parser.set_defaults(run=run)
@@ -45,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         return 0
     print(f"\n{'':<56}{'kn':>6}{'lr':>8}{'test error, mean':>18}   each seed")
     for way in found["ways"]:
-        each = "  ".join(f"{e:.2f}" for e in way["errors"])
+        each = "  ".join("-" if e is None else f"{e:.2f}" for e in way["errors"])
         mean = "-" if way["mean_error_percent"] is None else f"{way['mean_error_percent']:.2f} %"
         print(f"{way['about']:<56}{way['minibatch']:>6}{way['lr']:>8.4g}{mean:>18}   {each}")
     print(

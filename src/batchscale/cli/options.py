@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     """--data DIR."""
     parser.add_argument(
         "--data",
-        type=Path,
+        type=folder_path,
         metavar="DIR",
         help="folder of the data sets, one folder each (default: the environment variable BATCHSCALE_DATA)",
     )
@@ -41,12 +42,16 @@ def data_folder(options: argparse.Namespace) -> Path | None:
     return given
 
 
+def folder_path(text: str) -> Path:
+    """A folder's path, for argparse."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no folder: give its path ('.' for this one), or leave it out")
+    return Path(text)
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1, for argparse."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
+    value = int(text) if re.fullmatch("[0-9]{1,18}", text) else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
     return value

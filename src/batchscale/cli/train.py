@@ -11,9 +11,10 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchscale.cli.options import add_common, add_data, data_folder, not_negative, positive, print_json
+from batchscale.cli.options import add_common, add_data, data_folder, folder_path, not_negative, positive, print_json
 from batchscale.errors import BatchscaleError, RunError, UsageError
 from batchscale.recipe import load_recipe
+from batchscale.records.words import counted
 
 if TYPE_CHECKING:
     from batchscale.engine.opening import Job
@@ -43,7 +44,7 @@ def add(commands: Any) -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a recipe entry")
     parser.add_argument("--processes", type=positive, default=1, metavar="W", help="local processes (default 1)")
     add_data(parser)
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run's folder (default runs/RECIPE-TIME)")
+    parser.add_argument("--out", type=folder_path, metavar="DIR", help="the run's folder (default runs/RECIPE-TIME)")
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -180,8 +181,9 @@ def _report(result: Result, options: argparse.Namespace, already: bool = False) 
         speed = "-" if result.images_per_second is None else f"{result.images_per_second:,.0f} images/s"
         done = "was finished before" if already else result.status
         print(
-            f"{done}: {result.evaluated_on} error {error} after {result.steps} steps ({result.epochs:g} epochs), "
-            f"{speed}, {result.wall_seconds:.1f} s; weights {(result.weights_sha256 or '')[:12]}; {result.folder}"
+            f"{done}: {result.evaluated_on} error {error} after {counted(result.steps, 'step')} "
+            f"({counted(result.epochs, 'epoch', 'g')}), {speed}, "
+            f"{result.wall_seconds:.1f} s; weights {(result.weights_sha256 or '')[:12]}; {result.folder}"
         )
     return 0 if result.status == "done" else 1
 

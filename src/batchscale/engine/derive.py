@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from batchscale.engine.planning import decay_epochs, plan_of, schedule_of
 from batchscale.minibatch import StepPlan, place_workers
 from batchscale.recipe.schema import Recipe
+from batchscale.records.words import counted
 from batchscale.update.schedule import PlannedSchedule
 
 
@@ -31,7 +32,7 @@ def derived_numbers(recipe: Recipe, training_images: int, processes: int) -> lis
     entry, first = recipe.learning_rate, schedule.first
     spe = plan.phases[0].steps_per_epoch
     rows = [
-        Derived("minibatch", f"kn = workers x per_worker = {k} x {n}", f"{plan.minibatch.images} images"),
+        Derived("minibatch", f"kn = workers x per_worker = {k} x {n}", counted(plan.minibatch.images, "image")),
         Derived("training images", "N, after data.holdout and data.train_images", f"{training_images}"),
         Derived("steps per epoch", f"N / kn, partial minibatch: {recipe.data.partial}", f"{float(spe):g}"),
         *_phases(recipe, plan, schedule),
@@ -61,20 +62,21 @@ def _phases(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[D
         return []
     rule = {"linear": "kn / first kn", "sqrt": "sqrt(kn / first kn)", "none": "1"}[schedule.scaling]
     about = {
-        "phases": f"at {len(plan.growth)} given epochs",
-        "doubling": f"x 2 every {growth.every_epochs:g} epochs",
+        "phases": f"at {counted(len(plan.growth), 'given epoch')}",
+        "doubling": f"x 2 every {counted(growth.every_epochs, 'epoch', 'g')}",
         "instead_of_decay": f"/ {_factors(recipe.learning_rate.decay.factor)} at a decay while kn <= N / 10 = "
         f"{plan.training_images / 10:g}",
     }
-    rows = [Derived("growth", f"{about[growth.kind]}; lr x {rule}", f"{len(plan.growth)} changes")]
+    rows = [Derived("growth", f"{about[growth.kind]}; lr x {rule}", counted(len(plan.growth), "change"))]
     for number, phase in enumerate(plan.phases):
         k, n = phase.minibatch.workers, phase.minibatch.per_worker
         steps = plan.steps_of(phase)
         rows.append(
             Derived(
                 f"phase {number + 1}",
-                f"epoch {float(phase.first_epoch):g}: kn = {k} x {n}, {float(phase.steps_per_epoch):g} steps an epoch",
-                f"{phase.minibatch.images} images, {len(steps)} steps from step {steps.start}, "
+                f"epoch {float(phase.first_epoch):g}: kn = {k} x {n}, "
+                f"{counted(float(phase.steps_per_epoch), 'step', 'g')} an epoch",
+                f"{counted(phase.minibatch.images, 'image')}, {counted(len(steps), 'step')} from step {steps.start}, "
                 f"lr {schedule(steps.start):g}",
             )
         )
@@ -85,7 +87,10 @@ def _placed(plan: StepPlan, processes: int, span: int) -> list[Derived]:
     """Workers per process, for every number of workers."""
     numbers = dict.fromkeys(phase.minibatch.workers for phase in plan.phases)
     placed = [(k, ", ".join(str(len(part)) for part in place_workers(k, processes, span))) for k in numbers]
-    return [Derived("workers per process", f"{k} workers on {processes} processes", text) for k, text in placed]
+    return [
+        Derived("workers per process", f"{counted(k, 'worker')} on {counted(processes, 'process')}", text)
+        for k, text in placed
+    ]
 
 
 def _falls(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[Derived]:
@@ -96,7 +101,7 @@ def _falls(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[De
         rows.append(
             Derived(
                 "warmup",
-                f"{entry.warmup.kind}, from lr {first(0):g} for {first.warmup_steps:g} steps",
+                f"{entry.warmup.kind}, from lr {first(0):g} for {counted(first.warmup_steps, 'step', 'g')}",
                 f"lr {first(int(first.warmup_steps) + 1):g} after it",
             )
         )

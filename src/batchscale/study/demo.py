@@ -17,6 +17,7 @@ from batchscale.engine.build import validate
 from batchscale.engine.opening import Job
 from batchscale.engine.run import train_here
 from batchscale.recipe import load_recipe
+from batchscale.records import Result
 from batchscale.records.folder import check_free
 
 RECIPE = "digits-cnn"
@@ -58,7 +59,8 @@ def run_demo(out: Path, seeds: int, say: Callable[[str], None]) -> dict[str, Any
 
     Returns:
         {"rows": [{"name", "about", "minibatch", "lr", "seed", "status", "test_error_percent", "folder"}],
-        "ways": [{"name", "about", "minibatch", "lr", "mean_error_percent", "errors"}]}.
+        "ways": [{"name", "about", "minibatch", "lr", "mean_error_percent", "errors", "diverged"}]};
+        no mean where a run diverged, whose error is None.
 
     Raises:
         FolderError: the folder is in use.
@@ -78,8 +80,7 @@ def _runs(out: Path, seeds: int, say: Callable[[str], None]) -> Iterator[dict[st
                 validate(recipe, None, 1)
             result = train_here(job)
             factor = recipe.minibatch.workers if recipe.learning_rate.scaling == "linear" else 1
-            error, seconds = _percent(result.test_error_percent), result.wall_seconds
-            say(f"{way.about}, seed {seed}: {error} test error, {seconds:.1f} s")
+            say(f"{way.about}, seed {seed}: {_said(result)}, {result.wall_seconds:.1f} s")
             yield {
                 "name": way.name,
                 "about": way.about,
@@ -93,16 +94,21 @@ def _runs(out: Path, seeds: int, say: Callable[[str], None]) -> Iterator[dict[st
 
 
 def _summary(way: Way, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    errors = [r["test_error_percent"] for r in rows if r["test_error_percent"] is not None]
+    diverged = sum(r["status"] == "diverged" for r in rows)
+    errors = [None if r["status"] == "diverged" else r["test_error_percent"] for r in rows]
+    known = [error for error in errors if error is not None]
     return {
         "name": way.name,
         "about": way.about,
         "minibatch": rows[0]["minibatch"],
         "lr": rows[0]["lr"],
-        "mean_error_percent": statistics.fmean(errors) if errors else None,
+        "mean_error_percent": statistics.fmean(known) if known and not diverged else None,
         "errors": errors,
+        "diverged": diverged,
     }
 
 
-def _percent(value: float | None) -> str:
-    return "no" if value is None else f"{value:.2f} %"
+def _said(result: Result) -> str:
+    if result.status == "diverged":
+        return "diverged"
+    return "no test error" if result.test_error_percent is None else f"{result.test_error_percent:.2f} % test error"

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from batchscale.randomness import integers, key
 
 RESAMPLES = 2000
+FEWEST_SEEDS = 3  # fewer, and resamples say little
 _SHARE = 0.9  # of the resampled elbows that lie within the interval
 _STREAM = 301  # stream: seeds drawn again
 _ROUNDING = 1e-9  # points; 1.06 - 0.56 is within 0.5
@@ -66,6 +67,7 @@ class Elbow:
         at_least: it is the largest minibatch tried.
         low, high: 90 % of the resampled elbows lie between them (None: none within); the elbow itself for one seed.
         shares: resampled elbow ("none", or the minibatch) -> its share of the resamples; empty for one seed.
+        seeds: the most runs of a minibatch.
     """
 
     minibatch: int | None
@@ -73,6 +75,7 @@ class Elbow:
     low: int | None
     high: int | None
     shares: dict[str, float]
+    seeds: int
 
 
 def find_elbow(points: Sequence[Point], reference: Point, tolerance: float) -> Elbow:
@@ -90,15 +93,17 @@ def find_elbow(points: Sequence[Point], reference: Point, tolerance: float) -> E
     at = int(_within(means, np.array([bar]))[0])
     found = tried[at - 1] if at else None
     least = bool(counted) and at == len(counted)
-    if max((len(point.errors) for point in [*counted, reference]), default=0) < 2:
-        return Elbow(found, least, found, found, {})
+    seeds = max(len(point.errors) for point in [*counted, reference])
+    if seeds < 2:
+        return Elbow(found, least, found, found, {}, seeds)
     drawn = np.stack([_resampled(point) for point in counted], axis=1)
     numbers = np.sort(_within(drawn, _resampled(reference) + tolerance + _ROUNDING))
     edge = (1 - _SHARE) / 2
     low, high = (numbers[min(int(share * RESAMPLES), RESAMPLES - 1)] for share in (edge, 1 - edge))
     names: list[int | None] = [None, *tried]
     shares = {str(name or "none"): float((numbers == i).mean()) for i, name in enumerate(names)}
-    return Elbow(found, least, names[low], names[high], {name: share for name, share in shares.items() if share})
+    seen = {name: share for name, share in shares.items() if share}
+    return Elbow(found, least, names[low], names[high], seen, seeds)
 
 
 def _within(means: npt.NDArray[np.float64], bars: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from batchscale.records.files import read_lines
+from batchscale.records.files import is_number, read_lines
 from batchscale.records.findings import Axis, Figure, Mark, Series, Table
 from batchscale.study.cell import Outcome
 from batchscale.study.curves import curve_series, error_curve, loss_curve
 from batchscale.study.elbow import Answer, Point
 from batchscale.study.quantities import evaluated_on
+from batchscale.study.rules import said
 
 _BAND = "whiskers: standard deviation over seeds (n - 1); the two runs themselves where there are two seeds"
 _WIDE = 4  # times the lowest error: from there on the axis is logarithmic
@@ -55,7 +56,7 @@ def _scale(means: Sequence[float]) -> Literal["linear", "log10"]:
 def _rule_series(rule: str, points: Sequence[Point], runs: Mapping[tuple[str, int], str]) -> Series:
     bands = [point.band() for point in points]
     return Series(
-        name=rule,
+        name=said(rule),
         x=tuple(point.minibatch for point in points),
         y=tuple(None if math.isinf(point.mean) else point.mean for point in points),
         low=tuple(band and band[0] for band in bands) if any(bands) else (),
@@ -70,7 +71,9 @@ def _marks(found: Answer, tolerance: float) -> list[Mark]:
     if math.isfinite(found.reference.mean):
         marks.append(Mark(label=f"reference + {tolerance:g}", y=found.reference.mean + tolerance))
     if (elbow := found.elbows[found.best]).minibatch:
-        marks.append(Mark(label=f"elbow of {found.best}{' or beyond' if elbow.at_least else ''}", x=elbow.minibatch))
+        marks.append(
+            Mark(label=f"elbow of rule {found.best}{' or beyond' if elbow.at_least else ''}", x=elbow.minibatch)
+        )
     return marks
 
 
@@ -92,7 +95,7 @@ def curve_figures(outcomes: Sequence[Outcome], rule: str, reference: int, epochs
         errors.append(curve_series(name, [error_curve(f) for f in folders], minibatch == reference))
         losses.append(curve_series(name, [loss_curve(f, epochs) for f in folders], minibatch == reference))
     on = evaluated_on(of)
-    about = f"Runs by {rule}, means over seeds; runs that diverged are left out."
+    about = f"Runs by {said(rule)}, means over seeds; runs that diverged are left out."
     return (
         Figure(
             id="error-epochs",
@@ -175,6 +178,6 @@ def image_points(outcomes: Sequence[Outcome]) -> float | None:
     """What one image of the evaluated set is worth in points, from the first run that tells."""
     for outcome in outcomes:
         for line in read_lines(outcome.folder / "evaluations.jsonl"):
-            if line.get("images"):
-                return 100 / float(line["images"])
+            if is_number(images := line.get("images")) and images > 0:
+                return 100 / images
     return None

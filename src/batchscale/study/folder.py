@@ -39,7 +39,7 @@ class StudyFolder:
 
     def __init__(self, path: Path, asked: dict[str, Any], recipe: Recipe) -> None:
         self.path, self._asked, self._recipe = path, asked, recipe
-        self._check(asked, recipe)
+        check_study(path, asked["kind"], recipe)
         self._made = not path.exists()
         self._begun = False
         try:
@@ -48,7 +48,7 @@ class StudyFolder:
             raise cannot_write(path, error) from error
         self._lock = RunLock(path, writer="study")
         try:
-            self._check(asked, recipe)  # what was there before the lock may have changed
+            check_study(path, asked["kind"], recipe)  # what was there before the lock may have changed
         except BaseException:
             self._lock.release()
             raise
@@ -62,7 +62,7 @@ class StudyFolder:
         try:
             if not self._begun:
                 reference = {"reference": self._recipe.model_dump(mode="json")}
-                write_json(self._document(), {**self._asked, **reference, **self._history()})
+                write_json(_document(self.path), {**self._asked, **reference, **self._history()})
                 self._begun = True
             self.runs.mkdir(exist_ok=True)
             if unfinished and (self.path / "findings.json").exists():
@@ -77,9 +77,9 @@ class StudyFolder:
 
     def _history(self) -> dict[str, Any]:
         """Questions asked of this folder before, the oldest first."""
-        if not self._document().exists():
+        if not _document(self.path).exists():
             return {}
-        before = json.loads(self._document().read_text(encoding="utf-8"))
+        before = json.loads(_document(self.path).read_text(encoding="utf-8"))
         earlier = before.get("earlier", [])
         asked = json.loads(json.dumps(self._asked))  # lists for tuples, as they were written
         if any(before.get(name) != asked.get(name) for name in ("options", "command")):
@@ -91,41 +91,6 @@ class StudyFolder:
         """The folder of the runs' folders."""
         return self.path / "runs"
 
-    def _document(self) -> Path:
-        return self.path / "study.json"
-
-    def _check(self, asked: dict[str, Any], recipe: Recipe) -> None:
-        if holds_run(self.path):
-            raise FolderError(f"{self.path}: holds a run, not a study; give another --out DIR (nothing was changed)")
-        if not self._document().exists():
-            if not self.path.is_dir() or any(f.name not in _OURS for f in self.path.iterdir()):
-                check_free(self.path)
-            return
-        kind, begun = self._read()
-        if kind != asked["kind"]:
-            raise FolderError(
-                f"{self.path}: holds a study of kind {kind}, not {asked['kind']}; give another --out DIR "
-                f"(nothing was changed)"
-            )
-        there, here = _trained(begun), _trained(recipe)
-        for name in sorted(there.keys() | here.keys()):
-            if there.get(name) != here.get(name):
-                raise FolderError(
-                    f"{self.path}: holds a study of another recipe: {name} is {there.get(name)} there, "
-                    f"{here.get(name)} here; give the same recipe, or another --out DIR (nothing was changed)"
-                )
-
-    def _read(self) -> tuple[str, Recipe]:
-        try:
-            content = json.loads(self._document().read_text(encoding="utf-8"))
-            return str(content["kind"]), recipe_from(content["reference"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, BatchscaleError) as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise FolderError(
-                f"{self._document()}: damaged ({reason}); delete it and give the same command again: "
-                f"finished runs are kept"
-            ) from None
-
     def close(self) -> None:
         """Let the folder go; one made here for a study that never began leaves no trace."""
         if self._made and not self._begun:
@@ -133,6 +98,52 @@ class StudyFolder:
             with contextlib.suppress(OSError):  # not empty: somebody else's
                 self.path.rmdir()
         self._lock.release()
+
+
+def check_study(path: Path, kind: str, recipe: Recipe | None) -> None:
+    """Raise where a study may not be written; nothing is changed.
+
+    Args:
+        path: of the study.
+        kind: of study.
+        recipe: the reference; None while it is not known whole: only the kind is compared.
+
+    Raises:
+        FolderError: the folder holds another study or other files, or cannot be written.
+    """
+    if holds_run(path):
+        raise FolderError(f"{path}: holds a run, not a study; give another --out DIR (nothing was changed)")
+    if not _document(path).exists():
+        if not path.is_dir() or any(f.name not in _OURS for f in path.iterdir()):
+            check_free(path)
+        return
+    found, begun = _read(path)
+    if found != kind:
+        raise FolderError(
+            f"{path}: holds a study of kind {found}, not {kind}; give another --out DIR (nothing was changed)"
+        )
+    there, here = _trained(begun), _trained(recipe or begun)
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            raise FolderError(
+                f"{path}: holds a study of another recipe: {name} is {there.get(name)} there, "
+                f"{here.get(name)} here; give the same recipe, or another --out DIR (nothing was changed)"
+            )
+
+
+def _document(path: Path) -> Path:
+    return path / "study.json"
+
+
+def _read(path: Path) -> tuple[str, Recipe]:
+    try:
+        content = json.loads(_document(path).read_text(encoding="utf-8"))
+        return str(content["kind"]), recipe_from(content["reference"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, BatchscaleError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise FolderError(
+            f"{_document(path)}: damaged ({reason}); delete it and give the same command again: finished runs are kept"
+        ) from None
 
 
 def _trained(recipe: Recipe) -> dict[str, Any]:

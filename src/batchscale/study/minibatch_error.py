@@ -14,11 +14,12 @@ from batchscale.errors import UsageError
 from batchscale.recipe.schema import Recipe
 from batchscale.records.findings import Findings
 from batchscale.records.provenance import environment
+from batchscale.records.words import counted
 from batchscale.study.cell import Cell, Outcome
-from batchscale.study.elbow import RESAMPLES, Answer, Elbow, Point, compare_rules
+from batchscale.study.elbow import FEWEST_SEEDS, RESAMPLES, Answer, Elbow, Point, compare_rules
 from batchscale.study.error_figures import curve_figures, elbow_table, error_figure, error_table, image_points
 from batchscale.study.quantities import Statistic, error_percent, evaluated_on
-from batchscale.study.rules import Rule, check_fits, check_fixed, recipe_at, workers_of
+from batchscale.study.rules import Rule, check_fits, check_workers, recipe_at, said, workers_of
 
 _WORDS = {"final": "{} error of the last evaluation", "median5": "median {} error of the last five evaluations"}
 
@@ -51,18 +52,27 @@ class Question:
     warmup_epochs: float | None = None
 
     def at(self) -> int:
-        """The reference minibatch.
-
-        Raises:
-            UsageError: one was given that is not studied.
-        """
-        if self.reference is not None and self.reference not in self.minibatches:
-            raise UsageError(
-                f"--reference={self.reference}: must be one of --minibatches; "
-                f"use one of {','.join(map(str, self.minibatches))}"
-            )
+        """The reference minibatch."""
         own = self.recipe.learning_rate.reference_minibatch
         return self.reference or (own if own in self.minibatches else self.minibatches[0])
+
+
+def check_asked(recipe: Recipe, minibatches: tuple[int, ...], reference: int | None) -> None:
+    """Raise where the question is none, whatever the data.
+
+    Args:
+        recipe: the base.
+        minibatches: to study.
+        reference: that was given; None: none was.
+
+    Raises:
+        UsageError: one line.
+    """
+    check_workers(recipe, minibatches)
+    if reference is not None and reference not in minibatches:
+        raise UsageError(
+            f"--reference={reference}: must be one of --minibatches; use one of {','.join(map(str, minibatches))}"
+        )
 
 
 def cells_of(question: Question) -> list[Cell]:
@@ -71,8 +81,7 @@ def cells_of(question: Question) -> list[Cell]:
     Raises:
         UsageError: one line.
     """
-    question.at()
-    check_fixed(question.recipe)
+    check_asked(question.recipe, question.minibatches, question.reference)
     check_fits(question.minibatches, question.training_images)
     made = []
     for rule in question.rules:
@@ -132,8 +141,8 @@ def _asked(question: Question, words: str) -> str:
     return (
         f"How far may the minibatch grow before the mean {words} leaves that at "
         f"kn = {question.at():,} by more than {question.tolerance:g} points? {question.training_images:,} training "
-        f"images, {question.recipe.epochs:g} epochs at every minibatch, {seeds} each, "
-        f"n = {question.recipe.minibatch.per_worker} images a worker."
+        f"images, {counted(question.recipe.epochs, 'epoch', 'g')} at every minibatch, {seeds} each, "
+        f"n = {counted(question.recipe.minibatch.per_worker, 'image')} a worker."
     )
 
 
@@ -150,6 +159,8 @@ def _reach(elbow: Elbow, reference: int) -> str:
 def _sureness(elbow: Elbow) -> str:
     if not elbow.shares:
         return "one seed: no uncertainty known"
+    if elbow.seeds < FEWEST_SEEDS:
+        return "two seeds: too few to tell its uncertainty"
     low, high = (f"{edge:,}" if edge else "none within" for edge in (elbow.low, elbow.high))
     span = f"at {low}" if low == high else f"between {low} and {high}"
     return f"90 % of {RESAMPLES:,} resamples of the seeds {span}"
@@ -158,12 +169,12 @@ def _sureness(elbow: Elbow) -> str:
 def _sentence(question: Question, found: Answer, on: str) -> str:
     best, at = found.elbows[found.best], found.reference.minibatch
     mean = "diverged" if math.isinf(found.reference.mean) else f"{found.reference.mean:.2f} %"
-    said = (
-        f"With {found.best} the mean {on} error stays within {question.tolerance:g} points of kn = "
+    first = (
+        f"With {said(found.best)} the mean {on} error stays within {question.tolerance:g} points of kn = "
         f"{at:,} ({mean}) {_reach(best, at)} ({_sureness(best)})"
     )
-    others = [f"{rule} {_reach(elbow, at)}" for rule, elbow in found.elbows.items() if rule != found.best]
-    return said + (f"; {'; '.join(others)}." if others else ".")
+    others = [f"with {said(rule)}, {_reach(elbow, at)}" for rule, elbow in found.elbows.items() if rule != found.best]
+    return f"{'; '.join([first, *others])}."
 
 
 def _as_json(question: Question, found: Answer) -> dict[str, Any]:
@@ -198,13 +209,18 @@ def _warnings(
         for point in at:
             if diverged := sum(map(math.isinf, point.errors)):
                 yield (
-                    f"{rule} at kn = {point.minibatch:,}: {diverged} of {question.seeds} runs diverged: "
+                    f"{said(rule)} at kn = {point.minibatch:,}: {diverged} of {question.seeds} runs diverged: "
                     f"no mean is drawn, and it counts as above the tolerance"
                 )
             if missing := question.seeds - len(point.errors):
-                yield f"{rule} at kn = {point.minibatch:,}: {missing} of {question.seeds} runs have no result"
+                yield f"{said(rule)} at kn = {point.minibatch:,}: {missing} of {question.seeds} runs have no result"
     if question.seeds == 1:
         yield "one seed: the spread is not known, and a difference of a few tenths of a point may be chance"
+    if any(elbow.shares and elbow.seeds < FEWEST_SEEDS for elbow in found.elbows.values()):
+        yield (
+            f"two seeds: {RESAMPLES:,} resamples of two runs say little of how sure an elbow is, so the answer leaves "
+            f"them out; take --seeds {FEWEST_SEEDS} or more"
+        )
     spread = found.reference.deviation()
     if spread is not None and spread > question.tolerance:
         yield (

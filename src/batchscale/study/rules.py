@@ -19,6 +19,7 @@ from batchscale.engine.planning import plan_of, schedule_of
 from batchscale.errors import RecipeError, UsageError
 from batchscale.recipe import recipe_from
 from batchscale.recipe.schema import Recipe, ScalingName, WarmupName
+from batchscale.records.words import counted
 
 _EXAMPLES = "64,128,256 or 64,128,...,16384 or 2^6..2^14"
 _SCALINGS, _WARMUPS = typing.get_args(ScalingName), typing.get_args(WarmupName)
@@ -35,6 +36,11 @@ class Rule:
     def name(self) -> str:
         """As it is written: ``linear``, ``linear+gradual``."""
         return self.scaling if self.warmup == "none" else f"{self.scaling}+{self.warmup}"
+
+
+def said(rule: str) -> str:
+    """A rule by its name, as in a sentence: ``rule none`` alone would read as a word."""
+    return f"rule {rule} (lr unscaled)" if rule.partition("+")[0] == "none" else f"rule {rule}"
 
 
 def rule_of(recipe: Recipe) -> Rule:
@@ -155,6 +161,18 @@ def workers_of(minibatch: int, per_worker: int, flag: str = "--minibatches") -> 
     return minibatch // per_worker, per_worker
 
 
+def check_workers(recipe: Recipe, minibatches: tuple[int, ...]) -> None:
+    """Raise where a recipe cannot be trained at every one of these minibatches, whatever the data.
+
+    Raises:
+        RecipeError: its minibatch grows.
+        UsageError: one is no multiple of n.
+    """
+    check_fixed(recipe)
+    for minibatch in minibatches:
+        workers_of(minibatch, recipe.minibatch.per_worker)
+
+
 def check_fits(minibatches: tuple[int, ...], training_images: int, flag: str = "--minibatches") -> None:
     """Raise where a minibatch is larger than the training set.
 
@@ -163,10 +181,12 @@ def check_fits(minibatches: tuple[int, ...], training_images: int, flag: str = "
     """
     if minibatches[-1] > training_images:
         fitting = [m for m in minibatches if m <= training_images]
-        raise UsageError(
-            f"{flag}: {minibatches[-1]} exceeds the {training_images} training images; "
-            f"the largest given one that fits is {fitting[-1] if fitting else 'none'}; leave out those beyond it"
+        way = (
+            f"the largest given one that fits is {fitting[-1]}; leave out those beyond it"
+            if fitting
+            else (f"none given fits; give at most {training_images}")
         )
+        raise UsageError(f"{flag}: {minibatches[-1]} exceeds the {training_images} training images; {way}")
 
 
 def recipe_at(
@@ -215,8 +235,9 @@ def _check_warmup(recipe: Recipe, given: bool, training_images: int) -> None:
     setting = "--warmup-epochs" if given else f"learning_rate.warmup.{unit}"
     kn = recipe.minibatch.workers * recipe.minibatch.per_worker
     raise UsageError(
-        f"{setting}={value:g}: must not be longer than the run, which at kn = {kn} is {recipe.epochs:g} epochs of "
-        f"together {steps} steps; give --warmup-epochs of at most {recipe.epochs:g}"
+        f"{setting}={value:g}: must not be longer than the run, which at kn = {kn} is "
+        f"{counted(recipe.epochs, 'epoch', 'g')} of together {counted(steps, 'step')}; "
+        f"give --warmup-epochs of at most {recipe.epochs:g}"
     )
 
 

@@ -75,6 +75,23 @@ def parse_processes(text: str) -> tuple[int, ...]:
     return found
 
 
+def check_asked(recipe: Recipe, processes: tuple[int, ...], modes: Sequence[str]) -> None:
+    """Raise where the question is none, whatever the data.
+
+    Raises:
+        UsageError: one line.
+    """
+    check_fixed(recipe)
+    k, most = recipe.minibatch.workers, processes[-1]
+    if STRONG in modes and most > k // recipe.batch_norm.span:
+        raise UsageError(
+            f"--processes={most}: strong scaling spreads the recipe's minibatch.workers={k}"
+            f"{f' in groups of {recipe.batch_norm.span}' if recipe.batch_norm.span > 1 else ''} over the processes; "
+            f"use at most {k // recipe.batch_norm.span}, raise minibatch.workers (and lower minibatch.per_worker), "
+            f"or --mode weak"
+        )
+
+
 def cells_of(question: Question) -> list[Cell]:
     """Every mode, W and seed; strong and weak at W = 1 are one run.
 
@@ -82,15 +99,7 @@ def cells_of(question: Question) -> list[Cell]:
         UsageError: one line.
     """
     recipe, k = question.recipe, question.recipe.minibatch.workers
-    check_fixed(recipe)
-    most = question.processes[-1]
-    if STRONG in question.modes and most > k // recipe.batch_norm.span:
-        raise UsageError(
-            f"--processes={most}: strong scaling spreads the recipe's minibatch.workers={k}"
-            f"{f' in groups of {recipe.batch_norm.span}' if recipe.batch_norm.span > 1 else ''} over the processes; "
-            f"use at most {k // recipe.batch_norm.span}, raise minibatch.workers (and lower minibatch.per_worker), "
-            f"or --mode weak"
-        )
+    check_asked(recipe, question.processes, question.modes)
     if WEAK in question.modes:
         images = tuple(w * k * recipe.minibatch.per_worker for w in question.processes)
         check_fits(images, question.training_images, "--processes: weak scaling's minibatch")

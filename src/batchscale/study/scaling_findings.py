@@ -9,6 +9,7 @@ from typing import Any
 
 from batchscale.records.findings import Findings, Table
 from batchscale.records.provenance import environment
+from batchscale.records.words import counted
 from batchscale.study.cell import Outcome
 from batchscale.study.published import UNET, UNET_PER_GPU
 from batchscale.study.quantities import evaluated_on
@@ -49,9 +50,10 @@ def findings_of(question: Question, outcomes: Sequence[Outcome], command: Sequen
         title=f"{' and '.join(question.modes).capitalize()} scaling: {question.recipe_name}",
         recipe=question.recipe_name,
         asked=(
-            f"How far do more processes pay on this machine ({cores()} cores, {threads_of(question)} threads a "
-            f"process)? kn = {kn:,} in strong scaling, W times that in weak; {question.training_images:,} training "
-            f"images, {question.recipe.epochs:g} epochs, {seeds}, one run at a time."
+            f"How far do more processes pay on this machine ({counted(cores(), 'core')}, "
+            f"{counted(threads_of(question), 'thread')} a process)? "
+            f"kn = {kn:,} in strong scaling, W times that in weak; {question.training_images:,} training "
+            f"images, {counted(question.recipe.epochs, 'epoch', 'g')}, {seeds}, one run at a time."
         ),
         answer=" ".join(_sentences(question, rows, limits, on)),
         command=tuple(command),
@@ -79,15 +81,21 @@ def _limits(question: Question, rows: Sequence[Row]) -> dict[str, Passing]:
 def _sentences(question: Question, rows: Sequence[Row], limits: dict[str, Passing], on: str) -> Iterator[str]:
     """The rules of thumb."""
     most = question.processes[-1]
+    if loose := _loose(rows):
+        low, high = min(row.spread for row in loose), max(row.spread for row in loose)
+        spread = f"{low:.0%}" if len(loose) == 1 else f"{low:.0%} to {high:.0%}"
+        yield (
+            f"Not measurable now (spread {spread.replace('%', ' %')}): speeds and efficiencies are hints at best, to "
+            f"be timed again on a quiet machine."
+        )
     if STRONG in limits:
         found, bound = limits[STRONG], f"{question.efficiency_bound:g}"
-        what = f"Strong scaling's efficiency falls below {bound}"
         if found.processes is None:
             last = f"W = {found.within}" if found.within else "any W measured"
             end = ", the largest tried" if found.within == most else ""
             yield f"Strong scaling's efficiency stays at {bound} or more up to {last}{end}."
         else:
-            yield f"{what} at W = {_number(found)} ({_between(found, rows, STRONG)})."
+            yield f"Strong scaling's efficiency falls below {bound} {_between(found, rows, STRONG)}."
     if WEAK in limits:
         found = limits[WEAK]
         first = next(row for row in rows if row.mode == WEAK)
@@ -102,9 +110,8 @@ def _sentences(question: Question, rows: Sequence[Row], limits: dict[str, Passin
             )
         else:
             yield (
-                f"Weak scaling's mean {on} error is more than {question.error_bound:g} points above W = "
-                f"{first.processes}'s {first.errors.mean:.2f} % from W = {_number(found)} on "
-                f"({_between(found, rows, WEAK)})."
+                f"Weak scaling's mean {on} error rises to more than {question.error_bound:g} points above W = "
+                f"{first.processes}'s {first.errors.mean:.2f} % {_between(found, rows, WEAK)}."
             )
 
 
@@ -112,16 +119,19 @@ def _kn(rows: Sequence[Row], processes: int | None) -> int:
     return next((row.minibatch for row in rows if row.mode == WEAK and row.processes == processes), 0)
 
 
-def _number(found: Passing) -> str:
-    return f"{found.processes:.1f}"
+def _loose(rows: Sequence[Row]) -> list[Row]:
+    """Those whose speed is not to be trusted."""
+    return [row for row in rows if row.spread > _LOOSE]
 
 
 def _between(found: Passing, rows: Sequence[Row], mode: str) -> str:
     measured = [row.processes for row in rows if row.mode == mode]
     if found.within is None:
-        return f"at the smallest measured, W = {measured[0]}"
+        return f"at the smallest measured already, W = {measured[0]}"
     after = next(w for w in measured if w > found.within)
-    return f"between the measured W = {found.within} and W = {after}, by interpolation in log W"
+    about = f"{found.processes:.1f}"
+    known = "" if about == f"{found.within:.1f}" else f" (about {about})"
+    return f"between {found.within} and {after} processes{known}"
 
 
 def _as_json(question: Question, rows: Sequence[Row], limits: dict[str, Passing]) -> dict[str, Any]:
@@ -139,6 +149,7 @@ def _as_json(question: Question, rows: Sequence[Row], limits: dict[str, Passing]
                 "images_per_second": row.images_per_second,
                 "speed_up": row.speed_up,
                 "efficiency": row.efficiency,
+                "spread": row.spread,
                 "phase_milliseconds": row.phases,
                 "test_error_percent": None if math.isinf(row.errors.mean) else row.errors.mean,
                 "train_loss": None if math.isinf(row.losses.mean) else row.losses.mean,
@@ -178,7 +189,8 @@ def _tables(question: Question, mode: str, rows: Sequence[Row], on: str) -> tupl
             for row in of
         ),
         caption="images/s: median over seeds of each run's median interval of training steps, the first left out; "
-        "speed-up: median over seeds of the ratio to the same seed's run at the smallest W. "
+        "speed-up: median over seeds of the ratio within a seed, to its run at the smallest W, so it need not follow "
+        "images/s. "
         f"Loss of the last epoch and final {on} error: means over seeds.",
     )  # fmt: skip
     phases = Table(
@@ -225,13 +237,14 @@ def _warnings(question: Question, rows: Sequence[Row]) -> Iterator[str]:
     over = sorted({row.processes for row in rows if oversubscribed(question, row)})
     if over and not any("CUDA" in device for row in rows for device in row.devices):
         yield (
-            f"W = {', '.join(map(str, over))}: more threads than this machine's {cores()} cores, so the processes "
-            f"shared cores: speed there says nothing about a larger machine"
+            f"W = {', '.join(map(str, over))}: more threads than this machine's {counted(cores(), 'core')}, so the "
+            f"processes shared cores: speed there says nothing about a larger machine"
         )
-    if loose := [f"{row.mode} W = {row.processes} {row.spread:.0%}" for row in rows if row.spread > _LOOSE]:
+    if loose := _loose(rows):
+        each = ", ".join(f"{row.mode} W = {row.processes} {row.spread:.0%}" for row in loose)
         yield (
             f"the intervals of a run differ in speed by more than {_LOOSE:.0%} (interquartile range over median: "
-            f"{', '.join(loose)}): other work on the machine, or runs too short to time; not measurable now"
+            f"{each}): other work on the machine, or runs too short to time; not measurable now"
         )
     if len(devices := sorted({device for row in rows for device in row.devices})) > 1:
         yield f"the runs were computed on different devices ({'; '.join(devices)}): their speeds do not compare"

@@ -14,6 +14,7 @@ from batchscale.errors import UsageError
 from batchscale.recipe.schema import Recipe
 from batchscale.records.findings import Axis, Figure, Findings, Table
 from batchscale.records.provenance import environment
+from batchscale.records.words import counted
 from batchscale.study.cell import Cell, Outcome
 from batchscale.study.curves import curve_series, error_curve, loss_curve
 from batchscale.study.elbow import Point
@@ -79,6 +80,30 @@ def parse_kinds(text: str) -> tuple[str, ...]:
         raise UsageError(f"--kinds={text}: must name kinds of warmup, each once; write none,constant,gradual") from None
 
 
+def check_asked(recipe: Recipe, minibatch: int) -> None:
+    """Raise where the question is none, whatever the data.
+
+    Args:
+        recipe: the base.
+        minibatch: the large one.
+
+    Raises:
+        UsageError: one line.
+    """
+    check_fixed(recipe)
+    reference = recipe.learning_rate.reference_minibatch
+    if minibatch <= reference:
+        raise UsageError(
+            f"--minibatch={minibatch}: must be above learning_rate.reference_minibatch={reference}, "
+            f"which it is compared with; use for example --minibatch {8 * reference}"
+        )
+    if recipe.learning_rate.scaling == "none":
+        raise UsageError(
+            "learning_rate.scaling=none: the lr has nowhere to warm up to; use learning_rate.scaling=linear or sqrt"
+        )
+    workers_of(minibatch, recipe.minibatch.per_worker, "--minibatch")
+
+
 def cells_of(question: Question) -> list[Cell]:
     """The reference, and the large minibatch with every warmup, with every seed.
 
@@ -86,16 +111,7 @@ def cells_of(question: Question) -> list[Cell]:
         UsageError: one line.
     """
     recipe, n = question.recipe, question.recipe.minibatch.per_worker
-    check_fixed(recipe)
-    if question.minibatch <= question.reference:
-        raise UsageError(
-            f"--minibatch={question.minibatch}: must be above learning_rate.reference_minibatch={question.reference}, "
-            f"which it is compared with; use for example --minibatch {8 * question.reference}"
-        )
-    if recipe.learning_rate.scaling == "none":
-        raise UsageError(
-            "learning_rate.scaling=none: the lr has nowhere to warm up to; use learning_rate.scaling=linear or sqrt"
-        )
+    check_asked(recipe, question.minibatch)
     check_fits((question.minibatch,), question.training_images, "--minibatch")
     scaling = recipe.learning_rate.scaling
     ways = {REFERENCE: (question.reference, Rule(scaling, "none"), "learning_rate.reference_minibatch")}
@@ -139,8 +155,8 @@ def findings_of(question: Question, outcomes: Sequence[Outcome], command: Sequen
         recipe=question.recipe_name,
         asked=(
             f"Which warmup brings kn = {question.minibatch:,} nearest to kn = {question.reference:,}? "
-            f"{question.training_images:,} training images, {question.recipe.epochs:g} epochs, {seeds} each, "
-            f"{question.recipe.learning_rate.scaling} scaling, {_duration(question)}."
+            f"{question.training_images:,} training images, {counted(question.recipe.epochs, 'epoch', 'g')}, "
+            f"{seeds} each, {question.recipe.learning_rate.scaling} scaling, {_duration(question)}."
         ),
         answer=_sentence(question, ways, on),
         command=tuple(command),
@@ -156,8 +172,8 @@ def findings_of(question: Question, outcomes: Sequence[Outcome], command: Sequen
 def _duration(question: Question) -> str:
     own = question.recipe.learning_rate.warmup
     if question.warmup_epochs is not None or own.epochs is not None:
-        return f"warmup of {question.warmup_epochs or own.epochs or 0:g} epochs"
-    return f"warmup of {own.steps} steps" if own.steps is not None else "no warmup"
+        return f"warmup of {counted(question.warmup_epochs or own.epochs or 0, 'epoch', 'g')}"
+    return f"warmup of {counted(own.steps, 'step')}" if own.steps is not None else "no warmup"
 
 
 def _sentence(question: Question, ways: Sequence[Way], on: str) -> str:
@@ -166,9 +182,9 @@ def _sentence(question: Question, ways: Sequence[Way], on: str) -> str:
     if not known or math.isinf(reference.errors.mean):
         return f"No comparison: {'the reference' if known else 'every large minibatch'} diverged or has no result."
     best = min(known, key=lambda way: way.errors.mean)
-    each = "; ".join(f"{way.name} {_said(way.errors)}" for way in others)
+    each = "; ".join(f"{_called(way.name)} {_said(way.errors)}" for way in others)
     sentence = (
-        f"At kn = {question.minibatch:,} the {on} error is lowest with warmup {best.name}, "
+        f"At kn = {question.minibatch:,} the {on} error is lowest with {_called(best.name)}, "
         f"{best.errors.mean - reference.errors.mean:+.2f} points from kn = {question.reference:,} "
         f"({_said(reference.errors)}): {each}"
     )
@@ -177,9 +193,14 @@ def _sentence(question: Question, ways: Sequence[Way], on: str) -> str:
     return f"{sentence}{_not_told_apart(best, [way for way in known if way is not best])}."
 
 
+def _called(kind: str) -> str:
+    """A kind of warmup in a sentence, where "none" would read as a word."""
+    return {"none": "no warmup", REFERENCE: "the reference"}.get(kind, f"{kind} warmup")
+
+
 def _not_told_apart(best: Way, others: Sequence[Way]) -> str:
-    margins = {way.name: margin(way.errors, best.errors) for way in others}
-    apart = {way.name: way.errors.mean - best.errors.mean for way in others}
+    margins = {_called(way.name): margin(way.errors, best.errors) for way in others}
+    apart = {_called(way.name): way.errors.mean - best.errors.mean for way in others}
     close = [name for name, points in margins.items() if points is not None and apart[name] <= points]
     unknown = [name for name, points in margins.items() if points is None]
     said = f"; the seeds do not tell {', '.join(close)} from it (Welch's t, 95 %)" if close else ""
@@ -273,9 +294,9 @@ def _table(ways: Sequence[Way], on: str) -> Table:
 def _warnings(question: Question, ways: Sequence[Way]) -> Iterator[str]:
     for way in ways:
         if diverged := sum(map(math.isinf, way.errors.errors)):
-            yield f"{way.name}: {diverged} of {question.seeds} runs diverged: no mean is given"
+            yield f"{_called(way.name)}: {diverged} of {question.seeds} runs diverged: no mean is given"
         if missing := question.seeds - len(way.errors.errors):
-            yield f"{way.name}: {missing} of {question.seeds} runs have no result"
+            yield f"{_called(way.name)}: {missing} of {question.seeds} runs have no result"
     if question.seeds == 1:
         yield "one seed: the spread is not known"
     if question.reference < question.recipe.minibatch.per_worker:

@@ -12,6 +12,7 @@ from typing import Any
 
 from batchscale.records.findings import Axis, Figure, Findings, Series, Table
 from batchscale.records.provenance import environment
+from batchscale.records.words import counted
 from batchscale.study.cell import Outcome
 from batchscale.study.curves import Curve, error_curve, loss_curve, mean_curve
 from batchscale.study.quantities import error_percent, evaluated_on, point_of
@@ -80,7 +81,7 @@ def findings_of(outcomes: Sequence[Outcome], recipe_name: str, asked: str, comma
     ways = summaries(outcomes)
     return Findings(
         kind="grid",
-        title=f"{recipe_name}: {len(ways)} ways to train",
+        title=f"{recipe_name}: {counted(len(ways), 'way')} to train",
         recipe=recipe_name,
         asked=asked,
         answer=answer_of(ways),

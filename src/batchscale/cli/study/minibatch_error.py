@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from batchscale.cli.options import data_folder
-from batchscale.cli.study.options import add_study, finish, open_study, recipe_name
+from batchscale.cli.options import data_folder, positive
+from batchscale.cli.study.options import add_study, check_out, finish, open_study, recipe_name
 from batchscale.cli.study.values import not_negative_number, positive_number
 from batchscale.recipe import load_recipe
 
@@ -30,7 +30,7 @@ def add(studies: Any) -> None:
     parser.add_argument("--rules", metavar="LIST", help="rules of the lr to compare (default: the recipe's own)")
     parser.add_argument(
         "--reference",
-        type=int,
+        type=positive,
         metavar="KN",
         help="the minibatch to compare with (default: learning_rate.reference_minibatch, or the smallest)",
     )
@@ -56,8 +56,11 @@ def run(options: argparse.Namespace) -> int:
 
     minibatches = parse_minibatches(options.minibatches)
     rules = (rule_of(recipe),) if options.rules is None else parse_rules(options.rules)
+    from batchscale.study.minibatch_error import Question, cells_of, check_asked, findings_of
+
+    check_asked(recipe, minibatches, options.reference)
+    check_out(options, "minibatch-error", recipe)
     from batchscale.engine.inputs import load_data
-    from batchscale.study.minibatch_error import Question, cells_of, findings_of
 
     question = Question(
         recipe_name(options), recipe, minibatches, rules, options.seeds,

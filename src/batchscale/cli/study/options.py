@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchscale.cli.options import add_common, add_data, data_folder, positive, print_json
+from batchscale.cli.options import add_common, add_data, data_folder, folder_path, positive, print_json
 from batchscale.recipe import Recipe
 
 if TYPE_CHECKING:
     from batchscale.records.findings import Findings
     from batchscale.study.cell import Outcome
     from batchscale.study.grid import Study
+
+_COLUMNS = 120  # of a line of prose
 
 
 def add_study(studies: Any, name: str, words: str, about: str, seeds: int | None) -> argparse.ArgumentParser:
@@ -25,7 +28,9 @@ def add_study(studies: Any, name: str, words: str, about: str, seeds: int | None
     )
     parser.add_argument("recipe", metavar="RECIPE", help="a shipped recipe's name, or a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a recipe entry, in all runs")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the study's folder (default runs/RECIPE-STUDY-TIME)")
+    parser.add_argument(
+        "--out", type=folder_path, metavar="DIR", help="the study's folder (default runs/RECIPE-STUDY-TIME)"
+    )
     if seeds is not None:
         parser.add_argument("--seeds", type=positive, default=seeds, metavar="S", help=f"of each (default {seeds})")
     parser.add_argument("--jobs", type=positive, default=1, metavar="J", help="runs at once (default 1)")
@@ -49,6 +54,23 @@ def _command_line(options: argparse.Namespace, out: Path) -> list[str]:
         words += ["--out", str(out)]
     data = data_folder(options)
     return words if options.data or data is None else [*words, "--data", str(data)]
+
+
+def check_out(options: argparse.Namespace, kind: str, recipe: Recipe | None) -> None:
+    """Raise where --out cannot hold this study, before torch and the data take their time.
+
+    Args:
+        options: of a parser from ``add_study``.
+        kind: of study.
+        recipe: the reference; None where it hangs on the data.
+
+    Raises:
+        FolderError: the folder holds something else, or cannot be written.
+    """
+    from batchscale.study.folder import check_study
+
+    if options.out is not None:
+        check_study(options.out, kind, recipe)
 
 
 def open_study(options: argparse.Namespace, kind: str, recipe: Recipe, asked: dict[str, Any]) -> Study:
@@ -106,6 +128,8 @@ def finish(
     else:
         for table in findings.tables:
             print(f"\n{table.title}\n{as_text(table.columns, table.rows)}")
+            if table.caption:
+                print(textwrap.fill(table.caption, _COLUMNS, initial_indent="  ", subsequent_indent="  "))
         print(f"\n{findings.answer}\n{page}: the figures; {study.out / 'table.csv'}: one row a run")
     return int(any(outcome.status == "failed" for outcome in outcomes))
 

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from batchscale.cli.options import data_folder
-from batchscale.cli.study.options import add_study, finish, open_study, recipe_name
+from batchscale.cli.study.options import add_study, check_out, finish, open_study, recipe_name
 from batchscale.cli.study.values import not_negative_number, share
 from batchscale.errors import UsageError
 from batchscale.recipe import load_recipe
@@ -47,13 +47,15 @@ def run(options: argparse.Namespace) -> int:
     if options.jobs != 1:
         raise UsageError(f"--jobs={options.jobs}: this study measures time, one run at a time; leave --jobs out")
     recipe = load_recipe(options.recipe, options.overrides)
-    from batchscale.study.scaling import STRONG, WEAK, Question, cells_of, parse_processes
+    from batchscale.study.scaling import STRONG, WEAK, Question, cells_of, check_asked, parse_processes
 
     processes = parse_processes(options.processes)
+    modes = (STRONG, WEAK) if options.mode == "both" else (options.mode,)
+    check_asked(recipe, processes, modes)
+    check_out(options, "scaling", recipe)
     from batchscale.engine.inputs import load_data
     from batchscale.study.scaling_findings import findings_of
 
-    modes = (STRONG, WEAK) if options.mode == "both" else (options.mode,)
     question = Question(
         recipe_name(options), recipe, processes, modes, options.seeds,
         len(load_data(recipe, data_folder(options)).train), options.efficiency_bound, options.error_bound,

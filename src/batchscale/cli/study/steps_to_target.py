@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from batchscale.cli.options import data_folder, positive
-from batchscale.cli.study.options import add_study, finish, open_study, recipe_name
+from batchscale.cli.study.options import add_study, check_out, finish, open_study, recipe_name
 from batchscale.errors import UsageError
 from batchscale.recipe import Recipe, load_recipe
 
@@ -67,11 +67,13 @@ def add(studies: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Search, then tell the curve."""
-    from batchscale.study.rules import parse_minibatches
+    from batchscale.study.rules import check_workers, parse_minibatches
     from batchscale.study.steps_to_target.trials import parse_goal
 
     goal, minibatches = parse_goal(options.goal), parse_minibatches(options.minibatches)
     recipe = load_recipe(options.recipe, options.overrides)
+    check_workers(recipe, minibatches)
+    check_out(options, "steps-to-target", None)
     search = _search(options, recipe, goal, minibatches)
     cells = search.cells()
     from batchscale.study.steps_to_target.findings import findings_of

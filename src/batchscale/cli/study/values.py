@@ -23,7 +23,7 @@ def share(text: str) -> float:
 
 def _number(text: str, rule: str, lowest: float, highest: float = 1e9) -> float:
     try:
-        value = float(text)
+        value = float(text) if text.isascii() else math.nan
     except ValueError:
         value = math.nan
     if not lowest <= value <= highest:

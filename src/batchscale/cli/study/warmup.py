@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from batchscale.cli.options import data_folder, positive
-from batchscale.cli.study.options import add_study, finish, open_study, recipe_name
+from batchscale.cli.study.options import add_study, check_out, finish, open_study, recipe_name
 from batchscale.cli.study.values import positive_number
 from batchscale.recipe import load_recipe
 
@@ -34,9 +34,11 @@ def add(studies: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the study, print the table."""
     recipe = load_recipe(options.recipe, options.overrides)
-    from batchscale.study.warmup import Question, cells_of, findings_of, parse_kinds
+    from batchscale.study.warmup import Question, cells_of, check_asked, findings_of, parse_kinds
 
     kinds = parse_kinds(options.kinds)
+    check_asked(recipe, options.minibatch)
+    check_out(options, "warmup", recipe)
     from batchscale.engine.inputs import load_data
 
     training_images = len(load_data(recipe, data_folder(options)).train)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from batchscale.records.findings import Findings, Table
 from batchscale.records.provenance import environment
+from batchscale.records.words import counted
 from batchscale.study.cell import Outcome
 from batchscale.study.steps_to_target import figures
 from batchscale.study.steps_to_target.hyperbola import FEWEST_POINTS, Hyperbola, fit
@@ -48,6 +49,11 @@ class Answer:
         """The points with a step count."""
         return [point for point in self.points if point.steps is not None]
 
+    @property
+    def few_trials(self) -> bool:
+        """Whether most points that reached the goal had too few trials."""
+        return 2 * sum(map(_few_trials, self.reached)) > len(self.reached)
+
     def as_json(self, search: Search) -> dict[str, Any]:
         """The answer as numbers."""
         return {
@@ -60,6 +66,13 @@ class Answer:
         }
 
 
+def _few_trials(point: Point) -> bool:
+    """Whether the steps hang on the luck of the draw."""
+    steps, half = point.steps, point.steps_by_half
+    short = point.reached < _FEWEST_REACHED
+    return steps is not None and half is not None and (short or half > _HALF_IS_MUCH_WORSE * steps)
+
+
 def _curve(points: Sequence[Point]) -> tuple[list[int], list[int], list[int]]:
     """B, S and S_before of the points that reached the goal."""
     found = [(point.minibatch, point.steps, point.steps_before or 0) for point in points if point.steps is not None]
@@ -68,7 +81,11 @@ def _curve(points: Sequence[Point]) -> tuple[list[int], list[int], list[int]]:
 
 def answer_of(points: Sequence[Point]) -> Answer:
     """Regimes and hyperbola of the points that reached the goal."""
-    return Answer(tuple(points), tuple(regimes(*_curve(points))), fit(*_curve(points)))
+    found = Answer(tuple(points), tuple(regimes(*_curve(points))), fit(*_curve(points)))
+    if not found.few_trials:
+        return found
+    doubt = "most minibatches had too few trials"
+    return replace(found, regimes=tuple(replace(regime, doubt=regime.doubt or doubt) for regime in found.regimes))
 
 
 def _point_json(point: Point) -> dict[str, Any]:
@@ -128,9 +145,9 @@ def _asked(search: Search, recipe_name: str) -> str:
     held, measured = search.recipe.data.holdout, "lr / (1 - momentum), momentum" if search.has_momentum else "lr"
     return (
         f"How many steps does {recipe_name} need to {search.goal.text} on {held:,} held-out training images, at each "
-        f"minibatch? {search.trials} trials each, a quasi-random search over {measured}, weight decay and the share of "
-        f"the lr left at the end of the step budget (linear decay, no warmup); {search.training_images:,} training "
-        f"images; one seed for data order and first weights."
+        f"minibatch? {counted(search.trials, 'trial')} each, a quasi-random search over {measured}, weight decay "
+        f"and the share of the lr left at the end of the step budget (linear decay, no warmup); "
+        f"{search.training_images:,} training images; one seed for data order and first weights."
     )
 
 
@@ -145,7 +162,9 @@ def sentence(answer: Answer, search: Search) -> str:
     missed = [f"{p.minibatch:,}" for p in answer.points if p.steps is None]
     said = f"Steps to {search.goal.text}: {first.steps:,} at kn = {first.minibatch:,}"
     said += f", {last.steps:,} at kn = {last.minibatch:,}" if last is not first else ""
-    return f"{said}; {_regimes_text(answer)}; {_fit_text(answer)}{_missed_text(missed)}."
+    few = answer.regimes and answer.few_trials
+    told = "too few trials to tell regimes or B_crit" if few else f"{_regimes_text(answer)}; {_fit_text(answer)}"
+    return f"{said}; {told}{_missed_text(missed)}."
 
 
 def _missed_text(missed: Sequence[str]) -> str:
@@ -170,6 +189,8 @@ def _fit_text(answer: Answer) -> str:
     found = answer.fit
     if found is None:
         return f"no hyperbola fitted (fewer than {FEWEST_POINTS} minibatches reached the goal)"
+    if found.critical_minibatch.unbounded:
+        return "too few points, or too much scatter, to tell B_crit: its interval has no bound on either side"
     return (
         f"S_min (1 + B_crit / B) fits to {found.scatter_percent:.0f} % with "
         f"{found.critical_minibatch.text('B_crit', 'images')} and {found.steps_min.text('S_min', 'steps')} (95 %)"
@@ -191,7 +212,7 @@ def warnings_of(answer: Answer, search: Search) -> list[str]:
         for regime in answer.regimes
         if regime.doubt
     ]
-    if answer.fit is not None and answer.fit.beyond:
+    if answer.fit is not None and answer.fit.beyond and not answer.fit.critical_minibatch.unbounded:
         where = "below the smallest" if answer.fit.beyond == "below" else "above the largest"
         said.append(
             f"{answer.fit.critical_minibatch.text('B_crit', 'images')}: {where} minibatch that reached the goal, so a "
@@ -207,23 +228,24 @@ def _doubts(point: Point, search: Search) -> list[str]:
     if steps is None or half is None:
         best = "" if point.best_value is None else f": the best was {search.goal.value_text(point.best_value)}"
         return [
-            f"{at}: goal not reached by {point.trials} trials of {point.budget_steps:,} steps "
+            f"{at}: goal not reached by {counted(point.trials, 'trial')} of {counted(point.budget_steps, 'step', ',')} "
             f"({point.diverged} diverged){best}; give more --trials, a longer budget, or an easier goal"
         ]
     said = []
-    if point.reached < _FEWEST_REACHED or half > _HALF_IS_MUCH_WORSE * steps:
+    if _few_trials(point):
         said.append(
             f"{at}: too few trials to say: {point.reached} of {point.trials} reached the goal, and half of them would "
-            f"have found {half:,.0f} steps in place of {steps:,}; give more --trials"
+            f"have found {counted(round(half), 'step', ',')} in place of {steps:,}; give more --trials"
         )
     if steps > _NEAR_BUDGET * point.budget_steps:
         said.append(
-            f"{at}: {steps:,} steps of a budget of {point.budget_steps:,}: trials that need more were cut; "
-            f"raise epochs or --min-steps"
+            f"{at}: {counted(steps, 'step', ',')} of a budget of {point.budget_steps:,}: trials that need more "
+            f"were cut; raise epochs or --min-steps"
         )
     if point.interval_steps > _COARSE * steps:
         said.append(
-            f"{at}: {steps:,} steps, evaluated every {point.interval_steps:,}: coarse; lower --evaluation-steps"
+            f"{at}: {counted(steps, 'step', ',')}, evaluated every {point.interval_steps:,}: coarse; "
+            f"lower --evaluation-steps"
         )
     if point.best and point.best.border:
         names = ", ".join(f"{name} {point.best.settings[name]:.4g}" for name in point.best.border)

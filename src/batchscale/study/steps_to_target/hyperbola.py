@@ -45,12 +45,19 @@ class Interval:
     low: float | None
     high: float | None
 
+    @property
+    def unbounded(self) -> bool:
+        """Whether the data leave it open on both sides."""
+        return self.low is None and self.high is None
+
     def text(self, name: str, unit: str) -> str:
         """As in a sentence."""
         if self.value is None:
             sides = (("above", self.low), ("below", self.high))
             bound = next((f" ({side} {end:.3g} {unit})" for side, end in sides if end is not None), "")
             return f"{name} not seen{bound}"
+        if self.unbounded:
+            return f"{name} not told (no bound on either side)"
         low = "no bound" if self.low is None else f"{self.low:.3g}"
         high = "no bound" if self.high is None else f"{self.high:.3g}"
         return f"{name} = {self.value:.3g} ({low} to {high}) {unit}"

@@ -22,12 +22,12 @@ from batchscale.errors import FolderError, UsageError
 from batchscale.recipe import Recipe, load_recipe, recipe_from
 from batchscale.recipe.schema import OPTIMIZER_OPTIONS
 from batchscale.records import read_result
-from batchscale.records.files import read_lines
 from batchscale.records.folder import holds_run
+from batchscale.records.words import counted
 from batchscale.study.cell import Cell, Outcome
-from batchscale.study.rules import check_fits, check_fixed, workers_of
+from batchscale.study.rules import check_fits, check_workers, workers_of
 from batchscale.study.steps_to_target.space import Dimension, Space
-from batchscale.study.steps_to_target.trials import Goal, Point, Trial, summarize
+from batchscale.study.steps_to_target.trials import Goal, Point, Trial, evaluations_of, summarize
 
 _LR_FACTOR = 32.0
 _EVALUATIONS = 100  # of a whole budget, where no interval is given
@@ -67,10 +67,8 @@ class Search:
     final_lr: Range
 
     def __post_init__(self) -> None:
-        check_fixed(self.recipe)
+        check_workers(self.recipe, self.minibatches)
         check_fits(self.minibatches, self.training_images)
-        for minibatch in self.minibatches:
-            workers_of(minibatch, self.recipe.minibatch.per_worker)
 
     @property
     def has_momentum(self) -> bool:
@@ -170,7 +168,7 @@ class Search:
         labels = outcome.cell.labels
         minibatch = labels["minibatch"]
         settings = {d.name: labels[d.name] for d in self.space(minibatch).dimensions}
-        lines = read_lines(outcome.folder / "evaluations.jsonl")
+        lines = evaluations_of(outcome.folder, self.goal)
         status, folder = outcome.status, f"runs/{outcome.folder.name}"
         borders = self.space(minibatch).borders(settings)
         return Trial(minibatch, labels["trial"], settings, borders, status, lines, folder)
@@ -210,7 +208,7 @@ def _other_interval(out: Path, search: Search, cell: Cell, found: int | None) ->
     own = found == replace(search, evaluation_steps=None).interval_steps(kn)
     way = "leave --evaluation-steps out" if own else f"give --evaluation-steps {found}"
     return (
-        f"{out}: holds trials evaluated every {found} steps at kn = {kn}, not {asked}; "
+        f"{out}: holds trials evaluated every {counted(found or 0, 'step')} at kn = {kn}, not {asked}; "
         f"{way}, or give another --out DIR (nothing was changed)"
     )
 
@@ -220,7 +218,7 @@ def _check_goal(folder: Path, goal: Goal) -> None:
         stopped = read_result(folder).model_dump().get("stopped_below")
     except FolderError:  # none yet, or one that will be trained again
         return
-    lines = read_lines(folder / "evaluations.jsonl")
+    lines = evaluations_of(folder, goal)
     if stopped and not any(line[goal.entry] is not None and line[goal.entry] < goal.below for line in lines):
         raise UsageError(
             f"{folder.parent.parent}: holds trials that ended at another goal, {stopped}, short of {goal.text}; "

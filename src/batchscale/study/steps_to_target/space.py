@@ -132,7 +132,7 @@ def parse_range(flag: str, text: str, lowest: float, highest: float) -> tuple[fl
         UsageError: not such a range.
     """
     try:
-        ends = [float(word) for word in text.split("..", 1)]
+        ends = [float(word) for word in text.split("..", 1)] if text.isascii() else []
     except ValueError:
         ends = []
     low, high = (ends[0], ends[-1]) if ends else (math.nan, math.nan)

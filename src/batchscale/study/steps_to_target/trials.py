@@ -13,11 +13,13 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from batchscale.errors import UsageError
+from batchscale.records.files import is_number, read_lines
 
-_GOAL = re.compile(r"(error|loss)\s*<\s*(\d+\.?\d*|\.\d+)\s*%?")
+_GOAL = re.compile(r"(error|loss)\s*<\s*(\d+\.?\d*|\.\d+)\s*%?", re.ASCII)
 _ENTRIES = {"error": "error_percent", "loss": "loss"}
 
 
@@ -58,6 +60,16 @@ def parse_goal(text: str) -> Goal:
     return Goal("error" if found[1] == "error" else "loss", bound)
 
 
+def evaluations_of(run: Path, goal: Goal) -> list[dict[str, Any]]:
+    """The lines of a run's evaluations.jsonl with a step and the goal's entry (null: not finite); no damaged ones."""
+    lines = read_lines(run / "evaluations.jsonl")
+    return [line for line in lines if is_number(line.get("step")) and _is_value(line.get(goal.entry, ""))]
+
+
+def _is_value(value: object) -> bool:
+    return value is None or is_number(value)
+
+
 @dataclass(frozen=True)
 class Trial:
     """One trial of one minibatch.
@@ -68,7 +80,7 @@ class Trial:
         settings: the searched entries by name.
         border: names of the settings that lie on the border of the search space.
         status: done, diverged, failed or missing.
-        evaluations: lines of evaluations.jsonl.
+        evaluations: from ``evaluations_of``.
         folder: relative to the study.
     """
 
