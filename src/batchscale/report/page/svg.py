@@ -168,7 +168,7 @@ def _axes(svg: ET.Element, figure: Figure, across: Ruler, down: Ruler) -> None:
 def _mark(
     svg: ET.Element, mark: Mark, number: int, across: Ruler, down: Ruler, taken: Sequence[tuple[float, float]]
 ) -> None:
-    group = ET.SubElement(svg, "g", {"class": "mark"})
+    group = ET.SubElement(svg, "g", {"class": "mark odd" if number % 2 else "mark"})
     if mark.y is not None and shown(down.scale, mark.y):
         y = down.place(mark.y)
         ET.SubElement(group, "path", {"d": f"M{across.start:.1f} {y:.1f}H{across.end:.1f}"})
@@ -177,15 +177,15 @@ def _mark(
         _mark_label(group, mark.label, [(x, at, anchor) for x, anchor in sides for at in heights], taken)
     if mark.x is None or not shown(across.scale, mark.x):
         return
-    x = across.place(mark.x)
+    x = end = across.place(mark.x)
     if mark.x_end is None:
         ET.SubElement(group, "path", {"d": f"M{x:.1f} {down.start:.1f}V{down.end:.1f}"})
     else:
-        width = across.place(mark.x_end) - x
-        size = {"x": f"{min(x, x + width):.1f}", "y": f"{down.end:.1f}", "width": f"{abs(width):.1f}"}
+        end = across.place(mark.x_end)
+        size = {"x": f"{min(x, end):.1f}", "y": f"{down.end:.1f}", "width": f"{abs(end - x):.1f}"}
         ET.SubElement(group, "rect", {**size, "height": f"{down.start - down.end:.1f}"})
     late = x > (across.start + across.end) / 2
-    side = (x - 5, "end") if late else (x + 5, "start")
+    side = (end - 5, "end") if late else (x + 5, "start")
     levels = tuple(down.end + 14 + _LINE * ((number + more) % 3) for more in range(3))
     _mark_label(group, mark.label, [(side[0], at, side[1]) for at in levels], taken)
 
