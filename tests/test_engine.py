@@ -259,6 +259,25 @@ def test_a_finished_run_is_not_trained_again(data, tmp_path):
     assert train(data, tmp_path / "run", resume="auto") == first
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_training_error_counts_the_images_told_wrong(data, tmp_path, exact):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    with torch.no_grad():
+        model[1].weight.zero_()
+        model[1].bias.copy_(torch.tensor([0.0, 1.0, 0.0, 0.0]))  # says 1 of every image, in 4 or 11 passes
+    whole = (
+        "minibatch.workers=11",
+        "minibatch.per_worker=10",
+        f"numerics.micro_batch={10 if exact else 30}",
+        "epochs=2",
+    )
+    train(data, tmp_path / "run", *whole, f"numerics.exact={exact}".lower(), model=model)
+    first, second = (json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    labels = data.train_labels
+    assert first["train_error_percent"] == round(100 * float((labels != 1).double().mean()), 4)
+    assert 0 <= second["train_error_percent"] <= 100
+
+
 def test_a_run_shorter_than_an_epoch_has_a_training_loss(data):
     assert train(data, None, "epochs=0.5").train_loss is not None
 

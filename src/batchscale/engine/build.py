@@ -32,15 +32,18 @@ from batchscale.worker.gradient import Probe
 from batchscale.worker.noise import GradientNoise
 from batchscale.worker.precision import LossScale
 
+_COUNTS = ("stop", "wrong")
+"""Whole numbers that are summed with the gradients: processes asked to stop, images told wrong."""
+
 
 def _aggregator(recipe: Recipe, plan: StepPlan, network: Network, reducer: Reducer) -> FastAggregator | ExactAggregator:
     extras = {"loss": [1], "statistics": network.statistics.chunks}
     parameters = list(network.model.parameters())
     if recipe.numerics.exact:
         most = max(phase.minibatch.workers for phase in plan.phases)
-        return ExactAggregator(parameters, most, reducer, extras, ["stop"])
+        return ExactAggregator(parameters, most, reducer, extras, _COUNTS)
     bucket_bytes = int(recipe.execution.aggregation.bucket_megabytes * 2**20)
-    return FastAggregator(parameters, reducer, extras, ["stop"], bucket_bytes)
+    return FastAggregator(parameters, reducer, extras, _COUNTS, bucket_bytes)
 
 
 def _micro_batch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from batchscale.engine import checkpoint as checkpoints
 from batchscale.engine.evaluation import evaluate
@@ -10,6 +11,7 @@ from batchscale.engine.parts import Parts
 from batchscale.engine.planning import plan_of
 from batchscale.engine.progress import Progress
 from batchscale.engine.signals import StopSignals
+from batchscale.engine.step import StepResult
 from batchscale.engine.totals import Totals
 from batchscale.recipe import identity
 from batchscale.records import RunFolder
@@ -65,7 +67,7 @@ class Loop:
                     self._progress.say(self._why_diverged(result.loss))
                     break
                 self.totals.skipped_steps += result.recovers
-                self._after_step(result.loss, time.perf_counter() - start)
+                self._after_step(result, time.perf_counter() - start)
                 if result.stop:
                     self._save()
                     return False
@@ -81,11 +83,11 @@ class Loop:
         last = ", ".join(f"{scale:g} from step {step:g}" for step, scale in self.totals.loss_scales[-20:])
         return f"{said}: no loss scale down to {MINIMUM_LOSS_SCALE:g} helped ({last})"
 
-    def _after_step(self, loss: float, seconds: float) -> None:
+    def _after_step(self, result: StepResult, seconds: float) -> None:
         step = self.steps_done
         self.steps_done += 1
         ends_epoch, at_end = self.plan.ends_epoch(step), self.steps_done == self.plan.total_steps
-        self.totals.add_step(loss, self.plan.minibatch_at(step).images, seconds, ends_epoch)
+        self.totals.add_step(result.loss, result.wrong, self.plan.minibatch_at(step).images, seconds, ends_epoch)
         if self.steps_done % self._recipe.execution.log_steps == 0 or at_end:
             self._write_line()
         if at_end or self._evaluation_is_due(ends_epoch):
@@ -109,14 +111,15 @@ class Loop:
 
     def _write_line(self) -> None:
         lr = self._parts.step.schedule(self.steps_done - 1)
-        loss, steps, seconds = self.totals.take_line()
+        loss, error, steps, seconds = self.totals.take_line()
         speed = (self.plan.images(self.steps_done) - self.plan.images(self.steps_done - steps)) / seconds
         phases = self._parts.step.seconds.take()
         if self._folder is not None:
-            line = {
+            line: dict[str, Any] = {
                 "step": self.steps_done,
                 "epoch": round(float(self.plan.epoch_at(self.steps_done)), 6),
                 "loss": loss,
+                "train_error_percent": round(error, 4),
                 "lr": lr,
                 "minibatch": self.plan.minibatch_at(self.steps_done - 1).images,
                 "images_per_second": round(speed, 2),

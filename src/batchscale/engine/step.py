@@ -58,12 +58,14 @@ class StepResult:
 
     Attributes:
         loss: mean over the kn images.
+        wrong: of these images, as trained on.
         finite: it and every gradient; else the weights are as they were.
         stop: some process was asked to stop.
         recovers: not finite, but a smaller loss scale may be.
     """
 
     loss: float
+    wrong: int
     finite: bool
     stop: bool
     recovers: bool
@@ -105,7 +107,7 @@ class TrainingStep:
             computed = time.perf_counter()
         summed = time.perf_counter()
         self.loss_scale.unscale()
-        loss, stop = float(extras["loss"]), bool(counts["stop"])
+        loss, wrong, stop = float(extras["loss"]), counts["wrong"].item(), bool(counts["stop"])
         finite = math.isfinite(loss) and bool(self.aggregator.flat.buffer.isfinite().all())
         if finite:
             self.averages.update(extras["statistics"])
@@ -114,19 +116,20 @@ class TrainingStep:
         self.seconds.forward += computed - start - (self.seconds.backward - backward)
         self.seconds.aggregation += summed - computed
         self.seconds.update += time.perf_counter() - summed
-        return StepResult(loss, finite, stop, recovers=goes_on and not finite)
+        return StepResult(loss, int(wrong) if finite else 0, finite, stop, recovers=goes_on and not finite)
 
     def gradient(self, step: int, worker: int, batch: Batch, last: bool) -> None:
         """Forward and backward of one pass, whose first worker is ``worker``."""
-        extras = self.aggregator.flat.extras
+        flat = self.aggregator.flat
         if self.draws_random:
             torch.manual_seed(key(self.seed, step, worker, _DROPOUT) >> 1)
         minibatch = self.plan.minibatch_at(step)
         self.statistics.begin_pass(len(batch.labels) // minibatch.per_worker)
         logits = self.noise(self.model(batch.images), step, worker)
         loss = summed_loss(logits, batch.labels, self.label_smoothing) / minibatch.images
-        extras["loss"].add_(loss.detach())
-        extras["statistics"].add_(self.statistics.summed() / minibatch.workers)
+        flat.counts["wrong"].add_((logits.detach().argmax(1) != batch.labels).sum())
+        flat.extras["loss"].add_(loss.detach())
+        flat.extras["statistics"].add_(self.statistics.summed() / minibatch.workers)
         if last:
             self.aggregator.last_pass()
         start = time.perf_counter()

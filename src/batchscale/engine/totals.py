@@ -16,7 +16,7 @@ class Totals:
         step_seconds: time of training steps alone.
         wall_seconds: time of everything, earlier attempts included, up to the checkpoint.
         epoch_loss, epoch_images: loss summed over the images of the epoch at hand.
-        line_loss, line_steps, line_seconds: since the last line of metrics.jsonl.
+        line_loss, line_wrong, line_images, line_steps, line_seconds: since the last line of metrics.jsonl.
         train_loss: mean of the last whole epoch.
         errors, losses: of every evaluation so far.
         diverged_at_step: the step whose loss was not finite.
@@ -30,6 +30,8 @@ class Totals:
     epoch_loss: float = 0.0
     epoch_images: int = 0
     line_loss: float = 0.0
+    line_wrong: int = 0
+    line_images: int = 0
     line_steps: int = 0
     line_seconds: float = 0.0
     train_loss: float | None = None
@@ -44,11 +46,13 @@ class Totals:
         if not self.loss_scales or self.loss_scales[-1][1] != scale:
             self.loss_scales.append([step, scale])
 
-    def add_step(self, loss: float, images: int, seconds: float, ends_epoch: bool) -> None:
+    def add_step(self, loss: float, wrong: int, images: int, seconds: float, ends_epoch: bool) -> None:
         """Count one step."""
         self.images += images
         self.step_seconds += seconds
         self.line_loss += loss
+        self.line_wrong += wrong
+        self.line_images += images
         self.line_steps += 1
         self.line_seconds += seconds
         self.epoch_loss += loss * images
@@ -57,10 +61,11 @@ class Totals:
             self.train_loss = self.epoch_loss / self.epoch_images
             self.epoch_loss, self.epoch_images = 0.0, 0
 
-    def take_line(self) -> tuple[float, int, float]:
-        """(mean loss, steps, seconds) since the last line, set back to zero."""
-        taken = self.line_loss / self.line_steps, self.line_steps, self.line_seconds
-        self.line_loss, self.line_steps, self.line_seconds = 0.0, 0, 0.0
+    def take_line(self) -> tuple[float, float, int, float]:
+        """(mean loss, percent of images wrong, steps, seconds) since the last line, set back to zero."""
+        error = 100 * self.line_wrong / self.line_images
+        taken = self.line_loss / self.line_steps, error, self.line_steps, self.line_seconds
+        self.line_loss, self.line_wrong, self.line_images, self.line_steps, self.line_seconds = 0.0, 0, 0, 0, 0.0
         return taken
 
     def last_epoch_loss(self) -> float | None:

@@ -78,12 +78,12 @@ def _warnings(run: Run) -> tuple[str, ...]:
 def _figures(metrics: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]], run: Run) -> list[Figure]:
     on = "held-out images" if run.result and run.result.evaluated_on == "holdout" else "test images"
     losses = (_curve("training", metrics, "loss"), _curve(on, evaluations, "loss", points=True))
-    error = _curve("error", evaluations, "error_percent", points=True)
+    errors = (_curve("training", metrics, "train_error_percent"), _curve(on, evaluations, "error_percent", points=True))
     batch, lr = _curve("minibatch", metrics, "minibatch"), _curve("lr", metrics, "lr")
     speed = _curve("images/s", metrics, "images_per_second")
     return [
         _figure("loss", "Loss", "Training: the mean since the line before, as trained on.", "loss", losses, log=True),
-        _figure("error", "Error", f"Of all {on}, at each evaluation.", "error, %", (error,)),
+        _figure("error", "Error", f"Training: as the loss. Of all {on}: at each evaluation.", "error, %", errors),
         _figure("lr", "Learning rate", "At the last step of each line.", "lr", (lr,)),
         _figure("minibatch", "Minibatch", "Images of one update, kn.", "images", (batch,)),
         _figure("speed", "Speed", "Of training steps alone, since the line before.", "images/s", (speed,)),

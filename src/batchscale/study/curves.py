@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from batchscale.records.files import is_number, read_lines
-from batchscale.records.findings import Series
+from batchscale.records.findings import Axis, Figure, Series
 
 _WINDOWS = 60  # of a curve of training losses, at most
 
@@ -31,20 +31,35 @@ def error_curve(run: Path) -> Curve:
 
 
 def loss_curve(run: Path, epochs: float) -> Curve:
-    """Training loss of a run, as trained on: means over windows of epochs / 60, or over a line where that is longer.
+    """Training loss of a run, as trained on, in windows.
 
     Args:
         run: its folder.
         epochs: of the whole run.
     """
+    return _windows(run, "loss", epochs)
+
+
+def train_error_curve(run: Path, epochs: float) -> Curve:
+    """Training error of a run in percent, as trained on, in windows; empty where it was not recorded.
+
+    Args:
+        run: its folder.
+        epochs: of the whole run.
+    """
+    return _windows(run, "train_error_percent", epochs)
+
+
+def _windows(run: Path, entry: str, epochs: float) -> Curve:
+    """Means over windows of epochs / 60, or over a line where that is longer."""
     windows: dict[int, list[tuple[float, float]]] = {}
-    for epoch, loss in _points(run / "metrics.jsonl", "loss"):
+    for epoch, value in _points(run / "metrics.jsonl", entry):
         window = max(math.ceil(epoch / epochs * _WINDOWS - 1e-9), 1)
-        windows.setdefault(window, []).append((epoch, loss))
+        windows.setdefault(window, []).append((epoch, value))
     found = sorted(windows.items())
     return Curve(
         tuple(lines[-1][0] for _, lines in found),
-        tuple(statistics.fmean(loss for _, loss in lines) for _, lines in found),
+        tuple(statistics.fmean(value for _, value in lines) for _, lines in found),
     )
 
 
@@ -66,7 +81,45 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
     return Curve(tuple(common), tuple(map(statistics.fmean, at)), tuple(map(min, at)), tuple(map(max, at)))
 
 
-def curve_series(name: str, curves: Sequence[Curve], reference: bool) -> Series:
-    """The mean of some curves as a series; a reference is drawn thick."""
-    mean = mean_curve(curves)
-    return Series(name=name, x=mean.epochs, y=mean.values, style="reference" if reference else "curve")
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed alone; the reference is drawn thick."""
+
+    name: str
+    folders: Sequence[Path]
+    is_reference: bool
+
+
+def curve_figures(groups: Sequence[Group], epochs: float, on: str, about: str, what: str) -> tuple[Figure, ...]:
+    """Error of evaluations, training error where it was recorded, and training loss, against epochs.
+
+    Args:
+        groups: one curve each, the mean over its runs.
+        epochs: of a run.
+        on: what the evaluations' errors are of: test, or holdout.
+        about: first sentence of the captions.
+        what: end of the titles.
+    """
+    trained = (
+        f"{about} Of the images as trained on; means over windows of a sixtieth of the run, or over one line of "
+        f"metrics.jsonl where that is longer."
+    )
+    made = (
+        ("error-epochs", f"{on} error", Axis(label=f"{on} error (%)"), f"{about} One point an evaluation.",
+         error_curve),
+        ("train-error-epochs", "training error", Axis(label="training error (%)"), trained,
+         lambda run: train_error_curve(run, epochs)),
+        ("loss-epochs", "training loss", Axis(label="training loss", scale="log10"), trained,
+         lambda run: loss_curve(run, epochs)),
+    )  # fmt: skip
+    figures = (
+        Figure(id=name, title=f"{words.capitalize()} {what}", caption=caption, x=Axis(label="epoch"), y=axis,
+               series=tuple(_series(group, curve) for group in groups))
+        for name, words, axis, caption, curve in made
+    )  # fmt: skip
+    return tuple(figure for figure in figures if figure.id == "error-epochs" or any(s.x for s in figure.series))
+
+
+def _series(group: Group, curve: Callable[[Path], Curve]) -> Series:
+    mean = mean_curve([curve(folder) for folder in group.folders])
+    return Series(name=group.name, x=mean.epochs, y=mean.values, style="reference" if group.is_reference else "curve")

@@ -9,7 +9,7 @@ from typing import Literal
 from batchscale.records.files import is_number, read_lines
 from batchscale.records.findings import Axis, Figure, Mark, Series, Table
 from batchscale.study.cell import Outcome
-from batchscale.study.curves import curve_series, error_curve, loss_curve
+from batchscale.study.curves import Group, curve_figures
 from batchscale.study.elbow import Answer, Point
 from batchscale.study.quantities import evaluated_on
 from batchscale.study.rules import said
@@ -77,8 +77,8 @@ def _marks(found: Answer, tolerance: float) -> list[Mark]:
     return marks
 
 
-def curve_figures(outcomes: Sequence[Outcome], rule: str, reference: int, epochs: float) -> tuple[Figure, Figure]:
-    """Curves of every minibatch under one rule over the reference's: error, and training loss.
+def rule_curves(outcomes: Sequence[Outcome], rule: str, reference: int, epochs: float) -> tuple[Figure, ...]:
+    """Curves of every minibatch under one rule over the reference's.
 
     Args:
         outcomes: of all runs.
@@ -88,32 +88,17 @@ def curve_figures(outcomes: Sequence[Outcome], rule: str, reference: int, epochs
     """
     of = [o for o in outcomes if o.cell.labels["rule"] == rule and o.status == "done"]
     minibatches = sorted({o.cell.labels["minibatch"] for o in of}, key=lambda m: (m != reference, m))
-    errors, losses = [], []
-    for minibatch in minibatches:
-        folders = [o.folder for o in of if o.cell.labels["minibatch"] == minibatch]
-        name = f"kn = {minibatch:,}{' (reference)' if minibatch == reference else ''}"
-        errors.append(curve_series(name, [error_curve(f) for f in folders], minibatch == reference))
-        losses.append(curve_series(name, [loss_curve(f, epochs) for f in folders], minibatch == reference))
-    on = evaluated_on(of)
+    groups = [
+        Group(
+            f"kn = {minibatch:,}{' (reference)' if minibatch == reference else ''}",
+            [o.folder for o in of if o.cell.labels["minibatch"] == minibatch],
+            minibatch == reference,
+        )
+        for minibatch in minibatches
+    ]
     about = f"Runs by {said(rule)}, means over seeds; runs that diverged are left out."
-    return (
-        Figure(
-            id="error-epochs",
-            title=f"{on.capitalize()} error against epochs, every minibatch over the reference's",
-            caption=f"{about} One point an evaluation.",
-            x=Axis(label="epoch"),
-            y=Axis(label=f"{on} error (%)"),
-            series=tuple(errors),
-        ),
-        Figure(
-            id="loss-epochs",
-            title="Training loss against epochs, every minibatch over the reference's",
-            caption=f"{about} Loss of the images as trained on (training error is not recorded), means over windows of "
-            f"a sixtieth of the run, or over one line of metrics.jsonl where that is longer.",
-            x=Axis(label="epoch"),
-            y=Axis(label="training loss", scale="log10"),
-            series=tuple(losses),
-        ),
+    return curve_figures(
+        groups, epochs, evaluated_on(of), about, "against epochs, every minibatch over the reference's"
     )
 
 

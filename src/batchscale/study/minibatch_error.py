@@ -17,7 +17,7 @@ from batchscale.records.provenance import environment
 from batchscale.records.words import counted
 from batchscale.study.cell import Cell, Outcome
 from batchscale.study.elbow import FEWEST_SEEDS, RESAMPLES, Answer, Elbow, Point, compare_rules
-from batchscale.study.error_figures import curve_figures, elbow_table, error_figure, error_table, image_points
+from batchscale.study.error_figures import elbow_table, error_figure, error_table, image_points, rule_curves
 from batchscale.study.quantities import Statistic, error_percent, evaluated_on
 from batchscale.study.rules import Rule, check_fits, check_workers, recipe_at, said, workers_of
 
@@ -127,7 +127,7 @@ def findings_of(question: Question, outcomes: Sequence[Outcome], command: Sequen
         rows=tuple(outcome.row() for outcome in outcomes),
         figures=(
             error_figure(points, found, question.tolerance, words, on, runs),
-            *curve_figures(outcomes, found.best, question.at(), question.recipe.epochs),
+            *rule_curves(outcomes, found.best, question.at(), question.recipe.epochs),
         ),
         tables=(elbow_table(found), error_table(points, found)),
         warnings=tuple(_warnings(question, outcomes, points, found)),

@@ -12,11 +12,11 @@ from typing import Any
 
 from batchscale.errors import UsageError
 from batchscale.recipe.schema import Recipe
-from batchscale.records.findings import Axis, Figure, Findings, Table
+from batchscale.records.findings import Figure, Findings, Table
 from batchscale.records.provenance import environment
 from batchscale.records.words import counted
 from batchscale.study.cell import Cell, Outcome
-from batchscale.study.curves import curve_series, error_curve, loss_curve
+from batchscale.study.curves import Group, curve_figures
 from batchscale.study.elbow import Point
 from batchscale.study.quantities import error_percent, evaluated_on, point_of, train_loss
 from batchscale.study.rules import Rule, check_fits, check_fixed, parse_rules, recipe_at, workers_of
@@ -234,36 +234,17 @@ def _as_json(question: Question, ways: Sequence[Way], on: str) -> dict[str, Any]
     }
 
 
-def _figures(question: Question, outcomes: Sequence[Outcome], on: str) -> tuple[Figure, Figure]:
-    names = list(dict.fromkeys(o.cell.labels["warmup"] for o in outcomes))
-    losses, errors = [], []
-    for name in names:
-        folders = [o.folder for o in outcomes if o.cell.labels["warmup"] == name and o.status == "done"]
-        is_reference = name == REFERENCE
-        label = f"kn = {question.reference:,}" if is_reference else f"kn = {question.minibatch:,}, {name}"
-        epochs = question.recipe.epochs
-        losses.append(curve_series(label, [loss_curve(folder, epochs) for folder in folders], is_reference))
-        errors.append(curve_series(label, [error_curve(folder) for folder in folders], is_reference))
+def _figures(question: Question, outcomes: Sequence[Outcome], on: str) -> tuple[Figure, ...]:
+    groups = [
+        Group(
+            f"kn = {question.reference:,}" if name == REFERENCE else f"kn = {question.minibatch:,}, {name}",
+            [o.folder for o in outcomes if o.cell.labels["warmup"] == name and o.status == "done"],
+            name == REFERENCE,
+        )
+        for name in dict.fromkeys(str(o.cell.labels["warmup"]) for o in outcomes)
+    ]
     about = "Means over seeds; runs that diverged are left out."
-    return (
-        Figure(
-            id="loss-epochs",
-            title="Training loss with each warmup, against the reference",
-            caption=f"{about} Loss of the images as trained on (training error is not recorded), means over windows of "
-            f"a sixtieth of the run, or over one line of metrics.jsonl where that is longer.",
-            x=Axis(label="epoch"),
-            y=Axis(label="training loss", scale="log10"),
-            series=tuple(losses),
-        ),
-        Figure(
-            id="error-epochs",
-            title=f"{on.capitalize()} error with each warmup, against the reference",
-            caption=f"{about} One point an evaluation.",
-            x=Axis(label="epoch"),
-            y=Axis(label=f"{on} error (%)"),
-            series=tuple(errors),
-        ),
-    )
+    return curve_figures(groups, question.recipe.epochs, on, about, "with each warmup, against the reference")
 
 
 def _table(ways: Sequence[Way], on: str) -> Table:
