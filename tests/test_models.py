@@ -245,7 +245,7 @@ GOYAL = {  # Goyal et al. 2017, sections 2 and 5.1
     "zero_gamma": True, "fc_init": 0.01, "smoothing": 0.0, "span": 1, "running": "averages",
 }  # fmt: skip
 LARS = {  # You et al. 2017: eta; the decay of MLPerf's reference convergence points and of the public TPU code
-    "decay": ("polynomial", 2.0), "optimizer": "lars", "trust": 0.001, "smoothing": 0.0, "span": 1,
+    "decay": ("polynomial", 2.0, 0.0), "optimizer": "lars", "trust": 0.001, "smoothing": 0.0, "span": 1,
     "running": "averages", "zero_gamma": False, "fc_init": None,
 }  # fmt: skip
 TPU = {**LARS, "epochs": 90, "warmup": ("gradual", 12), "momentum": 0.9, "weight_decay": 1e-4, "smoothing": 0.1}
@@ -260,7 +260,7 @@ PUBLISHED = {  # what the sources in the recipes' headers state, and what is ass
     },
     "50-lars-32k": {  # MLPerf's reference convergence point for 32,768
         **LARS, "kn": 32768, "lr": 21.2, "epochs": 56, "warmup": ("gradual", 16), "momentum": 0.94,
-        "weight_decay": 2.5e-5, "span": 4,
+        "weight_decay": 2.5e-5, "smoothing": 0.1, "span": 4, "decay": ("polynomial", 2.0, 4.7e-6),
     },
     "50-tpu": {**TPU, "kn": 32768, "lr": 34.0, "span": 4},
     "50-flash": {**TPU, "kn": 34816, "lr": 36.125},
@@ -274,7 +274,7 @@ PUBLISHED = {  # what the sources in the recipes' headers state, and what is ass
 def stated(recipe):
     """The hyper-parameters of a recipe, under the names of PUBLISHED."""
     entry, lr = recipe.optimizer, recipe.learning_rate
-    falls = {"step": (lr.decay.epochs, lr.decay.factor), "polynomial": (lr.decay.power,)}
+    falls = {"step": (lr.decay.epochs, lr.decay.factor), "polynomial": (lr.decay.power, lr.decay.final)}
     found = {
         "kn": recipe.minibatch.workers * recipe.minibatch.per_worker,
         "lr": round(schedule_of(recipe, plan_of(recipe, 1_281_167)).first.target, 6),
