@@ -101,10 +101,13 @@ def test_an_overflow_skips_the_step_on_every_process_and_the_run_goes_on(data):
     assert overflowed(0, data, [])[:3] == alone[:3]
 
 
-def test_a_skipped_step_leaves_weights_optimizer_and_running_averages_as_they_were(data):
+def test_a_skipped_step_leaves_weights_optimizer_and_running_averages_as_they_were(data, tmp_path):
     model = nn.Sequential(Overflowing(-1.0), nn.BatchNorm1d(4))
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    result = train(data, None, "precision=fp16", "optimizer={name: adamw}", model=model)
+    out = tmp_path / "run"
+    result = train(data, out, "precision=fp16", "optimizer={name: adamw}", "execution.log_steps=1", model=model)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert all(25 < line["train_error_percent"] <= 100 for line in lines)  # untrained: skipped, but counted
     assert result.status == "done"  # seven steps: the scale is still above its minimum
     assert (result.skipped_steps, result.train_loss is not None) == (7, True)
     for name, tensor in model.state_dict().items():

@@ -107,7 +107,7 @@ class TrainingStep:
             computed = time.perf_counter()
         summed = time.perf_counter()
         self.loss_scale.unscale()
-        loss, wrong, stop = float(extras["loss"]), counts["wrong"].item(), bool(counts["stop"])
+        loss, wrong, stop = float(extras["loss"]), int(counts["wrong"]), bool(counts["stop"])
         finite = math.isfinite(loss) and bool(self.aggregator.flat.buffer.isfinite().all())
         if finite:
             self.averages.update(extras["statistics"])
@@ -116,7 +116,7 @@ class TrainingStep:
         self.seconds.forward += computed - start - (self.seconds.backward - backward)
         self.seconds.aggregation += summed - computed
         self.seconds.update += time.perf_counter() - summed
-        return StepResult(loss, int(wrong) if finite else 0, finite, stop, recovers=goes_on and not finite)
+        return StepResult(loss, wrong, finite, stop, recovers=goes_on and not finite)
 
     def gradient(self, step: int, worker: int, batch: Batch, last: bool) -> None:
         """Forward and backward of one pass, whose first worker is ``worker``."""
