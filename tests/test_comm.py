@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch.distributed import TCPStore
-from worlds import free_port, in_world
+from worlds import free_port, in_processes, in_world
 
 from batchscale.comm.rendezvous import agree_on_name
 from batchscale.comm.world import World
@@ -52,6 +53,28 @@ def test_every_attempt_gets_a_fresh_name_on_a_store_used_before(store):
 def test_whoever_does_not_arrive_is_named(store):
     with pytest.raises(ProcessError, match=r"rank \[1\] did not arrive in 0.3 s"):
         agree_on_name(store, 0, 2, 0.3)
+
+
+def runs_one_after_the_other(rank, count):
+    """Rank 0 is slow to leave every world; the others are in the next one by then."""
+    leave = dist.destroy_process_group
+    dist.destroy_process_group = lambda: (time.sleep(0.3 if rank == 0 else 0), leave())
+    found = []
+    for _ in range(count):
+        world = World.connect(torch.device("cpu"), 10.0)
+        found.append(world.gather(rank))
+        if rank == 0:
+            found.append(world.job_knows("begun"))  # by an earlier attempt; a run before, in this process, is none
+            world.tell_job("begun")
+        world.close()
+    return found
+
+
+def test_worlds_follow_one_another_in_the_same_processes():
+    everyone = [0, 1, 2]
+    first, *others = in_processes(3, runs_one_after_the_other, 3)
+    assert first == [everyone, False] * 3
+    assert others == [[everyone] * 3] * 2
 
 
 def collectives(world):

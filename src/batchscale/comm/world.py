@@ -6,6 +6,7 @@ import contextlib
 import os
 import pickle
 import socket
+import uuid
 import zlib
 from collections.abc import Callable
 from datetime import timedelta
@@ -23,6 +24,9 @@ from batchscale.comm.rendezvous import agree_on_name
 from batchscale.errors import ProcessError
 
 T = TypeVar("T")
+_IMPORTED = uuid.uuid4().hex
+_SERVERS: dict[tuple[str, str], Any] = {}  # rank 0's stores live as long as it: another rank may already be at its
+# next run while rank 0 still leaves this one, and would find a store that closes under its feet
 
 
 class Pending:
@@ -92,6 +96,8 @@ class World:
 
     def _connect(self, timeout: timedelta) -> None:
         store, _, _ = next(dist_rendezvous("env://", self.rank, self.size, timeout=timeout))
+        if self.rank == 0:
+            _SERVERS[os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]] = store
         self._job = PrefixStore("batchscale", store)
         if self.size > 1:
             self._store = PrefixStore(agree_on_name(self._job, self.rank, self.size, self.timeout_seconds), store)
@@ -230,12 +236,13 @@ class World:
 
     def job_knows(self, fact: str) -> bool:
         """Whether an earlier attempt of this elastic job (the agents' store lives as long as it) has told this."""
-        return self._job is not None and bool(self._job.check([f"fact/{fact}"]))
+        key = f"fact/{fact}"
+        return self._job is not None and self._job.check([key]) and self._job.get(key).decode() != _process()
 
     def tell_job(self, fact: str) -> None:
         """Let later attempts of this elastic job know."""
         if self._job is not None:
-            self._job.set(f"fact/{fact}", "1")
+            self._job.set(f"fact/{fact}", _process())
 
     def close(self, wait: bool = True) -> None:
         """Leave the process group.
@@ -249,6 +256,11 @@ class World:
                 self._guard(dist.barrier, "waiting for the others to end")
             self._objects = self._store = self._job = None  # the group's threads end with its last reference
             dist.destroy_process_group()
+
+
+def _process() -> str:
+    """This process and no other, forks and reused numbers included."""
+    return f"{_IMPORTED} {os.getpid()}"
 
 
 def _host() -> str:
