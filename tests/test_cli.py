@@ -43,8 +43,13 @@ def test_recipes(capsys):
     assert main(["recipes", "show", "digits-cnn"]) == 0
     assert capsys.readouterr().out.startswith("# ")
     assert main(["recipes", "show", "digits-cnn", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["recipe"]["minibatch"]["per_worker"] == 32
-    assert "did you mean digits-cnn" in refused(capsys, "recipes", "show", "digit-cnn")
+    shown = capsys.readouterr().out
+    assert json.loads(shown)["recipe"]["minibatch"]["per_worker"] == 32
+    assert main(["recipes", "digits-cnn", "--json"]) == 0
+    assert capsys.readouterr().out == shown
+    for words in (["show", "digit-cnn"], ["digit-cnn"]):
+        assert "did you mean digits-cnn" in refused(capsys, "recipes", *words)
+    assert "must be one NAME" in refused(capsys, "recipes", "digits-cnn", "mnist-cnn")
     assert "needs a NAME" in refused(capsys, "recipes", "show")
 
 

@@ -13,22 +13,18 @@ from batchscale.recipe import load_recipe, shipped_names, shipped_text
 def add(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser("recipes", help="list the shipped recipes, or show one", description=__doc__)
-    parser.add_argument("action", nargs="?", choices=("list", "show"), default="list")
-    parser.add_argument("name", nargs="?", help="a shipped recipe's name")
+    parser.add_argument("words", nargs="*", metavar="NAME", help="the recipe to show (show NAME is the same)")
     add_common(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the list, or one file."""
-    if options.action == "show" and not options.name:
-        raise UsageError("recipes show: needs a NAME; `batchscale recipes` lists them")
-    if options.action == "show":
-        text = shipped_text(options.name)
+    name = _named(options.words)
+    if name is not None:
+        text = shipped_text(name)
         if options.json:
-            print_json(
-                {"name": options.name, "text": text, "recipe": load_recipe(options.name).model_dump(mode="json")}
-            )
+            print_json({"name": name, "text": text, "recipe": load_recipe(name).model_dump(mode="json")})
         else:
             print(text, end="")
         return 0
@@ -40,6 +36,18 @@ def run(options: argparse.Namespace) -> int:
         for name in names:
             print(f"{name:<{width}}  {_about(name)}")
     return 0
+
+
+def _named(words: list[str]) -> str | None:
+    """The recipe that [show] NAME means; None for the list."""
+    match words:
+        case [] | ["list"]:
+            return None
+        case ["show"]:
+            raise UsageError("recipes show: needs a NAME; `batchscale recipes` lists them")
+        case ["show", name] | [name]:
+            return name
+    raise UsageError(f"recipes {' '.join(words)}: must be one NAME; give `batchscale recipes NAME` for each")
 
 
 def _about(name: str) -> str:
