@@ -176,6 +176,9 @@ def test_document_without_any_peer_has_no_ratio_to_one() -> None:
     assert found["ratios"]["to_tuned_peer"] is None
     assert found["ratios"]["to_best_documented_peer"] is None
     assert "ddp_tuned" not in as_table(found)
+    assert "kn = 4 x 8 = 32 images a step, 2 processes of 1 thread\n" in as_table(found)
+    one = {**found, "processes": 1, "minibatch": {"workers": 1, "per_worker": 1, "images": 1}}
+    assert "kn = 1 x 1 = 1 image a step, 1 process of 1 thread\n" in as_table(one)
 
 
 def test_every_peer_is_one_file_and_every_file_a_peer() -> None:

@@ -154,7 +154,7 @@ def test_other_mistakes_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
         open_dataset("imagenet", tmp_path, SMALL)
     open_dataset("folder", tmp_path, SMALL)
     next((tmp_path / "val" / WNIDS[2]).iterdir()).unlink()
-    with refused("1 of 3 class folders hold no image", WNIDS[2]):
+    with refused("1 of 3 class folders without an image", WNIDS[2]):
         open_dataset("folder", tmp_path, SMALL)
 
 

@@ -431,6 +431,7 @@ def test_skipped_data_files_and_earlier_attempts_are_told(tmp_path):
     (tmp_path / "environment.json").write_text(json.dumps(environment(from_step=5, earlier=[before])))
     page = write_report(tmp_path).read_text()
     assert "data file passed over: a.jpg: is cut short" in page
+    assert "Passed over: 1 data file, listed with the run." in page
     assert "Attempts, the newest first" in page
     assert "elsewhere" in page
 

@@ -22,31 +22,35 @@ SOURCE = Path(batchscale.__file__).parent
 
 LEVELS = {
     "errors": set(),
+    "words": set(),
     "minibatch": {"errors"},
     "randomness": set(),
     "recipe": {"errors"},
-    "data": {"errors", "minibatch", "randomness"},
+    "data": {"errors", "minibatch", "randomness", "words"},
     "models": {"errors"},
-    "comm": {"errors"},
+    "comm": {"errors", "words"},
     "update": {"errors", "minibatch", "randomness"},
     "records": {"errors"},
-    "worker": {"errors", "randomness", "data", "models", "comm"},
+    "worker": {"errors", "words", "randomness", "data", "models", "comm"},
     "aggregate": {"errors", "comm"},
     "engine": {
-        "errors", "minibatch", "randomness", "worker", "aggregate", "update", "comm", "data", "models", "recipe",
-        "records",
-    },
-    "report": {"errors", "records", "recipe"},
-    "study": {
-        "errors", "minibatch", "randomness", "engine", "worker", "aggregate", "update", "comm", "data", "models",
+        "errors", "words", "minibatch", "randomness", "worker", "aggregate", "update", "comm", "data", "models",
         "recipe", "records",
+    },
+    "report": {"errors", "words", "records", "recipe"},
+    "study": {
+        "errors", "words", "minibatch", "randomness", "engine", "worker", "aggregate", "update", "comm", "data",
+        "models", "recipe", "records",
     },
     "bench": {
-        "errors", "minibatch", "randomness", "engine", "worker", "aggregate", "update", "comm", "data", "models",
-        "recipe", "records",
+        "errors", "words", "minibatch", "randomness", "engine", "worker", "aggregate", "update", "comm", "data",
+        "models", "recipe", "records",
     },
     "api": {"engine", "recipe", "records", "data"},
-    "cli": {"errors", "minibatch", "randomness", "engine", "recipe", "records", "data", "study", "report", "bench", ""},
+    "cli": {
+        "errors", "words", "minibatch", "randomness", "engine", "recipe", "records", "data", "study", "report", "bench",
+        "",
+    },
     "__init__": {
         "errors", "minibatch", "data", "aggregate", "comm", "update", "recipe", "records", "api",
     },

@@ -22,6 +22,7 @@ from batchscale.engine.build import validate
 from batchscale.engine.signals import StopSignals
 from batchscale.errors import ProcessError, RecipeError, UsageError
 from batchscale.recipe import Recipe, recipe_from
+from batchscale.words import counted
 
 OURS = ("ceiling", "batchscale", "batchscale_exact")
 _FIRST_STEPS = 2  # of the first of two warm-up blocks
@@ -109,8 +110,8 @@ def _comparable(recipe: Recipe, processes: int) -> tuple[Recipe, list[str]]:
     images = recipe.minibatch.workers * recipe.minibatch.per_worker
     if images % processes:
         raise UsageError(
-            f"--processes={processes}: must divide the minibatch of {images} images (the peers give every process as "
-            f"many); use a divisor of {images}"
+            f"--processes={processes}: must divide the minibatch of {counted(images, 'image')} (the peers give every "
+            f"process as many); use a divisor of {images}"
         )
     if recipe.precision != "fp32":
         raise RecipeError(f"precision={recipe.precision}: bench step compares float32 training; use precision=fp32")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from batchscale.words import counted
+
 _RATIOS = {
     "to_ceiling": "batchscale / ceiling",
     "to_best_documented_peer": "batchscale / {best}, the best documented peer",
@@ -16,8 +18,9 @@ def as_table(document: dict[str, Any]) -> str:
     """Rows, ratios with their spread, conditions and notes, as lines of text."""
     minibatch, conditions = document["minibatch"], document["conditions"]
     lines = [
-        f"{document['recipe']}: kn = {minibatch['workers']} x {minibatch['per_worker']} = {minibatch['images']} images "
-        f"a step, {document['processes']} processes of {conditions['threads']} thread(s)",
+        f"{document['recipe']}: kn = {minibatch['workers']} x {minibatch['per_worker']} = "
+        f"{counted(minibatch['images'], 'image')} a step, {counted(document['processes'], 'process')} of "
+        f"{counted(conditions['threads'], 'thread')}",
         "",
         f"{'contender':<18}{'images/s':>10}{'iqr':>9}{'images/CPU-s':>14}",
     ]
@@ -48,9 +51,9 @@ def _condition_lines(document: dict[str, Any]) -> list[str]:
     at = document["conditions"]
     steps = ", ".join(f"{name} {count}" for name, count in at["steps_per_block"].items())
     return [
-        f"{at['date']}, {at['cpu']}, {at['cores']} cores, load {at['load_average']:g}, torch {at['torch']}, "
+        f"{at['date']}, {at['cpu']}, {counted(at['cores'], 'core')}, load {at['load_average']:g}, torch {at['torch']}, "
         f"lightning {at['lightning']}, accelerate {at['accelerate']}",
-        f"{at['rounds']} rounds; steps in a turn: {steps}",
+        f"{counted(at['rounds'], 'round')}; steps in a turn: {steps}",
         f"ceiling: {at['ceiling']['memory_format']}, micro-batch {at['ceiling']['micro_batch']}; "
         f"batchscale: micro-batch {at['micro_batch']}",
         *(f"note: {note}" for note in document["notes"]),

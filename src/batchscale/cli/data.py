@@ -7,6 +7,7 @@ from typing import Any
 
 from batchscale.cli.options import add_common, add_data, folder_path, positive, print_json
 from batchscale.errors import DataError, UsageError
+from batchscale.words import counted
 
 _SHOWN = 20  # bad files named one by one; --json has all
 
@@ -44,8 +45,8 @@ def run(options: argparse.Namespace) -> int:
     for row, number in bad:
         if number:
             raise DataError(
-                f"data {row['name']} in {row['folder']}: {number} files cannot be read: repair or remove them, or "
-                f"train with data.skip_bad=true"
+                f"data {row['name']} in {row['folder']}: {counted(number, 'file')} cannot be read: repair or "
+                f"remove them, or train with data.skip_bad=true"
             )
     return 0
 
@@ -95,15 +96,16 @@ def _print(row: dict[str, Any]) -> None:
 
 
 def _print_folders(row: dict[str, Any]) -> None:
-    print(f"{row['name']} in {row['folder']}: {row['classes']} classes")
+    print(f"{row['name']} in {row['folder']}: {counted(row['classes'], 'class')}")
     for part in ("train", "val"):
         said = row[part]
         each = said["images_per_class"]
         kinds = "".join(f", {number} {kind}" for kind, number in said["kinds"].items())
-        other = f", {said['other_files']} files that are no images passed over" if said["other_files"] else ""
+        other = f", {counted(said['other_files'], 'file')} of another kind passed over" if said["other_files"] else ""
         print(
-            f"  {part}: {said['images']} images, {min(each)} to {max(each)} a class, sides {said['shortest_side']} to "
-            f"{said['longest_side']}{kinds}{other}; {len(said['bad'])} bad, {len(said['damaged'])} damaged but readable"
+            f"  {part}: {counted(said['images'], 'image')}, {min(each)} to {max(each)} a class, sides "
+            f"{said['shortest_side']} to {said['longest_side']}{kinds}{other}; "
+            f"{len(said['bad'])} bad, {len(said['damaged'])} damaged but readable"
         )
         for what in ("bad", "damaged"):
             for file, reason in list(said[what].items())[:_SHOWN]:

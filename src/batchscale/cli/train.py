@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from batchscale.cli.options import add_common, add_data, data_folder, folder_path, not_negative, positive, print_json
 from batchscale.errors import BatchscaleError, RunError, UsageError
 from batchscale.recipe import load_recipe
-from batchscale.records.words import counted
+from batchscale.words import counted
 
 if TYPE_CHECKING:
     from batchscale.engine.opening import Job

@@ -13,6 +13,7 @@ import uuid
 from typing import Protocol
 
 from batchscale.errors import ProcessError
+from batchscale.words import counted
 
 
 class Store(Protocol):
@@ -64,5 +65,5 @@ def agree_on_name(store: Store, rank: int, size: int, timeout_seconds: float) ->
     arrived = [r for r in range(size) if store.check([f"hello/{r}"])]
     missing = sorted(set(range(size)) - set(arrived))
     raise ProcessError(
-        f"start of {size} processes: rank {missing or 'unknown'} did not arrive in {timeout_seconds:g} s"
+        f"start of {counted(size, 'process')}: rank {missing or 'unknown'} did not arrive in {timeout_seconds:g} s"
     )

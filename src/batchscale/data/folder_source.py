@@ -15,6 +15,7 @@ from batchscale.data.packed import PackedEntries, index_of
 from batchscale.data.source import Reading, Source, data_folder
 from batchscale.data.stored import StoredImages
 from batchscale.errors import DataError
+from batchscale.words import counted
 
 
 def subset_of(entries: Entries, path: Path) -> Indices:
@@ -44,7 +45,9 @@ def subset_of(entries: Entries, path: Path) -> Indices:
     missing = sorted(wanted - found.keys())
     if missing or twice or not wanted:
         what = (
-            f"{len(missing)} of {len(wanted)} files are not in the training part: {missing[0]}" if missing else "empty"
+            f"{len(missing)} of {counted(len(wanted), 'file')} not in the training part: {missing[0]}"
+            if missing
+            else "empty"
         )
         what = f"{twice} is in more than one class; write class/file" if twice else what
         raise DataError(f"data.subset={path}: {what}: must name training files; give the list of this data set")
@@ -96,8 +99,8 @@ class FolderSource(Source):
             test = read_test(root, train.classes, data_folder(folder) or root)
         if self.num_classes and len(train.classes) != self.num_classes:
             raise DataError(
-                f"{root}: {len(train.classes)} classes: {self.name} has {self.num_classes}; complete the copy, or use "
-                f"data.name=folder for another set"
+                f"{root}: {counted(len(train.classes), 'class')}: {self.name} has {self.num_classes}; complete the "
+                f"copy, or use data.name=folder for another set"
             )
         return train, test
 

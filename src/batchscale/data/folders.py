@@ -14,6 +14,7 @@ import numpy as np
 from batchscale.data.entries import FolderEntries, Names
 from batchscale.data.val_labels import labels_of
 from batchscale.errors import DataError
+from batchscale.words import counted
 
 TEST_FOLDERS = ("val", "validation", "valid", "test")
 _EXTENSIONS = (b".jpeg", b".jpg", b".png", b".bmp", b".ppm", b".pgm", b".tif", b".tiff", b".webp")
@@ -92,7 +93,7 @@ def read_classes(part: Path, folders: list[str], classes: tuple[str, ...]) -> Fo
         counts.append(len(images))
     if empty:
         raise DataError(
-            f"{part}: {len(empty)} of {len(folders)} class folders hold no image: {_shown(empty)}; "
+            f"{part}: {len(empty)} of {counted(len(folders), 'class folder')} without an image: {_shown(empty)}; "
             f"fill them, or take them away from training and validation alike"
         )
     labels = np.repeat(np.arange(len(folders)), counts)

@@ -12,6 +12,7 @@ from batchscale.data.inspect import inspect, summary
 from batchscale.data.pack import Smaller, pack
 from batchscale.data.packed import PackedEntries, index_of
 from batchscale.errors import DataError
+from batchscale.words import counted
 
 
 def _threads() -> int:
@@ -97,5 +98,5 @@ def prepare_folders(
         "name": source.name,
         "folder": str(into),
         "left_out": left_out,
-        "message": f"{source.name}: {images} images packed into {into}{omitted}; train with --data {into}",
+        "message": f"{source.name}: {counted(images, 'image')} packed into {into}{omitted}; train with --data {into}",
     }

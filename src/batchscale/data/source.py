@@ -11,6 +11,7 @@ from batchscale.data.dataset import Dataset
 from batchscale.data.files import OfficialFile, existing, listing
 from batchscale.data.images import Splits
 from batchscale.errors import DataError
+from batchscale.words import counted
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ class Source(ABC):
             root = data_folder(folder)
             where = ", ".join(str(root / layout) for layout in self.layouts) if root else "no folder, as none is given"
             raise DataError(
-                f"data.name={self.name!r}: {len(missing)} of {len(self.files)} files missing: {listing(missing)}; "
-                f"searched {where}; run `batchscale data prepare {self.name} --data DIR`, "
+                f"data.name={self.name!r}: {len(missing)} of {counted(len(self.files), 'file')} missing: "
+                f"{listing(missing)}; searched {where}; run `batchscale data prepare {self.name} --data DIR`, "
                 f"or name the folder that holds them with --data DIR or BATCHSCALE_DATA=DIR"
             )
         return [path for path in found if path is not None]

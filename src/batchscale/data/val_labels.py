@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from batchscale.errors import DataError
+from batchscale.words import counted
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 LISTS = (
@@ -106,8 +107,8 @@ def labels_of(root: Path, part: Path, files: list[str], classes: tuple[str, ...]
     if all(len(words) == 1 for words in lines):  # one class a line, in the order of the files
         if len(lines) != len(files):
             raise DataError(
-                f"{path}: has {len(lines)} lines for the {len(files)} images of {part}: must be one for each; "
-                f"complete the copy, or give 'file class' lines"
+                f"{path}: has {counted(len(lines), 'line')} for the {counted(len(files), 'image')} of {part}: must be "
+                f"one for each; complete the copy, or give 'file class' lines"
             )
         pairs = [(file, words[0]) for file, words in zip(files, lines, strict=True)]
     else:
@@ -119,5 +120,7 @@ def labels_of(root: Path, part: Path, files: list[str], classes: tuple[str, ...]
     found = {file: by_name.get(file, by_name.get(Path(file).stem)) for file in files}
     without = [file for file, label in found.items() if label is None]
     if without:
-        raise DataError(f"{path}: has no label for {without[0]} ({len(without)} of {len(files)} images): complete it")
+        raise DataError(
+            f"{path}: has no label for {without[0]} ({len(without)} of {counted(len(files), 'image')}): complete it"
+        )
     return {file: label for file, label in found.items() if label is not None}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from batchscale.engine.planning import decay_epochs, plan_of, schedule_of
 from batchscale.minibatch import StepPlan, place_workers
 from batchscale.recipe.schema import Recipe
-from batchscale.records.words import counted
 from batchscale.update.schedule import PlannedSchedule
+from batchscale.words import counted
 
 
 @dataclass(frozen=True)

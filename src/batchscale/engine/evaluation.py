@@ -15,6 +15,7 @@ from batchscale.comm import World
 from batchscale.data.feed import Normalizer
 from batchscale.data.images import Images, parts_ahead
 from batchscale.errors import DataError
+from batchscale.words import counted
 
 
 @dataclass(frozen=True)
@@ -77,5 +78,7 @@ def evaluate(
         wrong += int(chunk_wrong)
         loss += chunk_loss
     if not evaluated:
-        raise DataError(f"evaluation: not one of {len(images)} images can be read; see `batchscale data check`")
+        raise DataError(
+            f"evaluation: not one of {counted(len(images), 'image')} can be read; see `batchscale data check`"
+        )
     return Evaluation(wrong, evaluated, loss / evaluated)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from batchscale.report.figures import save
+from batchscale.words import counted
 
 _BLACK, _VERMILION, _ORANGE, _BLUE, _GREEN, _PURPLE, _SKY = (
     "#000000", "#D55E00", "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#56B4E9"
@@ -74,8 +75,8 @@ def all_reduce_figure(document: Mapping[str, Any], stem: Path) -> list[Path]:
     _rings(right, document["auto"], "bus_gigabytes_per_second", 1.0)
     left.legend(loc="upper left", fontsize=9, frameon=False)
     figure.suptitle(
-        f"All-reduce over {document['processes']} processes on {at['cores']} cores of {at['cpu']}, float32; "
-        f"torch {at['torch']}, load {at['load_average']:g}, {at['date'][:10]}",
+        f"All-reduce over {counted(document['processes'], 'process')} on {counted(at['cores'], 'core')} of "
+        f"{at['cpu']}, float32; torch {at['torch']}, load {at['load_average']:g}, {at['date'][:10]}",
         fontsize=10.5,
     )
     figure.draw_without_rendering()  # only now does every point have its place

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from batchscale.errors import FolderError
 from batchscale.records.files import parse_json
 from batchscale.records.findings import Axis, Figure, Findings, Series, Table
+from batchscale.words import counted
 
 _STEP, _ALLREDUCE = {"rows", "ratios", "processes"}, {"rows", "auto", "limit", "processes"}
 """Keys by which a document is known."""
@@ -162,10 +163,11 @@ def _step_part(found: _Step) -> Part:
     ratios = {key: ratio for key, ratio in found.ratios.items() if ratio is not None}
     said = [f"{ratios[key]:.2f} times {of}" for key, of in _RATIOS.items() if key in ratios]
     mine = [f"{row.images_per_second:,.0f} images/s" for row in found.rows if row.name == "batchscale"]
+    processes = counted(found.processes, "process")
     overrides = (f"minibatch.workers={workers}", f"minibatch.per_worker={per_worker}")
     return Part(
-        title=f"A training step of {found.recipe}, {found.processes} processes",
-        answer=f"over {found.processes} processes batchscale trains {found.recipe} at {', '.join(mine + said)}",
+        title=f"A training step of {found.recipe}, {processes}",
+        answer=f"over {processes} batchscale trains {found.recipe} at {', '.join(mine + said)}",
         command=(
             "batchscale",
             "bench",
@@ -230,14 +232,15 @@ def _allreduce_part(found: _AllReduce) -> Part:
     limit = _line("each copying (limit)", [(e.bytes, e.each_gigabytes_per_second) for e in found.limit], "dashed")
     size = Axis(label="bytes of the tensor, float32", scale="log2")
     largest = max(found.auto, key=lambda row: row.bytes, default=None)
-    answer = f"over {found.processes} processes {len(rows)} algorithms were measured"
+    processes = counted(found.processes, "process")
+    answer = f"measured over {processes}: {counted(len(rows), 'algorithm')}"
     if largest is not None:
         answer = (
-            f"over {found.processes} processes {largest.algorithm} is the choice for {largest.bytes / 1e6:.0f} MB and "
+            f"over {processes} {largest.algorithm} is the choice for {largest.bytes / 1e6:.0f} MB and "
             f"takes {1e3 * largest.seconds:.1f} ms, the backend as shipped {1e3 * largest.builtin_seconds:.1f} ms"
         )
     return Part(
-        title=f"All-reduce over {found.processes} processes",
+        title=f"All-reduce over {processes}",
         answer=answer,
         command=("batchscale", "bench", "allreduce", "--processes", str(found.processes), "--json"),
         conditions=found.conditions,

@@ -11,6 +11,7 @@ from batchscale.records.findings import Axis, Figure, Findings, Series, Table
 from batchscale.report.page.runs import Run
 from batchscale.report.page.scales import number
 from batchscale.report.page.text import said
+from batchscale.words import counted
 
 _EPOCH = Axis(label="epoch")
 _DECADES = 30.0
@@ -27,11 +28,12 @@ def run_findings(folder: Path, run: Run) -> Findings:
     metrics, evaluations = read_lines(folder / "metrics.jsonl"), read_lines(folder / "evaluations.jsonl")
     name = run.result.recipe if run.result else _name(run)
     k, n = run.recipe.get("minibatch.workers", "?"), run.recipe.get("minibatch.per_worker", "?")
+    minibatch = f"{counted(k, 'worker')} of {counted(n, 'image')}"
     return Findings(
         kind="run",
-        title=f"{name}: {k} workers of {n} images",
+        title=f"{name}: {minibatch}",
         recipe=name,
-        asked=f"Train {name} for {run.recipe.get('epochs', '?')} epochs with minibatches of {k} workers x {n} images, "
+        asked=f"Train {name} for {counted(run.recipe.get('epochs', '?'), 'epoch')} with minibatches of {minibatch}, "
         f"seed {run.recipe.get('seed', '?')}, on {_processes(run)}.",
         answer=_answer(run),
         command=tuple(said(word) for word in _list(run.environment.get("command"))),
@@ -48,22 +50,22 @@ def _name(run: Run) -> str:
 
 
 def _processes(run: Run) -> str:
-    count = said(run.environment.get("processes")) or "?"
-    return f"{count} process" if count == "1" else f"{count} processes"
+    return counted(said(run.environment.get("processes")) or "?", "process")
 
 
 def _answer(run: Run) -> str:
     if run.result is None:
         return f"This run has not ended; it is {run.progress}."
-    r = run.result
+    r, epochs = run.result, counted(number(run.result.epochs), "epoch")
     if r.status != "done":
         at = "" if r.diverged_at_step is None else f" at step {r.diverged_at_step}: its loss was no longer finite"
-        return f"The run {r.status}{at}, after {number(r.epochs)} epochs."
+        return f"The run {r.status}{at}, after {epochs}."
+    trained = f"{counted(r.steps, 'step', ',')} ({epochs})"
     speed = "" if r.images_per_second is None else f", at {number(round(r.images_per_second))} images/s"
     if r.test_error_percent is None:
-        return f"Trained {r.steps:,} steps ({number(r.epochs)} epochs){speed}, without an evaluation."
+        return f"Trained {trained}{speed}, without an evaluation."
     on = "Test error" if r.evaluated_on == "test" else "Error on the held-out images"
-    return f"{on} {r.test_error_percent:.2f} % after {r.steps:,} steps ({number(r.epochs)} epochs){speed}."
+    return f"{on} {r.test_error_percent:.2f} % after {trained}{speed}."
 
 
 def _warnings(run: Run) -> tuple[str, ...]:
@@ -71,7 +73,7 @@ def _warnings(run: Run) -> tuple[str, ...]:
     if run.result is None:
         found.append(f"This run is {run.progress}; batchscale train --resume goes on with it.")
     if run.skipped_files:
-        found.append(f"{len(run.skipped_files)} data files were passed over; they are listed with the run.")
+        found.append(f"Passed over: {counted(len(run.skipped_files), 'data file')}, listed with the run.")
     return tuple(found)
 
 

@@ -13,6 +13,7 @@ from batchscale.records.files import is_number, parse_json
 from batchscale.records.findings import Findings, read_findings
 from batchscale.report.page.runs import Run
 from batchscale.report.page.text import command_line, flat, said
+from batchscale.words import counted, has
 
 _ENDED = ("done", "diverged")
 """States that the same command does not train again."""
@@ -126,22 +127,14 @@ def _state(table: Sequence[dict[str, Any]]) -> str:
     """How many runs ended, failed and are missing; rows of one folder are one run."""
     states = Counter({row["folder"]: row["status"] for row in table}.values())
     ended = sum(states[name] for name in _ENDED)
-    words = [f"of {_count(states.total(), 'run')}, {ended} {_has(ended)} ended"]
-    words += [f"{states['failed']} {_has(states['failed'])} failed"] if states["failed"] else []
+    words = [f"of {counted(states.total(), 'run')}, {ended} {has(ended)} ended"]
+    words += [f"{states['failed']} {has(states['failed'])} failed"] if states["failed"] else []
     waiting = states.total() - ended - states["failed"]
     return ", ".join([*words, f"{waiting} {'is' if waiting == 1 else 'are'} missing"] if waiting else words)
 
 
 def _have_ended(ended: int, others: int) -> str:
-    return f"{_count(ended, 'run')} {_has(ended)} ended, {others} {_has(others)} not"
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _has(count: int) -> str:
-    return "has" if count == 1 else "have"
+    return f"{counted(ended, 'run')} {has(ended)} ended, {others} {has(others)} not"
 
 
 def _row(run: Run) -> dict[str, Any]:

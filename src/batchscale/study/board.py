@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchscale.study.cell import Outcome
+from batchscale.words import counted
 
 _LINE_SECONDS = 30.0
 
@@ -118,7 +119,9 @@ class Live:
 
         table = Table.grid(padding=(0, 2))
         shares = sum(share for _, share in state.running)
-        bars = [(f"{len(state.ended)} of {state.asked} runs", (len(state.ended) + shares) / max(state.asked, 1))]
+        bars = [
+            (f"{len(state.ended)} of {counted(state.asked, 'run')}", (len(state.ended) + shares) / max(state.asked, 1))
+        ]
         for name, share in [*bars, *state.running]:
             table.add_row(Text(name), ProgressBar(1.0, share, width=40), Text(f"{share:.0%}"))
         table.add_row(Text(state.counts()), Text(state.left()))

@@ -21,6 +21,7 @@ from batchscale.study.folder import StudyFolder
 from batchscale.study.table import write_table
 from batchscale.study.task import Launcher, Task
 from batchscale.study.workers import LocalLauncher, warm
+from batchscale.words import counted
 
 if TYPE_CHECKING:
     from batchscale.data.images import Splits
@@ -32,7 +33,7 @@ class StudyStopped(BatchscaleError):
 
     def __init__(self, number: int, finished: int, asked: int, command: Sequence[str]) -> None:
         super().__init__(
-            f"stopped by {signal.Signals(number).name}: {finished} of {asked} runs finished; "
+            f"stopped by {signal.Signals(number).name}: {finished} of {counted(asked, 'run')} finished; "
             f"go on with: {shlex.join(command)}"
         )
         self.exit_code = 128 + number

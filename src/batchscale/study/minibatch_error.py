@@ -14,12 +14,12 @@ from batchscale.errors import UsageError
 from batchscale.recipe.schema import Recipe
 from batchscale.records.findings import Findings
 from batchscale.records.provenance import environment
-from batchscale.records.words import counted
 from batchscale.study.cell import Cell, Outcome
 from batchscale.study.elbow import FEWEST_SEEDS, RESAMPLES, Answer, Elbow, Point, compare_rules
 from batchscale.study.error_figures import elbow_table, error_figure, error_table, image_points, rule_curves
 from batchscale.study.quantities import Statistic, error_percent, evaluated_on
 from batchscale.study.rules import Rule, check_fits, check_workers, recipe_at, said, workers_of
+from batchscale.words import counted, has
 
 _WORDS = {"final": "{} error of the last evaluation", "median5": "median {} error of the last five evaluations"}
 
@@ -140,9 +140,9 @@ def _asked(question: Question, words: str) -> str:
     seeds = f"{question.seeds} seeds" if question.seeds > 1 else "one seed"
     return (
         f"How far may the minibatch grow before the mean {words} leaves that at "
-        f"kn = {question.at():,} by more than {question.tolerance:g} points? {question.training_images:,} training "
-        f"images, {counted(question.recipe.epochs, 'epoch', 'g')} at every minibatch, {seeds} each, "
-        f"n = {counted(question.recipe.minibatch.per_worker, 'image')} a worker."
+        f"kn = {question.at():,} by more than {counted(question.tolerance, 'point', 'g')}? "
+        f"{question.training_images:,} training images, {counted(question.recipe.epochs, 'epoch', 'g')} at every "
+        f"minibatch, {seeds} each, n = {counted(question.recipe.minibatch.per_worker, 'image')} a worker."
     )
 
 
@@ -170,7 +170,7 @@ def _sentence(question: Question, found: Answer, on: str) -> str:
     best, at = found.elbows[found.best], found.reference.minibatch
     mean = "diverged" if math.isinf(found.reference.mean) else f"{found.reference.mean:.2f} %"
     first = (
-        f"With {said(found.best)} the mean {on} error stays within {question.tolerance:g} points of kn = "
+        f"With {said(found.best)} the mean {on} error stays within {counted(question.tolerance, 'point', 'g')} of kn = "
         f"{at:,} ({mean}) {_reach(best, at)} ({_sureness(best)})"
     )
     others = [f"with {said(rule)}, {_reach(elbow, at)}" for rule, elbow in found.elbows.items() if rule != found.best]
@@ -209,11 +209,12 @@ def _warnings(
         for point in at:
             if diverged := sum(map(math.isinf, point.errors)):
                 yield (
-                    f"{said(rule)} at kn = {point.minibatch:,}: {diverged} of {question.seeds} runs diverged: "
-                    f"no mean is drawn, and it counts as above the tolerance"
+                    f"{said(rule)} at kn = {point.minibatch:,}: {diverged} of {counted(question.seeds, 'run')} "
+                    f"diverged: no mean is drawn, and it counts as above the tolerance"
                 )
             if missing := question.seeds - len(point.errors):
-                yield f"{said(rule)} at kn = {point.minibatch:,}: {missing} of {question.seeds} runs have no result"
+                asked = counted(question.seeds, "run")
+                yield f"{said(rule)} at kn = {point.minibatch:,}: {missing} of {asked} {has(missing)} no result"
     if question.seeds == 1:
         yield "one seed: the spread is not known, and a difference of a few tenths of a point may be chance"
     if any(elbow.shares and elbow.seeds < FEWEST_SEEDS for elbow in found.elbows.values()):

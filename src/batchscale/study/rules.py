@@ -19,7 +19,7 @@ from batchscale.engine.planning import plan_of, schedule_of
 from batchscale.errors import RecipeError, UsageError
 from batchscale.recipe import recipe_from
 from batchscale.recipe.schema import Recipe, ScalingName, WarmupName
-from batchscale.records.words import counted
+from batchscale.words import counted
 
 _EXAMPLES = "64,128,256 or 64,128,...,16384 or 2^6..2^14"
 _SCALINGS, _WARMUPS = typing.get_args(ScalingName), typing.get_args(WarmupName)

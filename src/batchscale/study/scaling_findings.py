@@ -9,7 +9,6 @@ from typing import Any
 
 from batchscale.records.findings import Findings, Table
 from batchscale.records.provenance import environment
-from batchscale.records.words import counted
 from batchscale.study.cell import Outcome
 from batchscale.study.published import UNET, UNET_PER_GPU
 from batchscale.study.quantities import evaluated_on
@@ -28,6 +27,7 @@ from batchscale.study.scaling import (
 )
 from batchscale.study.scaling_figures import figures
 from batchscale.study.timing import PHASES
+from batchscale.words import counted, has
 
 _LOOSE = 0.1  # interquartile range over median from which a speed is not to be trusted
 
@@ -104,14 +104,14 @@ def _sentences(question: Question, rows: Sequence[Row], limits: dict[str, Passin
         elif found.processes is None:
             end = ", the largest tried" if found.within == most else ""
             yield (
-                f"Weak scaling's mean {on} error stays within {question.error_bound:g} points of W = "
+                f"Weak scaling's mean {on} error stays within {counted(question.error_bound, 'point', 'g')} of W = "
                 f"{first.processes}'s {first.errors.mean:.2f} % up to W = {found.within} "
                 f"(kn = {_kn(rows, found.within):,}){end}."
             )
         else:
             yield (
-                f"Weak scaling's mean {on} error rises to more than {question.error_bound:g} points above W = "
-                f"{first.processes}'s {first.errors.mean:.2f} % {_between(found, rows, WEAK)}."
+                f"Weak scaling's mean {on} error rises to more than {counted(question.error_bound, 'point', 'g')} "
+                f"above W = {first.processes}'s {first.errors.mean:.2f} % {_between(found, rows, WEAK)}."
             )
 
 
@@ -225,7 +225,7 @@ def _unet_table(question: Question) -> Table:
         columns=(
             "framework", "most GPUs", "efficiency there",
             f"efficiency below {question.efficiency_bound:g} at W =", "error added there (points)",
-            f"more than {question.error_bound:g} points above W = 1 at W =",
+            f"more than {counted(question.error_bound, 'point', 'g')} above W = 1 at W =",
         ),
         rows=tuple(rows),
         caption=f"V100 GPUs, {UNET_PER_GPU} images each, Adam with lr 1e-3 x GPUs, no warmup, one run a point; error = "
@@ -251,9 +251,9 @@ def _warnings(question: Question, rows: Sequence[Row]) -> Iterator[str]:
     for row in rows:
         where = f"{row.mode}, W = {row.processes}"
         if diverged := sum(map(math.isinf, row.errors.errors)):
-            yield f"{where}: {diverged} of {question.seeds} runs diverged: no mean error is given"
+            yield f"{where}: {diverged} of {counted(question.seeds, 'run')} diverged: no mean error is given"
         if missing := question.seeds - len(row.errors.errors):
-            yield f"{where}: {missing} of {question.seeds} runs have no result"
+            yield f"{where}: {missing} of {counted(question.seeds, 'run')} {has(missing)} no result"
         if row.images_per_second is None:
             yield f"{where}: no interval was long enough to time; train longer"
     if question.seeds == 1:

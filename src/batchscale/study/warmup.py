@@ -14,13 +14,13 @@ from batchscale.errors import UsageError
 from batchscale.recipe.schema import Recipe
 from batchscale.records.findings import Figure, Findings, Table
 from batchscale.records.provenance import environment
-from batchscale.records.words import counted
 from batchscale.study.cell import Cell, Outcome
 from batchscale.study.curves import Group, curve_figures
 from batchscale.study.elbow import Point
 from batchscale.study.quantities import error_percent, evaluated_on, point_of, train_loss
 from batchscale.study.rules import Rule, check_fits, check_fixed, parse_rules, recipe_at, workers_of
 from batchscale.study.welch import margin
+from batchscale.words import counted, has
 
 REFERENCE = "reference"
 
@@ -275,9 +275,9 @@ def _table(ways: Sequence[Way], on: str) -> Table:
 def _warnings(question: Question, ways: Sequence[Way]) -> Iterator[str]:
     for way in ways:
         if diverged := sum(map(math.isinf, way.errors.errors)):
-            yield f"{_called(way.name)}: {diverged} of {question.seeds} runs diverged: no mean is given"
+            yield f"{_called(way.name)}: {diverged} of {counted(question.seeds, 'run')} diverged: no mean is given"
         if missing := question.seeds - len(way.errors.errors):
-            yield f"{_called(way.name)}: {missing} of {question.seeds} runs have no result"
+            yield f"{_called(way.name)}: {missing} of {counted(question.seeds, 'run')} {has(missing)} no result"
     if question.seeds == 1:
         yield "one seed: the spread is not known"
     if question.reference < question.recipe.minibatch.per_worker:

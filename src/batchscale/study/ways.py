@@ -12,10 +12,10 @@ from typing import Any
 
 from batchscale.records.findings import Axis, Figure, Findings, Series, Table
 from batchscale.records.provenance import environment
-from batchscale.records.words import counted
 from batchscale.study.cell import Outcome
 from batchscale.study.curves import Curve, error_curve, loss_curve, mean_curve
 from batchscale.study.quantities import error_percent, evaluated_on, point_of
+from batchscale.words import counted, has
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -113,9 +113,9 @@ def _incomplete(outcomes: Sequence[Outcome]) -> Iterator[str]:
     for way, group in _by_way(outcomes).items():
         errors = [error_percent(outcome) for outcome in group]
         if diverged := errors.count(math.inf):
-            yield f"{way}: {diverged} of {len(group)} runs diverged: no mean"
+            yield f"{way}: {diverged} of {counted(len(group), 'run')} diverged: no mean"
         if missing := errors.count(None):
-            yield f"{way}: {missing} of {len(group)} runs have no result"
+            yield f"{way}: {missing} of {counted(len(group), 'run')} {has(missing)} no result"
 
 
 def _judged_apart(ways: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -165,12 +165,12 @@ def _runs(way: dict[str, Any]) -> int:
 
 def _why_no_mean(way: dict[str, Any]) -> str:
     asked = len(way["errors"])
-    return f"{way['diverged']} of {asked} runs diverged" if way["diverged"] else "no run has a result"
+    return f"{way['diverged']} of {counted(asked, 'run')} diverged" if way["diverged"] else "no run has a result"
 
 
 def _with_spread(way: dict[str, Any]) -> str:
     spread, runs = way["std_error_percent"], _runs(way)
-    said = f"({runs} run{'s' if runs > 1 else ''})"
+    said = f"({counted(runs, 'run')})"
     return f"{way['mean_error_percent']:.2f} % " + (said if spread is None else f"+- {spread:.2f} {said}")
 
 

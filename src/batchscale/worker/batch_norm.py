@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from batchscale.errors import RecipeError
+from batchscale.words import counted
 
 
 class _GroupedBatchNorm(torch.autograd.Function):
@@ -100,7 +101,8 @@ class Statistics:
         """
         if workers % self.span:
             raise RecipeError(
-                f"batch_norm.span={self.span}: a pass of {workers} workers holds no whole groups; give it a multiple"
+                f"batch_norm.span={self.span}: a pass of {counted(workers, 'worker')} holds no whole groups; give it a "
+                f"multiple"
             )
         self.workers = workers
         self._filled.clear()

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from batchscale.errors import RecipeError
+from batchscale.words import counted
 from batchscale.worker.batch_norm import Statistics
 
 
@@ -59,7 +60,8 @@ class Probe:
         if not isinstance(logits, torch.Tensor) or logits.shape != (len(images), num_classes):
             got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
             raise RecipeError(
-                f"model: gives {got} for {len(images)} images: must give logits ({len(images)}, {num_classes})"
+                f"model: gives {got} for {counted(len(images), 'image')}: must give logits "
+                f"({len(images)}, {num_classes})"
             )
         changed = [n for n, b in model.named_buffers() if not torch.equal(b, buffers[n])]
         if changed:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from batchscale.bench.allreduce.rows import size_text
+from batchscale.words import counted
 
 _NAME, _CELL = 20, 8
 
@@ -14,7 +15,10 @@ def as_table(document: Mapping[str, Any]) -> str:
     """Times, bandwidths, the choice against the backend, the fit, conditions and notes, as lines of text."""
     processes, at = document["processes"], document["conditions"]
     parts = [
-        [f"all-reduce of float32 over {processes} processes of {at['threads']} thread on {at['cores']} cores"],
+        [
+            f"all-reduce of float32 over {counted(processes, 'process')} of {counted(at['threads'], 'thread')} on "
+            f"{counted(at['cores'], 'core')}"
+        ],
         _by_size("milliseconds", document["rows"], lambda row: _three(1e3 * row["seconds"])),
         _by_size("bus bandwidth, GB/s", document["rows"], lambda row: _three(row["bus_gigabytes_per_second"])),
         _by_size("share of the limit", document["rows"], lambda row: f"{100 * row['share_of_limit']:.1f} %"),
@@ -97,8 +101,9 @@ def _fit_lines(fits: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def _condition_lines(document: Mapping[str, Any]) -> list[str]:
     at, choice = document["conditions"], document["choice"]
     return [
-        f"{at['date']}, {at['cpu']}, {at['cores']} cores, load {at['load_average']:g}, torch {at['torch']}",
-        f"{at['rounds']} rounds of algorithms, {at['auto_rounds']} of auto; medians; ratios are of paired rounds",
+        f"{at['date']}, {at['cpu']}, {counted(at['cores'], 'core')}, load {at['load_average']:g}, torch {at['torch']}",
+        f"{counted(at['rounds'], 'round')} of algorithms, {at['auto_rounds']} of auto; medians; ratios are of "
+        f"paired rounds",
         *([f"the choice is stored in {choice['file']}"] if choice["file"] else []),
         *(f"note: {note}" for note in document["notes"]),
     ]

@@ -10,7 +10,7 @@ from batchscale.cli.options import positive
 from batchscale.cli.study.options import add_study, finish, open_study, recipe_name
 from batchscale.errors import UsageError
 from batchscale.recipe import load_recipe
-from batchscale.records.words import counted
+from batchscale.words import counted
 
 if TYPE_CHECKING:
     from batchscale.study.cell import Change

@@ -12,6 +12,7 @@ from batchscale.study.steps_to_target.hyperbola import Hyperbola
 from batchscale.study.steps_to_target.regimes import MAXIMAL_SLOPE, PERFECT_SLOPE, Regime
 from batchscale.study.steps_to_target.search import Search
 from batchscale.study.steps_to_target.trials import Point
+from batchscale.words import counted
 
 _X = Axis(label="minibatch kn (images)", scale="log2")
 _FIT_POINTS = 65
@@ -52,8 +53,9 @@ def _steps(
     return Figure(
         id="steps",
         title=f"Steps to {search.goal.text}",
-        caption=f"The first evaluation below the goal over {search.trials} trials at each minibatch. Whiskers: down to "
-        f"the evaluation before it, still above the goal; up to what half of the trials would have found on average. "
+        caption=f"The first evaluation below the goal over {counted(search.trials, 'trial')} at each minibatch. "
+        f"Whiskers: down to the evaluation before it, still above the goal; up to what half of the trials would have "
+        f"found on average. "
         f"Regimes by the local slope of log steps against log images (through three minibatches): perfect scaling from "
         f"the left while at most {PERFECT_SLOPE:g}, maximal data parallelism up to the right while above "
         f"{MAXIMAL_SLOPE:g}; not sure where what the evaluations round, or one end of the curve, could decide it.",

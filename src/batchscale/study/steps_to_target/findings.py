@@ -8,7 +8,6 @@ from typing import Any
 
 from batchscale.records.findings import Findings, Table
 from batchscale.records.provenance import environment
-from batchscale.records.words import counted
 from batchscale.study.cell import Outcome
 from batchscale.study.steps_to_target import figures
 from batchscale.study.steps_to_target.hyperbola import FEWEST_POINTS, Hyperbola, fit
@@ -23,6 +22,7 @@ from batchscale.study.steps_to_target.regimes import (
 )
 from batchscale.study.steps_to_target.search import Search
 from batchscale.study.steps_to_target.trials import Point
+from batchscale.words import counted
 
 _FEWEST_REACHED = 3
 _HALF_IS_MUCH_WORSE = 1.25

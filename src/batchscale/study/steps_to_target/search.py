@@ -23,11 +23,11 @@ from batchscale.recipe import Recipe, load_recipe, recipe_from
 from batchscale.recipe.schema import OPTIMIZER_OPTIONS
 from batchscale.records import read_result
 from batchscale.records.folder import holds_run
-from batchscale.records.words import counted
 from batchscale.study.cell import Cell, Outcome
 from batchscale.study.rules import check_fits, check_workers, workers_of
 from batchscale.study.steps_to_target.space import Dimension, Space
 from batchscale.study.steps_to_target.trials import Goal, Point, Trial, evaluations_of, summarize
+from batchscale.words import counted
 
 _LR_FACTOR = 32.0
 _EVALUATIONS = 100  # of a whole budget, where no interval is given
