@@ -65,6 +65,19 @@ def test_an_unfinished_study_shows_the_rows_of_its_table(tmp_path):
     assert "way a, b; seed 0; minibatch 64; lr 0.0125" in page
 
 
+def test_errors_of_held_out_images_fill_the_column_of_their_own(tmp_path):
+    unfinished(
+        tmp_path, TABLE.replace("percent,folder", "percent,held_out_error_percent,folder").replace(",runs", ",,runs")
+    )
+    path = tmp_path / "runs" / "b" / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "evaluated_on": "holdout"}))
+    columns, _, ended, _ = rows_of(write_report(tmp_path).read_text())
+    found = dict(zip(columns, ended, strict=True))
+    assert (found["test error percent"], found["held out error percent"]) == (
+        "", f"{error_percent('square root', 64, 1):.6g}",
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "table",
     ["", "way,seed\na,0\n", TABLE + "cut,0", 'folder,status\n"runs/a', "\0", "x" * 200_000],

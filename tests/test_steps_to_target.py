@@ -1,5 +1,6 @@
 """Steps to target: exact on problems with a known answer, honest where there is none, and once for real."""
 
+import csv
 import itertools
 import json
 import re
@@ -481,6 +482,12 @@ def test_a_small_search_for_real_goes_on_and_refuses_a_goal_that_its_trials_were
             assert row["steps"] == step or (step is None and row["steps"] == at["budget_steps"])
         assert {e["images"] for each in lines for e in each} == {287}
     assert set(found) >= {"rows", "goal", "points", "regimes", "hyperbola", "answer"}
+    with (out / "table.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    for row, written in zip(found["rows"], table, strict=True):  # an error of held-out images is no test error
+        assert (row["test_error_percent"], written["test_error_percent"]) == (None, "")
+        result = json.loads((out / row["folder"] / "result.json").read_text())
+        assert row["held_out_error_percent"] == float(written["held_out_error_percent"]) == result["test_error_percent"]
     before = {f: f.stat().st_mtime_ns for f in (out / "runs").rglob("*") if f.is_file()}
     assert main([*command, "--goal", "loss<2.1"]) == 0  # easier: the same runs tell
     assert {f: f.stat().st_mtime_ns for f in (out / "runs").rglob("*") if f.is_file()} == before

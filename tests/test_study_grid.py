@@ -385,6 +385,10 @@ def test_what_the_errors_are_of_is_said_as_the_results_say_it(tmp_path):
     assert (found.figures[1].y.label, found.tables[0].columns[3]) == ("holdout error (%)", "mean holdout error (%)")
     assert found.warnings == ("the ways a and b train the same thing: they share their runs",)
     other = _outcome(tmp_path, "c", 0, 1.0)
+    errors = ("test_error_percent", "held_out_error_percent")
+    assert [[outcome.row().get(name) for name in errors] for outcome in (held[0], other)] == [[None, 2.0], [1.0, None]]
+    asked = Outcome(Cell({}, load_recipe("digits-cnn", ["data.holdout=9"])), tmp_path, "missing").row()
+    assert set(errors) <= asked.keys()  # a table has its columns before its first run has ended
     assert "of different images" in findings_of([*held, other], "r", "?", ["x"]).warnings[-1]
 
 

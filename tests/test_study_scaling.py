@@ -144,6 +144,8 @@ def test_speed_ups_are_paired_by_seed_and_leave_out_the_first_interval(tmp_path)
     held = findings_of(question, [outcome_with(o.cell, tmp_path, 1.0, 2.0, "holdout") for o in outcomes], [], False)
     assert "Weak scaling's mean holdout error stays" in held.answer
     assert held.result["scaling"]["evaluated_on"] == "holdout"
+    assert [row["held_out_error_percent"] for row in held.result["scaling"]["measured"]].count(1.0) > 0
+    assert {row["test_error_percent"] for row in held.result["scaling"]["measured"]} == {None}
     assert "test error" not in held.model_dump_json().lower()
 
 
@@ -245,6 +247,8 @@ def test_warmup_compares_the_kinds_with_the_reference():
     assert found.result["warmup"]["ways"]["gradual"]["test_error_percent"] == pytest.approx(1.6)
     held = warmup.findings_of(asked, [warmed(cell, _ERRORS, "holdout") for cell in cells], [])
     assert held.result["warmup"]["evaluated_on"] == "holdout"
+    gradual = held.result["warmup"]["ways"]["gradual"]
+    assert (gradual["test_error_percent"], gradual["held_out_error_percent"]) == (None, pytest.approx(1.6))
     assert "test error" not in held.model_dump_json().lower()
     with pytest.raises(UsageError, match=r"--warmup-epochs=3: must not be longer than the run, .* of at most 2"):
         warmup.cells_of(warming(warmup_epochs=3.0))

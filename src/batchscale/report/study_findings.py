@@ -140,11 +140,14 @@ def _have_ended(ended: int, others: int) -> str:
 def _row(run: Run) -> dict[str, Any]:
     result = run.result
     assert result is not None  # read_runs gives ended runs only
+    error = {"test_error_percent": result.test_error_percent}
+    if result.evaluated_on == "holdout":
+        error = {"test_error_percent": None, "held_out_error_percent": result.test_error_percent}
     return {
         "minibatch": result.workers * result.per_worker,
         "seed": run.recipe.get("seed"),
         "status": result.status,
-        "test_error_percent": result.test_error_percent,
+        **error,
         "train_loss": result.train_loss,
         "steps": result.steps,
         "folder": run.name,

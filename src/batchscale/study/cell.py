@@ -84,13 +84,14 @@ class Outcome:
     def row(self) -> dict[str, Any]:
         """The labels and the result, flat."""
         found = self.result
+        held_out = found.evaluated_on == "holdout" if found else self.cell.recipe.data.holdout > 0
         return {
             **self.cell.labels,
             "minibatch": self.cell.minibatch_images,
             "lr": self.cell.target_lr,
             "seed": self.cell.recipe.seed,
             "status": self.status,
-            "test_error_percent": found and found.test_error_percent,
+            **error_entries(found and found.test_error_percent, held_out),
             "train_loss": found and found.train_loss,
             "steps": found and found.steps,
             "epochs": found and found.epochs,
@@ -99,6 +100,16 @@ class Outcome:
             "folder": f"runs/{self.folder.name}",
             "error": self.error,
         }
+
+
+def error_entries(error: float | None, held_out: bool) -> dict[str, float | None]:
+    """An error in percent under the name that says what it is of; the test error's is there in any case.
+
+    Args:
+        error: of a run, or a mean of several.
+        held_out: it is of held-out training images (data.holdout), not of the test set.
+    """
+    return {"test_error_percent": None, "held_out_error_percent": error} if held_out else {"test_error_percent": error}
 
 
 def cells(

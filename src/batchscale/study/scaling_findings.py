@@ -9,7 +9,7 @@ from typing import Any
 
 from batchscale.records.findings import Findings, Table
 from batchscale.records.provenance import environment
-from batchscale.study.cell import Outcome
+from batchscale.study.cell import Outcome, error_entries
 from batchscale.study.published import UNET, UNET_PER_GPU
 from batchscale.study.quantities import evaluated_on
 from batchscale.study.scaling import (
@@ -64,7 +64,7 @@ def findings_of(question: Question, outcomes: Sequence[Outcome], command: Sequen
             *((_unet_table(question),) if unet else ()),
         ),
         warnings=tuple(_warnings(question, rows)),
-        result={"scaling": _as_json(question, rows, limits) | {"evaluated_on": on}},
+        result={"scaling": _as_json(question, rows, limits, on)},
         environment=environment(),
     )
 
@@ -134,8 +134,9 @@ def _between(found: Passing, rows: Sequence[Row], mode: str) -> str:
     return f"between {found.within} and {after} processes{known}"
 
 
-def _as_json(question: Question, rows: Sequence[Row], limits: dict[str, Passing]) -> dict[str, Any]:
+def _as_json(question: Question, rows: Sequence[Row], limits: dict[str, Passing], on: str) -> dict[str, Any]:
     return {
+        "evaluated_on": on,
         "efficiency_bound": question.efficiency_bound,
         "error_bound_points": question.error_bound,
         "threads_per_process": threads_of(question),
@@ -151,7 +152,7 @@ def _as_json(question: Question, rows: Sequence[Row], limits: dict[str, Passing]
                 "efficiency": row.efficiency,
                 "spread": row.spread,
                 "phase_milliseconds": row.phases,
-                "test_error_percent": None if math.isinf(row.errors.mean) else row.errors.mean,
+                **error_entries(None if math.isinf(row.errors.mean) else row.errors.mean, on == "holdout"),
                 "train_loss": None if math.isinf(row.losses.mean) else row.losses.mean,
                 "oversubscribed": oversubscribed(question, row),
             }

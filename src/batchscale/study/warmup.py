@@ -14,7 +14,7 @@ from batchscale.errors import UsageError
 from batchscale.recipe.schema import Recipe
 from batchscale.records.findings import Figure, Findings, Table
 from batchscale.records.provenance import environment
-from batchscale.study.cell import Cell, Outcome
+from batchscale.study.cell import Cell, Outcome, error_entries
 from batchscale.study.curves import Group, curve_figures
 from batchscale.study.elbow import Point
 from batchscale.study.quantities import error_percent, evaluated_on, point_of, train_loss
@@ -223,7 +223,7 @@ def _as_json(question: Question, ways: Sequence[Way], on: str) -> dict[str, Any]
         "evaluated_on": on,
         "ways": {
             way.name: {
-                "test_error_percent": None if math.isinf(way.errors.mean) else way.errors.mean,
+                **error_entries(None if math.isinf(way.errors.mean) else way.errors.mean, on == "holdout"),
                 "deviation": way.errors.deviation(),
                 "train_loss": None if math.isinf(way.losses.mean) else way.losses.mean,
                 "train_loss_deviation": way.losses.deviation(),

@@ -21,8 +21,8 @@ _MOST_TABLE_ROWS, _FEWEST_OF_SERIES = 60, 6
 _APART = ("time", "command", "from_step", "derived", "decided", "fingerprint")
 """Of an environment, never the same for all runs or too long for its list."""
 _OUTCOMES = {
-    "status", "test_error_percent", "train_loss", "steps", "epochs", "images_per_second", "wall_seconds", "folder",
-    "error",
+    "status", "test_error_percent", "held_out_error_percent", "train_loss", "steps", "epochs", "images_per_second",
+    "wall_seconds", "folder", "error",
 }  # fmt: skip
 """Of a row, what came out; the rest was varied."""
 
