@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from datafiles import refused, tree
+from datafiles import IDX_NAMES, refused, tree
 from pictures import jpeg, noise, write_set
 from PIL import Image
 
@@ -65,6 +67,79 @@ def test_check_names_bad_files_and_counts_the_unusual(tmp_path: Path, capsys: py
     assert train["kinds"] == {"16 bits": 1, "CMYK": 1, "grey": 1}
     assert train["other_files"] == 1
     assert list(train["damaged"]) == [str(tmp_path / "train" / WNIDS[0] / "middle.JPEG")]
+
+
+def checked(capsys: pytest.CaptureFixture[str], *names: str, data: Path) -> tuple[list[dict[str, Any]], str]:
+    """The rows of a check that ends with 2, and its one line on standard error."""
+    assert main(["data", "check", *names, "--data", str(data), "--json"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    return json.loads(captured.out)["data"], captured.err
+
+
+def test_check_tells_every_fault_of_the_folders_and_every_bad_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write_set(tmp_path, 2, 1)
+    bad = spoil(tmp_path)
+    (tmp_path / "val" / WNIDS[2]).rename(tmp_path / "val" / "n09")
+    (tmp_path / "train" / "n00").mkdir()
+    loop = tmp_path / "train" / WNIDS[1] / "loop"
+    loop.symlink_to(loop.parent)
+    (row,), err = checked(capsys, "folder", data=tmp_path)
+    wanted = (
+        "a link leads back", "1 of 4 class folders without an image: n00",
+        f"val lacks n00, {WNIDS[2]}; train lacks n09",
+    )  # fmt: skip
+    assert len(row["faults"]) == len(wanted)
+    for words in wanted:
+        assert sum(words in fault for fault in row["faults"]) == 1
+    assert {**row["train"]["bad"], **row["val"]["bad"]}.keys() == bad.keys()
+    assert row["val"]["images"] == 4  # those of the class that train lacks, too
+    assert f"data folder in {tmp_path}: 3 faults of the whole and 4 files that cannot be read, named above" in err
+    assert main(["data", "check", "folder", "--data", str(tmp_path)]) == 2
+    out = capsys.readouterr().out
+    assert all(f"fault: {fault}" in out for fault in row["faults"])
+    assert all(f"bad: {path}: " in out for path in bad)
+
+
+def test_check_looks_at_what_there_is_where_a_part_or_its_labels_are_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    write_set(tmp_path, 2, 1)
+    shutil.rmtree(tmp_path / "val")
+    (row,), err = checked(capsys, "folder", data=tmp_path)
+    assert (row["train"]["images"], row["val"]["images"]) == (6, 0)
+    assert "holds no validation folder" in err
+    (tmp_path / "val").mkdir()
+    for name in ("a.JPEG", "b.JPEG"):
+        (tmp_path / "val" / name).write_bytes(jpeg(noise(9, 9)) if name == "a.JPEG" else b"")
+    (row,), err = checked(capsys, "folder", data=tmp_path)
+    assert (row["val"]["images"], list(row["val"]["bad"].values())) == (2, ["empty"])
+    assert "1 fault of the whole and 1 file that cannot be read, named above; the first: " in err
+    (tmp_path / "val.txt").write_text("a.JPEG n09\n")
+    faults = checked(capsys, "folder", data=tmp_path)[0][0]["faults"]
+    assert len(faults) == 2
+    assert "(1 such file)" in faults[0]
+    assert "no label for b.JPEG (1 of 2 images)" in faults[1]
+    shutil.rmtree(tmp_path / "train")
+    (tmp_path / "train").mkdir()
+    (row,), err = checked(capsys, "folder", data=tmp_path)
+    assert "train: holds no class folders" in row["faults"][0]
+    assert row["val"]["images"] == 2
+
+
+def test_check_goes_on_with_the_next_set_and_names_every_damaged_official_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "mnist").mkdir()
+    for name in IDX_NAMES[:2]:
+        (tmp_path / "mnist" / name).write_bytes(b"damaged")
+    rows, err = checked(capsys, "imagenet", "mnist", "digits", data=tmp_path)
+    assert [len(row["faults"]) for row in rows] == [1, 3, 0]
+    assert "2 of 4 files missing" in rows[1]["faults"][0]
+    assert [IDX_NAMES[i] in rows[1]["faults"][i + 1] for i in range(2)] == [True, True]
+    assert "no folder with train/<class>/<image>" in err
+    assert "data mnist: 3 faults of the whole, named above; the first: " in err
+    assert main(["data", "check", "digits"]) == 0
 
 
 def test_packed_pixels_are_those_of_the_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -165,8 +240,12 @@ def test_a_truncated_or_altered_packed_file_is_noticed(packed: Path, capsys: pyt
             open_dataset("folder", packed, Reading(size=16, skip_bad=skip_bad)).train.part(slice(None))
         assert "skip_bad" not in str(error.value)
     assert main(["data", "check", "folder", "--data", str(packed)]) == 2
-    assert "another SHA256" in capsys.readouterr().err
+    assert "1 fault of the whole and 1 file that cannot be read" in (err := capsys.readouterr().err)
+    assert "another SHA256" in err
     images.unlink()
+    (row,), err = checked(capsys, "folder", data=packed)
+    assert (row["train"]["images"], row["val"]["images"]) == (0, 3)
+    assert "train.index: cannot be opened" in err
     with refused("train.index", "cannot be opened"):
         open_dataset("folder", packed, SMALL)
 

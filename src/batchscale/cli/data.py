@@ -33,22 +33,39 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Fetch, check or pack each of the named sets."""
+    from batchscale.data.sources import source_of
+
+    for name in options.names:
+        source_of(name)  # a mistake in one is said before the others take their time
     rows = [
         _prepared(name, options) if options.action == "prepare" else _checked(name, options) for name in options.names
     ]
+    said = [words for row in rows if (words := _verdict(row))]
     if options.json:
         print_json({"data": rows})
     else:
         for row in rows:
-            _print(row)
-    bad = [(row, len(row["train"]["bad"]) + len(row["val"]["bad"])) for row in rows if "train" in row]
-    for row, number in bad:
-        if number:
-            raise DataError(
-                f"data {row['name']} in {row['folder']}: {counted(number, 'file')} cannot be read: repair or "
-                f"remove them, or train with data.skip_bad=true"
-            )
+            _print(row, said)
+    if said:
+        raise DataError("; ".join(said))
     return 0
+
+
+def _verdict(row: dict[str, Any]) -> str:
+    """What is wrong with a set, in one line; "" where nothing is."""
+    faults = row.get("faults", [])
+    bad = sum(len(row[part]["bad"]) for part in ("train", "val") if part in row)
+    where = f"data {row['name']}" + (f" in {row['folder']}" if row.get("folder") else "")
+    if faults and not bad and len(faults) == 1:
+        return str(faults[0])
+    if faults:
+        also = f" and {counted(bad, 'file')} that cannot be read" if bad else ""
+        return f"{where}: {counted(len(faults), 'fault')} of the whole{also}, named above; the first: {faults[0]}"
+    if bad:
+        return (
+            f"{where}: {counted(bad, 'file')} cannot be read: repair or remove them, or train with data.skip_bad=true"
+        )
+    return ""
 
 
 def _prepared(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -78,15 +95,23 @@ def _checked(name: str, options: argparse.Namespace) -> dict[str, Any]:
     from batchscale.data.sources import source_of
 
     source = source_of(name)
-    return check_folders(source, options.data) if isinstance(source, FolderSource) else check(name, options.data)
+    try:
+        return check_folders(source, options.data) if isinstance(source, FolderSource) else check(name, options.data)
+    except DataError as fault:
+        return {"name": name, "faults": [str(fault)]}
 
 
-def _print(row: dict[str, Any]) -> None:
+def _print(row: dict[str, Any], said: list[str]) -> None:
+    """What is known of a set; said: what standard error will say."""
     if "message" in row:
         print(row["message"])
         return
     if "train" in row:
         _print_folders(row)
+    for fault in row["faults"]:
+        if fault not in said:
+            print(f"{row['name']}: fault: {fault}")
+    if "image_shape" not in row:
         return
     shape = "x".join(map(str, row["image_shape"]))
     print(
@@ -102,8 +127,9 @@ def _print_folders(row: dict[str, Any]) -> None:
         each = said["images_per_class"]
         kinds = "".join(f", {number} {kind}" for kind, number in said["kinds"].items())
         other = f", {counted(said['other_files'], 'file')} of another kind passed over" if said["other_files"] else ""
+        classes = f"{min(each, default=0)} to {max(each, default=0)} a class"
         print(
-            f"  {part}: {counted(said['images'], 'image')}, {min(each)} to {max(each)} a class, sides "
+            f"  {part}: {counted(said['images'], 'image')}, {classes}, sides "
             f"{said['shortest_side']} to {said['longest_side']}{kinds}{other}; "
             f"{len(said['bad'])} bad, {len(said['damaged'])} damaged but readable"
         )

@@ -9,7 +9,8 @@ import numpy as np
 
 from batchscale.data.dataset import Dataset
 from batchscale.data.entries import Entries
-from batchscale.data.folders import read_test, read_train
+from batchscale.data.faults import Tell, stop
+from batchscale.data.folders import read_classes, read_test, read_train
 from batchscale.data.images import Indices, Splits
 from batchscale.data.packed import PackedEntries, index_of
 from batchscale.data.source import Reading, Source, data_folder
@@ -54,6 +55,15 @@ def subset_of(entries: Entries, path: Path) -> Indices:
     return np.unique(np.fromiter(found.values(), np.int64, len(found)))
 
 
+def _packed(index: Path, tell: Tell) -> Entries:
+    """A packed part; one without an image where tell has taken that it cannot be opened."""
+    try:
+        return PackedEntries(index)
+    except DataError as fault:
+        tell(fault)
+    return read_classes(index.parent, [], ())
+
+
 @dataclass(frozen=True)
 class FolderSource(Source):
     """A set of train/<class>/* and val/<class>/* (or a flat val), or its packed form; num_classes 0: any number.
@@ -81,27 +91,32 @@ class FolderSource(Source):
             f"name it with --data DIR or BATCHSCALE_DATA=DIR"
         )
 
-    def parts(self, folder: Path | None) -> tuple[Entries, Entries]:
+    def parts(self, folder: Path | None, tell: Tell = stop) -> tuple[Entries, Entries]:
         """The files of the training and the validation part.
 
+        Args:
+            folder: what --data names.
+            tell: takes what is wrong, such as classes that differ or are not as many as they should be.
+
         Raises:
-            DataError: none found, or their classes differ or are not as many as they should be.
+            DataError: no folder holds the set.
         """
         root = self.root(folder)
         train: Entries
         test: Entries
         if index_of(root, "train").is_file():
-            train, test = PackedEntries(index_of(root, "train")), PackedEntries(index_of(root, "val"))
-            if train.classes != test.classes:
-                raise DataError(f"{root}: train.index and val.index are of other classes; prepare both together")
+            train, test = (_packed(index_of(root, part), tell) for part in ("train", "val"))
+            if train.classes and test.classes and train.classes != test.classes:
+                tell(DataError(f"{root}: train.index and val.index are of other classes; prepare both together"))
         else:
-            train = read_train(root)
-            test = read_test(root, train.classes, data_folder(folder) or root)
-        if self.num_classes and len(train.classes) != self.num_classes:
-            raise DataError(
+            train = read_train(root, tell)
+            test = read_test(root, train.classes, data_folder(folder) or root, tell)
+        if self.num_classes and train.classes and len(train.classes) != self.num_classes:
+            fault = (
                 f"{root}: {counted(len(train.classes), 'class')}: {self.name} has {self.num_classes}; complete the "
                 f"copy, or use data.name=folder for another set"
             )
+            tell(DataError(fault))
         return train, test
 
     def open(self, folder: Path | None, reading: Reading) -> Splits:

@@ -14,8 +14,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from batchscale.data.entries import Entries, FolderEntries
+from batchscale.data.faults import Tell
 from batchscale.data.jpeg import BadImage, decode_whole, read_frame
 from batchscale.data.packed import PackedEntries
+from batchscale.errors import DataError
 
 _AT_ONCE = 256
 
@@ -54,8 +56,8 @@ def _look(entries: Entries, entry: int) -> tuple[str, str, str, tuple[int, int]]
     try:
         data = entries.read(entry)
         height, width = decode_whole(data).shape[:2]
-    except BadImage as error:
-        return str(error), "", "", (0, 0)
+    except (BadImage, DataError) as error:  # a packed image may be altered
+        return str(error).removeprefix(f"{entries.name(entry)}: "), "", "", (0, 0)
     warning, frame = "", read_frame(data)
     if frame is not None and frame.components in (1, 3):
         try:
@@ -65,19 +67,17 @@ def _look(entries: Entries, entry: int) -> tuple[str, str, str, tuple[int, int]]
     return "", warning, _kind(data), (height, width)
 
 
-def inspect(entries: Entries, part: str, threads: int) -> Findings:
+def inspect(entries: Entries, part: str, threads: int, tell: Tell) -> Findings:
     """Decode every image whole.
 
     Args:
         entries: the files.
         part: for the progress bar.
         threads: that decode.
-
-    Raises:
-        DataError: a packed file's SHA256 is another.
+        tell: takes that a packed file's SHA256 is another.
     """
     if isinstance(entries, PackedEntries):
-        entries.verify()
+        entries.verify(tell)
     found, shortest, longest = Findings(), 1 << 31, 0
     with (
         ThreadPoolExecutor(threads, "batchscale-check") as pool,

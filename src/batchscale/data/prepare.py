@@ -82,18 +82,23 @@ def check(name: str, folder: Path | None) -> dict[str, Any]:
         folder: what --data names; None takes BATCHSCALE_DATA.
 
     Returns:
-        name; folder (None where none is needed); files, each with file, path, md5 (as published);
+        name; faults: those of each file, a line each; where there is none also:
+        folder (None where none is needed); files, each with file, path, md5 (as published);
         image_shape [C, H, W]; train_images, test_images; train_images_per_class, test_images_per_class
         (lists, in the order of the labels).
 
     Raises:
-        DataError: unknown name; files missing, damaged or not the official ones.
+        DataError: unknown name.
     """
     source = source_of(name)
-    dataset = source.load(folder)
+    try:
+        dataset = source.load(folder)
+    except DataError as first:
+        return {"name": name, "faults": list(_faults(source, folder)) or [str(first)]}
     paths = source.locate(folder)
     return {
         "name": name,
+        "faults": [],
         "folder": str(paths[0].parent) if paths else None,
         "files": [
             {"file": f.name, "path": str(path), "md5": f.md5} for f, path in zip(source.files, paths, strict=True)
@@ -104,6 +109,21 @@ def check(name: str, folder: Path | None) -> dict[str, Any]:
         "train_images_per_class": torch.bincount(dataset.train_labels, minlength=dataset.num_classes).tolist(),
         "test_images_per_class": torch.bincount(dataset.test_labels, minlength=dataset.num_classes).tolist(),
     }
+
+
+def _faults(source: Source, folder: Path | None) -> Iterator[str]:
+    """That files are missing, and what is wrong with each of those that are there."""
+    found = source.find(folder)
+    try:
+        source.locate(folder)
+    except DataError as fault:
+        yield str(fault)
+    for file, path in zip(source.files, found, strict=True):
+        try:
+            if path is not None:
+                file.read(path, OWNERS)
+        except DataError as fault:
+            yield str(fault)
 
 
 def _outcome(name: str, folder: Path | None, fetched: bool, what: str) -> dict[str, Any]:

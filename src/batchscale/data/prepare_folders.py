@@ -20,22 +20,28 @@ def _threads() -> int:
 
 
 def check_folders(source: FolderSource, folder: Path | None) -> dict[str, Any]:
-    """Decode every image of both parts.
+    """Decode every image of both parts, whatever is wrong with their folders.
 
     Returns:
-        name, folder, classes, and train and val: images, images_per_class, bad and damaged (file -> reason), kinds,
-        shortest_side, longest_side, other_files, packed.
+        name, folder, faults (of the folders, a line each), classes, and train and val: images, images_per_class, bad
+        and damaged (file -> reason), kinds, shortest_side, longest_side, other_files, packed.
 
     Raises:
-        DataError: folders are missing or do not fit, or a packed file was truncated or altered.
+        DataError: no folder holds the set.
     """
-    parts = source.parts(folder)
+    faults: list[str] = []
+
+    def tell(fault: DataError) -> None:
+        faults.append(str(fault))
+
+    parts = source.parts(folder, tell)
     return {
         "name": source.name,
         "folder": str(source.root(folder)),
+        "faults": faults,
         "classes": len(parts[0].classes),
         **{
-            part: summary(entries, inspect(entries, part, _threads()))
+            part: summary(entries, inspect(entries, part, _threads(), tell))
             for part, entries in zip(("train", "val"), parts, strict=True)
         },
     }

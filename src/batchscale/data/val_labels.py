@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from batchscale.data.faults import Tell, stop
 from batchscale.errors import DataError
 from batchscale.words import counted
 
@@ -77,7 +78,9 @@ def _found(folders: list[Path]) -> Path | None:
     return next((f / name for name in LISTS for f in folders if (f / name).is_file()), None)
 
 
-def labels_of(root: Path, part: Path, files: list[str], classes: tuple[str, ...], given: Path) -> Mapping[str, int]:
+def labels_of(
+    root: Path, part: Path, files: list[str], classes: tuple[str, ...], given: Path, tell: Tell = stop
+) -> Mapping[str, int]:
     """The label of every file of a flat validation folder.
 
     Args:
@@ -86,12 +89,44 @@ def labels_of(root: Path, part: Path, files: list[str], classes: tuple[str, ...]
         files: sorted.
         classes: of the training part, in the order of the labels.
         given: the folder that --data names.
+        tell: takes what is wrong: no label file, unknown classes, or files without a label.
 
     Returns:
-        File name -> label in [0, classes).
+        File name -> label in [0, classes), of the files whose label is known.
+    """
+    try:
+        pairs, numbers, path = _pairs(root, part, files, classes, given)
+    except DataError as fault:
+        tell(fault)
+        return {}
+    unknown = {file: word for file, word in pairs if word not in numbers}
+    if unknown:
+        file, word = next(iter(unknown.items()))
+        tell(
+            DataError(
+                f"{path}: gives {file} the class {word!r}: no class folder of train has that name "
+                f"({counted(len(unknown), 'such file')})"
+            )
+        )
+    by_name = {file: numbers[word] for file, word in pairs if word in numbers}
+    found = {file: by_name.get(file, by_name.get(Path(file).stem)) for file in files}
+    without = [f for f, label in found.items() if label is None and not {f, Path(f).stem} & unknown.keys()]
+    if without:
+        tell(
+            DataError(
+                f"{path}: has no label for {without[0]} ({len(without)} of {counted(len(files), 'image')}): complete it"
+            )
+        )
+    return {file: label for file, label in found.items() if label is not None}
+
+
+def _pairs(
+    root: Path, part: Path, files: list[str], classes: tuple[str, ...], given: Path
+) -> tuple[list[tuple[str, str]], dict[str, int], Path]:
+    """(file, word) of every line of the list, word -> label, and the list.
 
     Raises:
-        DataError: no label file, an unknown class, or files without a label.
+        DataError: there is none, or it cannot be this set's.
     """
     folders = [root, part, *(root / kit for kit in _DEVKITS), root.parent / _DEVKITS[1]]
     further = [given, *([root.parents[2]] if root.parts[-3:] == _KAGGLE else [])]
@@ -110,17 +145,5 @@ def labels_of(root: Path, part: Path, files: list[str], classes: tuple[str, ...]
                 f"{path}: has {counted(len(lines), 'line')} for the {counted(len(files), 'image')} of {part}: must be "
                 f"one for each; complete the copy, or give 'file class' lines"
             )
-        pairs = [(file, words[0]) for file, words in zip(files, lines, strict=True)]
-    else:
-        pairs = [(words[0], words[1]) for words in lines if len(words) > 1]
-    unknown = next(((file, word) for file, word in pairs if word not in numbers), None)
-    if unknown is not None:
-        raise DataError(f"{path}: gives {unknown[0]} the class {unknown[1]!r}: no class folder of train has that name")
-    by_name = {file: numbers[word] for file, word in pairs}
-    found = {file: by_name.get(file, by_name.get(Path(file).stem)) for file in files}
-    without = [file for file, label in found.items() if label is None]
-    if without:
-        raise DataError(
-            f"{path}: has no label for {without[0]} ({len(without)} of {counted(len(files), 'image')}): complete it"
-        )
-    return {file: label for file, label in found.items() if label is not None}
+        return [(file, words[0]) for file, words in zip(files, lines, strict=True)], numbers, path
+    return [(words[0], words[1]) for words in lines if len(words) > 1], numbers, path
