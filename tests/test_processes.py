@@ -4,6 +4,7 @@ import json
 import os
 import random
 import re
+import shlex
 import signal
 import time
 from pathlib import Path
@@ -97,21 +98,27 @@ def test_a_stopped_process_ends_the_run_in_time_and_is_named(tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_signal_leaves_a_checkpoint_and_the_run_goes_on(tmp_path, expected, number, code, processes):
-    out = tmp_path / "run"
-    started = Started(
-        "train", *EXACT, "execution.checkpoint_seconds=1000", "--processes", str(processes), "--out", str(out)
-    )
+def test_a_signal_leaves_a_checkpoint_and_the_run_goes_on_by_the_command_that_it_prints(
+    tmp_path, expected, number, code, processes
+):
+    out = tmp_path / "the user's run"
+    given = (
+        "train", *EXACT, "execution={checkpoint_seconds: 1000, log_steps: 1}", "--processes", str(processes),
+        "--out", str(out),
+    )  # fmt: skip
+    started = Started(*given, environment={"BATCHSCALE_DATA": ""})
     started.wait_for_step(out, 2)
     os.kill(started.process.pid, number)
     found, _, err = started.end()
     assert found == code, err
-    assert "go on with --resume" in err
     assert "Traceback" not in err
+    assert json.loads((out / "environment.json").read_text())["command"] == ["batchscale", *given]
     steps = [int(f.name.removeprefix("step-")) for f in (out / "checkpoints").iterdir()]
     lines = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert max(steps) == max(lines)
-    after = result("train", *EXACT, "--processes", "1", "--out", str(out), "--resume")
+    command = err.splitlines()[-1].partition("go on with: ")[2]
+    assert shlex.split(command) == ["batchscale", *given, "--resume"]
+    after = result(*shlex.split(command)[1:])
     assert after["weights_sha256"] == expected["weights_sha256"]
 
 
@@ -133,10 +140,13 @@ def test_plain_torchrun_works_too(tmp_path, expected):
     code, stdout, err = run(
         "--nproc-per-node=2", f"--master-port={free_port()}", "--master-addr=127.0.0.1",
         "-m", "batchscale", "train", *EXACT, "--out", str(out), "--json",
-        module="torch.distributed.run", environment={"GLOO_SOCKET_IFNAME": "lo"},
+        module="torch.distributed.run", environment={"GLOO_SOCKET_IFNAME": "lo", "BATCHSCALE_DATA": ""},
     )  # fmt: skip
     assert code == 0, err
     assert json.loads(stdout)["weights_sha256"] == expected["weights_sha256"]
+    words = json.loads((out / "environment.json").read_text())["command"]
+    assert words[:2] == ["torchrun", "--nproc-per-node=2"]
+    assert words[words.index("-m") :] == ["-m", "batchscale", "train", *EXACT, "--out", str(out), "--json"]
 
 
 def test_two_hosts_become_one(tmp_path, expected):

@@ -334,7 +334,8 @@ def test_folders_that_hold_nothing_to_report_on(tmp_path, capsys):
     assert "no environment.json: never begun" in refused(capsys, "report", str(tmp_path))
 
 
-def test_a_real_run_ended_and_cut_short(tmp_path, capsys):
+def test_a_real_run_ended_and_cut_short(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("BATCHSCALE_DATA", raising=False)
     folder = tmp_path / "run"
     assert main(["train", *SMALL, "--out", str(folder), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -353,6 +354,8 @@ def test_a_real_run_ended_and_cut_short(tmp_path, capsys):
     assert main(["report", str(folder)]) == 0
     page = (folder / "report.html").read_text()
     assert f"This run has not ended; it is not finished: at step {found['steps']}" in page
+    again = f"batchscale train {' '.join(SMALL)} --out {folder} --json --resume"
+    assert f"batchscale train --resume goes on with it: {again}" in page
     assert main(["train", *SMALL, "--out", str(folder), "--resume"]) == 0  # a page in its folder hinders no run
 
 

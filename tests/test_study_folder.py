@@ -187,6 +187,7 @@ def test_an_empty_folder_name_and_digits_of_other_scripts_are_refused(words, sai
 
 def test_the_demo_gives_no_mean_where_a_run_diverged(tmp_path, monkeypatch):
     def trained(job):
+        assert job.command == ("batchscale", "train", f"{job.out}/recipe.yaml")
         diverged = job.recipe.learning_rate.scaling == "none" and job.recipe.seed == 1
         return Result(
             status="diverged" if diverged else "done", recipe="", folder="",

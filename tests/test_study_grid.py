@@ -4,16 +4,19 @@ import csv
 import json
 import os
 import random
+import shlex
 import signal
 import time
 
 import pytest
 from launching import Started, run
 
+from batchscale.cli import main
 from batchscale.errors import FolderError, RecipeError
 from batchscale.recipe import dump_recipe, load_recipe
 from batchscale.records import RunLock
 from batchscale.records.findings import read_findings
+from batchscale.report.page import write_report
 from batchscale.study import submitit as cluster
 from batchscale.study.board import Lines, Live, State, share_done
 from batchscale.study.cell import Cell, Change, Outcome, cells
@@ -158,8 +161,6 @@ def test_ctrl_c_leaves_checkpoints_and_says_how_to_go_on(tmp_path):
 
 
 def test_what_cannot_run_is_told_in_one_line_before_anything_is_written(tmp_path, capsys):
-    from batchscale.cli import main
-
     out = tmp_path / "s"
     for words, said in (
         (["--way", "a:", "--way", "b: minibatch.workers=5000"], "minibatch"),
@@ -259,8 +260,16 @@ def test_a_run_on_two_processes(tmp_path):
             outcome = opened.run([cell])[0]
         assert outcome.status == "done", outcome.error
         assert outcome.result.processes == cell.processes
-    files = [tmp_path / name / "runs" / one.key / "weights.safetensors" for name in ("one", "two")]
-    assert files[0].read_bytes() == files[1].read_bytes()
+    folders = [tmp_path / name / "runs" / one.key for name in ("one", "two")]
+    whole = (folders[0] / "weights.safetensors").read_bytes()
+    assert (folders[1] / "weights.safetensors").read_bytes() == whole
+    for folder, processes in zip(folders, ([], ["--processes", "2"]), strict=True):
+        command = json.loads((folder / "environment.json").read_text())["command"]
+        assert command == ["batchscale", "train", f"{folder}/recipe.yaml", *processes]
+        page = write_report(folder).read_text()
+        assert f'aria-label="Command"><code>{shlex.join(command)}</code>' in page
+    assert main([*command[1:3], "--out", str(tmp_path / "again")]) == 0  # this run alone
+    assert (tmp_path / "again" / "weights.safetensors").read_bytes() == whole
 
 
 def test_through_submitit(tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ def test_event_files_hold_the_lines_of_the_run_each_step_once(tmp_path, monkeypa
     def killed(self, loss, seconds, after_step=Loop._after_step):
         after_step(self, loss, seconds)
         if self.steps_done == 9:  # beyond the last checkpoint, which is that of the first epoch
-            raise Stopped(15, self.steps_done, self._folder.path)
+            raise Stopped(15, self.steps_done, "go on with the same call")
 
     monkeypatch.setattr(Loop, "_after_step", killed)
     with pytest.raises(Stopped):

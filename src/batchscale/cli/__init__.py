@@ -48,10 +48,9 @@ def parser() -> argparse.ArgumentParser:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of one command; overrides may stand anywhere among the flags."""
     top = parser()
-    words = [
-        "--resume=yes" if word == "--resume" else word for word in (sys.argv[1:] if arguments is None else arguments)
-    ]
-    options, rest = top.parse_known_args(words)
+    typed = list(sys.argv[1:] if arguments is None else arguments)
+    options, rest = top.parse_known_args(["--resume=yes" if word == "--resume" else word for word in typed])
+    options.typed = typed
     overrides = [word for word in rest if "=" in word and not word.startswith("-")]
     unknown = [word for word in rest if word not in overrides]
     if unknown or (overrides and not hasattr(options, "overrides")):

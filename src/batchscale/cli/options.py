@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from batchscale.errors import UsageError
+from batchscale.records.command import this_command
 from batchscale.records.files import finite
 
 
@@ -40,6 +41,12 @@ def data_folder(options: argparse.Namespace) -> Path | None:
         source = "--data" if options.data else "BATCHSCALE_DATA"
         raise UsageError(f"{source}={given}: is not a folder; give the folder that holds the data sets")
     return given
+
+
+def command_words(options: argparse.Namespace) -> list[str]:
+    """The words of this command, with the folder of the data where only the environment names it."""
+    words, data = this_command(options.typed), data_folder(options)
+    return words if options.data or data is None else [*words, "--data", str(data)]
 
 
 def folder_path(text: str) -> Path:

@@ -11,7 +11,16 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchscale.cli.options import add_common, add_data, data_folder, folder_path, not_negative, positive, print_json
+from batchscale.cli.options import (
+    add_common,
+    add_data,
+    command_words,
+    data_folder,
+    folder_path,
+    not_negative,
+    positive,
+    print_json,
+)
 from batchscale.errors import BatchscaleError, RunError, UsageError
 from batchscale.recipe import load_recipe
 from batchscale.words import counted
@@ -76,12 +85,14 @@ def run(options: argparse.Namespace) -> int:
     return _worker(options, launched())
 
 
-def _job(options: argparse.Namespace, out: Path, quiet: bool = False) -> Job:
+def _job(options: argparse.Namespace, out: Path) -> Job:
     overrides = [*options.overrides, *(["numerics.exact=true"] if options.exact else [])]
     recipe = load_recipe(options.recipe, overrides)  # a mistake in it is said before torch is imported
+    from batchscale.engine.launch import launched, launched_command
     from batchscale.engine.opening import Job
 
-    return Job(_name(options), recipe, out, data_folder(options), options.resume, quiet)
+    command = launched_command() if launched() else tuple(command_words(options))
+    return Job(_name(options), recipe, out, data_folder(options), options.resume, command=command)
 
 
 def _name(options: argparse.Namespace) -> str:
@@ -120,16 +131,16 @@ def _parent(options: argparse.Namespace) -> int:
     try:
         if options.processes == 1 and options.max_restarts == 0:
             return _report(train_here(job), options)
-        launch(_worker_arguments(options, out), options.processes, options.max_restarts)
+        launch(_worker_arguments(options, out), options.processes, options.max_restarts, job.command, job.way_on)
     except Interrupted as error:
-        raise Interrupted(error.exit_code - 128, out, steps_saved(out)) from None
+        raise Interrupted(error.exit_code - 128, f"checkpoint of step {steps_saved(out)}; {job.way_on}") from None
     except Exception as error:
         if isinstance(error, RunError) or not isinstance(error, BatchscaleError):
             _record_failure(job, options, error)
         raise
     result = finished_result(out)
     if result is None:
-        raise RunError(f"{out}: all processes ended well, but left no result.json; go on with --resume --out {out}")
+        raise RunError(f"{out}: all processes ended well, but left no result.json; {job.way_on}")
     return _report(result, options)
 
 

@@ -6,26 +6,26 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from batchscale.errors import BatchscaleError, ProcessError, UsageError
 
 LAUNCHER = "BATCHSCALE_LAUNCHER_PID"  # set for processes that batchscale itself has launched
+_COMMAND = "BATCHSCALE_COMMAND"  # what they are to record as the command, for a shell
 _SHUTDOWN_SECONDS = 30  # between asking the remaining processes to end and killing them
 
 
 class Interrupted(BatchscaleError):
     """The launcher was asked to stop, and its processes have."""
 
-    def __init__(self, number: int, out: Path | None = None, steps: int = 0) -> None:
-        kept = f"checkpoint of step {steps}; go on with --resume --out {out}" if out else "go on with --resume"
+    def __init__(self, number: int, kept: str) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}; {kept}")
         self.exit_code = 128 + number
 
@@ -44,13 +44,15 @@ def _environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> None:
+def launch(arguments: Sequence[str], processes: int, max_restarts: int, command: Sequence[str], way_on: str) -> None:
     """Run ``python -m batchscale ARGUMENTS`` in W processes until all end well.
 
     Args:
         arguments: of the batchscale command line.
         processes: W.
         max_restarts: how often all processes are started again after one failed.
+        command: for the records of the run.
+        way_on: how to go on, for errors.
 
     Raises:
         UsageError: a process found a mistake of the user's.
@@ -64,7 +66,7 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> None:
 
     for name in ("torch.distributed.elastic", "torch.distributed.launcher"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    workers = {LAUNCHER: str(os.getpid()), "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    workers = {LAUNCHER: str(os.getpid()), _COMMAND: shlex.join(command), "TORCH_CPP_LOG_LEVEL": "ERROR"}
     if "OMP_NUM_THREADS" not in os.environ:  # numerics.threads decides; this only keeps start-up quiet
         workers["OMP_NUM_THREADS"] = "1"
     if "GLOO_SOCKET_IFNAME" not in os.environ:
@@ -88,12 +90,12 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int) -> None:
         try:
             elastic_launch(config, sys.executable)("-m", "batchscale", *arguments)
         except SignalException as error:
-            raise Interrupted(int(error.sigval)) from None
+            raise Interrupted(int(error.sigval), way_on) from None
         except ChildFailedError as error:
-            raise _explain(error) from None
+            raise _explain(error, way_on) from None
 
 
-def _explain(error: Any) -> BatchscaleError:
+def _explain(error: Any, way_on: str) -> BatchscaleError:
     from batchscale.comm.diagnosis import HUNG
 
     killed = {r: f for r, f in error.failures.items() if f.exitcode < 0 and f.exitcode != -signal.SIGTERM}
@@ -102,18 +104,23 @@ def _explain(error: Any) -> BatchscaleError:
     rank, failure = next(iter(chosen.items())) if chosen else error.get_first_failure()
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
-        return ProcessError(f"rank {rank} was killed by {name}; all processes were ended; go on with --resume")
+        return ProcessError(f"rank {rank} was killed by {name}; all processes were ended; {way_on}")
     if failure.exitcode in (128 + signal.SIGINT, 128 + signal.SIGTERM):
-        return Interrupted(failure.exitcode - 128)
+        return Interrupted(failure.exitcode - 128, way_on)
     said = failure.message.splitlines()[0]  # what the process has written down by record_error
     if failure.exitcode == UsageError.exit_code:
         return UsageError(said)
-    return ProcessError(f"rank {rank} failed: {said}; all processes were ended; go on with --resume")
+    return ProcessError(f"rank {rank} failed: {said}; all processes were ended; {way_on}")
 
 
 def launched() -> bool:
     """Whether this process was started by ``launch``."""
     return LAUNCHER in os.environ
+
+
+def launched_command() -> tuple[str, ...]:
+    """The command that ``launch`` was called for, in a process that it has started."""
+    return tuple(shlex.split(os.environ[_COMMAND]))
 
 
 def is_worker() -> bool:

@@ -13,6 +13,7 @@ from batchscale.engine import checkpoint as checkpoints
 from batchscale.errors import BatchscaleError, CheckpointError, FolderError
 from batchscale.recipe import Recipe, identity, load_recipe
 from batchscale.records import Result, RunFolder, read_result
+from batchscale.records.command import resumption
 from batchscale.records.folder import check_free, holds_run
 
 Resume = Literal["no", "yes", "auto"]
@@ -29,6 +30,7 @@ class Job:
         data_folder: of the data sets.
         resume: "no": a new run; "yes": go on with one; "auto": either.
         quiet: no progress.
+        command: words that began it, for the records; () where that was no command line of batchscale.
     """
 
     name: str
@@ -37,6 +39,16 @@ class Job:
     data_folder: Path | None = None
     resume: Resume = "no"
     quiet: bool = False
+    command: tuple[str, ...] = ()
+
+    @property
+    def way_on(self) -> str:
+        """How to go on with it where it stops."""
+        if self.out is None:
+            return "no folder was given, so nothing was kept"
+        if not self.command:
+            return 'go on with the same call and resume="yes"'
+        return f"go on with: {resumption(self.command, self.out)}"
 
 
 def goes_on(job: Job, out: Path) -> bool:

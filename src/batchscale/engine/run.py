@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,10 +36,8 @@ from batchscale.records.tensorboard import EventFiles
 class Stopped(BatchscaleError):
     """The run was asked to stop, and did, with a checkpoint."""
 
-    def __init__(self, number: int, steps: int, folder: Path | None) -> None:
-        name = signal.Signals(number).name
-        way_on = f"go on with --resume --out {folder}" if folder else "no folder was given, so nothing was kept"
-        super().__init__(f"stopped by {name} after step {steps}; {way_on}")
+    def __init__(self, number: int, steps: int, way_on: str) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name} after step {steps}; {way_on}")
         self.exit_code = 128 + number
 
 
@@ -131,7 +128,8 @@ def _begin(job: Job, parts: Parts, folder: RunFolder, opened: Opened, mine: dict
     rows = derived_numbers(job.recipe, len(parts.dataset.train), parts.world.size)
     folder.write_environment(
         {
-            **environment(),
+            **environment(job.command),
+            "recipe": job.name,
             "processes": parts.world.size,
             "from_step": first_step,
             "decided": parts.decided,
@@ -173,7 +171,7 @@ def _train(job: Job, parts: Parts, folder: RunFolder | None, opened: Opened, sig
     ended = loop.run()
     _record_skipped(parts, folder)
     if not ended:
-        raise Stopped(signals.received or signal.SIGTERM, loop.steps_done, job.out)
+        raise Stopped(signals.received or signal.SIGTERM, loop.steps_done, job.way_on)
     return _finish(job, parts, loop, folder)
 
 

@@ -6,11 +6,13 @@ import os
 import platform
 import socket
 import subprocess
-import sys
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from batchscale.records.command import this_command
 
 _PACKAGES = ("batchscale", "torch", "torchvision", "numpy", "pydantic", "safetensors")
 
@@ -40,8 +42,12 @@ def cpu_model() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def environment() -> dict[str, Any]:
-    """Versions, host, command and commit, without importing anything heavy."""
+def environment(command: Sequence[str] = ()) -> dict[str, Any]:
+    """Versions, host, command and commit, without importing anything heavy.
+
+    Args:
+        command: its words; () for what started this process.
+    """
     versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:
@@ -50,7 +56,7 @@ def environment() -> dict[str, Any]:
             versions[package] = None
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": list(command) or this_command(),
         "versions": {"python": platform.python_version(), **versions},
         "host": socket.gethostname(),
         "platform": platform.platform(),

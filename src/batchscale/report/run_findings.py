@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from batchscale.records.command import resumption
 from batchscale.records.files import is_number, read_lines
 from batchscale.records.findings import Axis, Figure, Findings, Series, Table
 from batchscale.report.page.runs import Run
@@ -36,17 +37,20 @@ def run_findings(folder: Path, run: Run) -> Findings:
         asked=f"Train {name} for {counted(run.recipe.get('epochs', '?'), 'epoch')} with minibatches of {minibatch}, "
         f"seed {run.recipe.get('seed', '?')}, on {_processes(run)}.",
         answer=_answer(run),
-        command=tuple(said(word) for word in _list(run.environment.get("command"))),
+        command=_command(run),
         figures=tuple(figure for figure in _figures(metrics, evaluations, run) if any(s.x for s in figure.series)),
         tables=tuple(table for table in (_phases(metrics), _derived(run), _attempts(run)) if table.rows),
-        warnings=_warnings(run),
+        warnings=_warnings(folder, run),
     )
 
 
+def _command(run: Run) -> tuple[str, ...]:
+    return tuple(said(word) for word in _list(run.environment.get("command")))
+
+
 def _name(run: Run) -> str:
-    """Of a run that has no result: the recipe on its command line."""
-    words = [said(word) for word in _list(run.environment.get("command"))]
-    return words[2] if len(words) > 2 and words[1] == "train" else run.recipe.get("model.name", "a run")
+    """Of a run that has no result."""
+    return said(run.environment.get("recipe")) or run.recipe.get("model.name", "a run")
 
 
 def _processes(run: Run) -> str:
@@ -68,10 +72,12 @@ def _answer(run: Run) -> str:
     return f"{on} {r.test_error_percent:.2f} % after {trained}{speed}."
 
 
-def _warnings(run: Run) -> tuple[str, ...]:
+def _warnings(folder: Path, run: Run) -> tuple[str, ...]:
     found = []
     if run.result is None:
-        found.append(f"This run is {run.progress}; batchscale train --resume goes on with it.")
+        command = _command(run)
+        way_on = f": {resumption(command, folder)}" if "train" in command else ""
+        found.append(f"This run is {run.progress}; batchscale train --resume goes on with it{way_on}")
     if run.skipped_files:
         found.append(f"Passed over: {counted(len(run.skipped_files), 'data file')}, listed with the run.")
     return tuple(found)

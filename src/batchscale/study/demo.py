@@ -18,6 +18,7 @@ from batchscale.engine.opening import Job
 from batchscale.engine.run import train_here
 from batchscale.recipe import load_recipe
 from batchscale.records import Result
+from batchscale.records.command import repetition
 from batchscale.records.folder import check_free
 
 RECIPE = "digits-cnn"
@@ -75,7 +76,7 @@ def _runs(out: Path, seeds: int, say: Callable[[str], None]) -> Iterator[dict[st
         for way in WAYS:
             recipe = load_recipe(RECIPE, [*way.overrides, f"seed={seed}", "numerics.threads=1"])
             folder = out / f"{way.name}-seed{seed}"
-            job = Job(RECIPE, recipe, folder, quiet=True)
+            job = Job(RECIPE, recipe, folder, quiet=True, command=repetition(folder, 1, None))
             if not seed:
                 validate(recipe, None, 1)
             result = train_here(job)

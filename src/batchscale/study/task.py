@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from batchscale.recipe import Recipe, dump_recipe
+from batchscale.records.command import repetition
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,14 @@ def train_task(task: Task) -> None:
     Raises:
         BatchscaleError: it failed or was stopped.
     """
+    from batchscale.engine.opening import Job
+
+    command = repetition(task.folder, task.processes, task.data_folder)
+    job = Job(task.recipe_name, task.recipe, task.folder, task.data_folder, "auto", command=command)
     if task.processes == 1:
-        from batchscale.engine.opening import Job
         from batchscale.engine.run import train_here
 
-        train_here(Job(task.recipe_name, task.recipe, task.folder, task.data_folder, "auto"))
+        train_here(job)
         return
     from batchscale.engine.launch import launch
 
@@ -74,4 +78,5 @@ def train_task(task: Task) -> None:
         file = Path(folder) / f"{task.recipe_name}.yaml"
         file.write_text(dump_recipe(task.recipe), encoding="utf-8")
         data = ["--data", str(task.data_folder)] if task.data_folder else []
-        launch(["train", str(file), "--out", str(task.folder), "--resume=auto", *data], task.processes, 0)
+        arguments = ["train", str(file), "--out", str(task.folder), "--resume=auto", *data]
+        launch(arguments, task.processes, 0, job.command, job.way_on)

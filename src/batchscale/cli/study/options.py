@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchscale.cli.options import add_common, add_data, data_folder, folder_path, positive, print_json
+from batchscale.cli.options import add_common, add_data, command_words, data_folder, folder_path, positive, print_json
 from batchscale.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -45,15 +45,6 @@ def add_study(studies: Any, name: str, words: str, about: str, seeds: int | None
 def recipe_name(options: argparse.Namespace) -> str:
     """The recipe's name, for the records."""
     return Path(options.recipe).stem
-
-
-def _command_line(options: argparse.Namespace, out: Path) -> list[str]:
-    """The words of this command, with the folders that it did not name."""
-    words = ["batchscale", *sys.argv[1:]]
-    if options.out is None:
-        words += ["--out", str(out)]
-    data = data_folder(options)
-    return words if options.data or data is None else [*words, "--data", str(data)]
 
 
 def check_out(options: argparse.Namespace, kind: str, recipe: Recipe | None) -> None:
@@ -94,7 +85,7 @@ def open_study(options: argparse.Namespace, kind: str, recipe: Recipe, asked: di
         name,
         recipe,
         {"overrides": list(options.overrides), **({"seeds": options.seeds} if "seeds" in options else {}), **asked},
-        _command_line(options, out),
+        [*command_words(options), *(["--out", str(out)] if options.out is None else [])],
         jobs=options.jobs,
         launcher=options.launcher,
         data_folder=data_folder(options),

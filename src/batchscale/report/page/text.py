@@ -48,5 +48,5 @@ def command_line(words: Sequence[Any]) -> str:
         if word == "&&":
             commands.append([])
         else:
-            commands[-1].append("batchscale" if word == "__main__.py" and not commands[-1] else word)
+            commands[-1].append(word)
     return clean(" && ".join(shlex.join(command) for command in commands))
