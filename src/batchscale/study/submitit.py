@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchscale.errors import UsageError
+from batchscale.records.files import parse_json, write_json
 from batchscale.study.task import Task, train_task
 
 CLUSTER = "slurm"
@@ -25,11 +26,14 @@ class SubmititAttempt:
 
     def __init__(self, job: Any, task: Task) -> None:
         self._job, self._task = job, task
+        self._cancelled = False
 
     def ended(self) -> str | None:
         """None while it waits or runs; then its error in one line, "" where there was none."""
-        if not self._job.done():
+        if not self._job.done(force_check=self._cancelled):  # else it asks the cluster ever more seldom
             return None
+        if self._cancelled and not self._job.paths.result_pickle.exists():
+            return "cancelled"  # submitit would look out for its result for another 15 s
         error = self._job.exception()
         if error is None:
             return ""
@@ -37,19 +41,20 @@ class SubmititAttempt:
         return f"{lines[-1].strip() if lines else type(error).__name__}; see {self._job.paths.stderr}"
 
     def stop(self) -> None:
-        """Ask it to write a checkpoint and end."""
+        """Cancel it: one that waits is taken from the queue, one that runs writes a checkpoint and ends."""
+        self._cancelled = True
         self._job.cancel(check=False)
 
     def kill(self) -> None:
-        """End it: a cluster kills a cancelled job by itself."""
-        self._job.cancel(check=False)
+        """The same: a cluster kills a cancelled job by itself."""
+        self.stop()
 
 
 class SubmititLauncher:
-    """Runs as jobs.
+    """Runs as jobs; those that a killed study left waiting or running are taken up again.
 
     Args:
-        folder: of submitit's own files.
+        folder: of submitit's own files, and of jobs.json: run -> number of its newest job.
 
     Raises:
         UsageError: submitit is not installed, or there is no Slurm here.
@@ -68,9 +73,13 @@ class SubmititLauncher:
             self._executor = submitit.AutoExecutor(folder=folder, cluster=CLUSTER)
         except RuntimeError as error:
             raise UsageError(f"--launcher slurm: {error}; give --launcher local on this machine") from None
+        self._folder, self._earlier_job = folder, submitit.SlurmJob
+        self._numbers = _read(folder / "jobs.json")
 
     def start(self, task: Task) -> SubmititAttempt:
-        """Submit a task."""
+        """Submit a task, unless a job of it is there."""
+        if (job := self._left_over(task)) is not None:
+            return SubmititAttempt(job, task)
         self._executor.update_parameters(
             name=f"batchscale-{task.folder.name}",
             timeout_min=_LONGEST_MINUTES,
@@ -78,7 +87,27 @@ class SubmititLauncher:
             tasks_per_node=1,
             cpus_per_task=task.processes * _threads(task),
         )
-        return SubmititAttempt(self._executor.submit(train_task, task), task)
+        job = self._executor.submit(train_task, task)
+        self._numbers[task.folder.name] = job.job_id
+        write_json(self._folder / "jobs.json", self._numbers)
+        return SubmititAttempt(job, task)
+
+    def _left_over(self, task: Task) -> Any:
+        """The job of this run that an earlier study submitted and the cluster still has; None where there is none."""
+        number = self._numbers.get(task.folder.name)
+        if number is None:
+            return None
+        job = self._earlier_job(self._folder, number)
+        return None if job.done(force_check=True) or job.state == "UNKNOWN" else job
+
+
+def _read(path: Path) -> dict[str, str]:
+    """jobs.json; nothing where there is none, or it is damaged."""
+    try:
+        content = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) and all(isinstance(n, str) for n in content.values()) else {}
 
 
 def _threads(task: Task) -> int:
