@@ -18,6 +18,7 @@ from typing import Any
 from batchscale.errors import BatchscaleError, ProcessError, UsageError
 
 LAUNCHER = "BATCHSCALE_LAUNCHER_PID"  # set for processes that batchscale itself has launched
+RUNS_AT_ONCE = "BATCHSCALE_RUNS_AT_ONCE"  # set for a study's runs on this machine: they share its cores
 _SHUTDOWN_SECONDS = 30  # between asking the remaining processes to end and killing them
 
 
