@@ -233,7 +233,7 @@ def test_a_killed_run_says_so(tmp_path):
     (tmp_path / "runs").mkdir()
     recipe = load_recipe("digits-cnn", [*SHORT, "epochs=5000"])
     task = Task("digits-cnn", recipe, tmp_path / "runs" / "a", None, 1)
-    attempt = LocalAttempt(task)
+    attempt = LocalAttempt(task, 1)
     while not share_done(task.folder, recipe.epochs):
         assert attempt.ended() is None
         time.sleep(0.02)

@@ -15,14 +15,14 @@ from batchscale.aggregate import ExactAggregator, FastAggregator
 from batchscale.comm import Reducer, World
 from batchscale.data.images import Splits
 from batchscale.engine.algorithm import check_algorithm, decide, make_reducer
-from batchscale.engine.hardware import choose_threads
+from batchscale.engine.hardware import most_threads
 from batchscale.engine.inputs import load_data, make_feed, make_normalizer
 from batchscale.engine.network import WEIGHTS, Network, build_model, build_network
 from batchscale.engine.optimizer import build_optimizer
 from batchscale.engine.parts import Parts
 from batchscale.engine.planning import plan_of, schedule_of
 from batchscale.engine.step import TrainingStep
-from batchscale.engine.trial import MicroBatchTrial
+from batchscale.engine.trial import Trial
 from batchscale.errors import ExactnessError, RecipeError
 from batchscale.minibatch import StepPlan, place_workers
 from batchscale.recipe.schema import Recipe
@@ -47,7 +47,7 @@ def _aggregator(recipe: Recipe, plan: StepPlan, network: Network, reducer: Reduc
 
 
 def _micro_batch(
-    recipe: Recipe, world: World, workers: range, trial: MicroBatchTrial, draws_random: bool, before: int | None
+    recipe: Recipe, world: World, workers: range, trial: Trial, draws_random: bool, before: int | None
 ) -> int:
     """Images of one pass: as the recipe says, as an earlier attempt chose, or the fastest; the same everywhere."""
     wanted, n = recipe.numerics.micro_batch, _group_images(recipe)
@@ -63,8 +63,29 @@ def _micro_batch(
         return wanted
     if before is not None:
         return before
-    chosen = trial.best(workers, one or recipe.numerics.exact)  # all try, as all will train
+    chosen = trial.micro_batch(workers, one or recipe.numerics.exact)  # all try, as all will train
     return world.from_rank_zero(lambda: chosen)
+
+
+def _threads(
+    recipe: Recipe, world: World, workers: range, trial: Trial, draws_random: bool, before: int | None
+) -> dict[str, int]:
+    """Set this process's threads: as the recipe says, as an earlier attempt chose, or the fastest; said for the record.
+
+    What holds everywhere is cores a thread: hosts may differ, and a resume may have other processes.
+    """
+    numerics, most = recipe.numerics, most_threads(recipe.numerics)
+    if numerics.threads != "auto" or numerics.exact:
+        return {"threads": most}
+    chosen = before
+    if chosen is None:
+        free = world.device.type == "cpu" and not numerics.compile  # which would compile anew for every number
+        one = draws_random or numerics.micro_batch == _group_images(recipe)
+        tried = trial.cores_per_thread(most, workers, one) if free and most > 1 else 1  # all try, as all will train
+        chosen = world.from_rank_zero(lambda: tried)
+    threads = max(most // chosen, 1)
+    torch.set_num_threads(threads)
+    return {"threads": threads, "cores_per_thread": chosen}
 
 
 def _hosted(world: World, span: int, workers: int) -> range:
@@ -157,29 +178,29 @@ def build(
     workers(plan.minibatch.workers)
     if recipe.numerics.exact:
         _make_exact(recipe, world.device)
-    threads = choose_threads(recipe.numerics)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(most_threads(recipe.numerics))
     network = build_network(recipe, dataset, world.device, model)
     normalizer = make_normalizer(recipe, dataset, own_data, world.device)
     images, labels = dataset.train.part(slice(_group_images(recipe)))
     probe = Probe(network.model, network.statistics, normalizer(images), dataset.num_classes)
     per_worker = plan.minibatch.per_worker
-    trial = MicroBatchTrial(network.forward, network.statistics, normalizer, (images, labels), per_worker)
-    most = workers(plan.phases[-1].minibatch.workers)
-    micro_batch = _micro_batch(recipe, world, most, trial, probe.draws_random, before.get("micro_batch"))
+    trial = Trial(network.forward, network.statistics, normalizer, (images, labels), per_worker)
+    most, draws_random = workers(plan.phases[-1].minibatch.workers), probe.draws_random
+    threads = _threads(recipe, world, most, trial, draws_random, before.get("cores_per_thread"))
+    micro_batch = _micro_batch(recipe, world, most, trial, draws_random, before.get("micro_batch"))
     reducer = make_reducer(recipe.execution.aggregation, world)
     aggregator = _aggregator(recipe, plan, network, reducer)
     algorithm = decide(recipe.execution.aggregation, reducer, aggregator.buckets, before.get("algorithms", ()))
     optimizer = build_optimizer(recipe, network.model, plan)
     step = TrainingStep(
         network.forward, network.statistics, network.averages, aggregator, optimizer, schedule_of(recipe, plan),
-        plan, workers, recipe.seed, recipe.loss.label_smoothing, probe.draws_random,
+        plan, workers, recipe.seed, recipe.loss.label_smoothing, draws_random,
     )  # fmt: skip
     if recipe.precision == "fp16":
         step.loss_scale = LossScale(network.model.parameters())
     if recipe.optimizer.gradient_noise:
         step.noise = partial(_noisy, recipe, plan)
-    decided = {"micro_batch": micro_batch, "threads": threads, "algorithm": algorithm}
+    decided = {"micro_batch": micro_batch, **threads, "algorithm": algorithm}
     feed = partial(make_feed, recipe, dataset, normalizer, plan, workers, micro_batch)
     return Parts(
         recipe, world, dataset, network.model, step, optimizer, aggregator, normalizer, decided, feed, network.restore

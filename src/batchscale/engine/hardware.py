@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import torch
 
+from batchscale.engine.launch import RUNS_AT_ONCE
 from batchscale.errors import RecipeError
 from batchscale.recipe.schema import Numerics, Recipe
 
@@ -29,14 +31,23 @@ def choose_device(recipe: Recipe) -> torch.device:
     return torch.device("cuda", local)
 
 
-def choose_threads(numerics: Numerics) -> int:
-    """numerics.threads: 1 in exact mode, else the cores of this host shared by its processes."""
+def most_threads(numerics: Numerics) -> int:
+    """numerics.threads; for ``auto`` 1 in exact mode, else one a core of this process."""
     if numerics.threads != "auto":
         return numerics.threads
-    return 1 if numerics.exact else host_threads()
+    return 1 if numerics.exact else own_cores()
 
 
-def host_threads() -> int:
-    """The cores of this host shared by its processes."""
+def own_cores() -> int:
+    """The cores of this host shared by its processes, and by the runs of a study."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) * int(os.environ.get(RUNS_AT_ONCE, "1"))
+    return max(cores // sharing, 1)
+
+
+def threads_text(decided: Mapping[str, int]) -> str:
+    """That fewer threads than cores were chosen, as a line for a user."""
+    return (
+        f"threads: {decided['threads']} a process, one for {decided['cores_per_thread']} cores: clearly faster "
+        f"than more, as on cores that other work uses; numerics.threads=N sets another number"
+    )

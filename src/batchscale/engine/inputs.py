@@ -12,7 +12,7 @@ import torch
 from batchscale.data import DATASETS, Dataset, Reading, open_dataset
 from batchscale.data.feed import Feed, Normalizer
 from batchscale.data.images import Augmentation, Splits, TensorImages
-from batchscale.engine.hardware import host_threads
+from batchscale.engine.hardware import own_cores
 from batchscale.engine.network import WEIGHTS
 from batchscale.errors import DataError
 from batchscale.minibatch import StepPlan
@@ -73,7 +73,7 @@ def _reading(recipe: Recipe) -> Reading:
         data.augment.size or Reading.size,
         Path(data.subset) if data.subset else None,
         data.skip_bad,
-        host_threads() if threads == "auto" else threads,
+        own_cores() if threads == "auto" else threads,
     )
 
 

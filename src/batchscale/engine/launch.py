@@ -19,6 +19,7 @@ from batchscale.errors import BatchscaleError, ProcessError, UsageError
 
 LAUNCHER = "BATCHSCALE_LAUNCHER_PID"  # set for processes that batchscale itself has launched
 _COMMAND = "BATCHSCALE_COMMAND"  # what they are to record as the command, for a shell
+RUNS_AT_ONCE = "BATCHSCALE_RUNS_AT_ONCE"  # set for a study's runs on this machine: they share its cores
 _SHUTDOWN_SECONDS = 30  # between asking the remaining processes to end and killing them
 
 

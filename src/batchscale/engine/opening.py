@@ -117,9 +117,11 @@ def _open(job: Job, out: Path, world: World) -> tuple[RunFolder, Opened]:
 
 def _decided(folder: RunFolder, checkpoint: checkpoints.Checkpoint | None) -> dict[str, Any]:
     """What was chosen when the run began, and holds on; of the micro-batch the checkpoint knows best."""
-    algorithms = [found["algorithm"] for found in folder.decided() if isinstance(found.get("algorithm"), dict)]
+    attempts = folder.decided()
+    algorithms = [found["algorithm"] for found in attempts if isinstance(found.get("algorithm"), dict)]
     micro_batch = int(checkpoint.fingerprint["micro_batch"]) if checkpoint else None
-    return {"micro_batch": micro_batch, "algorithms": algorithms}
+    cores_per_thread = next((found["cores_per_thread"] for found in attempts if "cores_per_thread" in found), None)
+    return {"micro_batch": micro_batch, "cores_per_thread": cores_per_thread, "algorithms": algorithms}
 
 
 def open_together(job: Job, out: Path, world: World) -> tuple[RunFolder | None, Opened]:

@@ -17,7 +17,7 @@ from batchscale.engine.algorithm import as_text as algorithm_text
 from batchscale.engine.build import build
 from batchscale.engine.derive import as_text, derived_numbers
 from batchscale.engine.fingerprint import check_resume, check_same, fingerprint
-from batchscale.engine.hardware import choose_device
+from batchscale.engine.hardware import choose_device, threads_text
 from batchscale.engine.inputs import load_data
 from batchscale.engine.loop import Loop
 from batchscale.engine.opening import Job, Opened, open_together
@@ -144,6 +144,8 @@ def _say_begin(job: Job, parts: Parts, opened: Opened) -> None:
         return
     rows = derived_numbers(job.recipe, len(parts.dataset.train), parts.world.size)
     print(as_text(rows), file=sys.stderr, flush=True)
+    if parts.decided.get("cores_per_thread", 1) > 1:
+        print(threads_text(parts.decided), file=sys.stderr, flush=True)
     if parts.world.size > 1:
         print(algorithm_text(parts.decided["algorithm"]), file=sys.stderr, flush=True)
     if opened.resumed:

@@ -1,7 +1,11 @@
-"""The choice of the micro-batch: passes of several sizes, timed for at most a second before training."""
+"""The choice of threads and micro-batch: passes of the run, timed before training, for about a second each.
+
+Cost: a model whose pass takes longer than that pays two passes for the threads, and one for the micro-batch.
+"""
 
 from __future__ import annotations
 
+import statistics
 import time
 
 import torch
@@ -13,10 +17,14 @@ from batchscale.worker.batch_norm import Statistics
 from batchscale.worker.gradient import summed_loss
 
 _TRIAL_SECONDS = 1.0
+_MOST_IMAGES = 1024  # of a pass: larger ones were not faster
+_SHORT_SECONDS = 0.025  # what the threads are tried on: passes of about so long, so many times
+_ROUNDS = 5
+_CLEARLY = 1.25  # times faster: less is the noise of a machine, and no reason to leave cores idle
 
 
-class MicroBatchTrial:
-    """Forward and backward passes of several sizes, timed, to choose the micro-batch.
+class Trial:
+    """Forward and backward passes of a run, timed; they leave weights, running averages and random state alone.
 
     Args:
         model, statistics, normalizer: of the run.
@@ -41,11 +49,9 @@ class MicroBatchTrial:
             torch.cuda.synchronize()
         return (time.perf_counter() - start) / len(labels)
 
-    def best(self, workers: range, one: bool) -> int:
+    def micro_batch(self, workers: range, one: bool) -> int:
         """Images of the fastest pass among 1, 2, 4, ... groups; one group's where only that is right."""
-        n, sizes = len(self._one[1]), [1]
-        while not one and sizes[-1] * 2 * n <= len(workers) * self._per_worker and sizes[-1] * n < 1024:
-            sizes.append(sizes[-1] * 2)
+        n, sizes = len(self._one[1]), self._sizes(workers, one)
         if len(sizes) == 1:
             return n
         times: dict[int, list[float]] = {size: [] for size in sizes}
@@ -56,12 +62,67 @@ class MicroBatchTrial:
                 if round_:
                     times[size].append(seconds)
                 elif time.perf_counter() > deadline:  # a large model: one group a pass, and no more trials
-                    return self._cleared(n)
+                    self._clear()
+                    return n
             if time.perf_counter() > deadline and round_:
                 break
-        return self._cleared(n * min(sizes, key=lambda size: min(times[size])))
+        self._clear()
+        return n * min(sizes, key=lambda size: min(times[size]))
 
-    def _cleared(self, micro_batch: int) -> int:
+    def cores_per_thread(self, cores: int, workers: range, one: bool) -> int:
+        """1, or 2, 4, ... where so few threads are clearly faster than one a core, as on cores that others use.
+
+        Threads that share a pass wait for each other after every operation: each wait lasts until the last of them
+        was given a core. So the trial's measure is the median, not the minimum: a lucky pass is not the run's.
+
+        Args:
+            cores: that this process may use.
+            workers: of this process.
+            one: a pass holds one group.
+        """
+        ways = [1]
+        while cores // ways[-1] > 1:
+            ways.append(2 * ways[-1])
+        deadline = time.perf_counter() + _TRIAL_SECONDS
+        with torch.random.fork_rng(devices=()):  # the model may draw
+            groups, seconds = self._short_pass(self._sizes(workers, one)[-1])
+            times = {1: [seconds]}
+            for way in [*ways[1:], *(_ROUNDS - 1) * ways]:
+                if time.perf_counter() > deadline and len(times) > 1:
+                    break
+                torch.set_num_threads(max(cores // way, 1))
+                times.setdefault(way, []).append(self._settled_seconds(groups))
+        self._clear()
+        medians = {way: statistics.median(found) for way, found in times.items()}
+        best = min(medians, key=lambda way: medians[way])
+        return best if medians[1] > _CLEARLY * medians[best] else 1
+
+    def _sizes(self, workers: range, one: bool) -> list[int]:
+        """Groups that a pass may hold."""
+        n, sizes = len(self._one[1]), [1]
+        while not one and sizes[-1] * 2 * n <= len(workers) * self._per_worker and sizes[-1] * n < _MOST_IMAGES:
+            sizes.append(sizes[-1] * 2)
+        return sizes
+
+    def _short_pass(self, most_groups: int) -> tuple[int, float]:
+        """Groups of a short pass, as many as it holds (which is the best case of many threads); its seconds."""
+        groups, seconds = 1, self._seconds_per_image(1)  # this one also pays what a first pass pays
+        if seconds * len(self._one[1]) > _TRIAL_SECONDS:
+            return groups, seconds
+        seconds = self._settled_seconds(groups)
+        while 2 * groups <= most_groups and 2 * groups * len(self._one[1]) * seconds < _SHORT_SECONDS:
+            groups *= 2
+            seconds = self._settled_seconds(groups)
+        return groups, seconds
+
+    def _settled_seconds(self, groups: int) -> float:
+        """Seconds an image of the last of some passes: a change of threads starts threads anew."""
+        end = time.perf_counter() + _SHORT_SECONDS
+        seconds = self._seconds_per_image(groups)
+        while time.perf_counter() < end:
+            seconds = self._seconds_per_image(groups)
+        return seconds
+
+    def _clear(self) -> None:
         for parameter in self._model.parameters():
             parameter.grad = None
-        return micro_batch

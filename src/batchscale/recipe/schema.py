@@ -130,7 +130,7 @@ class Numerics(Entry):
     exact: bool = False
     # images in one forward/backward pass: a multiple of per_worker (a pass holds at least one worker as that grows)
     micro_batch: Literal["auto"] | Count = "auto"
-    threads: Literal["auto"] | Count = "auto"  # per process; auto: 1 in exact mode, else cores / local processes
+    threads: Literal["auto"] | Count = "auto"  # per process; auto: 1 in exact mode, else one a core, or fewer by trial
     memory_format: Literal["channels_last", "contiguous"] = "channels_last"
     compile: bool = False  # torch.compile of the model
     evaluation_chunk: Count = 500  # images of one evaluation pass, the same for every W

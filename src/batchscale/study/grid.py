@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import signal
 import time
@@ -39,9 +38,9 @@ class StudyStopped(BatchscaleError):
         self.exit_code = 128 + number
 
 
-def _make_launcher(name: str, out: Path) -> Launcher:
+def _make_launcher(name: str, out: Path, jobs: int) -> Launcher:
     if name == "local":
-        return LocalLauncher()
+        return LocalLauncher(jobs)
     from batchscale.study.submitit import SubmititLauncher
 
     return SubmititLauncher(out / "submitit")
@@ -84,7 +83,7 @@ class Study:
         self.options, self.command = options, tuple(command)
         self._jobs, self._data_folder, self._say = jobs, data_folder, say
         self._local = launcher == "local"
-        self._launcher = _make_launcher(launcher, out)
+        self._launcher = _make_launcher(launcher, out, jobs)
         self._ended: dict[str, Outcome] = {}
         self._asked: dict[tuple[str, str], Cell] = {}
         self._validated: set[str] = set()
@@ -173,21 +172,9 @@ class Study:
                 loaded = cell.recipe.data, validate(cell.recipe, self._data_folder, cell.processes, dataset)
                 self._validated.add(like)
 
-    def _task(self, cell: Cell) -> Task:
-        """A run with its share of the cores (numerics and execution: never its identity)."""
-        recipe = cell.recipe
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        share = max(cores // (self._jobs * cell.processes), 1)
-        if self._local and recipe.numerics.threads == "auto" and not recipe.numerics.exact:
-            numerics = recipe.numerics.model_copy(update={"threads": share})
-            recipe = recipe.model_copy(update={"numerics": numerics})
-        if self._local and recipe.execution.decode_threads == "auto":
-            execution = recipe.execution.model_copy(update={"decode_threads": share})
-            recipe = recipe.model_copy(update={"execution": execution})
-        return Task(self.recipe_name, recipe, self._run_folder(cell), self._data_folder, cell.processes)
-
     def _work(self, waiting: list[Cell], ended: list[Outcome]) -> None:
-        tasks = [(cell, self._task(cell)) for cell in waiting]
+        name, data_folder = self.recipe_name, self._data_folder
+        tasks = [(c, Task(name, c.recipe, self._run_folder(c), data_folder, c.processes)) for c in waiting]
         batch = Batch(self._launcher, self._jobs, tasks, ended, self._close)
         board = make_board(self._say)
         try:

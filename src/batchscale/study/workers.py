@@ -15,6 +15,7 @@ import traceback
 from multiprocessing import connection
 from typing import Any
 
+from batchscale.engine.launch import RUNS_AT_ONCE
 from batchscale.errors import BatchscaleError
 from batchscale.study.task import Task, train_task
 
@@ -41,12 +42,15 @@ class LocalAttempt:
 
     Args:
         task: to carry out.
+        jobs: runs at once, this one among them.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, jobs: int) -> None:
         self._said, theirs = _CONTEXT.Pipe(duplex=False)
         self._task = task
-        self._process = _CONTEXT.Process(target=_carry_out, args=(task, dict(os.environ), theirs))
+        self._process = _CONTEXT.Process(
+            target=_carry_out, args=(task, {**os.environ, RUNS_AT_ONCE: str(jobs)}, theirs)
+        )
         self._process.start()
         theirs.close()
 
@@ -75,13 +79,20 @@ class LocalAttempt:
 
 
 class LocalLauncher:
-    """Runs on this machine."""
+    """Runs on this machine, which share its cores.
+
+    Args:
+        jobs: runs at once.
+    """
 
     poll_seconds = 0.05
 
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+
     def start(self, task: Task) -> LocalAttempt:
         """Begin a task."""
-        return LocalAttempt(task)
+        return LocalAttempt(task, self._jobs)
 
 
 def _carry_out(task: Task, environment: dict[str, str], said: Any) -> None:
