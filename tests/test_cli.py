@@ -51,6 +51,7 @@ def test_recipes(capsys):
         assert "did you mean digits-cnn" in refused(capsys, "recipes", *words)
     assert "must be one NAME" in refused(capsys, "recipes", "digits-cnn", "mnist-cnn")
     assert "needs a NAME" in refused(capsys, "recipes", "show")
+    assert "`recipes list` takes no name" in refused(capsys, "recipes", "list", "digits-cnn")
 
 
 def test_train_writes_one_document(tmp_path):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -126,6 +128,13 @@ def test_other_images_are_read_by_pil():
     assert np.array_equal(rendered_whole(stream.getvalue(), whole), expected)
     trailing = jpeg(noise(40, 50), "4:4:4") + b"trailing bytes"
     assert np.array_equal(rendered_whole(trailing, whole), rendered_whole(trailing[:-14], whole))
+
+
+def test_a_large_image_is_read_without_a_word():
+    made = "import io; from PIL import Image; s = io.BytesIO(); Image.new('1', (9600, 9600)).save(s, 'PNG')"
+    read = "from batchscale.data.jpeg import decode_whole; print(decode_whole(s.getvalue()).shape)"
+    done = subprocess.run([sys.executable, "-c", f"{made}; {read}"], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("(9600, 9600, 3)\n", "")
 
 
 def rendered_whole(data, view):

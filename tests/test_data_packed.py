@@ -260,6 +260,16 @@ def test_chunks_are_checked_each(packed: Path, monkeypatch: pytest.MonkeyPatch):
         entries.verify()
 
 
+def test_no_packed_form_is_written_among_the_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write_set(tmp_path / "set")
+    before = sorted(tmp_path.rglob("*"))
+    for part in ("train", "val"):
+        inside = tmp_path / "set" / part / "x" / "y"
+        assert main(["data", "prepare", "folder", "--data", str(tmp_path / "set"), "--out", str(inside)]) == 2
+        assert "whose folders are classes; give a DIR beside it" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_options_of_packing_are_refused_elsewhere(capsys: pytest.CaptureFixture[str]):
     for arguments in (
         ["digits", "--skip-bad"],

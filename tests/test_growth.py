@@ -419,5 +419,7 @@ def test_the_derived_numbers_name_every_phase():
     assert (
         "phase 2 epoch 60.0013: kn = 20 x 32, 78.125 steps an epoch = 640 images, 4688 steps from step 23438" in lines
     )
+    unchanged = " ".join(as_text(derived_numbers(recipe, 6_399, 3)).split())
+    assert "lr x 1 = never within this run" in unchanged
     assert "workers per process 20 workers on 3 processes = 7, 7, 6" in lines
     assert "decay x 0.2 at epochs [160.0] = lr 0.02 from step" in lines

@@ -203,7 +203,7 @@ class Code:
             r"weight is \(10, 64\) there, \(7, 64\) in the model \(and 1 more",
         ),
         ("damaged.safetensors", [], "cannot be read as weights"),
-        ("code.pt", [], "cannot be read as weights"),
+        ("code.pt", [], r"cannot be read as weights \(damaged, or not tensors alone\); give safetensors"),
         ("list.pt", [], "holds no state dict"),
         ("plain.pt", ["model.fc_init=0.01"], "weights are drawn or read; leave one out"),
     ],

@@ -133,12 +133,21 @@ BAD = [
     ),
     ("learning_rate.decay.factor=[0.1, 2]", r"entry learning_rate.decay.factor=\[0.1, 2\]: .*valid number or "),
     ("numerics.micro_batch=33", r"micro_batch=33 must be a multiple of minibatch.per_worker=32.*use 32"),
-    ("learning_rate.warmup.epochs=3", r"exactly one of epochs and steps"),
+    ("learning_rate.warmup={kind: gradual, epochs: 3, steps: 5}", r"epochs=3.0 and steps=5: give exactly one"),
+    ("learning_rate.warmup={kind: gradual}", r"epochs=None and steps=None: give exactly one"),
     ("learning_rate.decay.epochs=[20, 10]", r"epochs must rise"),
     ("epochs", r"argument 'epochs': must be KEY=VALUE"),
     ("epochs=[1", r"argument 'epochs=\[1': not a plain YAML document"),
     ("seed=!!python/object/apply:os.system [true]", r"not a plain YAML document: .*python/object"),
 ]
+
+
+def test_a_warmup_given_in_epochs_takes_the_place_of_its_steps():
+    assert load_recipe("digits-cnn").learning_rate.warmup.steps == 5
+    warmup = load_recipe("digits-cnn", ["learning_rate.warmup.epochs=0.5"]).learning_rate.warmup
+    assert (warmup.kind, warmup.epochs, warmup.steps) == ("gradual", 0.5, None)
+    warmup = load_recipe("mnist-cnn", ["learning_rate.warmup.steps=7"]).learning_rate.warmup
+    assert (warmup.epochs, warmup.steps) == (None, 7)
 
 
 @pytest.mark.parametrize(("override", "said"), BAD, ids=[b[0] for b in BAD])

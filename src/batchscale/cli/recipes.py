@@ -47,6 +47,8 @@ def _named(words: list[str]) -> str | None:
             raise UsageError("recipes show: needs a NAME; `batchscale recipes` lists them")
         case ["show", name] | [name]:
             return name
+        case ["list", *_]:
+            raise UsageError(f"recipes {' '.join(words)}: `recipes list` takes no name; see `recipes show {words[1]}`")
     raise UsageError(f"recipes {' '.join(words)}: must be one NAME; give `batchscale recipes NAME` for each")
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import io
 import threading
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ from PIL import Image, UnidentifiedImageError
 Pixels = npt.NDArray[np.uint8]
 
 MOST_PIXELS = 178_956_970  # twice 1 GiB / 4 / 3: where PIL, too, takes a file for an attack on memory
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # PIL's, at half of that: still read
 
 _END = b"\xff\xd9"
 _WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}  # TEM, RST0..7, SOI

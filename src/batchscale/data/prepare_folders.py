@@ -8,6 +8,7 @@ from typing import Any
 
 from batchscale.data.entries import Entries
 from batchscale.data.folder_source import FolderSource
+from batchscale.data.folders import TEST_FOLDERS
 from batchscale.data.inspect import inspect, summary
 from batchscale.data.pack import Smaller, pack
 from batchscale.data.packed import PackedEntries, index_of
@@ -90,6 +91,9 @@ def prepare_folders(
             "message": f"{source.name} in {root}: is in packed form already; `batchscale data check` reads all of it",
         }
     into = out or root.with_name(f"{root.name}-packed")
+    for part in ("train", *TEST_FOLDERS):
+        if into.resolve().is_relative_to(root / part):
+            raise DataError(f"--out={into}: lies within {root / part}, whose folders are classes; give a DIR beside it")
     there = [str(p) for part in ("train", "val") if (p := index_of(into, part)).exists()]
     if there:
         raise DataError(f"--out={into}: holds {there[0]} already: is never overwritten; give another --out DIR")

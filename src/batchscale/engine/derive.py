@@ -67,7 +67,8 @@ def _phases(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[D
         "instead_of_decay": f"/ {_factors(recipe.learning_rate.decay.factor)} at a decay while kn <= N / 10 = "
         f"{plan.training_images / 10:g}",
     }
-    rows = [Derived("growth", f"{about[growth.kind]}; lr x {rule}", counted(len(plan.growth), "change"))]
+    found = counted(len(plan.growth), "change") if plan.growth else "never within this run"
+    rows = [Derived("growth", f"{about[growth.kind]}; lr x {rule}", found)]
     for number, phase in enumerate(plan.phases):
         k, n = phase.minibatch.workers, phase.minibatch.per_worker
         steps = plan.steps_of(phase)

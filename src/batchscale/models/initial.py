@@ -99,6 +99,8 @@ def _read(file: str) -> Mapping[str, torch.Tensor]:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # readers refuse damage, and the unpickler code, with many kinds of errors
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "weights only" in reason.lower():  # torch goes on to say how to run the code that the file holds
+            reason = "damaged, or not tensors alone"
         raise RecipeError(f"model.pretrained={file}: cannot be read as weights ({reason}); give safetensors") from None
     for name in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(name), dict):

@@ -107,6 +107,10 @@ def _unknown(key: str) -> RecipeError:
     return RecipeError(f"recipe entry {key!r}: unknown; the nearest known entry is {near[0]}")
 
 
+_IN_PLACE_OF = {"learning_rate.warmup.epochs": "steps", "learning_rate.warmup.steps": "epochs"}
+"""An override -> the other way to say the same, which it takes away."""
+
+
 def _override(content: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
@@ -122,6 +126,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     value = parse_yaml(text, f"argument {override!r}")
     if isinstance(at.get(last), dict) and not isinstance(value, dict):
         raise _group(key)
+    at.pop(_IN_PLACE_OF.get(key), None)
     at[last] = value
 
 

@@ -90,7 +90,9 @@ class Warmup(Entry):
     def _one_duration(self) -> Self:
         given = (self.epochs is not None) + (self.steps is not None)
         if given != 1 and self.kind != "none":
-            raise ValueError("give exactly one of epochs and steps, for example epochs: 5")
+            raise ValueError(
+                f"epochs={self.epochs} and steps={self.steps}: give exactly one, such as learning_rate.warmup.epochs=5"
+            )
         return self
 
 
