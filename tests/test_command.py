@@ -47,9 +47,11 @@ def test_of_a_process_of_torchrun_its_words_tell(launcher, tmp_path, monkeypatch
 
 def test_a_way_on_names_the_folder_once_and_is_quoted():
     began = ["batchscale", "train", "x.yaml", "model={name: mlp}", "--resume=auto"]
-    assert resumption(began, "my runs/a") == "batchscale train x.yaml 'model={name: mlp}' --out 'my runs/a' --resume"
+    assert (
+        resumption(began, "my runs/a") == "batchscale train x.yaml 'model={name: mlp}' --out 'my runs/a' --resume=auto"
+    )
     for out in (["--out", "a"], ["--out=a"]):
-        assert resumption([*began, *out], "a") == shlex.join([*began[:-1], *out, "--resume"])
+        assert resumption([*began, *out], "a") == shlex.join([*began[:-1], *out, "--resume=auto"])
 
 
 def test_a_run_is_repeated_from_its_own_recipe():

@@ -117,7 +117,7 @@ def test_a_signal_leaves_a_checkpoint_and_the_run_goes_on_by_the_command_that_it
     lines = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert max(steps) == max(lines)
     command = err.splitlines()[-1].partition("go on with: ")[2]
-    assert shlex.split(command) == ["batchscale", *given, "--resume"]
+    assert shlex.split(command) == ["batchscale", *given, "--resume=auto"]
     after = result(*shlex.split(command)[1:])
     assert after["weights_sha256"] == expected["weights_sha256"]
 

@@ -354,7 +354,7 @@ def test_a_real_run_ended_and_cut_short(tmp_path, capsys, monkeypatch):
     assert main(["report", str(folder)]) == 0
     page = (folder / "report.html").read_text()
     assert f"This run has not ended; it is not finished: at step {found['steps']}" in page
-    again = f"batchscale train {' '.join(SMALL)} --out {folder} --json --resume"
+    again = f"batchscale train {' '.join(SMALL)} --out {folder} --json --resume=auto"
     assert f"batchscale train --resume goes on with it: {again}" in page
     assert main(["train", *SMALL, "--out", str(folder), "--resume"]) == 0  # a page in its folder hinders no run
 

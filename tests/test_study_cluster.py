@@ -5,6 +5,7 @@ import os
 import signal
 import time
 
+import pytest
 from fake_slurm import fake_slurm
 from launching import Started
 
@@ -16,6 +17,16 @@ _CLI = (
 )  # fmt: skip
 
 
+@pytest.fixture
+def start():
+    """Starts a command; what it has left behind ends with the test."""
+    started = []
+    yield lambda *words, **more: started.append(Started(*words, **more)) or started[-1]
+    for one in started:
+        one.kill_all()
+        one.process.communicate()
+
+
 def until(true, started, seconds=120):
     deadline = time.monotonic() + seconds
     while not true():
@@ -24,11 +35,11 @@ def until(true, started, seconds=120):
         time.sleep(0.05)
 
 
-def test_jobs_of_a_killed_study_are_taken_up_again_and_those_of_a_stopped_one_are_cancelled(tmp_path):
+def test_jobs_of_a_killed_study_are_taken_up_again_and_those_of_a_stopped_one_are_cancelled(tmp_path, start):
     out = tmp_path / "study"
     jobs, environment = fake_slurm(tmp_path / "slurm", os.environ["PATH"])
     (jobs / "hold").write_text("1")  # the first runs, the second waits
-    killed = Started(*_CLI, "--out", str(out), environment=environment)
+    killed = start(*_CLI, "--out", str(out), environment=environment)
     until(lambda: (jobs / "2").exists() and len(list(out.glob("runs/*/metrics.jsonl"))) == 1, killed)
     os.kill(killed.process.pid, signal.SIGKILL)
     killed.process.wait()
@@ -36,7 +47,7 @@ def test_jobs_of_a_killed_study_are_taken_up_again_and_those_of_a_stopped_one_ar
     assert sorted(numbers.values()) == ["1", "2"]
 
     (jobs / "asked").unlink()
-    again = Started(*_CLI, "--out", str(out), environment=environment)
+    again = start(*_CLI, "--out", str(out), environment=environment)
     until(lambda: (jobs / "asked").exists() and (jobs / "asked").read_text().count("\n") > 1, again)
     os.kill(again.process.pid, signal.SIGTERM)
     code, _, err = again.end()

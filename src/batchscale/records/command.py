@@ -48,7 +48,7 @@ def resumption(command: Sequence[str], out: Path | str) -> str:
     words = [word for word in command if not word.startswith("--resume")]
     if not any(word == "--out" or word.startswith("--out=") for word in words):
         words += ["--out", str(out)]
-    return shlex.join([*words, "--resume"])
+    return shlex.join([*words, "--resume=auto"])  # it may have stopped before its folder held anything
 
 
 def repetition(folder: Path, processes: int, data_folder: Path | None) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ class Outcome:
             "lr": self.cell.target_lr,
             "seed": self.cell.recipe.seed,
             "status": self.status,
-            **error_entries(found and found.test_error_percent, held_out),
+            **error_entries(found.test_error_percent if found else None, held_out),
             "train_loss": found and found.train_loss,
             "steps": found and found.steps,
             "epochs": found and found.epochs,

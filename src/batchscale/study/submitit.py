@@ -97,7 +97,7 @@ class SubmititLauncher:
         number = self._numbers.get(task.folder.name)
         if number is None:
             return None
-        job = self._earlier_job(self._folder, number)
+        job: Any = self._earlier_job(self._folder, number)
         return None if job.done(force_check=True) or job.state == "UNKNOWN" else job
 
 
