@@ -126,7 +126,7 @@ def _override(content: dict[str, Any], override: str) -> None:
     value = parse_yaml(text, f"argument {override!r}")
     if isinstance(at.get(last), dict) and not isinstance(value, dict):
         raise _group(key)
-    at.pop(_IN_PLACE_OF.get(key), None)
+    at.pop(_IN_PLACE_OF.get(key, ""), None)
     at[last] = value
 
 
