@@ -309,8 +309,9 @@ def _state(pid: int) -> str:
 
 
 def test_between_its_turns_a_contender_stands_still_and_its_workers_die_with_it() -> None:
+    recipe = _recipe("digits", augment={"flip": True})
     with tempfile.TemporaryDirectory(dir="/tmp") as scratch:  # a short path, for sockets
-        task = replace(_prepared(_recipe("digits"), None, Path(scratch) / "s")["dataloader_tensor"], threads=2)
+        task = replace(_prepared(recipe, None, Path(scratch) / "s")["dataloader_tensor"], threads=2)
         contender = Contender("dataloader_tensor", task, Path(scratch), lambda: None, kind="data", frozen=True)
         try:
             contender.start()
@@ -331,7 +332,8 @@ def test_between_its_turns_a_contender_stands_still_and_its_workers_die_with_it(
 
 @pytest.mark.slow
 def test_nothing_stays_behind_when_stopped(tmp_path: Path) -> None:
-    bench = Started("bench", "data", "digits-cnn", "--threads", "2", environment={"TMPDIR": str(tmp_path)})
+    arguments = ("digits-cnn", "data.augment.flip=true", "--threads", "2")
+    bench = Started("bench", "data", *arguments, environment={"TMPDIR": str(tmp_path)})
     assert bench.process.stderr is not None
     for line in bench.process.stderr:
         if line.startswith("round 1 "):
