@@ -1,8 +1,8 @@
 """Images on disk that every contender reads: class folders, and their packed form, in the benchmark's own folder.
 
-Either crops of the two photographs that come with scikit-learn, so that nothing need be fetched, or a sample of the
-user's own training images, from all over the training part, so few that they stay in the memory of the file system. So the
-disk is not measured, and no contender warms it for another.
+Either crops of the two photographs that come with scikit-learn, so that nothing need be fetched, or a sample from all
+over the user's training part, so small that it stays in the memory of the file system: the disk is not measured, and no
+contender warms it for another.
 """
 
 from __future__ import annotations
