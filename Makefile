@@ -33,6 +33,7 @@ types: setup
 
 bench: setup
 	$(BIN)/batchscale bench step
+	$(BIN)/batchscale bench data --seconds 60
 	$(BIN)/batchscale bench allreduce --seconds 60
 
 docs: setup

@@ -16,17 +16,19 @@ import pytest
 from batchscale.bench import peers, step
 from batchscale.bench.contender import Block, Contender
 from batchscale.bench.results import document
+from batchscale.bench.rounds import Budget, Measured
 from batchscale.bench.statistics import Spread, paired_ratio, spread
 from batchscale.bench.table import as_table
 from batchscale.bench.task import Task
 from batchscale.bench.torchvision_files import lay_out
+from batchscale.bench.turns import in_turn
 from batchscale.cli import main
 from batchscale.errors import ProcessError
 from batchscale.recipe import Recipe, recipe_from
 
 _ROW_KEYS = {"name", "images_per_second", "images_per_cpu_second", "iqr"}
 _RATIO_KEYS = {"to_ceiling", "to_best_documented_peer", "to_tuned_peer", "exact_to_fast"}
-_QUICK = step.Budget(total_seconds=0.0, block_seconds=0.05, min_rounds=2)
+_QUICK = Budget(total_seconds=0.0, block_seconds=0.05, min_rounds=2)
 
 
 def _recipe(data: str = "digits", workers: int = 4, **entries: Any) -> Recipe:
@@ -82,7 +84,7 @@ def test_ratios_are_of_pairs_in_one_round() -> None:
 
 def test_every_contender_comes_once_a_round_and_at_every_place() -> None:
     running: list[Any] = list("abcd")
-    orders: list[list[Any]] = [step.in_turn(running, round_) for round_ in range(8)]
+    orders: list[list[Any]] = [in_turn(running, round_) for round_ in range(8)]
     assert all(sorted(order) == running for order in orders)
     assert orders[:3] == [list("abcd"), list("dcba"), list("bcda")]
     for name in running:
@@ -136,7 +138,7 @@ class _Still:
 
 def _measured(seconds: dict[str, list[float]]) -> list[Any]:
     return [
-        step.Measured(_Still(name), 2, 1.0, [Block(2, s, 2 * s) for s in times])  # type: ignore[arg-type]
+        Measured(_Still(name), 2, 1.0, [Block(2, s, 2 * s) for s in times])  # type: ignore[arg-type]
         for name, times in seconds.items()
     ]
 

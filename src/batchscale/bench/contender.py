@@ -58,14 +58,25 @@ class Contender:
     """W long-lived processes: ``start`` and ``ready`` once, then ``block`` in turn with others, ``close`` at the end.
 
     Args:
-        name: of the contender, which names its processes' module (``child.module_of``).
+        name: of the contender.
         task: what it does.
         scratch: a folder that lives as long as the benchmark.
         check: called while waiting; what it raises ends the wait.
+        kind: what names its processes' module (``child.module_of``), where that is not the name.
+        frozen: stop its processes, and all that they start, between its blocks: they work ahead of the steps.
     """
 
-    def __init__(self, name: str, task: Job, scratch: Path, check: Callable[[], None]) -> None:
-        self.name = name
+    def __init__(
+        self,
+        name: str,
+        task: Job,
+        scratch: Path,
+        check: Callable[[], None],
+        *,
+        kind: str | None = None,
+        frozen: bool = False,
+    ) -> None:
+        self.name, self._kind, self._frozen = name, kind or name, frozen
         self.notes: dict[str, Any] = {}
         self._task, self._scratch, self._check = task, scratch, check
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -80,7 +91,7 @@ class Contender:
     def _start(self, environment: dict[str, str]) -> None:
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         self._errors.append(errors)
-        command = [sys.executable, "-m", "batchscale.bench.child", self.name, self._task.to_json(), str(os.getpid())]
+        command = [sys.executable, "-m", "batchscale.bench.child", self._kind, self._task.to_json(), str(os.getpid())]
         self._processes.append(
             subprocess.Popen(
                 command,
@@ -100,6 +111,8 @@ class Contender:
         """
         for answer in self._answers(_READY_SECONDS):
             self.notes |= {n: v for n, v in answer.items() if n not in ("steps", "wall_seconds", "cpu_seconds")}
+        if self._frozen:
+            self._signal(signal.SIGSTOP)
 
     def block(self, steps: int, expected_seconds: float = 0.0) -> Block:
         """Have all processes take so many steps.
@@ -107,9 +120,20 @@ class Contender:
         Raises:
             ProcessError: a process ended or does not answer.
         """
+        if self._frozen:
+            self._signal(signal.SIGCONT)
         start = time.perf_counter()
         answers = self.ask(steps, expected_seconds)
-        return Block(steps, time.perf_counter() - start, sum(a["cpu_seconds"] for a in answers), answers)
+        wall_seconds = time.perf_counter() - start
+        if self._frozen:
+            self._signal(signal.SIGSTOP)
+        return Block(steps, wall_seconds, sum(a["cpu_seconds"] for a in answers), answers)
+
+    def _signal(self, number: signal.Signals) -> None:
+        """To every process, and to all that they have started."""
+        for process in self._processes:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, number)
 
     def ask(self, order: Any, expected_seconds: float = 0.0) -> list[dict[str, Any]]:
         """Give all processes an order, and wait for what each answers.
@@ -161,9 +185,7 @@ class Contender:
 
     def close(self) -> None:
         """End all processes at once: they hold nothing worth saving."""
-        for process in self._processes:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         for process in self._processes:
             process.wait()
             for pipe in (process.stdin, process.stdout):
@@ -198,4 +220,5 @@ def _environment(task: Job, scratch: Path) -> dict[str, str]:
         "OMP_NUM_THREADS": str(task.threads),
         "CUDA_VISIBLE_DEVICES": "",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
+        "TMPDIR": str(scratch),  # what a killed process leaves there goes with it
     }

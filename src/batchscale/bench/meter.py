@@ -31,6 +31,7 @@ class Meter:
         self._orders, self._answers = orders, answers
         self._notes: dict[str, Any] = {}
         self._asked: dict[str, Callable[[], Any]] = {}
+        self._cpu_clock: Callable[[], float] = time.process_time
         self._begin(1)
 
     def note(self, **notes: Any) -> None:
@@ -41,12 +42,16 @@ class Meter:
         """Facts for every answer, each asked for when one is given."""
         self._asked |= facts
 
+    def count_cpu(self, clock: Callable[[], float]) -> None:
+        """CPU seconds by this clock, from the next order on: those of other processes, too."""
+        self._cpu_clock = clock
+
     def step(self) -> None:
         """One step of the loop is done; blocks here between this contender's turns."""
         self._left -= 1
         if self._left:
             return
-        wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
+        wall, cpu = time.perf_counter() - self._wall, self._cpu_clock() - self._cpu
         asked = {name: fact() for name, fact in self._asked.items()}
         notes, self._notes = self._notes, {}
         self._begin(int(self.answer(steps=self._steps, wall_seconds=wall, cpu_seconds=cpu, **notes, **asked)))
@@ -61,4 +66,4 @@ class Meter:
 
     def _begin(self, steps: int) -> None:
         self._steps = self._left = steps
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
+        self._wall, self._cpu = time.perf_counter(), self._cpu_clock()

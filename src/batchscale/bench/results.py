@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from batchscale.bench.peers import DOCUMENTED, TUNED
+from batchscale.bench.rounds import Measured
 from batchscale.bench.statistics import Spread, paired_ratio, spread
 from batchscale.bench.task import Task
 from batchscale.records.provenance import cpu_model
-
-if TYPE_CHECKING:
-    from batchscale.bench.step import Measured
 
 UNSTEADY_RANGE = 0.1
 """An interquartile range of a ratio above this says: not measurable now."""
@@ -36,15 +34,13 @@ def document(name: str, task: Task, running: Sequence[Measured], notes: Sequence
     images = task.minibatch_images
     wall = {m.contender.name: [b.steps * images / b.wall_seconds for b in m.blocks] for m in running}
     cpu = {m.contender.name: [b.steps * images / b.cpu_seconds for b in m.blocks] for m in running}
-    best = best_documented(wall)
-    pairs = {
+    best = fastest_of(DOCUMENTED, wall)
+    pairs: dict[str, tuple[str, str | None]] = {
         "to_ceiling": ("batchscale", "ceiling"),
         "to_best_documented_peer": ("batchscale", best),
         "to_tuned_peer": ("batchscale", TUNED),
         "exact_to_fast": ("batchscale_exact", "batchscale"),
     }
-    by_wall = {key: _ratio(wall, *pair) for key, pair in pairs.items()}
-    by_cpu = {key: _ratio(cpu, *pair) for key, pair in pairs.items()}
     return {
         "recipe": name,
         "processes": task.processes,
@@ -53,30 +49,54 @@ def document(name: str, task: Task, running: Sequence[Measured], notes: Sequence
             "per_worker": task.recipe.minibatch.per_worker,
             "images": images,
         },
-        "rows": [_row(name, wall[name], cpu[name]) for name in wall],
-        "ratios": {key: s and round(s.median, 4) for key, s in by_wall.items()},
-        "ratio_iqr": {key: s and round(s.iqr, 4) for key, s in by_wall.items()},
-        "not_measurable_now": [key for key, s in by_wall.items() if s and s.iqr > UNSTEADY_RANGE],
-        "ratios_per_cpu_second": {key: s and round(s.median, 4) for key, s in by_cpu.items()},
+        "rows": [row(name, wall[name], cpu[name]) for name in wall],
+        **ratio_entries(wall, cpu, pairs),
         "best_documented_peer": best,
         "conditions": _conditions(task, running),
         "notes": list(notes),
     }
 
 
-def best_documented(wall: dict[str, list[float]]) -> str | None:
-    """The documented peer with the highest median of images/s."""
-    there = [name for name in DOCUMENTED if name in wall]
+def fastest_of(names: Iterable[str], wall: Mapping[str, Sequence[float]]) -> str | None:
+    """The contender of these with the highest median of images/s; None where none was measured."""
+    there = [name for name in names if name in wall]
     return max(there, key=lambda name: spread(wall[name]).median) if there else None
 
 
-def _ratio(values: dict[str, list[float]], above: str, below: str | None) -> Spread | None:
-    if below is None or below not in values:
+def ratio_entries(
+    wall: Mapping[str, Sequence[float]],
+    cpu: Mapping[str, Sequence[float]],
+    pairs: Mapping[str, tuple[str, str | None]],
+    relative: bool = False,
+) -> dict[str, Any]:
+    """A document's paired ratios.
+
+    Args:
+        wall, cpu: contender -> images per second, and per CPU-second, of every block.
+        pairs: a ratio's name -> whose, to whose; null where one of them was not measured.
+        relative: whether a ratio is unsteady by its range as a part of it: for ratios far above 1.
+    """
+    by_wall = {key: _ratio(wall, *pair) for key, pair in pairs.items()}
+    by_cpu = {key: _ratio(cpu, *pair) for key, pair in pairs.items()}
+    return {
+        "ratios": {key: s and round(s.median, 4) for key, s in by_wall.items()},
+        "ratio_iqr": {key: s and round(s.iqr, 4) for key, s in by_wall.items()},
+        "not_measurable_now": [
+            key for key, s in by_wall.items() if s and s.iqr > UNSTEADY_RANGE * (s.median if relative else 1)
+        ],
+        "ratios_per_cpu_second": {key: s and round(s.median, 4) for key, s in by_cpu.items()},
+        "ratio_iqr_per_cpu_second": {key: s and round(s.iqr, 4) for key, s in by_cpu.items()},
+    }
+
+
+def _ratio(values: Mapping[str, Sequence[float]], above: str, below: str | None) -> Spread | None:
+    if below is None or above not in values or below not in values:
         return None
     return paired_ratio(values[above], values[below])
 
 
-def _row(name: str, wall: list[float], cpu: list[float]) -> dict[str, Any]:
+def row(name: str, wall: Sequence[float], cpu: Sequence[float]) -> dict[str, Any]:
+    """A contender's medians, and the interquartile range of its images per second."""
     return {
         "name": name,
         "images_per_second": round(spread(wall).median, 1),

@@ -2,57 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from batchscale.bench.contender import Block, Contender
+from batchscale.bench.contender import Contender
 from batchscale.bench.peers import PACKAGES, PEERS
 from batchscale.bench.results import document
+from batchscale.bench.rounds import Budget, Rounds
 from batchscale.bench.task import Task
 from batchscale.bench.torchvision_files import lay_out, torchvision_name
-from batchscale.bench.turns import in_turn, stop_check
+from batchscale.bench.turns import stop_check
 from batchscale.engine.build import validate
 from batchscale.engine.signals import StopSignals
-from batchscale.errors import ProcessError, RecipeError, UsageError
+from batchscale.errors import RecipeError, UsageError
 from batchscale.recipe import Recipe, recipe_from
 from batchscale.words import counted
 
 OURS = ("ceiling", "batchscale", "batchscale_exact")
-_FIRST_STEPS = 2  # of the first of two warm-up blocks
-_WARM_SECONDS = 1.0  # of the second
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How long to measure.
-
-    Args:
-        total_seconds: of the whole benchmark, starting the processes included.
-        block_seconds: of one contender's turn.
-        min_rounds, max_rounds: rounds, whatever the time says.
-    """
-
-    total_seconds: float = 200.0
-    block_seconds: float = 2.0
-    min_rounds: int = 5
-    max_rounds: int = 40
-
-
-@dataclass
-class Measured:
-    """One contender, the steps of its turn, and its blocks, one a round."""
-
-    contender: Contender
-    steps: int = 1
-    seconds_per_step: float = 0.0
-    blocks: list[Block] = field(default_factory=list)
+BUDGET = Budget()
 
 
 def bench_step(
@@ -61,7 +33,7 @@ def bench_step(
     data_folder: Path | None,
     processes: int,
     *,
-    budget: Budget = Budget(),
+    budget: Budget = BUDGET,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Measure every contender on this recipe.
@@ -91,18 +63,15 @@ def bench_step(
             recipe.model_dump(mode="json"), str(data_folder.resolve()) if data_folder else None,
             torchvision_name(recipe.data.name), f"{scratch}/torchvision", processes, _threads(recipe, processes),
         )  # fmt: skip
-        running: list[Measured] = []
+        rounds = Rounds(OURS, notes, say)
         check = stop_check(signals)
         try:
             for contender in _chosen(task, notes):
-                say(f"starting {contender}")
-                running.append(Measured(Contender(contender, task, Path(scratch), check)))
-                _warm_up(running[-1], running, notes, say)
-            _measure(running, budget, start, notes, say)
-            return document(name, task, running, notes)
+                rounds.start(Contender(contender, task, Path(scratch), check))
+            rounds.measure(budget, start)
+            return document(name, task, rounds.running, notes)
         finally:
-            for measured in running:
-                measured.contender.close()
+            rounds.close()
 
 
 def _comparable(recipe: Recipe, processes: int) -> tuple[Recipe, list[str]]:
@@ -154,46 +123,3 @@ def _chosen(task: Task, notes: list[str]) -> list[str]:
         else:
             names.append(peer)
     return names
-
-
-def _warm_up(measured: Measured, running: list[Measured], notes: list[str], say: Callable[[str], None]) -> None:
-    """Start a contender, alone on the machine, and time its steps; a peer that fails is left out with a note."""
-    contender = measured.contender
-    with _peer_may_fail(measured, running, notes, say):
-        contender.start()
-        contender.ready()
-        for seconds in (0.0, _WARM_SECONDS):
-            steps = max(round(seconds / measured.seconds_per_step), 1) if seconds else _FIRST_STEPS
-            measured.seconds_per_step = contender.block(steps).wall_seconds / steps
-
-
-@contextlib.contextmanager
-def _peer_may_fail(
-    measured: Measured, running: list[Measured], notes: list[str], say: Callable[[str], None]
-) -> Iterator[None]:
-    try:
-        yield
-    except ProcessError as error:
-        if measured.contender.name in OURS:
-            raise
-        say(str(error))
-        notes.append(f"left out: {error}")
-        running.remove(measured)
-        measured.contender.close()
-
-
-def _measure(
-    running: list[Measured], budget: Budget, start: float, notes: list[str], say: Callable[[str], None]
-) -> None:
-    """The rounds: all contenders once a round, in an order that changes from round to round."""
-    for measured in running:
-        measured.steps = max(round(budget.block_seconds / measured.seconds_per_step), 1)
-    round_seconds = sum(m.steps * m.seconds_per_step for m in running)
-    left = budget.total_seconds - (time.monotonic() - start)
-    rounds = min(max(int(left / round_seconds), budget.min_rounds), budget.max_rounds)
-    for number in range(rounds):
-        say(f"round {number + 1} of {rounds} ({round_seconds:.0f} s each)")
-        for measured in in_turn(running, number):
-            with _peer_may_fail(measured, running, notes, say):
-                expected = measured.steps * measured.seconds_per_step
-                measured.blocks.append(measured.contender.block(measured.steps, expected))

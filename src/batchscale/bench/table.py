@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from batchscale.words import counted
@@ -17,23 +18,42 @@ _RATIOS = {
 def as_table(document: dict[str, Any]) -> str:
     """Rows, ratios with their spread, conditions and notes, as lines of text."""
     minibatch, conditions = document["minibatch"], document["conditions"]
+    best = document["best_documented_peer"]
     lines = [
         f"{document['recipe']}: kn = {minibatch['workers']} x {minibatch['per_worker']} = "
         f"{counted(minibatch['images'], 'image')} a step, {counted(document['processes'], 'process')} of "
         f"{counted(conditions['threads'], 'thread')}",
         "",
-        f"{'contender':<18}{'images/s':>10}{'iqr':>9}{'images/CPU-s':>14}",
+        *row_lines(document),
+        "",
+        *ratio_lines(document, {key: text.format(best=best) for key, text in _RATIOS.items()}),
+        "",
+        *_condition_lines(document),
     ]
-    lines += [
-        f"{row['name']:<18}{row['images_per_second']:>10,.0f}{row['iqr']:>9,.0f}{row['images_per_cpu_second']:>14,.0f}"
-        for row in document["rows"]
-    ]
-    return "\n".join([*lines, "", *_ratio_lines(document), "", *_condition_lines(document)])
+    return "\n".join(lines)
 
 
-def _ratio_lines(document: dict[str, Any]) -> list[str]:
-    best = document["best_documented_peer"]
-    names = {key: text.format(best=best) for key, text in _RATIOS.items() if document["ratios"][key] is not None}
+def row_lines(document: Mapping[str, Any]) -> list[str]:
+    """The contenders, one a line."""
+    width = max(18, *(len(row["name"]) + 2 for row in document["rows"]))
+    return [
+        f"{'contender':<{width}}{'images/s':>10}{'iqr':>9}{'images/CPU-s':>14}",
+        *(
+            f"{row['name']:<{width}}{row['images_per_second']:>10,.0f}{row['iqr']:>9,.0f}"
+            f"{row['images_per_cpu_second']:>14,.0f}"
+            for row in document["rows"]
+        ),
+    ]
+
+
+def ratio_lines(document: Mapping[str, Any], texts: Mapping[str, str]) -> list[str]:
+    """The ratios that were measured, one a line.
+
+    Args:
+        document: with ratios, ratio_iqr, ratios_per_cpu_second and not_measurable_now.
+        texts: a ratio's name -> how it reads.
+    """
+    names = {key: text for key, text in texts.items() if document["ratios"].get(key) is not None}
     if not names:
         return []
     width = max(map(len, names.values())) + 2

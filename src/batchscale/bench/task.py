@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -44,7 +44,7 @@ class Task:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, line: str) -> Task:
+    def from_json(cls, line: str) -> Self:
         """What ``to_json`` has written."""
         return cls(**json.loads(line))
 

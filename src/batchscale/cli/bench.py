@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from batchscale.cli.options import add_common, add_data, data_folder, folder_path, positive, print_json
+from batchscale.errors import UsageError
 from batchscale.recipe import load_recipe
 from batchscale.records.files import cannot_write, write_json
 from batchscale.records.folder import check_free
@@ -21,6 +23,21 @@ medians of paired rounds. Takes up to five minutes. The default is {_DEFAULT_REC
 
   batchscale bench step
   batchscale bench step fashion-mnist-cnn minibatch.workers=32 --processes 2 --json
+"""
+_PHOTOGRAPHS_RECIPE = "imagenet-resnet50-1h"
+_PHOTOGRAPHS_OVERRIDES = ("data.name=folder", "minibatch.workers=2")
+_DATA = """\
+Measure how fast this machine turns a data set into normalised minibatches ready to train on: batchscale's feed beside
+what other libraries' documentation writes (ImageFolder or a data set's class, and a DataLoader), with as many decoding
+threads or loader workers for each. All run in turn; ratios are medians of paired rounds.
+
+Without a RECIPE the images are crops of two photographs that come with scikit-learn, or those of --data DIR
+(DIR/train/<class>/<image>), augmented as by imagenet-resnet50-1h. With a RECIPE they are its own training images.
+
+  batchscale bench data
+  batchscale bench data --data DIR
+  batchscale bench data imagenet-resnet50-1h minibatch.workers=4 --data DIR --threads 8 --json
+  batchscale bench data cifar10-resnet20 --data DIR
 """
 _ALLREDUCE = """\
 Measure every all-reduce that W processes of this machine can use, from 1 KB to 100 MB, in turn with the backend as
@@ -48,7 +65,35 @@ def add(commands: Any) -> None:
     add_data(step)
     add_common(step)
     step.set_defaults(run=run_step)
+    _add_data(kinds)
     _add_allreduce(kinds)
+
+
+def _add_data(kinds: Any) -> None:
+    data = kinds.add_parser(
+        "data",
+        help="from a data set to minibatches, beside other libraries' ways",
+        description=_DATA,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    data.add_argument("recipe", nargs="?", metavar="RECIPE", help="a shipped recipe's name, or a YAML file")
+    data.add_argument("overrides", nargs="*", metavar="key=value", help="override a recipe entry")
+    data.add_argument(
+        "--threads",
+        type=positive,
+        metavar="T",
+        help="decoding threads, or loader workers, of each (default: the cores that this process may use)",
+    )
+    data.add_argument(
+        "--seconds",
+        type=positive,
+        default=120,
+        metavar="S",
+        help="about how long to measure, but 5 rounds at least (default 120)",
+    )
+    add_data(data)
+    add_common(data)
+    data.set_defaults(run=run_data)
 
 
 def _add_allreduce(kinds: Any) -> None:
@@ -76,12 +121,19 @@ def _add_allreduce(kinds: Any) -> None:
     allreduce.set_defaults(run=run_allreduce)
 
 
+def _named(options: argparse.Namespace) -> tuple[str | None, list[str]]:
+    """The recipe, None where none is named, and the overrides."""
+    name: str | None = options.recipe
+    if name is not None and "=" in name and not Path(name).is_file():
+        return None, [name, *options.overrides]
+    return name, options.overrides
+
+
 def run_step(options: argparse.Namespace) -> int:
     """Measure, then print the table or the document."""
-    name, overrides = options.recipe, options.overrides
-    if name is None or ("=" in name and not Path(name).is_file()):
-        given = [] if name is None else [name]
-        name, overrides = _DEFAULT_RECIPE, [*_DEFAULT_OVERRIDES, *given, *overrides]
+    name, overrides = _named(options)
+    if name is None:
+        name, overrides = _DEFAULT_RECIPE, [*_DEFAULT_OVERRIDES, *overrides]
     recipe = load_recipe(name, overrides)
     folder = data_folder(options)
     from batchscale.bench.step import bench_step
@@ -94,6 +146,37 @@ def run_step(options: argparse.Namespace) -> int:
         print_json(found)
     else:
         print(as_table(found))
+    return 0
+
+
+def run_data(options: argparse.Namespace) -> int:
+    """Measure, then print the table or the document."""
+    name, overrides = _named(options)
+    folder = data_folder(options)
+    own_photographs = name is None and options.data is None
+    if name is None:
+        recipe = load_recipe(_PHOTOGRAPHS_RECIPE, [*_PHOTOGRAPHS_OVERRIDES, *overrides])
+    else:
+        recipe = load_recipe(name, overrides)
+    if own_photographs and recipe.data.name != "folder":
+        raise UsageError(f"data.name={recipe.data.name}: must be folder where no recipe is named; name a RECIPE")
+    from batchscale.bench.data.measure import BUDGET, bench_data
+    from batchscale.bench.data.table import as_table
+    from batchscale.engine.hardware import own_cores
+
+    found = bench_data(
+        recipe,
+        Path(name).stem if name else ("photographs" if own_photographs else "folder"),
+        folder,
+        options.threads or own_cores(),
+        own_photographs=own_photographs,
+        budget=replace(BUDGET, total_seconds=options.seconds),
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    if options.json:
+        print_json(found)
+    else:
+        print(as_table(found), flush=True)
     return 0
 
 

@@ -58,9 +58,20 @@ class StoredImages(Images):
         """Files passed over so far, and why."""
         return dict(sorted(self._skipped.items()))
 
+    def file(self, image: int) -> tuple[str, bytes]:
+        """Name and bytes of an image's file.
+
+        Raises:
+            BadImage: it cannot be read.
+        """
+        return self.entries.name(self._entry(image)), self.entries.read(self._entry(image))
+
+    def _entry(self, image: int) -> int:
+        return image if self._selected is None else int(self._selected[image])
+
     def _render(self, image: int, view_of: ViewOf, flip: bool, out: torch.Tensor) -> bool:
         """Decode this image into out; False where it is passed over."""
-        entry = image if self._selected is None else int(self._selected[image])
+        entry = self._entry(image)
         try:
             render(self.entries.read(entry), view_of, flip, out)
         except BadImage as error:

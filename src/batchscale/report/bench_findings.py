@@ -1,9 +1,8 @@
-"""Results of ``bench step`` and ``bench allreduce``, saved as JSON files -> findings."""
+"""Results of ``bench step``, ``bench data`` and ``bench allreduce``, saved as JSON files -> findings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -12,31 +11,12 @@ from pydantic import BaseModel, ValidationError
 from batchscale.errors import FolderError
 from batchscale.records.files import parse_json
 from batchscale.records.findings import Axis, Figure, Findings, Series, Table
+from batchscale.report.bench_rates import DataDocument, Part, StepDocument, data_part, step_part
 from batchscale.words import counted
 
-_STEP, _ALLREDUCE = {"rows", "ratios", "processes"}, {"rows", "auto", "limit", "processes"}
+_STEP, _DATA = {"rows", "ratios", "processes"}, {"rows", "ratios", "threads", "data"}
+_ALLREDUCE = {"rows", "auto", "limit", "processes"}
 """Keys by which a document is known."""
-_RATIOS = {"to_ceiling": "its ceiling", "to_best_documented_peer": "the best peer", "to_tuned_peer": "the tuned peer"}
-_BARS = "Medians; a bar is as long as the interquartile range, centred on the median."
-
-
-class _StepRow(BaseModel):
-    name: str
-    images_per_second: float
-    images_per_cpu_second: float
-    iqr: float
-
-
-class _Step(BaseModel):
-    recipe: str
-    processes: int
-    minibatch: dict[str, int]
-    rows: list[_StepRow]
-    ratios: dict[str, float | None]
-    ratio_iqr: dict[str, float | None] = {}
-    not_measurable_now: list[str] = []
-    conditions: dict[str, Any]
-    notes: list[str] = []
 
 
 class _AllReduceRow(BaseModel):
@@ -68,19 +48,6 @@ class _AllReduce(BaseModel):
     limit: list[_Limit]
     conditions: dict[str, Any]
     notes: list[str] = []
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one document adds to the page."""
-
-    title: str
-    answer: str
-    command: tuple[str, ...]
-    conditions: dict[str, Any]
-    figures: tuple[Figure, ...]
-    tables: tuple[Table, ...]
-    warnings: tuple[str, ...]
 
 
 def bench_findings(folder: Path) -> tuple[Findings, list[tuple[str, str]]]:
@@ -149,78 +116,15 @@ def _read_part(path: Path) -> Part:
     keys = document.keys() if isinstance(document, dict) else set()
     try:
         if keys >= _STEP:
-            return _step_part(_Step.model_validate(document))
+            return step_part(StepDocument.model_validate(document))
+        if keys >= _DATA:
+            return data_part(DataDocument.model_validate(document))
         if keys >= _ALLREDUCE:
             return _allreduce_part(_AllReduce.model_validate(document))
     except ValidationError as error:
         first = error.errors()[0]
         raise FolderError(f"is damaged: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     raise FolderError("is no result of bench")
-
-
-def _step_part(found: _Step) -> Part:
-    workers, per_worker = found.minibatch.get("workers", 0), found.minibatch.get("per_worker", 0)
-    ratios = {key: ratio for key, ratio in found.ratios.items() if ratio is not None}
-    said = [f"{ratios[key]:.2f} times {of}" for key, of in _RATIOS.items() if key in ratios]
-    mine = [f"{row.images_per_second:,.0f} images/s" for row in found.rows if row.name == "batchscale"]
-    processes = counted(found.processes, "process")
-    overrides = (f"minibatch.workers={workers}", f"minibatch.per_worker={per_worker}")
-    return Part(
-        title=f"A training step of {found.recipe}, {processes}",
-        answer=f"over {processes} batchscale trains {found.recipe} at {', '.join(mine + said)}",
-        command=(
-            "batchscale",
-            "bench",
-            "step",
-            found.recipe,
-            *overrides,
-            "--processes",
-            f"{found.processes}",
-            "--json",
-        ),
-        conditions=found.conditions,
-        figures=(_step_figure(found),),
-        tables=(_step_rows(found), _step_ratios(found, ratios)),
-        warnings=(*found.notes, *(f"{key}: not measurable now" for key in found.not_measurable_now)),
-    )
-
-
-def _step_figure(found: _Step) -> Figure:
-    names = tuple(row.name for row in reversed(found.rows))
-    places = {name: place + 1 for place, name in enumerate(names)}
-    points = Series(
-        name="images/s",
-        x=tuple(row.images_per_second for row in found.rows),
-        y=tuple(places[row.name] for row in found.rows),
-        low=tuple(row.images_per_second - row.iqr / 2 for row in found.rows),
-        high=tuple(row.images_per_second + row.iqr / 2 for row in found.rows),
-        style="points",
-    )
-    return Figure(
-        id="step",
-        title="Images per second",
-        caption=_BARS,
-        x=Axis(label="images/s"),
-        y=Axis(label="contender", names=names),
-        series=(points,),
-    )
-
-
-def _step_rows(found: _Step) -> Table:
-    return Table(
-        title="Contenders",
-        columns=("contender", "images/s", "iqr", "images per CPU-second"),
-        rows=tuple((r.name, r.images_per_second, r.iqr, r.images_per_cpu_second) for r in found.rows),
-    )
-
-
-def _step_ratios(found: _Step, ratios: Mapping[str, float]) -> Table:
-    return Table(
-        title="Ratios",
-        columns=("ratio", "median", "iqr"),
-        rows=tuple((key.replace("_", " "), ratio, found.ratio_iqr.get(key)) for key, ratio in ratios.items()),
-        caption="Of images/s, over paired rounds.",
-    )
 
 
 def _allreduce_part(found: _AllReduce) -> Part:

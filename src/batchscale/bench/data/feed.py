@@ -1,0 +1,27 @@
+"""batchscale's own contender: the engine's feed, a minibatch in one pass."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+
+from batchscale.bench.data.task import DataTask
+from batchscale.data.images import Labelled
+from batchscale.engine.inputs import make_feed, make_normalizer
+from batchscale.engine.planning import plan_of
+
+
+def feed_minibatches(task: DataTask) -> Iterator[Labelled]:
+    """Minibatch after minibatch, as a run gets them."""
+    recipe, dataset = task.recipe, task.dataset
+    normalizer = make_normalizer(recipe, dataset, own=False, device=torch.device("cpu"))
+    plan = plan_of(recipe, len(dataset.train))
+    feed = make_feed(recipe, dataset, normalizer, plan, workers=range, micro_batch=task.minibatch_images)
+    try:
+        for step in itertools.count():
+            for batch in feed.passes(step):
+                yield batch.images, batch.labels
+    finally:
+        feed.close()

@@ -1,0 +1,96 @@
+"""batchscale bench data: from a data set to minibatches ready to train on, beside other libraries' ways, in turn."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from batchscale.bench.contender import Contender
+from batchscale.bench.data.contenders import INSTALLED_BY, OURS, PACKAGES, TORCHVISION
+from batchscale.bench.data.document import document
+from batchscale.bench.data.prepare import Preparation
+from batchscale.bench.data.task import DataTask
+from batchscale.bench.rounds import Budget, Rounds
+from batchscale.bench.turns import stop_check
+from batchscale.engine.signals import StopSignals
+from batchscale.errors import UsageError
+from batchscale.recipe import Recipe
+
+BUDGET = Budget(total_seconds=120.0, shortest_seconds=0.3)
+_LONGEST_FOLDER = 48  # of 107 characters, when Python has added its own to ours
+
+
+def bench_data(
+    recipe: Recipe,
+    name: str,
+    data_folder: Path | None,
+    threads: int,
+    *,
+    own_photographs: bool = False,
+    budget: Budget = BUDGET,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Measure every contender on this recipe's training images.
+
+    Args:
+        recipe: resolved.
+        name: of the recipe, for the document.
+        data_folder: of the data sets.
+        threads: that decode, or loader workers, of each contender.
+        own_photographs: take the photographs that come with scikit-learn in place of the recipe's data.
+        budget: how long to measure.
+        say: told of the progress.
+
+    Returns:
+        The document of ``batchscale bench data --json``.
+
+    Raises:
+        UsageError: a recipe that cannot be measured, data that are missing.
+        Stopped: SIGINT or SIGTERM was received.
+        ProcessError: a process of batchscale died.
+    """
+    begun = time.monotonic()
+    if sys.platform != "linux":
+        raise UsageError(f"bench data: must run on Linux, not {sys.platform}: its /proc tells the loaders' CPU seconds")
+    notes: list[str] = []
+    with StopSignals() as signals, _scratch() as scratch, _scratch(_sockets_within()) as sockets:
+        rounds, check = Rounds(OURS, notes, say), stop_check(signals)
+        preparation = Preparation(threads, Path(scratch), notes, check)
+        say("preparing the images")
+        prepared = preparation.photographs(recipe) if own_photographs else preparation.of_recipe(recipe, data_folder)
+        try:
+            for task in _chosen(prepared.tasks, notes):
+                rounds.start(Contender(task.contender, task, Path(sockets), check, kind="data", frozen=True))
+            rounds.measure(budget, begun, multiple=threads)
+            return document(name, prepared, rounds.running, notes)
+        finally:
+            rounds.close()
+
+
+def _scratch(within: str | None = None) -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="batchscale-bench-", dir=within)
+
+
+def _sockets_within() -> str | None:
+    """Where the processes' temporary folder is to be: loader workers have sockets there, whose paths must be short."""
+    return None if len(tempfile.gettempdir()) < _LONGEST_FOLDER else "/tmp"
+
+
+def _chosen(tasks: Sequence[DataTask], notes: list[str]) -> list[DataTask]:
+    """Those that this machine and this data set allow, with a note for every one left out."""
+    chosen = []
+    for task in tasks:
+        name, module = task.contender, PACKAGES.get(task.contender, "torch")
+        if importlib.util.find_spec(module) is None:
+            package = INSTALLED_BY[module]
+            notes.append(f"{name} is left out: {package} is not installed (pip install {package})")
+        elif name == TORCHVISION and not task.torchvision_name:
+            notes.append(f"{name} is left out: torchvision has no class for data.name={task.recipe.data.name}")
+        else:
+            chosen.append(task)
+    return chosen

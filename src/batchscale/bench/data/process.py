@@ -1,0 +1,72 @@
+"""The process of a contender: its minibatches without end, each looked at, their images counted.
+
+CPU seconds are those of the whole tree: of this process, and of its loader workers.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from batchscale.bench.data.contenders import OURS
+from batchscale.bench.data.feed import feed_minibatches
+from batchscale.bench.data.loaders import LOADERS
+from batchscale.bench.data.task import DataTask
+from batchscale.bench.meter import Meter
+from batchscale.data.images import Labelled
+from batchscale.errors import ProcessError
+
+TASK = DataTask
+
+
+def minibatches(task: DataTask) -> Iterator[Labelled]:
+    """The contender's: float images (kn, C, H, W), normalised, and labels (kn,), without end."""
+    return feed_minibatches(task) if task.contender in OURS else LOADERS[task.contender](task)
+
+
+def tree_seconds() -> float:
+    """CPU seconds of this process and its loader workers, since each began."""
+    tick, total = os.sysconf("SC_CLK_TCK"), time.process_time()
+    for worker in multiprocessing.active_children():
+        words = Path(f"/proc/{worker.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        total += (int(words[11]) + int(words[12])) / tick  # utime, stime
+    return total
+
+
+def check(images: torch.Tensor, labels: torch.Tensor, shape: tuple[int, ...]) -> None:
+    """See that this is a minibatch to train on: what is not has no speed.
+
+    Raises:
+        ProcessError: it is not.
+    """
+    if images.dtype != torch.float32 or images.shape[1:] != shape or labels.shape != images.shape[:1]:
+        raise ProcessError(
+            f"made images {images.dtype} {list(images.shape)} with labels {list(labels.shape)}; "
+            f"float32 images of {list(shape)} are to be made"
+        )
+
+
+class _Delivered:
+    """Images delivered since the last answer."""
+
+    images = 0
+
+    def take(self) -> int:
+        taken, self.images = self.images, 0
+        return taken
+
+
+def main(task: DataTask, meter: Meter) -> None:
+    """Make minibatches without end."""
+    delivered, shape = _Delivered(), task.dataset.image_shape
+    meter.count_cpu(tree_seconds)
+    meter.ask(images=delivered.take)
+    for images, labels in minibatches(task):
+        check(images, labels, shape)
+        delivered.images += len(labels)
+        meter.step()
