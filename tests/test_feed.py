@@ -123,3 +123,20 @@ def test_normalisation_is_per_channel_and_exact_on_any_slice():
     assert torch.equal(torch.cat([normalize(x[:7]), normalize(x[7:])]), whole)
     floats = torch.randn(4, 9)
     assert torch.equal(normalize(floats), floats)
+
+
+def test_threads_that_make_minibatches_compute_alone_and_leave_the_others_theirs(monkeypatch):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        part, seen = feed(4, 5, range(4)), []
+        make = part._make
+        monkeypatch.setattr(part, "_make", lambda step: (seen.append(torch.get_num_threads()), make(step))[1])
+        for step in range(4):
+            part.passes(step)
+        part.close()
+        assert seen[0] == 3  # the first step, which nobody was asked to make in advance
+        assert set(seen[1:]) == {1}
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from batchscale.data.images import Augmentation, Images, Indices
+from batchscale.data.threads import compute_alone
 from batchscale.minibatch import StepPlan
 from batchscale.randomness import key, shuffled
 
@@ -109,7 +110,7 @@ class Feed:
         self._block: tuple[int, Indices, Indices] = (0, np.empty((0, 0), np.int64), np.empty((0, 0), np.int64))
         self._block_lock = Lock()
         self._ahead: dict[int, Future[list[Batch]]] = {}
-        self._pool = ThreadPoolExecutor(images.steps_ahead, "batchscale-feed")
+        self._pool = ThreadPoolExecutor(images.steps_ahead, "batchscale-feed", compute_alone)
 
     def indices(self, step: int) -> tuple[Indices, Indices]:
         """(epoch, image) of every image of this process in this step, in worker order."""

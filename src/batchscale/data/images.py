@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from batchscale.data.threads import compute_alone
 from batchscale.randomness import integers, key, uniform
 
 # Streams: what a random number is for; part of the definition of a run, never to be renumbered (0 is the shuffle).
@@ -171,7 +172,7 @@ class TensorImages(Images):
 
 def parts_ahead(images: Images, parts: Sequence[slice]) -> Iterator[Labelled]:
     """The readable images of every part, each part read while the one before it is used."""
-    with ThreadPoolExecutor(1, "batchscale-evaluation") as pool:
+    with ThreadPoolExecutor(1, "batchscale-evaluation", compute_alone) as pool:
         following = None
         for part in parts:
             current, following = following, pool.submit(images.readable, part)

@@ -16,6 +16,7 @@ import torch
 from batchscale.data.entries import Entries
 from batchscale.data.images import Augmentation, Images, Indices, Labelled, crop_draws, mirrored
 from batchscale.data.jpeg import BadImage, View, render
+from batchscale.data.threads import compute_alone
 from batchscale.data.views import DRAWS, centre, scale_and_aspect
 from batchscale.errors import DataError
 
@@ -47,7 +48,7 @@ class StoredImages(Images):
         self.labels = torch.from_numpy(entries.labels if selected is None else entries.labels[selected])
         self.shape, self.raw = (3, size, size), True
         self._skipped: dict[str, str] = {}
-        self._pool = ThreadPoolExecutor(threads, "batchscale-decode")
+        self._pool = ThreadPoolExecutor(threads, "batchscale-decode", compute_alone)
 
     def select(self, images: Indices) -> StoredImages:
         """These images alone; their files are not touched."""
