@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from batchscale.comm import World
+from batchscale.data import Dataset
+from batchscale.data.contents import Contents, difference, merged
 from batchscale.engine import checkpoint as checkpoints
+from batchscale.engine.inputs import data_at_hand
 from batchscale.errors import BatchscaleError, CheckpointError, FolderError
 from batchscale.recipe import Recipe, identity, load_recipe
 from batchscale.records import Result, RunFolder, read_result
 from batchscale.records.command import resumption
-from batchscale.records.folder import check_free, holds_run
+from batchscale.records.folder import attempted, check_free, holds_run
 
 Resume = Literal["no", "yes", "auto"]
 
@@ -82,6 +85,39 @@ def finished_result(out: Path) -> Result | None:
     return result if result.status in ("done", "diverged") else None
 
 
+def trained_on(out: Path) -> Contents:
+    """The data that the attempts of a run have recorded; nothing of a run that is too old to have such a record."""
+    return merged(attempted(out, "data"))
+
+
+def check_trained_on(out: Path, before: Contents, now: Contents) -> None:
+    """Raise where the data at hand are not those of the run that is there.
+
+    Args:
+        out: of the run.
+        before: from ``trained_on``.
+        now: ``Splits.contents`` of the data at hand.
+
+    Raises:
+        CheckpointError: names what differs.
+    """
+    if said := difference(before, now, ("there", "here")):
+        raise CheckpointError(
+            f"{out}: holds a run on other data: {said}; a run goes on with the images that it began with, wherever "
+            f"they lie; name these with --data, or give another --out DIR (nothing was changed)"
+        )
+
+
+def check_finished(job: Job, out: Path, own: Dataset | None = None) -> None:
+    """Raise where a finished run is asked for with other data than its own.
+
+    Raises:
+        CheckpointError: names what differs.
+    """
+    if before := trained_on(out):
+        check_trained_on(out, before, data_at_hand(job.recipe, job.data_folder, own))
+
+
 @dataclass
 class Opened:
     """What rank 0 found in the output folder, as all processes learn it."""
@@ -90,9 +126,10 @@ class Opened:
     checkpoint: checkpoints.Checkpoint | None = None
     finished: Result | None = None
     decided: dict[str, Any] | None = None
+    data: Contents = field(default_factory=dict)
 
 
-def _open(job: Job, out: Path, world: World) -> tuple[RunFolder, Opened]:
+def _open(job: Job, out: Path, world: World, own: Dataset | None) -> tuple[RunFolder, Opened]:
     """Lock the folder, then look: what was there before the lock may have changed."""
     if world.job_knows(f"opened {out.resolve()}"):
         job = dataclasses.replace(job, resume="auto")  # a further attempt of the elastic job that began this run
@@ -103,13 +140,14 @@ def _open(job: Job, out: Path, world: World) -> tuple[RunFolder, Opened]:
         if not resumed:
             return folder, Opened()
         if (finished := finished_result(out)) is not None:
+            check_finished(job, out, own)
             return folder, Opened(True, None, finished)
         checkpoint, damaged = checkpoints.newest(out)
         for line in damaged:
             print(f"{line}; passed over for the one before it", file=sys.stderr, flush=True)
         if checkpoint is not None:
             checkpoints.check_identity(checkpoint.identity, identity(job.recipe), out)
-        return folder, Opened(True, checkpoint, decided=_decided(folder, checkpoint))
+        return folder, Opened(True, checkpoint, decided=_decided(folder, checkpoint), data=trained_on(out))
     except BaseException:
         folder.close()
         raise
@@ -117,19 +155,25 @@ def _open(job: Job, out: Path, world: World) -> tuple[RunFolder, Opened]:
 
 def _decided(folder: RunFolder, checkpoint: checkpoints.Checkpoint | None) -> dict[str, Any]:
     """What was chosen when the run began, and holds on; of the micro-batch the checkpoint knows best."""
-    attempts = folder.decided()
+    attempts = attempted(folder.path, "decided")
     algorithms = [found["algorithm"] for found in attempts if isinstance(found.get("algorithm"), dict)]
     micro_batch = int(checkpoint.fingerprint["micro_batch"]) if checkpoint else None
     cores_per_thread = next((found["cores_per_thread"] for found in attempts if "cores_per_thread" in found), None)
     return {"micro_batch": micro_batch, "cores_per_thread": cores_per_thread, "algorithms": algorithms}
 
 
-def open_together(job: Job, out: Path, world: World) -> tuple[RunFolder | None, Opened]:
-    """Rank 0 opens the folder; everyone learns what is there, or gets rank 0's error."""
+def open_together(job: Job, out: Path, world: World, own: Dataset | None) -> tuple[RunFolder | None, Opened]:
+    """Rank 0 opens the folder; everyone learns what is there, or gets rank 0's error.
+
+    Args:
+        job, world: of this call.
+        out: the folder.
+        own: one's own data set; None for the recipe's.
+    """
     mine: list[RunFolder] = []
 
     def open_it() -> Opened:
-        folder, opened = _open(job, out, world)
+        folder, opened = _open(job, out, world, own)
         mine.append(folder)
         return opened
 
