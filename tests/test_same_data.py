@@ -19,6 +19,7 @@ from batchscale.cli import main
 from batchscale.data import Dataset, Reading, entries, open_dataset
 from batchscale.data.contents import difference
 from batchscale.data.entries import Names
+from batchscale.engine.compare import compare
 from batchscale.engine.fingerprint import check_same_data
 from batchscale.engine.loop import Loop
 from batchscale.errors import CheckpointError, DataError
@@ -198,8 +199,13 @@ def test_a_run_of_an_older_version_goes_on_and_is_recorded_from_then_on(images, 
 
 def test_a_finished_run_is_told_only_with_its_own_data(images, moved, tmp_path, capsys):
     train(images, images, tmp_path / "run")
+    train(images, moved, tmp_path / "same")
+    assert compare(tmp_path / "run", tmp_path / "same")["data"] == "equal"
     command = ["train", str(images / "recipe.yaml"), "--data", str(moved), "--out", str(tmp_path / "run"), "--resume"]
     add(moved)
+    train(images, moved, tmp_path / "other")
+    main(["compare", str(tmp_path / "run"), str(tmp_path / "other")])
+    assert "other data: training images: 24 first, 25 second\n" in capsys.readouterr().out
     assert main(command) == 2
     assert "24 there, 25 here" in capsys.readouterr().err
     with pytest.raises(CheckpointError, match="24 there, 25 here"):

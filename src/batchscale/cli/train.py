@@ -121,7 +121,7 @@ def _parent(options: argparse.Namespace) -> int:
 
     if resumed := goes_on(job, out):
         if (finished := finished_result(out)) is not None:
-            check_finished(job, out)
+            check_finished(job, out, trained_on(out))
             return _report(finished, options, already=True)
         RunLock(out, wait_seconds=5.0).release()
     from batchscale.engine.build import validate

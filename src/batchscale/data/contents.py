@@ -7,7 +7,7 @@ On disk:    the classes, and the class of every file and the last part of its na
 Both after data.subset, data.train_images and data.holdout have chosen. A folder and its packed form share the names:
 with the images' own bytes they are the same data, with images made smaller they are not.
 
-Cost: 1.1 ms a megabyte in memory; on disk about 25 bytes to hash an image, and no system call.
+Cost: 0.6 ms a megabyte in memory where the processor has SHA instructions; 0.1 s for 1.3 million files on disk.
 """
 
 from __future__ import annotations

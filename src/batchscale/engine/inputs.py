@@ -41,12 +41,13 @@ def load_data(recipe: Recipe, folder: Path | None, own: Dataset | None = None) -
     return dataset
 
 
-def data_at_hand(recipe: Recipe, folder: Path | None, own: Dataset | None = None) -> Contents:
+def data_at_hand(recipe: Recipe, folder: Path | None, own: Dataset | None = None, quiet: bool = False) -> Contents:
     """What the data are that a finished run is asked for with; nothing is known of those that cannot be opened."""
     try:
         return load_data(recipe, folder, own).contents
     except DataError as error:
-        print(f"finished before, and not compared with the data at hand: {error}", file=sys.stderr, flush=True)
+        if not quiet:
+            print(f"finished before, and not compared with the data at hand: {error}", file=sys.stderr, flush=True)
         return {}
 
 

@@ -108,14 +108,25 @@ def check_trained_on(out: Path, before: Contents, now: Contents) -> None:
         )
 
 
-def check_finished(job: Job, out: Path, own: Dataset | None = None) -> None:
-    """Raise where a finished run is asked for with other data than its own.
+def check_finished(
+    job: Job, out: Path, before: Contents, world: World | None = None, own: Dataset | None = None
+) -> None:
+    """Raise, on all processes alike, where a finished run is asked for with other data than its own.
+
+    Args:
+        job: of this call.
+        out: of the run.
+        before: from ``trained_on``.
+        world: of this call; None for one process that speaks for all.
+        own: one's own data set; None for the recipe's.
 
     Raises:
         CheckpointError: names what differs.
     """
-    if before := trained_on(out):
-        check_trained_on(out, before, data_at_hand(job.recipe, job.data_folder, own))
+    if before:
+        world = world or World()
+        mine = data_at_hand(job.recipe, job.data_folder, own, quiet=world.rank > 0)
+        check_trained_on(out, before, world.gather(mine, "comparing the data with the finished run's")[0])
 
 
 @dataclass
@@ -129,7 +140,7 @@ class Opened:
     data: Contents = field(default_factory=dict)
 
 
-def _open(job: Job, out: Path, world: World, own: Dataset | None) -> tuple[RunFolder, Opened]:
+def _open(job: Job, out: Path, world: World) -> tuple[RunFolder, Opened]:
     """Lock the folder, then look: what was there before the lock may have changed."""
     if world.job_knows(f"opened {out.resolve()}"):
         job = dataclasses.replace(job, resume="auto")  # a further attempt of the elastic job that began this run
@@ -140,8 +151,7 @@ def _open(job: Job, out: Path, world: World, own: Dataset | None) -> tuple[RunFo
         if not resumed:
             return folder, Opened()
         if (finished := finished_result(out)) is not None:
-            check_finished(job, out, own)
-            return folder, Opened(True, None, finished)
+            return folder, Opened(True, None, finished, data=trained_on(out))
         checkpoint, damaged = checkpoints.newest(out)
         for line in damaged:
             print(f"{line}; passed over for the one before it", file=sys.stderr, flush=True)
@@ -162,18 +172,12 @@ def _decided(folder: RunFolder, checkpoint: checkpoints.Checkpoint | None) -> di
     return {"micro_batch": micro_batch, "cores_per_thread": cores_per_thread, "algorithms": algorithms}
 
 
-def open_together(job: Job, out: Path, world: World, own: Dataset | None) -> tuple[RunFolder | None, Opened]:
-    """Rank 0 opens the folder; everyone learns what is there, or gets rank 0's error.
-
-    Args:
-        job, world: of this call.
-        out: the folder.
-        own: one's own data set; None for the recipe's.
-    """
+def open_together(job: Job, out: Path, world: World) -> tuple[RunFolder | None, Opened]:
+    """Rank 0 opens the folder; everyone learns what is there, or gets rank 0's error."""
     mine: list[RunFolder] = []
 
     def open_it() -> Opened:
-        folder, opened = _open(job, out, world, own)
+        folder, opened = _open(job, out, world)
         mine.append(folder)
         return opened
 

@@ -20,7 +20,7 @@ from batchscale.engine.fingerprint import check_resume, check_same, check_same_d
 from batchscale.engine.hardware import choose_device, threads_text
 from batchscale.engine.inputs import load_data
 from batchscale.engine.loop import Loop
-from batchscale.engine.opening import Job, Opened, check_trained_on, open_together
+from batchscale.engine.opening import Job, Opened, check_finished, check_trained_on, open_together
 from batchscale.engine.parts import Parts
 from batchscale.engine.signals import StopSignals
 from batchscale.engine.totals import Totals
@@ -95,8 +95,9 @@ def train_here(job: Job, model: nn.Module | None = None, data: Dataset | None = 
         with StopSignals() as signals:
             opened = Opened()
             if job.out is not None:
-                folder, opened = open_together(job, job.out, world, data)
-            if opened.finished is not None:
+                folder, opened = open_together(job, job.out, world)
+            if job.out is not None and opened.finished is not None:
+                check_finished(job, job.out, opened.data, world, data)
                 ended = True
                 return opened.finished
             dataset = load_data(job.recipe, job.data_folder, data)
