@@ -19,6 +19,7 @@ from batchscale.cli import main
 from batchscale.data import Dataset, Reading, entries, open_dataset
 from batchscale.data.contents import difference
 from batchscale.data.entries import Names
+from batchscale.engine import launch
 from batchscale.engine.compare import compare
 from batchscale.engine.fingerprint import check_same_data
 from batchscale.engine.loop import Loop
@@ -140,6 +141,15 @@ def test_a_resume_with_other_files_is_refused_in_one_line(images, moved, begun, 
     assert kept(out) == before
 
 
+def test_other_files_are_refused_before_any_process_starts(images, moved, begun, capsys, monkeypatch):
+    out = begun()
+    add(moved)
+    monkeypatch.setattr(launch, "launch", None)
+    command = ["train", str(images / "recipe.yaml"), "--data", str(moved), "--out", str(out), "--resume"]
+    assert main([*command, "--processes", "2"]) == 2
+    assert "24 there, 25 here" in capsys.readouterr().err
+
+
 def test_a_list_that_was_cut_is_other_data(images, moved, begun):
     """The list's path is the recipe's, its lines are not."""
     names = moved / "list.txt"
@@ -147,6 +157,9 @@ def test_a_list_that_was_cut_is_other_data(images, moved, begun):
     whole = names.read_text()
     names.write_text("\n".join(whole.split("\n")[:15]))
     with pytest.raises(CheckpointError, match="training images: 16 there, 15 here"):
+        train(images, images, out, f"data.subset={names}", resume="yes")
+    names.write_text("\n".join([*whole.split("\n")[:15], sorted((images / "train/n02119789").iterdir())[-1].name]))
+    with pytest.raises(CheckpointError, match=r"other training images \(labels and names differ\)"):
         train(images, images, out, f"data.subset={names}", resume="yes")
     names.write_text("\n".join(reversed(whole.split("\n"))))
     assert train(images, images, out, f"data.subset={names}", resume="yes").status == "done"
@@ -219,7 +232,7 @@ def test_a_finished_run_is_told_only_with_its_own_data(images, moved, tmp_path, 
 
 def own(floating: bool = False) -> Dataset:
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(0, 256, (60, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (60, 2, 8, 8), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 4, (60,), generator=generator)
     pixels = pixels / 255 if floating else pixels
     return Dataset("mine", pixels[:40], labels[:40], pixels[40:], labels[40:], 4)
