@@ -33,4 +33,6 @@ def run(options: argparse.Namespace) -> int:
         if found["final_weights"] is not None:
             final = found["final_weights"]
             print(f"final weights: {final if final == 'equal' else f'first differing tensor: {final}'}")
+        if found["data"] not in (None, "equal"):
+            print(f"other data: {found['data']}")
     return 0 if found["equal"] else 1

@@ -115,17 +115,20 @@ def _parent(options: argparse.Namespace) -> int:
     out = _out(options)
     job = _job(options, out)
     from batchscale.engine.checkpoint import steps_saved
-    from batchscale.engine.opening import finished_result, goes_on
+    from batchscale.engine.opening import check_finished, check_trained_on, finished_result, goes_on, trained_on
     from batchscale.engine.run import train_here
     from batchscale.records import RunLock
 
-    if goes_on(job, out):
+    if resumed := goes_on(job, out):
         if (finished := finished_result(out)) is not None:
+            check_finished(job, out, trained_on(out))
             return _report(finished, options, already=True)
         RunLock(out, wait_seconds=5.0).release()
     from batchscale.engine.build import validate
 
-    validate(job.recipe, job.data_folder, options.processes)
+    dataset = validate(job.recipe, job.data_folder, options.processes)
+    if resumed:
+        check_trained_on(out, trained_on(out), dataset.contents)
     from batchscale.engine.launch import Interrupted, launch
 
     try:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from batchscale.data.contents import digest
 from batchscale.data.jpeg import BadImage
+
+_AT_ONCE = 1 << 16  # names in memory while they are hashed
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,17 @@ class Names:
     def __getitem__(self, entry: int) -> str:
         return os.fsdecode(self.text[self.starts[entry] : self.starts[entry + 1]].tobytes())
 
+    def last_parts(self, entries: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.generic]]:
+        """What follows the last "/" of these names, in order: lengths int64, then the text, of so many at once."""
+        parts = np.concatenate([np.zeros(1, np.int64), np.flatnonzero(self.text == ord("/")) + 1])
+        for at in range(0, len(entries), _AT_ONCE):
+            some = entries[at : at + _AT_ONCE]
+            ends = self.starts[some + 1]
+            firsts = np.maximum(self.starts[some], parts[np.searchsorted(parts, ends, "right") - 1])
+            lengths = ends - firsts
+            places = np.repeat(ends - np.cumsum(lengths), lengths) + np.arange(lengths.sum())
+            yield from (lengths, self.text[places])
+
 
 class Entries(ABC):
     """The image files of one part of a data set, in file order.
@@ -48,10 +62,14 @@ class Entries(ABC):
     Attributes:
         labels: int64 (N,).
         classes: names, in the order of the labels.
+        names: of the files; what they are relative to, the subclass says.
+        form: what became of the images' own bytes, in words.
     """
 
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
+    names: Names
+    form = "their own bytes"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -67,6 +85,10 @@ class Entries(ABC):
         Raises:
             BadImage: it cannot be read.
         """
+
+    def digests(self, entries: npt.NDArray[np.int64]) -> dict[str, str]:
+        """What is known of these files without reading one, in their order; see ``contents.py``."""
+        return {"names": digest(self.names.last_parts(entries)), "form": self.form}
 
 
 class FolderEntries(Entries):

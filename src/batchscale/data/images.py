@@ -9,12 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from batchscale.data.contents import COUNT, PARTS, Contents, digest
 from batchscale.data.threads import compute_alone
 from batchscale.randomness import integers, key, uniform
 
@@ -91,6 +93,10 @@ class Images(ABC):
     def select(self, images: Indices) -> Images:
         """These images alone, in this order."""
 
+    @abstractmethod
+    def digests(self) -> dict[str, str]:
+        """What the images are, in order, as far as is known without reading a file: property -> SHA256 or words."""
+
     def skipped(self) -> Mapping[str, str]:
         """Files passed over so far, and why."""
         return MappingProxyType({})
@@ -116,6 +122,15 @@ class Splits:
         """(C, H, W) of every image (any shape where images are given as floats)."""
         return self.train.shape
 
+    @cached_property
+    def contents(self) -> Contents:
+        """What is trained and evaluated on, as ``contents.py`` records and compares it."""
+        found: Contents = {"classes": self.num_classes}
+        for part, images in zip(PARTS, (self.train, self.test), strict=True):
+            found[f"{part} {COUNT}"] = len(images)
+            found |= {f"{part} {name}": value for name, value in images.digests().items()}
+        return found
+
 
 class TensorImages(Images):
     """Images in memory: a minibatch is one gather.
@@ -137,6 +152,11 @@ class TensorImages(Images):
         """Copies of these images."""
         index = torch.from_numpy(images)
         return TensorImages(self.images[index], self.labels[index])
+
+    def digests(self) -> dict[str, str]:
+        """Of type, shape and bytes of the images, and of the labels."""
+        kind = f"{self.images.dtype} {self.shape}".encode()
+        return {"pixels": digest([kind, _bytes(self.images)]), "labels": digest([_bytes(self.labels)])}
 
     def _padded(self, padding: int) -> torch.Tensor:
         """Every place of every image's crop, (N, places, places, C, H, W), without copies of it."""
@@ -168,6 +188,12 @@ class TensorImages(Images):
             return torch.from_numpy(tops), torch.from_numpy(lefts)
 
         return minibatch
+
+
+def _bytes(tensor: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """The bytes of a tensor in its logical (row-major) order."""
+    plain: npt.NDArray[np.uint8] = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return plain
 
 
 def parts_ahead(images: Images, parts: Sequence[slice]) -> Iterator[Labelled]:

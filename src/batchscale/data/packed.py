@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from batchscale.data.contents import digest
 from batchscale.data.entries import Entries, Names
 from batchscale.data.faults import Tell, stop
 from batchscale.data.jpeg import BadImage
@@ -60,6 +61,8 @@ class PackedEntries(Entries):
             raise DataError(f"{index}: cannot be opened with its .images ({error}): must be whole; {_AGAIN}") from None
         self.header = self._read_header()
         self.classes = tuple(self.header["classes"])
+        if smaller := self.header.get("smaller"):
+            self.form = f"short side {smaller['short_side']}, JPEG quality {smaller['quality']}"
         self.starts, self.labels = self._array("starts", np.int64), self._array("labels", np.int64)
         self._checksums = self._array("crc32", np.uint32)
         self.names = Names(self._array("names", np.uint8), self._array("name_starts", np.int64))
@@ -103,6 +106,11 @@ class PackedEntries(Entries):
         if zlib.crc32(data) != self._checksums[entry]:
             raise DataError(f"{self.name(entry)}: altered since it was packed (its CRC-32 is another); {_AGAIN}")
         return data
+
+    def digests(self, entries: npt.NDArray[np.int64]) -> dict[str, str]:
+        """Of the files' names, and of the lengths and CRC-32s that the index holds."""
+        lengths = self.starts[entries + 1] - self.starts[entries]
+        return {**super().digests(entries), "bytes": digest([lengths, self._checksums[entries]])}
 
     def verify(self, tell: Tell = stop) -> None:
         """Check the SHA256 of every chunk of the images; tell takes each that is another, by its first byte."""

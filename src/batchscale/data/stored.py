@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from batchscale.data.contents import digest
 from batchscale.data.entries import Entries
 from batchscale.data.images import Augmentation, Images, Indices, Labelled, crop_draws, mirrored
 from batchscale.data.jpeg import BadImage, View, render
@@ -54,6 +55,12 @@ class StoredImages(Images):
         """These images alone; their files are not touched."""
         entries = images if self._selected is None else self._selected[images]
         return StoredImages(self.entries, self._size, self._skip_bad, self._threads, entries)
+
+    def digests(self) -> dict[str, str]:
+        """Of the classes and labels, and of what the entries know of their files."""
+        chosen = np.arange(len(self.entries)) if self._selected is None else self._selected
+        classes = "\0".join(self.entries.classes).encode(errors="surrogateescape")
+        return {"labels": digest([classes, self.entries.labels[chosen]]), **self.entries.digests(chosen)}
 
     def skipped(self) -> Mapping[str, str]:
         """Files passed over so far, and why."""

@@ -9,7 +9,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from batchscale.data.contents import difference
 from batchscale.engine.checkpoint import folders, load
+from batchscale.engine.opening import trained_on
 from batchscale.errors import CheckpointError, FolderError
 from batchscale.records.files import read_lines
 from batchscale.records.folder import holds_run
@@ -25,7 +27,8 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
 
     Returns:
         equal (True, False, or None where nothing could be compared), compared_by, common_steps,
-        first_differing_step, checkpoints (step -> first differing tensor or None), final_weights (the same).
+        first_differing_step, checkpoints (step -> first differing tensor or None), final_weights (the same),
+        data ("equal", what differs between those trained on, or None where a run has not recorded them).
 
     Raises:
         FolderError: a folder holds no run.
@@ -42,6 +45,7 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
     steps = sorted({f.name for f in folders(first)} & {f.name for f in folders(second)})
     found = {int(s.removeprefix("step-")): _checkpoints(first, second, s) for s in steps}
     final = _final(first, second)
+    data, other = trained_on(first), trained_on(second)
     known = [differing is None] if common else []
     known += [tensor is None for tensor in found.values()] + ([final == "equal"] if final else [])
     return {
@@ -51,6 +55,7 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
         "first_differing_step": differing,
         "checkpoints": found,
         "final_weights": final,
+        "data": (difference(data, other, ("first", "second")) or "equal") if data and other else None,
     }
 
 

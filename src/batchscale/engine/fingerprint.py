@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
-from batchscale.errors import ExactnessError, ProcessError
+from batchscale.data.contents import Contents, difference, merged
+from batchscale.errors import DataError, ExactnessError, ProcessError
 from batchscale.recipe.schema import Numerics
 from batchscale.records.provenance import cpu_model
 
@@ -71,6 +72,23 @@ def check_same(prints: list[dict[str, str]], exact: bool) -> None:
             names = [n for n in names if not n.startswith(("threads ", "device ", "instruction"))]
         if names:
             raise ProcessError(f"rank {rank} does not compute as rank 0 does: {', '.join(names)}; make them alike")
+
+
+def check_same_data(contents: Sequence[Contents]) -> None:
+    """Raise unless all processes train on the same images, in fast mode as in exact.
+
+    Args:
+        contents: ``Splits.contents`` of every rank.
+
+    Raises:
+        DataError: names the rank and what differs from the ranks before it.
+    """
+    for rank, mine in enumerate(contents):
+        if said := difference(merged(contents[:rank]), mine, ("on rank 0", f"on rank {rank}")):
+            raise DataError(
+                f"rank {rank} has other data than the ranks before it: {said}; all processes must train on the same "
+                f"images; copy the data set anew to the host of that rank, or name the same one with --data"
+            )
 
 
 def check_resume(before: Mapping[str, str], now: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 
 from batchscale.data import DATASETS, Dataset, Reading, open_dataset
+from batchscale.data.contents import Contents
 from batchscale.data.feed import Feed, Normalizer
 from batchscale.data.images import Augmentation, Splits, TensorImages
 from batchscale.engine.hardware import own_cores
@@ -37,6 +39,16 @@ def load_data(recipe: Recipe, folder: Path | None, own: Dataset | None = None) -
             f"data.augment.padding={augment.padding}: must not exceed the image, {dataset.image_shape[1:]}; lower it"
         )
     return dataset
+
+
+def data_at_hand(recipe: Recipe, folder: Path | None, own: Dataset | None = None, quiet: bool = False) -> Contents:
+    """What the data are that a finished run is asked for with; nothing is known of those that cannot be opened."""
+    try:
+        return load_data(recipe, folder, own).contents
+    except DataError as error:
+        if not quiet:
+            print(f"finished before, and not compared with the data at hand: {error}", file=sys.stderr, flush=True)
+        return {}
 
 
 def _read_data(recipe: Recipe, folder: Path | None, own: Dataset | None) -> Splits:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from batchscale.comm import World
+from batchscale.data import Dataset
+from batchscale.data.contents import Contents, difference, merged
 from batchscale.engine import checkpoint as checkpoints
+from batchscale.engine.inputs import data_at_hand
 from batchscale.errors import BatchscaleError, CheckpointError, FolderError
 from batchscale.recipe import Recipe, identity, load_recipe
 from batchscale.records import Result, RunFolder, read_result
 from batchscale.records.command import resumption
-from batchscale.records.folder import check_free, holds_run
+from batchscale.records.folder import attempted, check_free, holds_run
 
 Resume = Literal["no", "yes", "auto"]
 
@@ -82,6 +85,50 @@ def finished_result(out: Path) -> Result | None:
     return result if result.status in ("done", "diverged") else None
 
 
+def trained_on(out: Path) -> Contents:
+    """The data that the attempts of a run have recorded; nothing of a run that is too old to have such a record."""
+    return merged(attempted(out, "data"))
+
+
+def check_trained_on(out: Path, before: Contents, now: Contents) -> None:
+    """Raise where the data at hand are not those of the run that is there.
+
+    Args:
+        out: of the run.
+        before: from ``trained_on``.
+        now: ``Splits.contents`` of the data at hand.
+
+    Raises:
+        CheckpointError: names what differs.
+    """
+    if said := difference(before, now, ("there", "here")):
+        raise CheckpointError(
+            f"{out}: holds a run on other data: {said}; a run goes on with the images that it began with, wherever "
+            f"they lie; name these with --data, or give another --out DIR (nothing was changed)"
+        )
+
+
+def check_finished(
+    job: Job, out: Path, before: Contents, world: World | None = None, own: Dataset | None = None
+) -> None:
+    """Raise, on all processes alike, where a finished run is asked for with other data than its own.
+
+    Args:
+        job: of this call.
+        out: of the run.
+        before: from ``trained_on``.
+        world: of this call; None for one process that speaks for all.
+        own: one's own data set; None for the recipe's.
+
+    Raises:
+        CheckpointError: names what differs.
+    """
+    if before:
+        world = world or World()
+        mine = data_at_hand(job.recipe, job.data_folder, own, quiet=world.rank > 0)
+        check_trained_on(out, before, world.gather(mine, "comparing the data with the finished run's")[0])
+
+
 @dataclass
 class Opened:
     """What rank 0 found in the output folder, as all processes learn it."""
@@ -90,6 +137,7 @@ class Opened:
     checkpoint: checkpoints.Checkpoint | None = None
     finished: Result | None = None
     decided: dict[str, Any] | None = None
+    data: Contents = field(default_factory=dict)
 
 
 def _open(job: Job, out: Path, world: World) -> tuple[RunFolder, Opened]:
@@ -103,13 +151,13 @@ def _open(job: Job, out: Path, world: World) -> tuple[RunFolder, Opened]:
         if not resumed:
             return folder, Opened()
         if (finished := finished_result(out)) is not None:
-            return folder, Opened(True, None, finished)
+            return folder, Opened(True, None, finished, data=trained_on(out))
         checkpoint, damaged = checkpoints.newest(out)
         for line in damaged:
             print(f"{line}; passed over for the one before it", file=sys.stderr, flush=True)
         if checkpoint is not None:
             checkpoints.check_identity(checkpoint.identity, identity(job.recipe), out)
-        return folder, Opened(True, checkpoint, decided=_decided(folder, checkpoint))
+        return folder, Opened(True, checkpoint, decided=_decided(folder, checkpoint), data=trained_on(out))
     except BaseException:
         folder.close()
         raise
@@ -117,7 +165,7 @@ def _open(job: Job, out: Path, world: World) -> tuple[RunFolder, Opened]:
 
 def _decided(folder: RunFolder, checkpoint: checkpoints.Checkpoint | None) -> dict[str, Any]:
     """What was chosen when the run began, and holds on; of the micro-batch the checkpoint knows best."""
-    attempts = folder.decided()
+    attempts = attempted(folder.path, "decided")
     algorithms = [found["algorithm"] for found in attempts if isinstance(found.get("algorithm"), dict)]
     micro_batch = int(checkpoint.fingerprint["micro_batch"]) if checkpoint else None
     cores_per_thread = next((found["cores_per_thread"] for found in attempts if "cores_per_thread" in found), None)

@@ -16,11 +16,11 @@ from batchscale.engine import checkpoint as checkpoints
 from batchscale.engine.algorithm import as_text as algorithm_text
 from batchscale.engine.build import build
 from batchscale.engine.derive import as_text, derived_numbers
-from batchscale.engine.fingerprint import check_resume, check_same, fingerprint
+from batchscale.engine.fingerprint import check_resume, check_same, check_same_data, fingerprint
 from batchscale.engine.hardware import choose_device, threads_text
 from batchscale.engine.inputs import load_data
 from batchscale.engine.loop import Loop
-from batchscale.engine.opening import Job, Opened, open_together
+from batchscale.engine.opening import Job, Opened, check_finished, check_trained_on, open_together
 from batchscale.engine.parts import Parts
 from batchscale.engine.signals import StopSignals
 from batchscale.engine.totals import Totals
@@ -96,10 +96,14 @@ def train_here(job: Job, model: nn.Module | None = None, data: Dataset | None = 
             opened = Opened()
             if job.out is not None:
                 folder, opened = open_together(job, job.out, world)
-            if opened.finished is not None:
+            if job.out is not None and opened.finished is not None:
+                check_finished(job, job.out, opened.data, world, data)
                 ended = True
                 return opened.finished
             dataset = load_data(job.recipe, job.data_folder, data)
+            check_same_data(world.gather(dataset.contents, "comparing the data of all processes"))
+            if job.out is not None:
+                check_trained_on(job.out, opened.data, dataset.contents)
             parts = build(job.recipe, world, dataset, model=model, own_data=data is not None, before=opened.decided)
             world.gather(None, "waiting for all processes to be ready")
             result = _train(job, parts, folder, opened, signals)
@@ -134,6 +138,7 @@ def _begin(job: Job, parts: Parts, folder: RunFolder, opened: Opened, mine: dict
             "from_step": first_step,
             "decided": parts.decided,
             "fingerprint": mine,
+            "data": parts.dataset.contents,
             "derived": [vars(row) for row in rows],
         }
     )

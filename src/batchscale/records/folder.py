@@ -98,6 +98,17 @@ def check_free(folder: Path) -> None:
         raise FolderError(f"{folder}: {parent} is not writable; give another --out DIR")
 
 
+def attempted(folder: Path, entry: str) -> list[dict[str, Any]]:
+    """What a run's attempts recorded under this name, the newest first, as far as that can be read."""
+    try:
+        newest = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+        attempts = [newest, *newest.get("earlier", [])]
+        found = [attempt[entry] for attempt in attempts if entry in attempt]
+    except (OSError, ValueError, AttributeError, TypeError):
+        return []
+    return [recorded for recorded in found if isinstance(recorded, dict)]
+
+
 class Sink(Protocol):
     """Something beside the files that takes the lines of a run."""
 
@@ -139,16 +150,6 @@ class RunFolder:
     def write_recipe(self, text: str) -> None:
         """recipe.yaml: the resolved recipe."""
         write_whole(self.path / "recipe.yaml", text.encode())
-
-    def decided(self) -> list[dict[str, Any]]:
-        """What the run's attempts decided, the newest first, from environment.json as far as that can be read."""
-        try:
-            newest = json.loads((self.path / "environment.json").read_text(encoding="utf-8"))
-            attempts = [newest, *newest.get("earlier", [])]
-            found = [attempt["decided"] for attempt in attempts if "decided" in attempt]
-        except (OSError, ValueError, AttributeError, TypeError):
-            return []
-        return [decided for decided in found if isinstance(decided, dict)]
 
     def write_environment(self, environment: dict[str, Any]) -> None:
         """environment.json: the newest attempt first, the earlier ones kept below ``earlier``."""

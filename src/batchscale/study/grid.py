@@ -23,6 +23,7 @@ from batchscale.study.workers import LocalLauncher, warm
 from batchscale.words import counted
 
 if TYPE_CHECKING:
+    from batchscale.data.contents import Contents
     from batchscale.data.images import Splits
     from batchscale.recipe.schema import Data
 
@@ -87,6 +88,7 @@ class Study:
         self._ended: dict[str, Outcome] = {}
         self._asked: dict[tuple[str, str], Cell] = {}
         self._validated: set[str] = set()
+        self._contents: dict[str, Contents] = {}
 
     def __enter__(self) -> Self:
         asked = {
@@ -112,13 +114,14 @@ class Study:
             One outcome a cell, in the order of the cells.
 
         Raises:
-            UsageError: a recipe that cannot run, before any run has started.
+            UsageError: a recipe that cannot run, or runs on other data, before any run has started.
             StudyStopped: SIGINT or SIGTERM was received; the runs have written their checkpoints.
         """
         if any(not (self._run_folder(cell) / "result.json").is_file() for cell in cells) and self._local:
             warm()
         waiting = self._waiting(cells)
         self._validate(waiting)
+        self._check_data(cells)
         self._asked.update({(cell.key, str(cell.labels)): cell for cell in cells})
         self._folder.begin(unfinished=bool(waiting))
         self._write_table()
@@ -171,6 +174,20 @@ class Study:
                 dataset = loaded[1] if loaded and loaded[0] == cell.recipe.data else None
                 loaded = cell.recipe.data, validate(cell.recipe, self._data_folder, cell.processes, dataset)
                 self._validated.add(like)
+                self._contents[cell.recipe.data.model_dump_json()] = loaded[1].contents
+
+    def _check_data(self, cells: Sequence[Cell]) -> None:
+        """Raise where a run that is there was begun on other data than this study's."""
+        from batchscale.engine.inputs import data_at_hand
+        from batchscale.engine.opening import check_trained_on, trained_on
+
+        for cell in _distinct(cells):
+            folder = self._run_folder(cell)
+            if before := trained_on(folder):
+                asked = cell.recipe.data.model_dump_json()
+                if asked not in self._contents:
+                    self._contents[asked] = data_at_hand(cell.recipe, self._data_folder)
+                check_trained_on(folder, before, self._contents[asked])
 
     def _work(self, waiting: list[Cell], ended: list[Outcome]) -> None:
         name, data_folder = self.recipe_name, self._data_folder

@@ -18,7 +18,7 @@ from batchscale.report.page.text import clean, command_line, flat, said
 from batchscale.report.page.thin import evenly, thinned
 
 _MOST_TABLE_ROWS, _FEWEST_OF_SERIES = 60, 6
-_APART = ("time", "command", "recipe", "from_step", "derived", "decided", "fingerprint")
+_APART = ("time", "command", "recipe", "from_step", "derived", "decided", "fingerprint", "data")
 """Of an environment, never the same for all runs or too long for its list."""
 _OUTCOMES = {
     "status", "test_error_percent", "held_out_error_percent", "train_loss", "steps", "epochs", "images_per_second",
