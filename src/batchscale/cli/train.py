@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 import time
@@ -116,8 +115,9 @@ def _parent(options: argparse.Namespace) -> int:
     job = _job(options, out)
     from batchscale.engine.checkpoint import steps_saved
     from batchscale.engine.opening import finished_result, goes_on
-    from batchscale.engine.run import train_here
+    from batchscale.engine.run import Stopped, train_here
     from batchscale.records import RunLock
+    from batchscale.records.folder import attempts
 
     if goes_on(job, out):
         if (finished := finished_result(out)) is not None:
@@ -128,17 +128,21 @@ def _parent(options: argparse.Namespace) -> int:
     validate(job.recipe, job.data_folder, options.processes)
     from batchscale.engine.launch import Interrupted, launch
 
+    before = attempts(out)
     try:
         if options.processes == 1 and options.max_restarts == 0:
-            return _report(train_here(job), options)
-        launch(_worker_arguments(options, out), options.processes, options.max_restarts, job.command, job.way_on)
+            result: Result | None = train_here(job)
+        else:
+            launch(_worker_arguments(options, out), options.processes, options.max_restarts, job.command, job.way_on)
+            result = finished_result(out)
     except Interrupted as error:
         raise Interrupted(error.exit_code - 128, f"checkpoint of step {steps_saved(out)}; {job.way_on}") from None
-    except Exception as error:
-        if isinstance(error, RunError) or not isinstance(error, BatchscaleError):
-            _record_failure(job, options, error)
+    except Stopped:
         raise
-    result = finished_result(out)
+    except Exception as error:
+        if attempts(out) > before:
+            _record_failure(job, out, options, error)
+        raise
     if result is None:
         raise RunError(f"{out}: all processes ended well, but left no result.json; {job.way_on}")
     return _report(result, options)
@@ -199,23 +203,10 @@ def _report(result: Result, options: argparse.Namespace, already: bool = False) 
     return 0 if result.status == "done" else 1
 
 
-def _record_failure(job: Job, options: argparse.Namespace, error: Exception) -> None:
-    """result.json with status failed, where a run was begun; a resume goes on all the same."""
-    from batchscale.engine.checkpoint import steps_saved
-    from batchscale.records.files import write_json
-    from batchscale.records.folder import holds_run
+def _record_failure(job: Job, out: Path, options: argparse.Namespace, error: Exception) -> None:
+    """The result of a run that was begun or gone on with, and failed; a resume goes on all the same."""
+    from batchscale.engine.outcome import failed_result
 
-    if job.out is None or not holds_run(job.out):
-        return
-    document = {
-        "status": "failed", "error": str(error), "recipe": job.name, "folder": str(job.out),
-        "test_error_percent": None, "test_error_median_last_5": None, "test_loss": None, "train_loss": None,
-        "steps": steps_saved(job.out), "epochs": 0.0,
-        "images_per_second": None, "wall_seconds": 0.0, "weights_sha256": None,
-        "processes": options.processes,
-        "workers": job.recipe.minibatch.workers, "per_worker": job.recipe.minibatch.per_worker,
-    }  # fmt: skip
-    with contextlib.suppress(BatchscaleError):  # the run's own error is the one to tell
-        write_json(job.out / "result.json", document)
-        if options.json:
-            print_json(document)
+    document = failed_result(job, out, options.processes, error)
+    if options.json:
+        print_json(document)

@@ -56,7 +56,7 @@ class StoredImages(Images):
 
     def skipped(self) -> Mapping[str, str]:
         """Files passed over so far, and why."""
-        return dict(sorted(self._skipped.items()))
+        return dict(sorted(self._skipped.copy().items()))  # decoding threads add to it
 
     def _render(self, image: int, view_of: ViewOf, flip: bool, out: torch.Tensor) -> bool:
         """Decode this image into out; False where it is passed over."""

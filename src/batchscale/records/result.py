@@ -18,11 +18,13 @@ class Result(BaseModel):
 
     ``train_loss`` is the mean over the last whole epoch's training images as trained on, ``images_per_second``
     counts the time of training steps alone, ``wall_seconds`` everything, earlier attempts included.
+    ``error`` is the line of a run that failed.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     status: Status
+    error: str | None = None
     recipe: str
     folder: str
     test_error_percent: float | None
