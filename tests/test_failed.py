@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from launching import run
 from pictures import write_set
 from worlds import in_processes
 
@@ -111,6 +112,19 @@ def test_a_bad_image_of_a_step_ends_the_run_with_the_steps_before_it_kept(images
     assert f"resuming at step {failed['steps']}: it failed: {failed['error']}" in capsys.readouterr().err
 
 
+def test_under_another_launcher_the_last_attempt_prints_the_one_document(images, tmp_path):
+    recipe, out = tmp_path / "a.yaml", tmp_path / "run"
+    some(images, "val")[0].write_bytes(b"")
+    recipe.write_text(json.dumps(RECIPE))
+    command = ["train", str(recipe), "--data", str(images), "--out", str(out), "--resume=auto", "--json"]
+    for attempt in ("0", "1"):
+        elastic = {"TORCHELASTIC_RESTART_COUNT": attempt, "TORCHELASTIC_MAX_RESTARTS": "1"}
+        code, said, _ = run(*command, environment={"RANK": "0", "WORLD_SIZE": "1", **elastic})
+        assert code == 2
+        failed = json.loads((out / "result.json").read_text())
+        assert said == "" if attempt == "0" else json.loads(said) == failed
+
+
 def test_a_run_killed_before_its_first_checkpoint_is_not_said_to_have_failed(images, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Loop, "_after_step", dying(1))
     with pytest.raises(Killed):
@@ -139,11 +153,11 @@ def test_a_killed_and_resumed_run_names_all_files_it_passed_over(images, tmp_pat
     for file in bad:
         file.write_bytes(b"")
     names, out = sorted(map(str, bad)), tmp_path / "run"
-    run = (lambda *a: [passing(0, *a)]) if processes == 1 else (lambda *a: in_processes(processes, passing, *a))
-    run(images, out, 5)
+    start = (lambda *a: [passing(0, *a)]) if processes == 1 else (lambda *a: in_processes(processes, passing, *a))
+    start(images, out, 5)
     before = json.loads((out / "skipped.json").read_text())
     assert len(before) > 3
-    assert run(images, out, 0) == [("done", len(bad))] * processes
+    assert start(images, out, 0) == [("done", len(bad))] * processes
     assert sorted(json.loads((out / "skipped.json").read_text())) == names
     assert json.loads((out / "result.json").read_text())["skipped_files"] == len(bad)
     if processes == 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -148,6 +149,18 @@ def _parent(options: argparse.Namespace) -> int:
     return _report(result, options)
 
 
+def _print_failure(out: Path) -> None:
+    """The result of an attempt that has failed; none where it was stopped, or another attempt follows."""
+    from batchscale.records import read_result
+
+    restarts = [int(os.environ.get(f"TORCHELASTIC_{name}", "0")) for name in ("RESTART_COUNT", "MAX_RESTARTS")]
+    if restarts[0] < restarts[1]:
+        return
+
+    with contextlib.suppress(BatchscaleError):
+        print_json(read_result(out).model_dump())
+
+
 def _worker_arguments(options: argparse.Namespace, out: Path) -> list[str]:
     arguments = ["train", options.recipe, *options.overrides, "--out", str(out)]
     if (folder := data_folder(options)) is not None:
@@ -160,15 +173,19 @@ def _worker_arguments(options: argparse.Namespace, out: Path) -> list[str]:
 def _worker(options: argparse.Namespace, ours: bool) -> int:
     """One of W processes: errors go to the launcher; under an outside one rank 0 says them."""
     from batchscale.engine.launch import record_error
+    from batchscale.records.folder import attempts
 
-    first = int(os.environ["RANK"]) == 0
+    first, begun, out = int(os.environ["RANK"]) == 0, 0, None
     try:
         from batchscale.engine.run import train_here
 
-        job = _job(options, _out(options))
-        result = train_here(job)
+        out = _out(options)
+        begun = attempts(out)
+        result = train_here(_job(options, out))
     except BaseException as error:
         record_error(error)
+        if first and not ours and options.json and out is not None and attempts(out) > begun:
+            _print_failure(out)
         if options.debug or not isinstance(error, BatchscaleError):
             traceback.print_exc()
         elif first and not ours:

@@ -40,6 +40,7 @@ def _so_far(job: Job, parts: Parts, loop: Loop) -> dict[str, Any]:
         "workers": recipe.minibatch.workers,
         "per_worker": recipe.minibatch.per_worker,
         **({"phases": _phases(loop.plan)} if loop.plan.growth else {}),
+        "diverged_at_step": totals.diverged_at_step,
         "evaluated_on": "holdout" if recipe.data.holdout else "test",
         "exact": recipe.numerics.exact,
         **({"skipped_steps": totals.skipped_steps, "loss_scales": totals.loss_scales} if fp16 else {}),
@@ -55,7 +56,6 @@ def ended(job: Job, parts: Parts, loop: Loop) -> dict[str, Any]:
         "status": "done" if totals.diverged_at_step is None else "diverged",
         **_so_far(job, parts, loop),
         **{f"{name}_sha256": checkpoints.tensors_sha256(tensors) for name, tensors in parts.weights().items()},
-        "diverged_at_step": totals.diverged_at_step,
         **({"stopped_below": goal.model_dump(exclude_none=True)} if loop.stopped_below and goal else {}),
     }
 
