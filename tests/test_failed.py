@@ -93,7 +93,7 @@ def test_a_bad_image_of_the_evaluation_costs_no_training(images, straight, tmp_p
     assert not (out / "result.json").exists()
     found = train(images, out, resume="yes")
     assert "resuming at step 9" in capsys.readouterr().err.splitlines()
-    assert (found.status, found.error, found.weights_sha256) == ("done", None, straight.weights_sha256)
+    assert (found.status, found.failure, found.weights_sha256) == ("done", None, straight.weights_sha256)
     assert (found.train_loss, found.test_loss) == (straight.train_loss, straight.test_loss)
     assert lines(out / "evaluations.jsonl") == lines(Path(straight.folder) / "evaluations.jsonl")
 

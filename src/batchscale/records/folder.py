@@ -217,7 +217,7 @@ class RunFolder:
     def forget_failure(self) -> str | None:
         """Remove the result of an attempt that failed, since the run goes on; returns why it did."""
         try:
-            why = read_result(self.path).error
+            why = read_result(self.path).failure
         except FolderError:
             why = None
         (self.path / "result.json").unlink(missing_ok=True)

@@ -18,13 +18,11 @@ class Result(BaseModel):
 
     ``train_loss`` is the mean over the last whole epoch's training images as trained on, ``images_per_second``
     counts the time of training steps alone, ``wall_seconds`` everything, earlier attempts included.
-    ``error`` is the line of a run that failed.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     status: Status
-    error: str | None = None
     recipe: str
     folder: str
     test_error_percent: float | None
@@ -41,6 +39,12 @@ class Result(BaseModel):
     per_worker: int
     diverged_at_step: int | None = None
     evaluated_on: Literal["test", "holdout"] = "test"
+
+    @property
+    def failure(self) -> str | None:
+        """Why a run failed: its entry ``error``, which no other run has."""
+        found = (self.model_extra or {}).get("error")
+        return found if isinstance(found, str) else None
 
 
 def read_result(folder: Path) -> Result:

@@ -75,7 +75,7 @@ def _answer(run: Run) -> str:
 def _why(result: Result) -> str:
     """Why a run diverged or failed, in words of the same sentence."""
     if result.status == "failed":
-        return said(result.error or "no reason was recorded").rstrip(".")
+        return said(result.failure or "no reason was recorded").rstrip(".")
     at = "" if result.diverged_at_step is None else f" at step {result.diverged_at_step}"
     scales = _list((result.model_extra or {}).get("loss_scales"))
     lowered = ""
