@@ -82,12 +82,15 @@ def test_a_bad_file_ends_the_run_in_one_line_or_is_passed_over_alike(images: Pat
     whole, whole_val = (images / BAD).read_bytes(), (images / BAD_VAL).read_bytes()
     try:
         (images / BAD).write_bytes(whole[: len(whole) // 3])
-        code, _, err = run(*arguments(images, tmp_path / "stopped"), "--processes", "2")
+        code, said, err = run(*arguments(images, tmp_path / "stopped"), "--processes", "2", "--json")
         assert code == 2
+        document = json.loads(said)
+        assert document == json.loads((tmp_path / "stopped" / "result.json").read_text())
         lines = [line for line in err.splitlines() if line.startswith("batchscale:")]
         assert len(lines) == 1
         assert str(images / BAD) in lines[0]
         assert "data.skip_bad=true" in lines[0]
+        assert (document["status"], document["error"]) == ("failed", lines[0].removeprefix("batchscale: "))
         (images / BAD_VAL).write_bytes(b"")
         passing = ("data.skip_bad=true", "numerics.evaluation_chunk=5")
         found = [result(*arguments(images, tmp_path / w, *passing), "--processes", w) for w in ("1", "2")]

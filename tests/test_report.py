@@ -24,11 +24,12 @@ from batchscale.records.files import read_lines
 from batchscale.records.findings import Axis, Figure, Findings, Mark, Series
 from batchscale.report.page import write, write_report
 from batchscale.report.page.html import render
-from batchscale.report.page.runs import read_runs
+from batchscale.report.page.runs import read_run, read_runs
 from batchscale.report.page.scales import linear_ticks, log_ticks, number, ruler
 from batchscale.report.page.svg import draw
 from batchscale.report.page.thin import MOST_POINTS, thinned
 from batchscale.report.page.views import run_labels
+from batchscale.report.run_findings import run_findings
 
 ATTACK = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\x00\ud800"
 BENCH = Path(__file__).parent.parent / "benchmarks" / "results"
@@ -437,6 +438,61 @@ def test_skipped_data_files_and_earlier_attempts_are_told(tmp_path):
     assert "Passed over: 1 data file, listed with the run." in page
     assert "Attempts, the newest first" in page
     assert "elsewhere" in page
+
+
+def of_one_run(folder, **changes):
+    """The page of a run whose result is changed, in plain words: everything, and its warnings."""
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**result, **changes}))
+    seen = Seen(write_report(folder).read_text(encoding="utf-8"))
+    return " ".join(" ".join(texts) for texts in seen.text.values()), run_findings(
+        folder, read_run(folder, ".")
+    ).warnings
+
+
+def test_a_run_that_failed_or_diverged_warns_of_it_and_says_why(tmp_path):
+    folder = tmp_path / "run"
+    write_run(folder, "square root", 64, 0)
+    assert of_one_run(folder)[1] == ()
+    words, warnings = of_one_run(folder, status="failed", error="a.jpg: empty: must be readable", epochs=1.0)
+    assert warnings == (
+        "This run failed: a.jpg: empty: must be readable. batchscale train --resume goes on with it: "
+        "batchscale train fashion-mnist-cnn --out runs/x --resume",
+    )
+    assert warnings[0] in words
+    assert "The run failed after 1 epoch: a.jpg: empty: must be readable." in words
+    words, warnings = of_one_run(folder, status="diverged", diverged_at_step=41, error=None)
+    assert warnings == ("This run diverged: its loss, or a gradient, was no longer finite at step 41.",)
+    scales = [[0, 65536.0], [40, 32768.0], [41, 0.5]]
+    words, warnings = of_one_run(folder, loss_scales=scales)
+    told = "no longer finite at step 41; lowering the fp16 loss scale from 65,536 to 0.5 did not help."
+    assert warnings[0].endswith(told)
+    assert f"The run diverged after 1 epoch: its loss, or a gradient, was {told}" in words
+    assert of_one_run(folder, loss_scales=[[0, "high"], 3])[1][0].endswith("at step 41.")
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "evaluations.jsonl"])
+def test_damaged_lines_of_a_run_are_told(tmp_path, name):
+    folder = tmp_path / "run"
+    write_run(folder, "square root", 64, 0)
+    whole = b'{"step": 1, "epoch": 1}\n'
+
+    def warned(content):
+        (folder / name).write_bytes(content)
+        return of_one_run(folder)[1]
+
+    assert warned(3 * whole) == warned(whole + whole.strip()) == warned(b"") == ()
+    cut = f"{name} ends in mid-line, as a kill or a full disk leaves it: its last line was left out."
+    assert warned(whole + whole[:9]) == warned(whole[:9]) == (cut,)
+    assert warned(whole + whole[9:] + whole) == (f"{name} is damaged: line 2 was left out.",)
+    many = f"{name} is damaged: lines 1, 2, 3, 4, 5 and 2 more were left out."
+    assert warned(7 * b"3\n" + whole[:9]) == (many, cut)
+    assert warned(2 * b"\xff\n") == (f"{name} is damaged: lines 1, 2 were left out.",)
+
+
+def test_a_title_counts_one_worker(tmp_path):
+    write_run(tmp_path / "run", "square root", 32, 0)
+    assert "fashion-mnist-cnn: 1 worker of 32 images" in Seen(write_report(tmp_path / "run").read_text()).text["h1"]
 
 
 def test_dashed_series_take_no_colour_from_the_others():

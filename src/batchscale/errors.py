@@ -52,3 +52,9 @@ class RunError(BatchscaleError):
 
 class ProcessError(RunError):
     """A process of the run died, stopped answering, or disagreed with the others."""
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line; the name of its kind before it where it is not one of ours."""
+    said = str(error) if isinstance(error, BatchscaleError) else f"{type(error).__name__}: {error}"
+    return " ".join(said.split())

@@ -116,8 +116,9 @@ def _parent(options: argparse.Namespace) -> int:
     job = _job(options, out)
     from batchscale.engine.checkpoint import steps_saved
     from batchscale.engine.opening import check_finished, check_trained_on, finished_result, goes_on, trained_on
-    from batchscale.engine.run import train_here
+    from batchscale.engine.run import Stopped, train_here
     from batchscale.records import RunLock
+    from batchscale.records.folder import attempts
 
     if resumed := goes_on(job, out):
         if (finished := finished_result(out)) is not None:
@@ -131,20 +132,36 @@ def _parent(options: argparse.Namespace) -> int:
         check_trained_on(out, trained_on(out), dataset.contents)
     from batchscale.engine.launch import Interrupted, launch
 
+    before = attempts(out)
     try:
         if options.processes == 1 and options.max_restarts == 0:
-            return _report(train_here(job), options)
-        launch(_worker_arguments(options, out), options.processes, options.max_restarts, job.command, job.way_on)
+            result: Result | None = train_here(job)
+        else:
+            launch(_worker_arguments(options, out), options.processes, options.max_restarts, job.command, job.way_on)
+            result = finished_result(out)
     except Interrupted as error:
         raise Interrupted(error.exit_code - 128, f"checkpoint of step {steps_saved(out)}; {job.way_on}") from None
-    except Exception as error:
-        if isinstance(error, RunError) or not isinstance(error, BatchscaleError):
-            _record_failure(job, options, error)
+    except Stopped:
         raise
-    result = finished_result(out)
+    except Exception as error:
+        if attempts(out) > before:
+            _record_failure(job, out, options, error)
+        raise
     if result is None:
         raise RunError(f"{out}: all processes ended well, but left no result.json; {job.way_on}")
     return _report(result, options)
+
+
+def _print_failure(out: Path) -> None:
+    """The result of an attempt that has failed; none where it was stopped, or another attempt follows."""
+    from batchscale.records import read_result
+
+    restarts = [int(os.environ.get(f"TORCHELASTIC_{name}", "0")) for name in ("RESTART_COUNT", "MAX_RESTARTS")]
+    if restarts[0] < restarts[1]:
+        return
+
+    with contextlib.suppress(BatchscaleError):
+        print_json(read_result(out).model_dump())
 
 
 def _worker_arguments(options: argparse.Namespace, out: Path) -> list[str]:
@@ -159,15 +176,19 @@ def _worker_arguments(options: argparse.Namespace, out: Path) -> list[str]:
 def _worker(options: argparse.Namespace, ours: bool) -> int:
     """One of W processes: errors go to the launcher; under an outside one rank 0 says them."""
     from batchscale.engine.launch import record_error
+    from batchscale.records.folder import attempts
 
-    first = int(os.environ["RANK"]) == 0
+    first, begun, out = int(os.environ["RANK"]) == 0, 0, None
     try:
         from batchscale.engine.run import train_here
 
-        job = _job(options, _out(options))
-        result = train_here(job)
+        out = _out(options)
+        begun = attempts(out)
+        result = train_here(_job(options, out))
     except BaseException as error:
         record_error(error)
+        if first and not ours and options.json and out is not None and attempts(out) > begun:
+            _print_failure(out)
         if options.debug or not isinstance(error, BatchscaleError):
             traceback.print_exc()
         elif first and not ours:
@@ -202,23 +223,10 @@ def _report(result: Result, options: argparse.Namespace, already: bool = False) 
     return 0 if result.status == "done" else 1
 
 
-def _record_failure(job: Job, options: argparse.Namespace, error: Exception) -> None:
-    """result.json with status failed, where a run was begun; a resume goes on all the same."""
-    from batchscale.engine.checkpoint import steps_saved
-    from batchscale.records.files import write_json
-    from batchscale.records.folder import holds_run
+def _record_failure(job: Job, out: Path, options: argparse.Namespace, error: Exception) -> None:
+    """The result of a run that was begun or gone on with, and failed; a resume goes on all the same."""
+    from batchscale.engine.outcome import failed_result
 
-    if job.out is None or not holds_run(job.out):
-        return
-    document = {
-        "status": "failed", "error": str(error), "recipe": job.name, "folder": str(job.out),
-        "test_error_percent": None, "test_error_median_last_5": None, "test_loss": None, "train_loss": None,
-        "steps": steps_saved(job.out), "epochs": 0.0,
-        "images_per_second": None, "wall_seconds": 0.0, "weights_sha256": None,
-        "processes": options.processes,
-        "workers": job.recipe.minibatch.workers, "per_worker": job.recipe.minibatch.per_worker,
-    }  # fmt: skip
-    with contextlib.suppress(BatchscaleError):  # the run's own error is the one to tell
-        write_json(job.out / "result.json", document)
-        if options.json:
-            print_json(document)
+    document = failed_result(job, out, options.processes, error)
+    if options.json:
+        print_json(document)

@@ -64,7 +64,7 @@ class StoredImages(Images):
 
     def skipped(self) -> Mapping[str, str]:
         """Files passed over so far, and why."""
-        return dict(sorted(self._skipped.items()))
+        return dict(sorted(self._skipped.copy().items()))  # decoding threads add to it
 
     def file(self, image: int) -> tuple[str, bytes]:
         """Name and bytes of an image's file.

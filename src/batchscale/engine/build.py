@@ -32,7 +32,7 @@ from batchscale.worker.gradient import Probe
 from batchscale.worker.noise import GradientNoise
 from batchscale.worker.precision import LossScale
 
-_COUNTS = ("stop", "wrong")
+_COUNTS = ("stop", "wrong", "news")
 """Whole numbers that are summed with the gradients: processes asked to stop, images told wrong."""
 
 

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from batchscale.errors import BatchscaleError, ProcessError, UsageError
+from batchscale.errors import BatchscaleError, ProcessError, UsageError, one_line
 
 LAUNCHER = "BATCHSCALE_LAUNCHER_PID"  # set for processes that batchscale itself has launched
 _COMMAND = "BATCHSCALE_COMMAND"  # what they are to record as the command, for a shell
@@ -133,6 +133,5 @@ def record_error(error: BaseException) -> None:
     """Leave this process's last error where the elastic agent looks for it."""
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file:
-        line = str(error) if isinstance(error, BatchscaleError) else f"{type(error).__name__}: {error}"
         with open(file, "w", encoding="utf-8") as out:
-            json.dump({"message": " ".join(line.split()), "timestamp": int(time.time())}, out)
+            json.dump({"message": one_line(error), "timestamp": int(time.time())}, out)

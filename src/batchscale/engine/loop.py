@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from batchscale.engine import checkpoint as checkpoints
@@ -11,6 +13,7 @@ from batchscale.engine.parts import Parts
 from batchscale.engine.planning import plan_of
 from batchscale.engine.progress import Progress
 from batchscale.engine.signals import StopSignals
+from batchscale.engine.skipped import SkippedFiles
 from batchscale.engine.step import StepResult
 from batchscale.engine.totals import Totals
 from batchscale.recipe import identity
@@ -29,6 +32,9 @@ class Loop:
         folder: where rank 0 writes; None to write nothing.
         signals: requests to stop.
         quiet: no progress.
+
+    Attributes:
+        skipped: the files passed over so far.
     """
 
     def __init__(
@@ -46,7 +52,8 @@ class Loop:
         self._fingerprint, self._folder, self._signals = fingerprint, folder, signals
         self._recipe = parts.recipe
         self.plan = plan_of(parts.recipe, len(parts.dataset.train))
-        parts.step.stop_requested = signals.requested
+        self.skipped = SkippedFiles(parts.dataset, parts.world, folder, parts.recipe.data.skip_bad)
+        parts.step.stop_requested, parts.step.has_news = signals.requested, self.skipped.news
         self._progress = Progress(self.plan.total_steps, first_step, quiet or parts.world.rank > 0)
         self._begun, self._wall_before = time.monotonic(), totals.wall_seconds
         self._saved_at = time.monotonic()
@@ -56,12 +63,18 @@ class Loop:
         """Train to the end; False where all processes were asked to stop before it."""
         feed = self._parts.make_feed()
         try:
+            if self.totals.evaluation_is_due:
+                self._evaluate()
+                self._save()
             while self.steps_done < self.plan.total_steps and not self.stopped_below:
                 start = time.perf_counter()
-                passes = feed.passes(self.steps_done)
+                with self._kept():
+                    passes = feed.passes(self.steps_done)
                 self._parts.step.seconds.data += time.perf_counter() - start
                 self.totals.note_scale(self.steps_done, self._parts.step.loss_scale.value)
                 result = self._parts.step(self.steps_done, passes)
+                if result.news:
+                    self.skipped.share()
                 if not (result.finite or result.recovers):
                     self.totals.diverged_at_step = self.steps_done
                     self._progress.say(self._why_diverged(result.loss))
@@ -71,10 +84,21 @@ class Loop:
                 if result.stop:
                     self._save()
                     return False
+            self.skipped.share()
         finally:
             feed.close()
             self._progress.close()
         return True
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Around what stands between two updates: where it fails, the steps done so far are kept."""
+        try:
+            yield
+        except Exception:
+            with contextlib.suppress(Exception):  # the error at hand is the one to tell
+                self._save()
+            raise
 
     def _why_diverged(self, loss: float) -> str:
         said = f"step {self.steps_done}: loss {loss}, or a gradient, not finite: diverged"
@@ -136,7 +160,8 @@ class Loop:
 
     def _evaluate(self) -> None:
         parts = self._parts
-        with parts.evaluated():
+        self.totals.evaluation_is_due = True
+        with self._kept(), parts.evaluated():
             found = evaluate(
                 parts.model,
                 parts.dataset.test,
@@ -144,6 +169,8 @@ class Loop:
                 parts.world,
                 self._recipe.numerics.evaluation_chunk,
             )
+        self.totals.evaluation_is_due = False
+        self.skipped.share()
         self.totals.errors.append(found.error_percent)
         self.totals.losses.append(found.loss)
         epoch = float(self.plan.epoch_at(self.steps_done))
@@ -176,6 +203,7 @@ class Loop:
         if self._folder is None or self._saved_step == self.steps_done:
             return
         self._saved_step = self.steps_done
+        self.skipped.write()
         checkpoints.save(
             self._folder.path,
             checkpoints.Checkpoint(

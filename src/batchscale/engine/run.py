@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-import time
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +11,7 @@ from torch import nn
 from batchscale.comm import World
 from batchscale.data import Dataset
 from batchscale.engine import checkpoint as checkpoints
+from batchscale.engine import outcome
 from batchscale.engine.algorithm import as_text as algorithm_text
 from batchscale.engine.build import build
 from batchscale.engine.derive import as_text, derived_numbers
@@ -25,7 +24,6 @@ from batchscale.engine.parts import Parts
 from batchscale.engine.signals import StopSignals
 from batchscale.engine.totals import Totals
 from batchscale.errors import BatchscaleError, CheckpointError
-from batchscale.minibatch import StepPlan
 from batchscale.recipe import dump_recipe
 from batchscale.records import Result, RunFolder
 from batchscale.records.files import write_whole
@@ -119,14 +117,16 @@ def train_here(job: Job, model: nn.Module | None = None, data: Dataset | None = 
         world.close(wait=ended)
 
 
-def _begin(job: Job, parts: Parts, folder: RunFolder, opened: Opened, mine: dict[str, str]) -> None:
-    """Write what a run consists of before its first step; from here on the folder holds it."""
+def _begin(
+    job: Job, parts: Parts, folder: RunFolder, opened: Opened, mine: dict[str, str], totals: Totals
+) -> str | None:
+    """Write what a run consists of before its first step; from here on the folder holds it. Returns why it failed."""
     first_step = opened.checkpoint.step if opened.checkpoint else 0
     if not opened.resumed:
         folder.write_recipe(dump_recipe(job.recipe))
-    folder.forget_failure()
+    failed = folder.forget_failure()
     parts.world.tell_job(f"opened {folder.path.resolve()}")
-    folder.rewind(first_step)
+    folder.rewind(first_step, totals.evaluation_is_due)
     if job.recipe.execution.tensorboard:
         folder.add_sink(EventFiles(folder.path / "tensorboard", first_step))
     rows = derived_numbers(job.recipe, len(parts.dataset.train), parts.world.size)
@@ -142,9 +142,10 @@ def _begin(job: Job, parts: Parts, folder: RunFolder, opened: Opened, mine: dict
             "derived": [vars(row) for row in rows],
         }
     )
+    return failed
 
 
-def _say_begin(job: Job, parts: Parts, opened: Opened) -> None:
+def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> None:
     if parts.world.rank or job.quiet:
         return
     rows = derived_numbers(job.recipe, len(parts.dataset.train), parts.world.size)
@@ -154,9 +155,10 @@ def _say_begin(job: Job, parts: Parts, opened: Opened) -> None:
     if parts.world.size > 1:
         print(algorithm_text(parts.decided["algorithm"]), file=sys.stderr, flush=True)
     if opened.resumed:
-        step = opened.checkpoint.step if opened.checkpoint else None
-        where = "at step 0: it was killed before its first checkpoint" if step is None else f"at step {step}"
-        print(f"resuming {where}", file=sys.stderr, flush=True)
+        ended = f"it failed: {failed}" if failed else "it was killed before its first checkpoint"
+        step = opened.checkpoint.step if opened.checkpoint else 0
+        why = f": {ended}" if failed or not opened.checkpoint else ""
+        print(f"resuming at step {step}{why}", file=sys.stderr, flush=True)
 
 
 def _train(job: Job, parts: Parts, folder: RunFolder | None, opened: Opened, signals: StopSignals) -> Result:
@@ -171,60 +173,28 @@ def _train(job: Job, parts: Parts, folder: RunFolder | None, opened: Opened, sig
             check_resume(checkpoint.fingerprint, mine)
         _restore(parts, checkpoint)
         first_step, totals = checkpoint.step, Totals(**checkpoint.totals)
-    if folder is not None:
-        _begin(job, parts, folder, opened, mine)
-    _say_begin(job, parts, opened)
+    failed = _begin(job, parts, folder, opened, mine, totals) if folder is not None else None
+    _say_begin(job, parts, opened, failed)
     loop = Loop(parts, totals, first_step, mine, folder, signals, job.quiet)
-    ended = loop.run()
-    _record_skipped(parts, folder)
-    if not ended:
-        raise Stopped(signals.received or signal.SIGTERM, loop.steps_done, job.way_on)
-    return _finish(job, parts, loop, folder)
-
-
-def _record_skipped(parts: Parts, folder: RunFolder | None) -> None:
-    """Add the files that data.skip_bad passed over, on any process and attempt, to the folder."""
-    if not parts.recipe.data.skip_bad:
-        return
-    dataset = parts.dataset
-    found = parts.world.gather({**dataset.train.skipped(), **dataset.test.skipped()})
-    if folder is not None:
-        folder.add_skipped({file: reason for one in found for file, reason in one.items()})
-
-
-def _phases(plan: StepPlan) -> list[dict[str, Any]]:
-    """Every minibatch of a run, for its result."""
-    return [{"step": p.first_step, "epoch": round(float(p.first_epoch), 6), **vars(p.minibatch)} for p in plan.phases]
+    try:
+        if not loop.run():
+            raise Stopped(signals.received or signal.SIGTERM, loop.steps_done, job.way_on)
+        return _finish(job, parts, loop, folder)
+    except Exception as error:
+        if folder is not None and not isinstance(error, Stopped):
+            outcome.record_failure(job, parts, loop, folder, error)
+        raise
+    finally:
+        if not (world.rank or job.quiet):
+            loop.skipped.tell()
 
 
 def _finish(job: Job, parts: Parts, loop: Loop, folder: RunFolder | None) -> Result:
-    totals, recipe = loop.totals, job.recipe
-    fp16 = recipe.precision == "fp16"
-    content: dict[str, Any] = {
-        "status": "done" if totals.diverged_at_step is None else "diverged",
-        "recipe": job.name,
-        "folder": str(job.out) if job.out else "",
-        **totals.errors_summary(),
-        "train_loss": totals.last_epoch_loss(),
-        "steps": loop.steps_done,
-        "epochs": round(float(loop.plan.epoch_at(loop.steps_done)), 6),
-        "images_per_second": round(totals.images / totals.step_seconds, 2) if totals.step_seconds else None,
-        "wall_seconds": round(loop.wall_seconds(), 3),
-        **{f"{name}_sha256": checkpoints.tensors_sha256(tensors) for name, tensors in parts.weights().items()},
-        "processes": parts.world.size,
-        "workers": recipe.minibatch.workers,
-        "per_worker": recipe.minibatch.per_worker,
-        **({"phases": _phases(loop.plan)} if loop.plan.growth else {}),
-        "diverged_at_step": totals.diverged_at_step,
-        "evaluated_on": "holdout" if recipe.data.holdout else "test",
-        **({"stopped_below": recipe.execution.stop_below.model_dump(exclude_none=True)} if loop.stopped_below else {}),
-        "exact": recipe.numerics.exact,
-        **({"skipped_steps": totals.skipped_steps, "loss_scales": totals.loss_scales} if fp16 else {}),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
+    content = outcome.ended(job, parts, loop)
     if folder is not None:
+        loop.skipped.write()
         for name, tensors in parts.weights().items():
             write_whole(folder.path / f"{name}.safetensors", checkpoints.to_bytes(tensors))
         folder.write_result(content)
-    parts.world.from_rank_zero(lambda: None, "the end of the run")
+    content |= parts.world.from_rank_zero(loop.skipped.count, "the end of the run")
     return Result.model_validate(content)

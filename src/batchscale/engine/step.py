@@ -61,6 +61,7 @@ class StepResult:
         wrong: of these images, as trained on.
         finite: it and every gradient; else the weights are as they were.
         stop: some process was asked to stop.
+        news: some process has something to tell the others, on all of them alike.
         recovers: not finite, but a smaller loss scale may be.
     """
 
@@ -68,6 +69,7 @@ class StepResult:
     wrong: int
     finite: bool
     stop: bool
+    news: bool
     recovers: bool
 
 
@@ -92,6 +94,7 @@ class TrainingStep:
     noise: Callable[[torch.Tensor, int, int], torch.Tensor] = lambda logits, step, worker: logits
     loss_scale: LossScale | NoLossScale = field(default_factory=NoLossScale)
     stop_requested: Callable[[], bool] = lambda: False
+    has_news: Callable[[], bool] = lambda: False
     seconds: PhaseSeconds = field(default_factory=PhaseSeconds)
 
     def __call__(self, step: int, passes: list[Batch]) -> StepResult:
@@ -100,6 +103,7 @@ class TrainingStep:
         extras, counts = self.aggregator.flat.extras, self.aggregator.flat.counts
         for _ in self.aggregator.attempts():
             counts["stop"].fill_(float(self.stop_requested()))
+            counts["news"].fill_(float(self.has_news()))
             worker = self.workers(self.plan.minibatch_at(step).workers).start
             for number, batch in enumerate(passes):
                 self.gradient(step, worker, batch, last=number == len(passes) - 1)
@@ -108,6 +112,7 @@ class TrainingStep:
         summed = time.perf_counter()
         self.loss_scale.unscale()
         loss, wrong, stop = float(extras["loss"]), int(counts["wrong"]), bool(counts["stop"])
+        news = bool(counts["news"])
         finite = math.isfinite(loss) and bool(self.aggregator.flat.buffer.isfinite().all())
         if finite:
             self.averages.update(extras["statistics"])
@@ -116,7 +121,7 @@ class TrainingStep:
         self.seconds.forward += computed - start - (self.seconds.backward - backward)
         self.seconds.aggregation += summed - computed
         self.seconds.update += time.perf_counter() - summed
-        return StepResult(loss, wrong, finite, stop, recovers=goes_on and not finite)
+        return StepResult(loss, wrong, finite, stop, news, recovers=goes_on and not finite)
 
     def gradient(self, step: int, worker: int, batch: Batch, last: bool) -> None:
         """Forward and backward of one pass, whose first worker is ``worker``."""

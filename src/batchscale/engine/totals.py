@@ -22,6 +22,7 @@ class Totals:
         diverged_at_step: the step whose loss was not finite.
         skipped_steps: whose gradient overflowed, so that the loss scale was lowered instead of an update.
         loss_scales: [first step, scale] of every loss scale used.
+        evaluation_is_due: the evaluation after the last step was begun and not ended.
     """
 
     images: int = 0
@@ -40,6 +41,7 @@ class Totals:
     diverged_at_step: int | None = None
     skipped_steps: int = 0
     loss_scales: list[list[float]] = field(default_factory=list)
+    evaluation_is_due: bool = False
 
     def note_scale(self, step: int, scale: float) -> None:
         """Remember a loss scale from its first step on."""

@@ -94,14 +94,23 @@ def is_shallow(value: Any, levels: int = _MOST_NESTED) -> bool:
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON lines of a file that are whole (a last line cut by a kill is left out); [] where there is none."""
-    if not path.is_file():
-        return []
-    lines = []
-    for line in path.read_bytes().split(b"\n"):
-        try:
-            value = parse_json(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            lines.append(value)
-    return lines
+    return [value for line in _split(path) if (value := _whole(line)) is not None]
+
+
+def damaged_lines(path: Path) -> tuple[list[int], bool]:
+    """What ``read_lines`` leaves out: the numbers of damaged lines from 1 on, whether the end is cut in mid-line."""
+    *ended, last = _split(path) or [b""]
+    damaged = [number for number, line in enumerate(ended, 1) if line.strip() and _whole(line) is None]
+    return damaged, bool(last.strip()) and _whole(last) is None
+
+
+def _split(path: Path) -> list[bytes]:
+    return path.read_bytes().split(b"\n") if path.is_file() else []
+
+
+def _whole(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = parse_json(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO, Any, Protocol, Self
 
 from batchscale.errors import FolderError
-from batchscale.records.files import cannot_write, finite, read_lines, write_json, write_whole
+from batchscale.records.files import cannot_write, finite, parse_json, read_lines, write_json, write_whole
+from batchscale.records.result import read_result
 
 _LOCK = ".lock"
 
@@ -73,6 +74,14 @@ class RunLock:
 def holds_run(folder: Path) -> bool:
     """Whether a run was begun in this folder."""
     return (folder / "recipe.yaml").is_file()
+
+
+def attempts(folder: Path) -> int:
+    """How often the run in this folder was begun or gone on with; 0 where its environment.json does not tell."""
+    try:
+        return 1 + len(parse_json((folder / "environment.json").read_text(encoding="utf-8"))["earlier"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def check_free(folder: Path) -> None:
@@ -163,12 +172,18 @@ class RunFolder:
                 earlier = [{"damaged": True}]
         write_json(path, {**environment, "earlier": earlier})
 
-    def rewind(self, steps: int) -> None:
-        """Cut metrics and evaluations back to the first so many steps: what a resume goes on from."""
+    def rewind(self, steps: int, evaluation_is_due: bool = False) -> None:
+        """Cut metrics and evaluations back to the first so many steps: what a resume goes on from.
+
+        Args:
+            steps: of the run so far.
+            evaluation_is_due: the evaluation after the last of them is yet to be made.
+        """
         for name in ("metrics.jsonl", "evaluations.jsonl"):
             path = self.path / name
             if path.exists():
-                kept = [line for line in read_lines(path) if line.get("step", 0) <= steps]
+                last = steps - (evaluation_is_due and name == "evaluations.jsonl")
+                kept = [line for line in read_lines(path) if line.get("step", 0) <= last]
                 write_whole(path, b"".join(json.dumps(line).encode() + b"\n" for line in kept))
 
     def append(self, name: str, line: dict[str, Any]) -> None:
@@ -188,18 +203,26 @@ class RunFolder:
         """Hand every further line to this sink too; it is closed with the folder."""
         self._sinks.append(sink)
 
-    def add_skipped(self, files: dict[str, str]) -> None:
-        """skipped.json: data files that were passed over and why, those of earlier attempts kept."""
-        path = self.path / "skipped.json"
-        before: dict[str, str] = {}
-        if path.is_file():
-            with contextlib.suppress(ValueError):  # damaged: what is found now is still true
-                before = json.loads(path.read_text(encoding="utf-8"))
-        write_json(path, dict(sorted({**before, **files}.items())))
+    def skipped(self) -> dict[str, str]:
+        """Data files that earlier attempts passed over and why, from skipped.json as far as that can be read."""
+        try:
+            found = parse_json((self.path / "skipped.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
-    def forget_failure(self) -> None:
-        """Remove the result of an attempt that failed: the run goes on."""
+    def write_skipped(self, files: dict[str, str]) -> None:
+        """skipped.json: data files that were passed over, and why."""
+        write_json(self.path / "skipped.json", dict(sorted(files.items())))
+
+    def forget_failure(self) -> str | None:
+        """Remove the result of an attempt that failed, since the run goes on; returns why it did."""
+        try:
+            why = read_result(self.path).failure
+        except FolderError:
+            why = None
         (self.path / "result.json").unlink(missing_ok=True)
+        return why
 
     def write_result(self, result: dict[str, Any]) -> None:
         """result.json."""

@@ -40,6 +40,12 @@ class Result(BaseModel):
     diverged_at_step: int | None = None
     evaluated_on: Literal["test", "holdout"] = "test"
 
+    @property
+    def failure(self) -> str | None:
+        """Why a run failed: its entry ``error``, which no other run has."""
+        found = (self.model_extra or {}).get("error")
+        return found if isinstance(found, str) else None
+
 
 def read_result(folder: Path) -> Result:
     """The result of a finished run.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from batchscale.records.command import resumption
-from batchscale.records.files import is_number, read_lines
+from batchscale.records.files import damaged_lines, is_number, read_lines
 from batchscale.records.findings import Axis, Figure, Findings, Series, Table
+from batchscale.records.result import Result
 from batchscale.report.page.runs import Run
 from batchscale.report.page.scales import number
 from batchscale.report.page.text import said
@@ -62,8 +63,7 @@ def _answer(run: Run) -> str:
         return f"This run has not ended; it is {run.progress}."
     r, epochs = run.result, counted(number(run.result.epochs), "epoch")
     if r.status != "done":
-        at = "" if r.diverged_at_step is None else f" at step {r.diverged_at_step}: its loss was no longer finite"
-        return f"The run {r.status}{at}, after {epochs}."
+        return f"The run {r.status} after {epochs}: {_why(run.result)}."
     trained = f"{counted(r.steps, 'step', ',')} ({epochs})"
     speed = "" if r.images_per_second is None else f", at {number(round(r.images_per_second))} images/s"
     if r.test_error_percent is None:
@@ -72,15 +72,44 @@ def _answer(run: Run) -> str:
     return f"{on} {r.test_error_percent:.2f} % after {trained}{speed}."
 
 
+def _why(result: Result) -> str:
+    """Why a run diverged or failed, in words of the same sentence."""
+    if result.status == "failed":
+        return said(result.failure or "no reason was recorded").rstrip(".")
+    at = "" if result.diverged_at_step is None else f" at step {result.diverged_at_step}"
+    scales = _list((result.model_extra or {}).get("loss_scales"))
+    lowered = ""
+    if len(scales) > 1 and all(isinstance(pair, list) and len(pair) == 2 and is_number(pair[1]) for pair in scales):
+        highest, last = max(scale for _, scale in scales), scales[-1][1]
+        lowered = f"; lowering the fp16 loss scale from {number(highest)} to {number(last)} did not help"
+    return f"its loss, or a gradient, was no longer finite{at}{lowered}"
+
+
 def _warnings(folder: Path, run: Run) -> tuple[str, ...]:
     found = []
+    command = _command(run)
+    way_on = f": {resumption(command, folder)}" if "train" in command else ""
     if run.result is None:
-        command = _command(run)
-        way_on = f": {resumption(command, folder)}" if "train" in command else ""
         found.append(f"This run is {run.progress}; batchscale train --resume goes on with it{way_on}")
+    elif run.result.status == "failed":
+        found.append(f"This run failed: {_why(run.result)}. batchscale train --resume goes on with it{way_on}")
+    elif run.result.status == "diverged":
+        found.append(f"This run diverged: {_why(run.result)}.")
     if run.skipped_files:
         found.append(f"Passed over: {counted(len(run.skipped_files), 'data file')}, listed with the run.")
-    return tuple(found)
+    return (*found, *_damaged(folder))
+
+
+def _damaged(folder: Path) -> Iterator[str]:
+    """A line for every file of lines that is not whole."""
+    for name in ("metrics.jsonl", "evaluations.jsonl"):
+        lines, cut = damaged_lines(folder / name)
+        if lines:
+            which = ", ".join(map(str, lines[:5])) + (f" and {len(lines) - 5} more" if len(lines) > 5 else "")
+            were = f"line {which} was" if len(lines) == 1 else f"lines {which} were"
+            yield f"{name} is damaged: {were} left out."
+        if cut:
+            yield f"{name} ends in mid-line, as a kill or a full disk leaves it: its last line was left out."
 
 
 def _figures(metrics: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]], run: Run) -> list[Figure]:
