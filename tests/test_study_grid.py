@@ -20,7 +20,7 @@ from batchscale.report.page import write_report
 from batchscale.study import submitit as cluster
 from batchscale.study.board import Lines, Live, State, share_done
 from batchscale.study.cell import Cell, Change, Outcome, cells
-from batchscale.study.grid import Study
+from batchscale.study.grid import Study, StudyStopped
 from batchscale.study.table import write_table
 from batchscale.study.task import Task
 from batchscale.study.ways import answer_of, findings_of, summaries
@@ -65,6 +65,17 @@ def test_the_key_hangs_on_identity_alone():
     assert key().startswith("kn32-seed0-")
     assert len({key(), key("seed=1"), key("epochs=29"), key("minibatch.workers=2")}) == 4
     assert key(labels={"processes": 1}) != key(labels={"processes": 2}, processes=2)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_study_stopped_before_its_first_run_says_how_to_go_on(tmp_path, monkeypatch, number):
+    check = Study._validate
+    monkeypatch.setattr(Study, "_validate", lambda *given: (os.kill(os.getpid(), number), check(*given)))
+    with study(tmp_path / "s") as begun, pytest.raises(StudyStopped) as stopped:
+        begun.run(grid(seeds=3))
+    assert str(stopped.value) == f"stopped by {number.name}: 0 of 3 runs finished; go on with: test"
+    assert stopped.value.exit_code == 128 + number
+    assert not list((tmp_path / "s" / "runs").iterdir())
 
 
 def test_cells_are_changes_times_seeds_from_the_recipes_seed_on():

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from batchscale.engine.signals import StopSignals
 from batchscale.errors import BatchscaleError, UsageError
 from batchscale.recipe import Recipe
 from batchscale.records.findings import Findings
@@ -117,6 +118,17 @@ class Study:
             UsageError: a recipe that cannot run, or runs on other data, before any run has started.
             StudyStopped: SIGINT or SIGTERM was received; the runs have written their checkpoints.
         """
+        with StopSignals() as signals:
+            waiting = self._prepare(cells)
+        ended = [self._ended[c.key] for c in _distinct(cells) if c.key in self._ended]
+        if waiting and signals.received is not None:
+            raise self._stopped(signals.received, ended, len(waiting) + len(ended))
+        if waiting:
+            self._work(waiting, ended)
+        return [self._outcome(cell) for cell in cells]
+
+    def _prepare(self, cells: Sequence[Cell]) -> list[Cell]:
+        """All that comes before the first run; the cells whose run has not ended."""
         if any(not (self._run_folder(cell) / "result.json").is_file() for cell in cells) and self._local:
             warm()
         waiting = self._waiting(cells)
@@ -125,9 +137,11 @@ class Study:
         self._asked.update({(cell.key, str(cell.labels)): cell for cell in cells})
         self._folder.begin(unfinished=bool(waiting))
         self._write_table()
-        if waiting:
-            self._work(waiting, [self._ended[c.key] for c in _distinct(cells) if c.key in self._ended])
-        return [self._outcome(cell) for cell in cells]
+        return waiting
+
+    def _stopped(self, number: int, ended: Sequence[Outcome], asked: int) -> StudyStopped:
+        finished = sum(outcome.status in ("done", "diverged") for outcome in ended)
+        return StudyStopped(number, finished, asked, self.command)
 
     def finish(self, findings: Findings) -> None:
         """Write findings.json."""
@@ -200,8 +214,7 @@ class Study:
             board.close()
             self._write_table()
         if stopped is not None:
-            finished = sum(outcome.status in ("done", "diverged") for outcome in batch.ended)
-            raise StudyStopped(stopped, finished, batch.asked, self.command)
+            raise self._stopped(stopped, batch.ended, batch.asked)
 
     def _close(self, cell: Cell, error: str, stopping: bool) -> Outcome | None:
         """What became of an attempt that has ended; None where it was stopped, to go on another time."""
