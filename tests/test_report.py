@@ -457,7 +457,7 @@ def test_a_run_that_failed_or_diverged_warns_of_it_and_says_why(tmp_path):
     words, warnings = of_one_run(folder, status="failed", error="a.jpg: empty: must be readable", epochs=1.0)
     assert warnings == (
         "This run failed: a.jpg: empty: must be readable. batchscale train --resume goes on with it: "
-        "batchscale train fashion-mnist-cnn --out runs/x --resume",
+        "batchscale train fashion-mnist-cnn --out runs/x --resume=auto",
     )
     assert warnings[0] in words
     assert "The run failed after 1 epoch: a.jpg: empty: must be readable." in words
