@@ -48,6 +48,6 @@ def own_cores() -> int:
 def threads_text(decided: Mapping[str, int]) -> str:
     """That fewer threads than cores were chosen, as a line for a user."""
     return (
-        f"threads: {decided['threads']} a process, one for {decided['cores_per_thread']} cores: clearly faster "
-        f"than more, as on cores that other work uses; numerics.threads=N sets another number"
+        f"threads: {decided['threads']} a process, one for {decided['cores_per_thread']} cores: more were not "
+        f"clearly faster in a trial; numerics.threads=N sets another number"
     )

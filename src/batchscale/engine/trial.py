@@ -20,7 +20,7 @@ _TRIAL_SECONDS = 1.0
 _MOST_IMAGES = 1024  # of a pass: larger ones were not faster
 _SHORT_SECONDS = 0.025  # what the threads are tried on: passes of about so long, so many times
 _ROUNDS = 5
-_CLEARLY = 1.25  # times faster: less is the noise of a machine, and no reason to leave cores idle
+_CLEARLY = 1.15  # times faster: what more threads gain less than that may cost a hundredfold once others use the cores
 
 
 class Trial:
@@ -70,7 +70,7 @@ class Trial:
         return n * min(sizes, key=lambda size: min(times[size]))
 
     def cores_per_thread(self, cores: int, workers: range, one: bool) -> int:
-        """1, or 2, 4, ... where so few threads are clearly faster than one a core, as on cores that others use.
+        """Of 1, 2, 4, ... cores for each thread the most, so that more threads were not clearly faster.
 
         Threads that share a pass wait for each other after every operation: each wait lasts until the last of them
         was given a core. So the trial's measure is the median, not the minimum: a lucky pass is not the run's.
@@ -94,8 +94,7 @@ class Trial:
                 times.setdefault(way, []).append(self._settled_seconds(groups))
         self._clear()
         medians = {way: statistics.median(found) for way, found in times.items()}
-        best = min(medians, key=lambda way: medians[way])
-        return best if medians[1] > _CLEARLY * medians[best] else 1
+        return max(way for way, seconds in medians.items() if seconds <= _CLEARLY * min(medians.values()))
 
     def _sizes(self, workers: range, one: bool) -> list[int]:
         """Groups that a pass may hold."""
