@@ -37,6 +37,18 @@ def test_help_teaches(capsys):
     assert capsys.readouterr().out == f"batchscale {batchscale.__version__}\n"
 
 
+@pytest.mark.parametrize(
+    ("given", "set_to"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)]
+)
+def test_openmp_spins_less_long_unless_told_otherwise(capsys, monkeypatch, given, set_to):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert main(["recipes"]) == 0
+    assert os.environ.get("GOMP_SPINCOUNT") == set_to
+
+
 def test_recipes(capsys):
     assert main(["recipes"]) == 0
     assert "digits-cnn" in capsys.readouterr().out

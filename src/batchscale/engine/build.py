@@ -70,7 +70,7 @@ def _micro_batch(
 def _threads(
     recipe: Recipe, world: World, workers: range, trial: Trial, draws_random: bool, before: int | None
 ) -> dict[str, int]:
-    """Set this process's threads: as the recipe says, as an earlier attempt chose, or the fastest; said for the record.
+    """Set this process's threads: as the recipe says, as an earlier attempt chose, or by trial; said for the record.
 
     What holds everywhere is cores a thread: hosts may differ, and a resume may have other processes.
     """

@@ -76,12 +76,18 @@ def holds_run(folder: Path) -> bool:
     return (folder / "recipe.yaml").is_file()
 
 
+def _environments(folder: Path) -> list[dict[str, Any]]:
+    """What environment.json says of every attempt, the newest first; nothing where it does not tell."""
+    try:
+        newest = parse_json((folder / "environment.json").read_text(encoding="utf-8"))
+        return [one for one in (newest, *newest.get("earlier", [])) if isinstance(one, dict)]
+    except (OSError, ValueError, AttributeError, TypeError):
+        return []
+
+
 def attempts(folder: Path) -> int:
     """How often the run in this folder was begun or gone on with; 0 where its environment.json does not tell."""
-    try:
-        return 1 + len(parse_json((folder / "environment.json").read_text(encoding="utf-8"))["earlier"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
+    return len(_environments(folder))
 
 
 def check_free(folder: Path) -> None:
@@ -109,13 +115,7 @@ def check_free(folder: Path) -> None:
 
 def attempted(folder: Path, entry: str) -> list[dict[str, Any]]:
     """What a run's attempts recorded under this name, the newest first, as far as that can be read."""
-    try:
-        newest = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
-        attempts = [newest, *newest.get("earlier", [])]
-        found = [attempt[entry] for attempt in attempts if entry in attempt]
-    except (OSError, ValueError, AttributeError, TypeError):
-        return []
-    return [recorded for recorded in found if isinstance(recorded, dict)]
+    return [one[entry] for one in _environments(folder) if isinstance(one.get(entry), dict)]
 
 
 class Sink(Protocol):
