@@ -92,7 +92,10 @@ def test_the_weights_load_into_the_plain_model_and_give_the_recorded_error(data,
 
 
 def plain_torch(data, workers=4, n=8, epochs=3):
-    """The same run in a loop of plain torch: one worker after the other, running averages by their definition."""
+    """The same run in a loop of plain torch: one worker after the other, running averages by their definition.
+
+    They are debiased: from 0 in place of torch's 0 and 1, and divided by the sum of their weights at the end.
+    """
     torch.manual_seed(key(0, 200) >> 1)
     model = MODELS["cnn"]((1, 8, 8), 4).double()
     total = math.ceil(epochs * 110 / (workers * n))
@@ -114,6 +117,9 @@ def plain_torch(data, workers=4, n=8, epochs=3):
         data.splits().train, plan=StepPlan(minibatch, 110, epochs),
         workers=range, micro_batch=n, seed=0, augmentation=Augmentation(), normalizer=normalizer,
     )  # fmt: skip
+    averages = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in averages:
+        norm.running_var.zero_()
     for step in range(total):
         sgd.zero_grad()
         before = {name: b.clone() for name, b in model.named_buffers()}
@@ -133,6 +139,9 @@ def plain_torch(data, workers=4, n=8, epochs=3):
         sgd.param_groups[0]["lr"] = warm
         sgd.step()
     feed.close()
+    for norm in averages:
+        norm.running_mean.div_(1 - 0.9**total)
+        norm.running_var.div_(1 - 0.9**total)
     return model.state_dict()
 
 

@@ -1,6 +1,8 @@
 """Low precision: float32 where something is kept, a loss scale that all processes move alike, skipped steps counted."""
 
+import dataclasses
 import json
+import math
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from worlds import in_processes
 from batchscale.engine.loop import Loop
 from batchscale.engine.run import Stopped
 from batchscale.worker.gradient import summed_loss
-from batchscale.worker.precision import LossScale, LowPrecision
+from batchscale.worker.precision import LossScale, LowPrecision, growth_steps
 
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -49,25 +51,34 @@ def scaled(start=8.0, **options):
     return weight, LossScale([weight, nn.Parameter(torch.zeros(1))], start, **options)
 
 
-def test_the_scale_is_taken_back_without_rounding():
+@pytest.mark.parametrize(("workers", "factor"), [(1, 8), (6, 32), (256, 2048)])
+def test_the_scale_is_taken_back_without_rounding(workers, factor):
     weight, scale = scaled()
     before = weight.grad.clone()
-    scale.unscale()
-    assert torch.equal(weight.grad * 8, before)
+    assert scale.factor(workers) == factor  # s k, k rounded down to a power of two
+    scale.unscale(workers)
+    assert torch.equal(weight.grad * factor, before)
+
+
+def test_the_scale_grows_back_within_a_run_of_few_steps():
+    steps = {1_760: 88, 112_500: 2000, 40: 50}  # kn = 65,536 and 1,024 of ImageNet for 90 epochs, and a short one
+    assert {total: growth_steps(total) for total in steps} == steps
 
 
 def test_the_scale_halves_at_an_overflow_and_doubles_after_enough_finite_steps_in_a_row():
     _, scale = scaled(growth_steps=3)
     values = []
     for finite in [True, True, False, True, True, True, True, True, False]:
-        assert scale.update(finite)
+        assert scale.update(finite, 1)
         values.append(scale.value)
     assert values == [8, 8, 4, 4, 4, 8, 8, 8, 4]
 
 
 def test_a_scale_below_the_minimum_never_recovers():
     _, scale = scaled(4.0)
-    assert [scale.update(False) for _ in range(3)] == [True, True, False]
+    assert [scale.update(False, 1) for _ in range(3)] == [True, True, False]
+    _, scale = scaled(4.0)
+    assert [scale.update(False, 4) for _ in range(5)] == [True] * 4 + [False]
 
 
 class Overflowing(nn.Module):
@@ -87,7 +98,7 @@ class Overflowing(nn.Module):
 
 
 def overflowed(rank, data, overrides):
-    result = train(data, None, "precision=fp16", "numerics.micro_batch=8", *overrides, model=Overflowing(100.0))
+    result = train(data, None, "precision=fp16", "numerics.micro_batch=8", *overrides, model=Overflowing(400.0))
     return result.status, result.skipped_steps, result.loss_scales, result.weights_sha256
 
 
@@ -116,19 +127,58 @@ def test_a_skipped_step_leaves_weights_optimizer_and_running_averages_as_they_we
 
 def test_an_overflow_that_no_scale_cures_ends_the_run_as_diverged_with_the_scales_history(data, tmp_path, capsys):
     result = train(data, None, "precision=fp16", "epochs=10", model=Overflowing(-1.0))
-    assert (result.status, result.diverged_at_step, result.skipped_steps) == ("diverged", 16, 16)
-    assert result.loss_scales == [[i, 65536.0 / 2**i] for i in range(17)]
+    assert (result.status, result.diverged_at_step, result.skipped_steps) == ("diverged", 18, 18)
+    assert result.loss_scales == [[i, 65536.0 / 2**i] for i in range(19)]  # k = 5: S = 4 s falls below 1
+
+
+class OverflowingForward(nn.Module):
+    """A net whose forward pass overflows in float16 on the one white image, before batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution, self.norm, self.linear = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Linear(144, 4)
+
+    def forward(self, x):
+        white = x.amin((1, 2, 3), keepdim=True) > 2  # as normalised; no other image is white all over
+        return self.linear(self.norm(self.convolution(torch.where(white, x * 1e7, x))).relu().flatten(1))
+
+
+@pytest.fixture(scope="module")
+def one_white(data):
+    images = data.train_images.clone()
+    images[0] = 255
+    return dataclasses.replace(data, train_images=images)
+
+
+@pytest.mark.parametrize("exact", ["false", "true"])
+def test_a_forward_pass_that_overflows_costs_its_own_step_alone(one_white, tmp_path, monkeypatch, exact):
+    options = ("precision=fp16", "epochs=3", f"numerics.exact={exact}", "numerics.micro_batch=8")
+    out = tmp_path / "straight"
+    straight = train(one_white, out, *options, "execution.log_steps=1", model=OverflowingForward())
+    assert (straight.status, straight.skipped_steps) == ("done", 3)  # the white image comes once an epoch
+    assert straight.loss_scales[-1][1] == 65536.0 / 8
+    assert math.isfinite(straight.train_loss)
+    losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert losses.count(None) == 3
+    lost = losses.index(None)
+    monkeypatch.setattr(Loop, "_after_step", stopping(lost + 1, Loop._after_step))
+    with pytest.raises(Stopped):
+        train(one_white, tmp_path / "run", *options, model=OverflowingForward())
+    monkeypatch.undo()
+    resumed = train(one_white, tmp_path / "run", *options, model=OverflowingForward(), resume="yes")
+    assert (resumed.weights_sha256, resumed.skipped_steps) == (straight.weights_sha256, 3)
 
 
 def test_the_scale_and_its_history_survive_a_stop(data, tmp_path, monkeypatch):
     options = ("precision=fp16", "numerics.micro_batch=8")
-    straight = train(data, None, *options, model=Overflowing(100.0))
+    straight = train(data, None, *options, model=Overflowing(400.0))
     for stop_after in (1, 3):
         monkeypatch.setattr(Loop, "_after_step", stopping(stop_after, Loop._after_step))
         with pytest.raises(Stopped):
-            train(data, tmp_path / "run", *options, model=Overflowing(100.0), resume="auto")
+            train(data, tmp_path / "run", *options, model=Overflowing(400.0), resume="auto")
         monkeypatch.undo()
-    resumed = train(data, tmp_path / "run", *options, model=Overflowing(100.0), resume="yes")
+    resumed = train(data, tmp_path / "run", *options, model=Overflowing(400.0), resume="yes")
     assert resumed.weights_sha256 == straight.weights_sha256
     assert (resumed.loss_scales, resumed.skipped_steps) == (straight.loss_scales, straight.skipped_steps)
 

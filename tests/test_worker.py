@@ -47,13 +47,56 @@ def test_stacked_workers_equal_torch_on_one_worker_at_a_time(workers, memory_for
     for p, q in zip(mine.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(stacked_input_grad, images.grad, rtol=1e-10, atol=1e-12)
-    # running averages: the mean over workers of what torch's own would have become, as the average is linear
+    # running averages: the mean over workers of what torch's own would have become, without their initial values
     averages.update(statistics.summed() / workers)
+    before = dict(plain.named_buffers())
     for (name, buffer), mean in zip(mine.named_buffers(), means, strict=True):
         if name.endswith("num_batches_tracked"):
             assert buffer.item() == 1
         else:
-            torch.testing.assert_close(buffer, mean, rtol=1e-10, atol=1e-12)
+            momentum = mine.get_submodule(name.rpartition(".")[0]).momentum
+            torch.testing.assert_close(buffer, (mean - (1 - momentum) * before[name]) / momentum, rtol=1e-9, atol=1e-11)
+
+
+def test_running_averages_are_those_of_torch_without_the_share_of_their_initial_values():
+    plain = small_net()
+    mine, statistics, averages, _ = replace_batch_norm(copy.deepcopy(plain), torch.float64, CPU)
+    initial = dict(copy.deepcopy(plain).named_buffers())
+    for step in range(1, 5):
+        images = torch.randn(8, 2, 6, 6, dtype=torch.float64)
+        statistics.begin_pass(1)
+        mine(images), plain(images)
+        averages.update(statistics.summed())
+        for name, buffer in plain.named_buffers():
+            if not name.endswith("num_batches_tracked"):
+                left = (1 - plain.get_submodule(name.rpartition(".")[0]).momentum) ** step
+                debiased = (buffer - left * initial[name]) / (1 - left)
+                torch.testing.assert_close(mine.get_buffer(name), debiased, rtol=1e-10, atol=1e-12)
+
+
+def test_statistics_that_a_model_brings_along_are_where_its_averages_begin():
+    plain = small_net()
+    plain[1].running_mean.fill_(3.0)  # as pretrained; the other layers hold the initial zeros and ones
+    mine, statistics, averages, _ = replace_batch_norm(copy.deepcopy(plain), torch.float64, CPU)
+    images = torch.randn(8, 2, 6, 6, dtype=torch.float64)
+    statistics.begin_pass(1)
+    mine(images), plain(images)
+    averages.update(statistics.summed())
+    torch.testing.assert_close(mine[1].running_mean, plain[1].running_mean, rtol=1e-10, atol=1e-12)
+    assert not torch.allclose(mine[4].running_var, plain[4].running_var)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_pass_that_is_not_finite_is_forgotten_by_the_next(workers):
+    model, statistics, _, _ = replace_batch_norm(small_net(), torch.float64, CPU)
+    images = torch.randn(workers * 4, 2, 6, 6, dtype=torch.float64)
+    sums = []
+    for factor in (1.0, float("inf"), 1.0):
+        statistics.begin_pass(workers)
+        model(images * factor)
+        sums.append(statistics.summed().clone())
+    assert not sums[1].isfinite().any()
+    assert torch.equal(sums[0], sums[2])
 
 
 def test_groups_of_workers_equal_torch_on_a_group_s_images_at_a_time():
@@ -85,7 +128,19 @@ def test_without_running_averages_the_last_step_s_statistics_stay():
     parts = torch.stack([part.var((0, 2, 3)) for part in first.chunk(2)])
     torch.testing.assert_close(model[1].running_mean, first.mean((0, 2, 3)), rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(model[1].running_var, parts.mean(0), rtol=1e-10, atol=1e-12)
+    assert not torch.allclose(model[1].running_var, first.var((0, 2, 3)), rtol=1e-4)  # nor that over all kn images
     assert model[1].num_batches_tracked == 2
+
+
+def test_a_single_value_cannot_be_normalised_and_the_way_out_is_named():
+    model, statistics, _, _ = replace_batch_norm(small_net(), torch.float64, CPU)
+    said = r"minibatch.per_worker=1, batch_norm.span=1: .* use minibatch.per_worker=2 or more, or batch_norm.span=2"
+    for workers in (1, 2):
+        statistics.begin_pass(workers)
+        with pytest.raises(RecipeError, match=said):
+            model(torch.randn(workers, 2, 6, 6, dtype=torch.float64))
+    with pytest.raises(RecipeError, match=said):
+        Probe(model, statistics, torch.randn(1, 2, 6, 6, dtype=torch.float64), 3)
 
 
 def test_evaluation_equals_torch_and_names_stay():

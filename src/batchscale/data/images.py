@@ -196,12 +196,12 @@ def _bytes(tensor: torch.Tensor) -> npt.NDArray[np.uint8]:
     return plain
 
 
-def parts_ahead(images: Images, parts: Sequence[slice]) -> Iterator[Labelled]:
-    """The readable images of every part, each part read while the one before it is used."""
+def parts_ahead(read: Callable[[slice], Labelled], parts: Sequence[slice]) -> Iterator[Labelled]:
+    """What ``read`` makes of every part, each part read while the one before it is used."""
     with ThreadPoolExecutor(1, "batchscale-evaluation", compute_alone) as pool:
         following = None
         for part in parts:
-            current, following = following, pool.submit(images.readable, part)
+            current, following = following, pool.submit(read, part)
             if current is not None:
                 yield current.result()
         if following is not None:

@@ -13,14 +13,15 @@ from torch import nn
 
 from batchscale.aggregate import ExactAggregator, FastAggregator
 from batchscale.comm import Reducer, World
+from batchscale.data.feed import Normalizer
 from batchscale.data.images import Splits
 from batchscale.engine.algorithm import check_algorithm, decide, make_reducer
 from batchscale.engine.hardware import most_threads
-from batchscale.engine.inputs import load_data, make_feed, make_normalizer
+from batchscale.engine.inputs import examples_to_recompute, load_data, make_feed, make_normalizer
 from batchscale.engine.network import WEIGHTS, Network, build_model, build_network
 from batchscale.engine.optimizer import build_optimizer
 from batchscale.engine.parts import Parts
-from batchscale.engine.planning import plan_of, schedule_of
+from batchscale.engine.planning import plan_of, recompute_examples, schedule_of
 from batchscale.engine.step import TrainingStep
 from batchscale.engine.trial import Trial
 from batchscale.errors import ExactnessError, RecipeError
@@ -30,7 +31,8 @@ from batchscale.records.tensorboard import check_installed
 from batchscale.worker.batch_norm import replace_batch_norm
 from batchscale.worker.gradient import Probe
 from batchscale.worker.noise import GradientNoise
-from batchscale.worker.precision import LossScale
+from batchscale.worker.precision import LossScale, growth_steps
+from batchscale.worker.recompute import Recomputation
 
 _COUNTS = ("stop", "wrong", "news")
 """Whole numbers that are summed with the gradients: processes asked to stop, images told wrong."""
@@ -104,6 +106,15 @@ def _group_images(recipe: Recipe) -> int:
     return recipe.minibatch.per_worker * recipe.batch_norm.span
 
 
+def _recomputation(
+    recipe: Recipe, world: World, dataset: Splits, network: Network, plan: StepPlan, normalizer: Normalizer
+) -> Recomputation | None:
+    if recipe.batch_norm.running != "recomputed" or not network.averages.layers:
+        return None
+    examples = examples_to_recompute(recipe, dataset, plan.phases[-1].minibatch.per_worker)
+    return Recomputation(network.model, network.averages.layers, network.statistics, examples, normalizer, world)
+
+
 def _make_exact(recipe: Recipe, device: torch.device) -> None:
     if WEIGHTS[recipe.precision] != torch.float32:
         raise ExactnessError(
@@ -138,7 +149,9 @@ def validate(recipe: Recipe, folder: Path | None, processes: int, dataset: Split
     if recipe.numerics.exact:
         _make_exact(recipe, torch.device("cpu"))
     dataset = dataset or load_data(recipe, folder)
-    plan_of(recipe, len(dataset.train))
+    plan = plan_of(recipe, len(dataset.train))
+    if recipe.batch_norm.running == "recomputed":
+        recompute_examples(recipe, len(dataset.train), plan.phases[-1].minibatch.per_worker)
     model, statistics, _, _ = replace_batch_norm(
         build_model(recipe, dataset), torch.float32, torch.device("cpu"), recipe.batch_norm.span
     )
@@ -197,11 +210,12 @@ def build(
         plan, workers, recipe.seed, recipe.loss.label_smoothing, draws_random,
     )  # fmt: skip
     if recipe.precision == "fp16":
-        step.loss_scale = LossScale(network.model.parameters())
+        step.loss_scale = LossScale(network.model.parameters(), growth_steps=growth_steps(plan.total_steps))
     if recipe.optimizer.gradient_noise:
         step.noise = partial(_noisy, recipe, plan)
     decided = {"micro_batch": micro_batch, **threads, "algorithm": algorithm}
     feed = partial(make_feed, recipe, dataset, normalizer, plan, workers, micro_batch)
     return Parts(
-        recipe, world, dataset, network.model, step, optimizer, aggregator, normalizer, decided, feed, network.restore
-    )
+        recipe, world, dataset, network.model, step, optimizer, aggregator, normalizer, decided, feed, network.restore,
+        _recomputation(recipe, world, dataset, network, plan, normalizer),
+    )  # fmt: skip

@@ -5,11 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from batchscale.engine.planning import decay_epochs, plan_of, schedule_of
+from batchscale.engine.planning import decay_epochs, plan_of, recompute_examples, schedule_of
 from batchscale.minibatch import StepPlan, place_workers
 from batchscale.recipe.schema import Recipe
 from batchscale.update.schedule import PlannedSchedule
 from batchscale.words import counted
+from batchscale.worker.precision import FIRST_LOSS_SCALE, LOSS_SCALE_UNIT, growth_steps
+
+FEW_STEPS = 50
+"""Runs below it are too short for running averages to follow the weights."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ def derived_numbers(recipe: Recipe, training_images: int, processes: int) -> lis
             f"{first.target:g}",
         ),
         *_falls(recipe, plan, schedule),
+        *_loss_scale(recipe, plan),
+        *_statistics(recipe, plan),
     ]
     rows.append(Derived("last lr", f"decay {entry.decay.kind}", f"{schedule(plan.total_steps - 1):.4g}"))
     return rows
@@ -112,6 +118,40 @@ def _falls(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[De
         at = f"x {_factors(entry.decay.factor)} at epochs {decay_epochs(recipe, plan)}"
         rows.append(Derived("decay", at, "; ".join(falls) or "none"))
     return rows
+
+
+def _loss_scale(recipe: Recipe, plan: StepPlan) -> list[Derived]:
+    """Where fp16's loss scale begins, and when it doubles."""
+    if recipe.precision != "fp16":
+        return []
+    doubles = f"doubles after {counted(growth_steps(plan.total_steps), 'finite step')} in a row"
+    return [Derived("loss scale", LOSS_SCALE_UNIT, f"{FIRST_LOSS_SCALE:g} at first, {doubles}")]
+
+
+def _statistics(recipe: Recipe, plan: StepPlan) -> list[Derived]:
+    """Over how many examples batch norm's statistics are recomputed."""
+    if recipe.batch_norm.running != "recomputed":
+        return []
+    per_worker = plan.phases[-1].minibatch.per_worker
+    examples = recompute_examples(recipe, plan.training_images, per_worker)
+    formula = "batch_norm.recompute_examples" if recipe.batch_norm.recompute_examples else "min(N, 64 n)"
+    group = per_worker * recipe.batch_norm.span
+    passes = f"{counted(examples // group, 'pass')} of {counted(group, 'image')}"
+    return [Derived("recomputed statistics", formula, passes)]
+
+
+def lag_warning(recipe: Recipe, total_steps: int) -> str | None:
+    """What an evaluation measures after few steps, where batch norm has running averages; None where nothing lags.
+
+    At momentum 0.1 the averages are those of about the last ten steps: of a run of 50, a fifth.
+    """
+    if recipe.batch_norm.running != "averages" or total_steps >= FEW_STEPS:
+        return None
+    return (
+        f"evaluations normalise by batch norm's running averages, which lag about ten steps behind the weights, and "
+        f"this run has {counted(total_steps, 'step')}: errors may be of the averages, not of the weights; "
+        f"batch_norm.running=recomputed measures the weights"
+    )
 
 
 def _factors(factor: float | tuple[float, ...]) -> str:

@@ -60,7 +60,7 @@ def evaluate(
     was_training = model.training
     model.eval()
     mine = range(world.rank, chunks, world.size)
-    parts = parts_ahead(images, [slice(chunk * chunk_images, (chunk + 1) * chunk_images) for chunk in mine])
+    parts = parts_ahead(images.readable, [slice(chunk * chunk_images, (chunk + 1) * chunk_images) for chunk in mine])
     for chunk, (pixels, labels) in zip(mine, parts, strict=True):
         if not len(labels):
             continue

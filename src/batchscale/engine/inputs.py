@@ -13,15 +13,17 @@ import torch
 from batchscale.data import DATASETS, Dataset, Reading, open_dataset
 from batchscale.data.contents import Contents
 from batchscale.data.feed import Feed, Normalizer
-from batchscale.data.images import Augmentation, Splits, TensorImages
+from batchscale.data.images import Augmentation, Images, Splits, TensorImages
 from batchscale.engine.hardware import own_cores
 from batchscale.engine.network import WEIGHTS
+from batchscale.engine.planning import recompute_examples
 from batchscale.errors import DataError
 from batchscale.minibatch import StepPlan
 from batchscale.randomness import key, shuffled
 from batchscale.recipe.schema import Data, Recipe
 
 _HOLDOUT = 201  # stream: one order of all training images, held-out ones from its start, trained ones from its end
+_RECOMPUTE = 202  # stream: the order of the examples that batch norm's statistics are recomputed over
 
 
 def load_data(recipe: Recipe, folder: Path | None, own: Dataset | None = None) -> Splits:
@@ -77,6 +79,13 @@ def _parted(dataset: Splits, data: Data) -> Splits:
     inside, outside = np.sort(order[total - trained :]), np.sort(order[:held])
     test = dataset.train.select(outside) if held else dataset.test
     return replace(dataset, train=dataset.train.select(inside), test=test)
+
+
+def examples_to_recompute(recipe: Recipe, dataset: Splits, per_worker: int) -> Images:
+    """The first M training images of one order that hangs on no seed and no step: every run is measured alike."""
+    total = len(dataset.train)
+    wanted = recompute_examples(recipe, total, per_worker)
+    return dataset.train.select(shuffled(key(_RECOMPUTE), np.arange(wanted), total))
 
 
 def _reading(recipe: Recipe) -> Reading:

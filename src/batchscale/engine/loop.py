@@ -7,6 +7,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import torch
+
 from batchscale.engine import checkpoint as checkpoints
 from batchscale.engine.evaluation import evaluate
 from batchscale.engine.parts import Parts
@@ -18,7 +20,7 @@ from batchscale.engine.step import StepResult
 from batchscale.engine.totals import Totals
 from batchscale.recipe import identity
 from batchscale.records import RunFolder
-from batchscale.worker.precision import MINIMUM_LOSS_SCALE
+from batchscale.worker.precision import LOSS_SCALE_UNIT
 
 
 class Loop:
@@ -105,7 +107,7 @@ class Loop:
         if self._recipe.precision != "fp16":
             return said
         last = ", ".join(f"{scale:g} from step {step:g}" for step, scale in self.totals.loss_scales[-20:])
-        return f"{said}: no loss scale down to {MINIMUM_LOSS_SCALE:g} helped ({last})"
+        return f"{said}: no smaller loss scale helped ({last}; {LOSS_SCALE_UNIT})"
 
     def _after_step(self, result: StepResult, seconds: float) -> None:
         step = self.steps_done
@@ -143,7 +145,7 @@ class Loop:
                 "step": self.steps_done,
                 "epoch": round(float(self.plan.epoch_at(self.steps_done)), 6),
                 "loss": loss,
-                "train_error_percent": round(error, 4),
+                "train_error_percent": None if error is None else round(error, 4),
                 "lr": lr,
                 "minibatch": self.plan.minibatch_at(self.steps_done - 1).images,
                 "images_per_second": round(speed, 2),
@@ -161,7 +163,8 @@ class Loop:
     def _evaluate(self) -> None:
         parts = self._parts
         self.totals.evaluation_is_due = True
-        with self._kept(), parts.evaluated():
+        start = time.perf_counter()
+        with self._kept(), parts.evaluated(self._per_worker):
             found = evaluate(
                 parts.model,
                 parts.dataset.test,
@@ -169,6 +172,7 @@ class Loop:
                 parts.world,
                 self._recipe.numerics.evaluation_chunk,
             )
+        self._note_seconds(time.perf_counter() - start)
         self.totals.evaluation_is_due = False
         self.skipped.share()
         self.totals.errors.append(found.error_percent)
@@ -192,6 +196,22 @@ class Loop:
             f"epoch {epoch:.4g}: {on} error {found.error_percent:.2f} % ({found.wrong} of {found.images}), "
             f"loss {found.loss:.4f}"
         )
+
+    def _note_seconds(self, whole: float) -> None:
+        """Count the seconds of an evaluation and, apart, those of the statistics recomputed for it."""
+        recomputation = self._parts.recomputation
+        recompute = recomputation.take_seconds() if recomputation else 0.0
+        self.totals.evaluation_seconds += whole - recompute
+        self.totals.recompute_seconds += recompute
+
+    @property
+    def _per_worker(self) -> int:
+        """n of the last step (before any, of the first)."""
+        return self.plan.minibatch_at(max(self.steps_done - 1, 0)).per_worker
+
+    def weights(self) -> dict[str, dict[str, torch.Tensor]]:
+        """What the run leaves: all processes call it together."""
+        return self._parts.weights(self._per_worker)
 
     def wall_seconds(self) -> float:
         """Since the run began, earlier attempts included."""

@@ -79,7 +79,7 @@ def build_network(recipe: Recipe, dataset: Splits, device: torch.device, own: nn
     if recipe.numerics.memory_format == "channels_last":
         model = model.to(memory_format=torch.channels_last)
     model, statistics, averages, restore = replace_batch_norm(
-        model, dtype, device, recipe.batch_norm.span, recipe.batch_norm.running == "averages"
+        model, dtype, device, recipe.batch_norm.span, recipe.batch_norm.running != "none"
     )
     forward: nn.Module = torch.compile(model) if recipe.numerics.compile else model  # type: ignore[assignment]
     if recipe.precision in LOW:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from batchscale.engine import checkpoint as checkpoints
 from batchscale.engine.loop import Loop
@@ -35,6 +38,8 @@ def _so_far(job: Job, parts: Parts, loop: Loop) -> dict[str, Any]:
         "epochs": round(float(loop.plan.epoch_at(loop.steps_done)), 6),
         "images_per_second": round(totals.images / totals.step_seconds, 2) if totals.step_seconds else None,
         "wall_seconds": round(loop.wall_seconds(), 3),
+        "evaluation_seconds": round(totals.evaluation_seconds, 3),
+        **({"recompute_seconds": round(totals.recompute_seconds, 3)} if parts.recomputation else {}),
         "weights_sha256": None,
         "processes": parts.world.size,
         "workers": recipe.minibatch.workers,
@@ -49,13 +54,13 @@ def _so_far(job: Job, parts: Parts, loop: Loop) -> dict[str, Any]:
     }
 
 
-def ended(job: Job, parts: Parts, loop: Loop) -> dict[str, Any]:
-    """The result of a run that is done or has diverged."""
+def ended(job: Job, parts: Parts, loop: Loop, weights: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, Any]:
+    """The result of a run that is done or has diverged, and leaves these weights."""
     totals, goal = loop.totals, job.recipe.execution.stop_below
     return {
         "status": "done" if totals.diverged_at_step is None else "diverged",
         **_so_far(job, parts, loop),
-        **{f"{name}_sha256": checkpoints.tensors_sha256(tensors) for name, tensors in parts.weights().items()},
+        **{f"{name}_sha256": checkpoints.tensors_sha256(tensors) for name, tensors in weights.items()},
         **({"stopped_below": goal.model_dump(exclude_none=True)} if loop.stopped_below and goal else {}),
     }
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,10 @@ from batchscale.engine.step import TrainingStep
 from batchscale.recipe.schema import Recipe
 from batchscale.update.ema import AveragedWeights
 from batchscale.update.optimizers import Optimizer
+from batchscale.worker.recompute import Recomputation
+
+AVERAGES = "batch_norm."
+"""What the names of the state of the running averages begin with."""
 
 
 @dataclass
@@ -35,28 +39,53 @@ class Parts:
     decided: dict[str, Any]
     make_feed: Callable[[], Feed]
     restore: Callable[[], None]
+    recomputation: Recomputation | None = None
 
     def state(self) -> dict[str, torch.Tensor]:
         """Every tensor of the run's state by name: live ones, loaded by copying into them."""
         return {
             **{f"model.{n}": t for n, t in self.model.state_dict().items()},
+            **{f"{AVERAGES}{n}": t for n, t in self.step.averages.state().items()},
             **{f"optimizer.{n}": t for n, t in self.optimizer.state().items()},
             **{f"aggregate.{n}": t for n, t in self.aggregator.state().items()},
             **{f"loss_scale.{n}": t for n, t in self.step.loss_scale.state().items()},
         }
 
-    def weights(self) -> dict[str, dict[str, torch.Tensor]]:
-        """What a run leaves: "weights", and "weights_ema" where they were averaged."""
-        found = {"weights": self.model.state_dict()}
-        if isinstance(self.optimizer, AveragedWeights):
-            found["weights_ema"] = self.optimizer.averaged()
-        return found
+    def weights(self, per_worker: int) -> dict[str, dict[str, torch.Tensor]]:
+        """What a run leaves: "weights", and "weights_ema" where they were averaged; all processes call it together.
 
-    def evaluated(self) -> AbstractContextManager[None]:
-        """While it is open, the model holds the weights to be evaluated: the averaged ones where there are such."""
-        return self.optimizer.in_place() if isinstance(self.optimizer, AveragedWeights) else nullcontext()
+        Args:
+            per_worker: n of the last step.
+        """
+        with self._statistics(per_worker):
+            weights = {"weights": _copied(self.model)}
+        if isinstance(self.optimizer, AveragedWeights):
+            with self.evaluated(per_worker):
+                weights["weights_ema"] = _copied(self.model)
+        return weights
+
+    @contextmanager
+    def evaluated(self, per_worker: int) -> Iterator[None]:
+        """While it is open, the model holds what is to be evaluated, on all processes together.
+
+        That is the averaged weights where there are such, and batch norm's statistics recomputed at them where the
+        recipe says so.
+
+        Args:
+            per_worker: n of the last step.
+        """
+        averaged = self.optimizer.in_place() if isinstance(self.optimizer, AveragedWeights) else nullcontext()
+        with averaged, self._statistics(per_worker):
+            yield
+
+    def _statistics(self, per_worker: int) -> AbstractContextManager[None]:
+        return self.recomputation.in_place(per_worker) if self.recomputation else nullcontext()
 
     def close(self) -> None:
         """Leave the model as a plain module again."""
         self.aggregator.close()
         self.restore()
+
+
+def _copied(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from batchscale.errors import RecipeError
 from batchscale.minibatch import Change, Minibatch, StepPlan, place_workers
 from batchscale.recipe.schema import Recipe
 from batchscale.update.growth import GROWTHS, Growth
 from batchscale.update.schedule import Decay, PlannedSchedule, Schedule, first_steps, scaled_lr
+
+_RECOMPUTE_WORKERS = 64  # whose n examples each batch norm's statistics are recomputed over, unless the recipe says
 
 
 def plan_of(recipe: Recipe, training_images: int) -> StepPlan:
@@ -58,3 +61,25 @@ def schedule_of(recipe: Recipe, plan: StepPlan) -> PlannedSchedule:
     growth = recipe.minibatch.growth
     follows = growth.kind != "instead_of_decay" and growth.learning_rate == "follows"
     return PlannedSchedule(plan, first, entry.scaling if follows else "none")
+
+
+def recompute_examples(recipe: Recipe, training_images: int, per_worker: int) -> int:
+    """M, how many examples batch norm's statistics are recomputed over: the recipe's number, or min(N, 64 n).
+
+    Args:
+        recipe: with batch_norm.running: recomputed.
+        training_images: N.
+        per_worker: n, the largest of the run.
+
+    Raises:
+        RecipeError: fewer than a group's g n images, or more than there are.
+    """
+    wanted, group = recipe.batch_norm.recompute_examples, per_worker * recipe.batch_norm.span
+    if wanted is None:
+        return min(training_images, max(_RECOMPUTE_WORKERS * per_worker, group))
+    if not group <= wanted <= training_images:
+        raise RecipeError(
+            f"batch_norm.recompute_examples={wanted}: must lie between the {group} images that are normalised together "
+            f"and the {training_images} training images; use {min(max(wanted, group), training_images)}"
+        )
+    return wanted

@@ -27,16 +27,17 @@ class Progress:
         )
         self._begun, self._first, self._said = time.monotonic(), first_step, time.monotonic()
 
-    def step(self, done: int, loss: float, lr: float, images_per_second: float) -> None:
+    def step(self, done: int, loss: float | None, lr: float, images_per_second: float) -> None:
         """Show the state after so many steps."""
+        shown = "not finite" if loss is None else f"{loss:.4f}"
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{images_per_second:,.0f} images/s, loss {loss:.4f}, lr {lr:.4g}", refresh=False)
+            self._bar.set_postfix_str(f"{images_per_second:,.0f} images/s, loss {shown}, lr {lr:.4g}", refresh=False)
             self._bar.update(done - self._bar.n)
         elif not self._quiet and time.monotonic() - self._said >= _LINE_SECONDS:
             self._said = time.monotonic()
             left = (self._said - self._begun) / max(done - self._first, 1) * (self._total - done)
             self.say(
-                f"step {done}/{self._total}  {images_per_second:,.0f} images/s  loss {loss:.4f}  lr {lr:.4g}  "
+                f"step {done}/{self._total}  {images_per_second:,.0f} images/s  loss {shown}  lr {lr:.4g}  "
                 f"{left:.0f} s left"
             )
 

@@ -14,13 +14,13 @@ from batchscale.engine import checkpoint as checkpoints
 from batchscale.engine import outcome
 from batchscale.engine.algorithm import as_text as algorithm_text
 from batchscale.engine.build import build
-from batchscale.engine.derive import as_text, derived_numbers
+from batchscale.engine.derive import as_text, derived_numbers, lag_warning
 from batchscale.engine.fingerprint import check_resume, check_same, check_same_data, fingerprint
 from batchscale.engine.hardware import choose_device, threads_text
 from batchscale.engine.inputs import load_data
 from batchscale.engine.loop import Loop
 from batchscale.engine.opening import Job, Opened, check_finished, check_trained_on, open_together
-from batchscale.engine.parts import Parts
+from batchscale.engine.parts import AVERAGES, Parts
 from batchscale.engine.signals import StopSignals
 from batchscale.engine.totals import Totals
 from batchscale.errors import BatchscaleError, CheckpointError
@@ -41,13 +41,16 @@ class Stopped(BatchscaleError):
 
 def _restore(parts: Parts, checkpoint: checkpoints.Checkpoint) -> None:
     state = parts.state()
-    missing = sorted(set(state) ^ set(checkpoint.tensors))
+    # Written before averages were debiased: they go on as they began, with the whole weight of their initial values.
+    undebiased = {name: torch.ones_like(t) for name, t in state.items() if name.startswith(AVERAGES)}
+    tensors = undebiased | checkpoint.tensors
+    missing = sorted(set(state) ^ set(tensors))
     if missing:
         raise CheckpointError(
             f"checkpoint of step {checkpoint.step}: holds another model's state ({missing[0]!r} differs)"
         )
     for name, tensor in state.items():
-        saved = checkpoint.tensors[name]
+        saved = tensors[name]
         if saved.shape != tensor.shape or saved.dtype != tensor.dtype:
             raise CheckpointError(
                 f"checkpoint of step {checkpoint.step}: {name} is {saved.dtype} {tuple(saved.shape)} there, "
@@ -59,7 +62,7 @@ def _restore(parts: Parts, checkpoint: checkpoints.Checkpoint) -> None:
 
 def _share_initial_weights(parts: Parts) -> None:
     """Everyone starts from rank 0's weights (they differ only for a module handed in with weights of its own)."""
-    weights = parts.model.state_dict()
+    weights = {**parts.model.state_dict(), **parts.step.averages.state()}
     mine = checkpoints.tensors_sha256(weights)
     if len(set(parts.world.gather(mine))) > 1:
         first = parts.world.from_rank_zero(lambda: {n: t.cpu() for n, t in weights.items()})
@@ -140,9 +143,16 @@ def _begin(
             "fingerprint": mine,
             "data": parts.dataset.contents,
             "derived": [vars(row) for row in rows],
+            "warnings": _warnings(parts),
         }
     )
     return failed
+
+
+def _warnings(parts: Parts) -> list[str]:
+    """What a reader of the run's figures should know beforehand."""
+    lags = lag_warning(parts.recipe, parts.step.plan.total_steps) if parts.step.averages.layers else None
+    return [lags] if lags else []
 
 
 def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> None:
@@ -150,6 +160,8 @@ def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> No
         return
     rows = derived_numbers(job.recipe, len(parts.dataset.train), parts.world.size)
     print(as_text(rows), file=sys.stderr, flush=True)
+    for warning in _warnings(parts):
+        print(warning, file=sys.stderr, flush=True)
     if parts.decided.get("cores_per_thread", 1) > 1:
         print(threads_text(parts.decided), file=sys.stderr, flush=True)
     if parts.world.size > 1:
@@ -190,10 +202,11 @@ def _train(job: Job, parts: Parts, folder: RunFolder | None, opened: Opened, sig
 
 
 def _finish(job: Job, parts: Parts, loop: Loop, folder: RunFolder | None) -> Result:
-    content = outcome.ended(job, parts, loop)
+    weights = loop.weights()
+    content = outcome.ended(job, parts, loop, weights)
     if folder is not None:
         loop.skipped.write()
-        for name, tensors in parts.weights().items():
+        for name, tensors in weights.items():
             write_whole(folder.path / f"{name}.safetensors", checkpoints.to_bytes(tensors))
         folder.write_result(content)
     content |= parts.world.from_rank_zero(loop.skipped.count, "the end of the run")

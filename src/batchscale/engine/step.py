@@ -110,14 +110,15 @@ class TrainingStep:
                 worker += self.statistics.workers
             computed = time.perf_counter()
         summed = time.perf_counter()
-        self.loss_scale.unscale()
+        workers = self.plan.minibatch_at(step).workers
+        self.loss_scale.unscale(workers)
         loss, wrong, stop = float(extras["loss"]), int(counts["wrong"]), bool(counts["stop"])
         news = bool(counts["news"])
         finite = math.isfinite(loss) and bool(self.aggregator.flat.buffer.isfinite().all())
         if finite:
             self.averages.update(extras["statistics"])
             self.optimizer.step(lr=self.schedule(step))
-        goes_on = self.loss_scale.update(finite)
+        goes_on = self.loss_scale.update(finite, workers)
         self.seconds.forward += computed - start - (self.seconds.backward - backward)
         self.seconds.aggregation += summed - computed
         self.seconds.update += time.perf_counter() - summed
@@ -138,6 +139,6 @@ class TrainingStep:
         if last:
             self.aggregator.last_pass()
         start = time.perf_counter()
-        loss.backward(torch.full_like(loss, self.loss_scale.value))  # type: ignore[no-untyped-call]
+        loss.backward(torch.full_like(loss, self.loss_scale.factor(minibatch.workers)))  # type: ignore[no-untyped-call]
         self.aggregator.add()
         self.seconds.backward += time.perf_counter() - start

@@ -49,8 +49,20 @@ class BatchNorm(Entry):
     """Which images a batch-norm layer normalises together, and what evaluation normalises by."""
 
     span: Count = 1  # g: workers whose g n images are normalised together; Ying et al. 2018
-    # averages: the layer's moving averages; none: the last step's statistics, over all its kn images, Akiba et al. 2017
-    running: Literal["averages", "none"] = "averages"
+    # averages: the layer's moving averages, debiased; recomputed: before an evaluation the mean and variance over
+    # recompute_examples training images, at the weights evaluated; none: the last step's means and (over the workers'
+    # groups averaged) variances, Akiba et al. 2017
+    running: Literal["averages", "recomputed", "none"] = "averages"
+    recompute_examples: Count | None = None  # for running: recomputed, in passes of n; min(N, 64 n)
+
+    @model_validator(mode="after")
+    def _examples_have_a_place(self) -> Self:
+        if self.recompute_examples is not None and self.running != "recomputed":
+            raise ValueError(
+                f"recompute_examples={self.recompute_examples} has no place in running: {self.running}; leave it out, "
+                f"or use batch_norm.running=recomputed"
+            )
+        return self
 
 
 class Loss(Entry):

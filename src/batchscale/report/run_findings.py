@@ -95,6 +95,7 @@ def _warnings(folder: Path, run: Run) -> tuple[str, ...]:
         found.append(f"This run failed: {_why(run.result)}. batchscale train --resume goes on with it{way_on}")
     elif run.result.status == "diverged":
         found.append(f"This run diverged: {_why(run.result)}.")
+    found.extend(said(warning) for warning in _list(run.environment.get("warnings")))
     if run.skipped_files:
         found.append(f"Passed over: {counted(len(run.skipped_files), 'data file')}, listed with the run.")
     return (*found, *_damaged(folder))

@@ -17,6 +17,7 @@ from batchscale.records.provenance import environment
 from batchscale.study.cell import Cell, Outcome
 from batchscale.study.elbow import FEWEST_SEEDS, RESAMPLES, Answer, Elbow, Point, compare_rules
 from batchscale.study.error_figures import elbow_table, error_figure, error_table, image_points, rule_curves
+from batchscale.study.instrument import measured_alike, words_of
 from batchscale.study.quantities import Statistic, error_percent, evaluated_on
 from batchscale.study.rules import Rule, check_fits, check_workers, recipe_at, said, workers_of
 from batchscale.words import counted, has
@@ -91,7 +92,7 @@ def cells_of(question: Question) -> list[Cell]:
             for seed in range(recipe.seed, recipe.seed + question.seeds):
                 labels = {"minibatch": minibatch, "rule": rule.name, "seed": seed}
                 made.append(Cell(labels, recipe.model_copy(update={"seed": seed})))
-    return made
+    return measured_alike(made, question.training_images)
 
 
 def points_of(outcomes: Sequence[Outcome], statistic: Statistic) -> dict[str, list[Point]]:
@@ -121,7 +122,7 @@ def findings_of(question: Question, outcomes: Sequence[Outcome], command: Sequen
         kind="minibatch-error",
         title=f"Error against minibatch: {question.recipe_name}",
         recipe=question.recipe_name,
-        asked=_asked(question, words),
+        asked=_asked(question, words) + words_of([outcome.cell for outcome in outcomes]),
         answer=_sentence(question, found, on),
         command=tuple(command),
         rows=tuple(outcome.row() for outcome in outcomes),

@@ -21,6 +21,7 @@ from batchscale.recipe import recipe_from
 from batchscale.recipe.schema import Recipe
 from batchscale.study.cell import Cell, Outcome
 from batchscale.study.elbow import Point
+from batchscale.study.instrument import measured_alike
 from batchscale.study.quantities import error_percent, point_of, train_loss
 from batchscale.study.rules import check_fits, check_fixed
 from batchscale.study.timing import PHASES, Timing, timing_of
@@ -110,7 +111,7 @@ def cells_of(question: Question) -> list[Cell]:
                 given = _timed(question, k if mode == STRONG else k * processes)
                 labels = {"mode": mode, "processes": processes, "seed": seed}
                 made.append(Cell(labels, given.model_copy(update={"seed": seed}), processes))
-    return made
+    return measured_alike(made, question.training_images)
 
 
 def threads_of(question: Question) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from batchscale.records.findings import Findings, Table
 from batchscale.records.provenance import environment
 from batchscale.study.cell import Outcome, error_entries
+from batchscale.study.instrument import words_of
 from batchscale.study.published import UNET, UNET_PER_GPU
 from batchscale.study.quantities import evaluated_on
 from batchscale.study.scaling import (
@@ -54,6 +55,7 @@ def findings_of(question: Question, outcomes: Sequence[Outcome], command: Sequen
             f"{counted(threads_of(question), 'thread')} a process)? "
             f"kn = {kn:,} in strong scaling, W times that in weak; {question.training_images:,} training "
             f"images, {counted(question.recipe.epochs, 'epoch', 'g')}, {seeds}, one run at a time."
+            f"{words_of([outcome.cell for outcome in outcomes])}"
         ),
         answer=" ".join(_sentences(question, rows, limits, on)),
         command=tuple(command),

@@ -17,6 +17,7 @@ from batchscale.records.provenance import environment
 from batchscale.study.cell import Cell, Outcome, error_entries
 from batchscale.study.curves import Group, curve_figures
 from batchscale.study.elbow import Point
+from batchscale.study.instrument import measured_alike, words_of
 from batchscale.study.quantities import error_percent, evaluated_on, point_of, train_loss
 from batchscale.study.rules import Rule, check_fits, check_fixed, parse_rules, recipe_at, workers_of
 from batchscale.study.welch import margin
@@ -123,7 +124,7 @@ def cells_of(question: Question) -> list[Cell]:
         for seed in range(recipe.seed, recipe.seed + question.seeds):
             labels = {"warmup": name, "minibatch": minibatch, "seed": seed}
             made.append(Cell(labels, given.model_copy(update={"seed": seed})))
-    return made
+    return measured_alike(made, question.training_images)
 
 
 def ways_of(outcomes: Sequence[Outcome]) -> list[Way]:
@@ -157,6 +158,7 @@ def findings_of(question: Question, outcomes: Sequence[Outcome], command: Sequen
             f"Which warmup brings kn = {question.minibatch:,} nearest to kn = {question.reference:,}? "
             f"{question.training_images:,} training images, {counted(question.recipe.epochs, 'epoch', 'g')}, "
             f"{seeds} each, {question.recipe.learning_rate.scaling} scaling, {_duration(question)}."
+            f"{words_of([outcome.cell for outcome in outcomes])}"
         ),
         answer=_sentence(question, ways, on),
         command=tuple(command),

@@ -14,6 +14,7 @@ from batchscale.records.findings import Axis, Figure, Findings, Series, Table
 from batchscale.records.provenance import environment
 from batchscale.study.cell import Outcome
 from batchscale.study.curves import Curve, error_curve, loss_curve, mean_curve
+from batchscale.study.instrument import lagging
 from batchscale.study.quantities import error_percent, evaluated_on, point_of
 from batchscale.words import counted, has
 
@@ -89,7 +90,7 @@ def findings_of(outcomes: Sequence[Outcome], recipe_name: str, asked: str, comma
         rows=tuple(outcome.row() for outcome in outcomes),
         figures=figures_of(outcomes),
         tables=(_table(ways, evaluated_on(outcomes)),),
-        warnings=(*warnings_of(outcomes), *_judged_apart(ways)),
+        warnings=(*warnings_of(outcomes), *lagging(outcomes), *_judged_apart(ways)),
         result={"ways": ways},
         environment=environment(),
     )

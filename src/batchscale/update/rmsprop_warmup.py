@@ -7,6 +7,9 @@ a, the share of SGD, is an ELU of the epoch e, from 0 through 1/2 at the center 
 
     a = 1/2 exp(2 (e - c) / p), e < c;    1/2 + (e - c) / p, e < c + p / 2;    1 after it
 
+The second branch is a correction of the print, which has 1/2 + 2 (e - c) / p: that would rise to 3/2, then fall to 1.
+With half of its slope both branches join smoothly, and a ends at 1.
+
 Source: Akiba, Suzuki, Fukuda 2017, "Extremely Large Minibatch SGD: Training ResNet-50 on ImageNet in 15 Minutes",
 section on RMSprop warm-up: u1 = 0.9, u2 = 0.99, eps = 1e-8, eta_rms = 3e-4, c = 10, p = 5.
 """

@@ -3,7 +3,7 @@
 For group j, channel c:   y = gamma (x - mu_jc) / sqrt(var_jc + eps) + beta
 
 The statistics of every group of a pass are left in ``Statistics``; the engine sums them over all k workers
-and moves the running averages once a step: r <- (1 - m) r + m (g/k) sum_j stat_j, with unbiased variances.
+and moves the running averages once a step, with unbiased variances (``RunningAverages``).
 
 Source: Goyal et al. 2017, section 2.3 (statistics over n, never over kn) and section 5.1; Ying et al. 2018,
 section on distributed batch normalization (g > 1).
@@ -12,7 +12,6 @@ section on distributed batch normalization (g > 1).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,56 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from batchscale.errors import RecipeError
 from batchscale.words import counted
-
-
-class _GroupedBatchNorm(torch.autograd.Function):
-    """Batch norm over groups of consecutive images, by torch's own kernel on each group, without a concatenation."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        weight: torch.Tensor | None,
-        bias: torch.Tensor | None,
-        means: torch.Tensor,
-        variances: torch.Tensor,
-        eps: float,
-    ) -> torch.Tensor:
-        groups, channels = means.shape
-        out = torch.empty_like(x)
-        saved = torch.empty((2, groups, channels), dtype=means.dtype, device=x.device)
-        for g, (part, part_out) in enumerate(zip(x.chunk(groups), out.chunk(groups), strict=True)):
-            torch.native_batch_norm(
-                part,
-                weight,
-                bias,
-                means[g],
-                variances[g],
-                True,
-                1.0,
-                eps,
-                out=(part_out, saved[0, g], saved[1, g]),
-            )
-        ctx.save_for_backward(x, weight, saved)
-        ctx.eps = eps
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight, saved = ctx.saved_tensors
-        groups = saved.shape[1]
-        wanted = [bool(w) for w in ctx.needs_input_grad[:3]]
-        grad_x = torch.empty_like(x) if wanted[0] else None
-        grads: list[list[torch.Tensor]] = []
-        for g, (part, grad_out) in enumerate(zip(x.chunk(groups), grad_outputs[0].chunk(groups), strict=True)):
-            got = torch.ops.aten.native_batch_norm_backward(
-                grad_out, part, weight, None, None, saved[0, g], saved[1, g], True, ctx.eps, wanted
-            )
-            if grad_x is not None:
-                grad_x.chunk(groups)[g].copy_(got[0])
-            grads.append(list(got[1:]))
-        sums = [torch.stack([got[i] for got in grads]).sum(0) if wanted[i + 1] else None for i in (0, 1)]
-        return grad_x, sums[0], sums[1], None, None, None
+from batchscale.worker.grouped_batch_norm import GroupedBatchNorm
 
 
 class Statistics:
@@ -84,6 +34,7 @@ class Statistics:
     Attributes:
         rows: (groups in a pass at most, 2 * sum of channels); mean then variance, layer by layer.
         workers: of the pass at hand.
+        values: offset of each layer that has run in this pass -> values that a channel's statistics were taken from.
     """
 
     def __init__(self, layers: list[int], dtype: torch.dtype, device: torch.device, span: int = 1) -> None:
@@ -91,10 +42,12 @@ class Statistics:
         self.chunks = [c for channels in layers for c in (channels, channels)]
         self.rows = torch.zeros((1, sum(self.chunks)), dtype=dtype, device=device)
         self.workers = span
-        self._filled: set[int] = set()
+        self.values: dict[int, int] = {}
 
     def begin_pass(self, workers: int) -> None:
-        """Make room for a pass of so many workers.
+        """Make room for a pass of so many workers, with nothing of the pass before it.
+
+        torch's kernel leaves statistics behind as 0 x row + 1 x statistic: a row that is not finite would stay so.
 
         Raises:
             RecipeError: they are no whole groups.
@@ -105,26 +58,38 @@ class Statistics:
                 f"multiple"
             )
         self.workers = workers
-        self._filled.clear()
+        self.values.clear()
         if len(self.rows) < self._groups:
             self.rows = self.rows.new_zeros((self._groups, self.rows.shape[1]))
+        else:
+            self.rows[: self._groups].zero_()
 
     @property
     def _groups(self) -> int:
         return self.workers // self.span
 
-    def of_layer(self, offset: int, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def of_layer(self, offset: int, channels: int, values: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(means, variances), each a view (groups, channels).
 
+        Args:
+            offset: of the layer in a row.
+            channels: of the layer.
+            values: of the pass that a channel has, in all groups together.
+
         Raises:
-            RecipeError: the layer runs twice in one forward pass.
+            RecipeError: the layer runs twice in one forward pass, or has a single value to normalise.
         """
-        if offset in self._filled:
+        if values == self._groups:  # so one image of one position a group: n g = 1
+            raise RecipeError(
+                "minibatch.per_worker=1, batch_norm.span=1: a batch-norm layer of this model sees one value a channel, "
+                "which normalises to 0 whatever it is; use minibatch.per_worker=2 or more, or batch_norm.span=2"
+            )
+        if offset in self.values:
             raise RecipeError(
                 "model: a batch-norm layer runs twice in one forward pass: it has no one mean over k workers; "
                 "use a layer for each place"
             )
-        self._filled.add(offset)
+        self.values[offset] = values // self._groups
         rows = self.rows[: self._groups]
         return rows[:, offset : offset + channels], rows[:, offset + channels : offset + 2 * channels]
 
@@ -151,6 +116,9 @@ class WorkerBatchNorm(_BatchNorm):
     """torch's batch norm with statistics over each worker's (or group's) images in training; the same in evaluation.
 
     Its parameters, buffers and modules are those of the layer it stands in for, under the same names.
+
+    Attributes:
+        offset: where its means begin in a row of the statistics; its variances follow.
     """
 
     def __init__(self, layer: _BatchNorm, statistics: Statistics, offset: int) -> None:
@@ -161,7 +129,7 @@ class WorkerBatchNorm(_BatchNorm):
         self._following = _FOLLOWED[_written(layer)]
         self.training = layer.training
         self._statistics = statistics
-        self._offset = offset
+        self.offset = offset
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
         """Any shape (n, C, ...) will do: the layer that this one stands for had the right one."""
@@ -174,42 +142,69 @@ class WorkerBatchNorm(_BatchNorm):
         return out
 
     def _normalized(self, input: torch.Tensor) -> torch.Tensor:
-        means, variances = self._statistics.of_layer(self._offset, self.num_features)
+        values = input.numel() // self.num_features
+        means, variances = self._statistics.of_layer(self.offset, self.num_features, values)
         if len(means) == 1:  # momentum 1 makes torch leave this pass's mean and unbiased variance behind
             return F.batch_norm(input, means[0], variances[0], self.weight, self.bias, True, 1.0, self.eps)
-        out: torch.Tensor = _GroupedBatchNorm.apply(input, self.weight, self.bias, means, variances, self.eps)
+        out: torch.Tensor = GroupedBatchNorm.apply(input, self.weight, self.bias, means, variances, self.eps)
         return out
 
 
 class RunningAverages:
     """The running averages of all batch-norm layers, moved once a step from the mean over all k workers.
 
-    r <- (1 - m) r + m stat;   without averages r <- stat: the last step's, over all its kn images
+    c <- (1 - m) c + m;   r <- r + (m / c) (stat - r);   stat = (g/k) sum_j stat_j
+
+    c is the weight that the statistics have so far: it begins at 0, so the first step's take the place of the initial
+    0 and 1, which are no statistics of anything. It begins at 1 in a layer that brings statistics along (pretrained).
+    Without averages r <- stat: the last step's; its variance is the mean of the groups' variances, so without the
+    variance of their means, and less than that over all kn images.
 
     Args:
         layers: the model's batch-norm layers, in order.
         averages: False to keep the last step's statistics alone.
 
-    Source: Akiba et al. 2017, section on batch normalization without moving averages.
+    Attributes:
+        layers: those that have running averages.
+
+    Source: Ioffe and Szegedy 2015, algorithm 2 (averages); Kingma and Ba 2015, section 3 (the division by c); Akiba et
+    al. 2017, section on batch normalization without moving averages.
     """
 
     def __init__(self, layers: list[WorkerBatchNorm], averages: bool = True) -> None:
-        tracked = [layer for layer in layers if layer.track_running_stats]
-        self._counts = [t for layer in tracked if (t := layer.num_batches_tracked) is not None]
-        self._targets: list[tuple[torch.Tensor, int, int, float]] = []
-        for layer in tracked:
-            for buffer, offset in ((layer.running_mean, 0), (layer.running_var, layer.num_features)):
-                if buffer is not None and layer.momentum is not None:
-                    momentum = layer.momentum if averages else 1.0
-                    self._targets.append((buffer, layer._offset + offset, layer.num_features, momentum))
+        self.layers = [layer for layer in layers if layer.track_running_stats and layer.momentum is not None]
+        self._counts = [t for layer in self.layers if (t := layer.num_batches_tracked) is not None]
+        momenta = [layer.momentum or 0.0 if averages else 1.0 for layer in self.layers]
+        self._momenta = torch.tensor(momenta, dtype=torch.float64)
+        self._weights = torch.tensor([_weight_so_far(layer) for layer in self.layers], dtype=torch.float64)
 
     @torch.no_grad()
     def update(self, mean_over_workers: torch.Tensor) -> None:
         """Move every running average by one step; mean_over_workers as in ``Statistics.summed`` / k."""
-        for buffer, offset, channels, momentum in self._targets:
-            buffer.mul_(1 - momentum).add_(mean_over_workers[offset : offset + channels], alpha=momentum)
+        self._weights.lerp_(torch.ones_like(self._weights), self._momenta)
+        for layer, share in zip(self.layers, (self._momenta / self._weights).tolist(), strict=True):
+            for buffer, offset in statistics_of(layer):
+                buffer.mul_(1 - share).add_(mean_over_workers[offset : offset + layer.num_features], alpha=share)
         if self._counts:
             torch._foreach_add_(self._counts, 1)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All that a resume needs beside the model's buffers, by name: live tensors, loaded by copying into them."""
+        return {"weights": self._weights}
+
+
+def statistics_of(layer: WorkerBatchNorm) -> list[tuple[torch.Tensor, int]]:
+    """The running mean and variance of a layer that tracks them, each with its offset in a row of the statistics."""
+    buffers = ((layer.running_mean, layer.offset), (layer.running_var, layer.offset + layer.num_features))
+    return [(buffer, offset) for buffer, offset in buffers if buffer is not None]
+
+
+def _weight_so_far(layer: WorkerBatchNorm) -> float:
+    """1 where a layer holds statistics, 0 where it holds the initial zeros and ones (or no numbers at all)."""
+    mean, variance = layer.running_mean, layer.running_var
+    if mean is None or variance is None or mean.is_meta:
+        return 0.0
+    return float(bool((mean != 0).any() or (variance != 1).any()))
 
 
 def replace_batch_norm(

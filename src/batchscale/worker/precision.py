@@ -3,6 +3,9 @@
 weights, gradients, their sum, statistics of batch norm, loss, update: float32
 float16 besides: g = (1 / S) grad (S l), S dynamic, so that small gradients do not vanish in the backward pass
 
+The loss l of a pass is divided by all kn images, the loss that others scale by the n of their pass. So S is stated as
+s = S n / kn: then s means the same as theirs, for every k.
+
 Source: Micikevicius et al. 2018, "Mixed Precision Training", sections 3.1 (master weights) and 3.2 (loss scaling).
 """
 
@@ -13,7 +16,16 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-MINIMUM_LOSS_SCALE = 1.0  # below it the float32 gradient itself would be made smaller
+LOSS_SCALE_UNIT = "S n / kn, S on the loss that is divided by kn"
+FIRST_LOSS_SCALE = 2.0**16
+_MINIMUM = 1.0  # of S: below it the float32 gradient itself would be made smaller
+_GROWTH_STEPS = 2000  # torch.amp.GradScaler's
+_FEWEST_GROWTH_STEPS = 50  # each growth may cost a skipped step: at most one in fifty
+
+
+def growth_steps(total_steps: int) -> int:
+    """Finite steps in a row before the loss scale doubles: a twentieth of the run, between 50 and 2,000."""
+    return min(max(total_steps // 20, _FEWEST_GROWTH_STEPS), _GROWTH_STEPS)
 
 
 class LowPrecision(nn.Module):
@@ -41,10 +53,14 @@ class NoLossScale:
 
     value = 1.0
 
-    def unscale(self) -> None:
+    def factor(self, workers: int) -> float:
+        """S = 1, for every k."""
+        return 1.0
+
+    def unscale(self, workers: int) -> None:
         """Nothing to take back."""
 
-    def update(self, finite: bool) -> bool:
+    def update(self, finite: bool, workers: int) -> bool:
         """Whether the run can go on."""
         return finite
 
@@ -56,15 +72,16 @@ class NoLossScale:
 class LossScale:
     """A factor S on the loss, halved when the aggregated gradient overflows, doubled after many finite steps.
 
-    S <- S / 2 after a step that is not finite (which is skipped);   S <- 2 S after so many finite ones in a row
+    S = s 2^floor(log2 k) on the loss that is divided by kn, so s = S n / kn where k is a power of two
+    s <- s / 2 after a step that is not finite (which is skipped);   s <- 2 s after so many finite ones in a row
 
     S is a power of two, so taking it back rounds nothing; it hangs on the aggregated gradient alone, so every process
     holds the same. Below the minimum no S would help: the run has diverged.
 
     Args:
         parameters: whose aggregated ``grad`` is divided by S.
-        start: first S, a power of two.
-        growth_steps: finite steps in a row before S doubles.
+        start: first s, a power of two.
+        growth_steps: finite steps in a row before s doubles.
         minimum: the smallest S that is tried.
 
     Source: Micikevicius et al. 2018, section 3.2; start and growth as torch.amp.GradScaler's.
@@ -73,9 +90,9 @@ class LossScale:
     def __init__(
         self,
         parameters: Iterable[nn.Parameter],
-        start: float = 2.0**16,
-        growth_steps: int = 2000,
-        minimum: float = MINIMUM_LOSS_SCALE,
+        start: float = FIRST_LOSS_SCALE,
+        growth_steps: int = _GROWTH_STEPS,
+        minimum: float = _MINIMUM,
     ) -> None:
         self._parameters = list(parameters)
         self._growth_steps, self._minimum = growth_steps, minimum
@@ -84,24 +101,28 @@ class LossScale:
 
     @property
     def value(self) -> float:
-        """S."""
+        """s."""
         return float(self._value)
 
-    @torch.no_grad()
-    def unscale(self) -> None:
-        """Divide every aggregated gradient by S."""
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        torch._foreach_mul_(gradients, 1 / self.value)
+    def factor(self, workers: int) -> float:
+        """S in a step of k workers."""
+        return self.value * 2.0 ** (workers.bit_length() - 1)
 
-    def update(self, finite: bool) -> bool:
-        """Choose the next step's S; False where it fell below the minimum."""
+    @torch.no_grad()
+    def unscale(self, workers: int) -> None:
+        """Divide every aggregated gradient of a step of k workers by S."""
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        torch._foreach_mul_(gradients, 1 / self.factor(workers))
+
+    def update(self, finite: bool, workers: int) -> bool:
+        """Choose the next step's s after one of k workers; False where S fell below the minimum."""
         self._finite_steps.add_(1).mul_(finite)
         if not finite:
             self._value.div_(2)
         elif self._finite_steps == self._growth_steps:
             self._value.mul_(2)
             self._finite_steps.zero_()
-        return self.value >= self._minimum
+        return self.factor(workers) >= self._minimum
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that a resume needs, by name: the live tensors, loaded by copying into them."""

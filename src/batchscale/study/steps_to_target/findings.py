@@ -9,6 +9,7 @@ from typing import Any
 from batchscale.records.findings import Findings, Table
 from batchscale.records.provenance import environment
 from batchscale.study.cell import Outcome
+from batchscale.study.instrument import words_of
 from batchscale.study.steps_to_target import figures
 from batchscale.study.steps_to_target.hyperbola import FEWEST_POINTS, Hyperbola, fit
 from batchscale.study.steps_to_target.regimes import (
@@ -128,7 +129,7 @@ def findings_of(
         kind="steps-to-target",
         title=f"{recipe_name}: steps to {search.goal.text} against the minibatch",
         recipe=recipe_name,
-        asked=_asked(search, recipe_name),
+        asked=_asked(search, recipe_name) + words_of([outcome.cell for outcome in outcomes]),
         answer=sentence(answer, search),
         command=tuple(command),
         rows=tuple(outcome.row() for outcome in outcomes),

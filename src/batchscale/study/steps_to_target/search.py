@@ -4,7 +4,8 @@ budget(kn) = max(ceil(epochs N / kn), least steps)      steps of a trial that ne
 lr in      eta / (1 - m) sqrt(kn / reference) [1 / 32, 32]      where no range is given: holds the linear rule and an
                                                          unscaled lr up to a minibatch 1024 times the reference
 
-A trial that falls below the goal ends there; its schedule is that of the whole budget all the same.
+A trial that falls below the goal ends there; its schedule is that of the whole budget all the same. Its evaluations
+recompute batch norm's statistics: running averages would add about ten steps of their own to every minibatch.
 Source: Shallue et al. 2018, section 3.2.
 """
 
@@ -24,6 +25,7 @@ from batchscale.recipe.schema import OPTIMIZER_OPTIONS
 from batchscale.records import read_result
 from batchscale.records.folder import holds_run
 from batchscale.study.cell import Cell, Outcome
+from batchscale.study.instrument import recomputed
 from batchscale.study.rules import check_fits, check_workers, workers_of
 from batchscale.study.steps_to_target.space import Dimension, Space
 from batchscale.study.steps_to_target.trials import Goal, Point, Trial, evaluations_of, summarize
@@ -141,7 +143,7 @@ class Search:
                 "stop_below": {self.goal.entry: self.goal.below},
             },
         }
-        return self._at(minibatch, changes)
+        return recomputed(self._at(minibatch, changes))
 
     def cells(self) -> list[Cell]:
         """All trials of all minibatches, in order."""

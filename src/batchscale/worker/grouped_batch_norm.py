@@ -1,0 +1,57 @@
+"""Batch norm of several groups of images in one pass, each group by torch's own kernel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+class GroupedBatchNorm(torch.autograd.Function):
+    """Batch norm over groups of consecutive images, by torch's own kernel on each group, without a concatenation."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        means: torch.Tensor,
+        variances: torch.Tensor,
+        eps: float,
+    ) -> torch.Tensor:
+        groups, channels = means.shape
+        out = torch.empty_like(x)
+        saved = torch.empty((2, groups, channels), dtype=means.dtype, device=x.device)
+        for g, (part, part_out) in enumerate(zip(x.chunk(groups), out.chunk(groups), strict=True)):
+            torch.native_batch_norm(
+                part,
+                weight,
+                bias,
+                means[g],
+                variances[g],
+                True,
+                1.0,
+                eps,
+                out=(part_out, saved[0, g], saved[1, g]),
+            )
+        ctx.save_for_backward(x, weight, saved)
+        ctx.eps = eps
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight, saved = ctx.saved_tensors
+        groups = saved.shape[1]
+        wanted = [bool(w) for w in ctx.needs_input_grad[:3]]
+        grad_x = torch.empty_like(x) if wanted[0] else None
+        grads: list[list[torch.Tensor]] = []
+        for g, (part, grad_out) in enumerate(zip(x.chunk(groups), grad_outputs[0].chunk(groups), strict=True)):
+            got = torch.ops.aten.native_batch_norm_backward(
+                grad_out, part, weight, None, None, saved[0, g], saved[1, g], True, ctx.eps, wanted
+            )
+            if grad_x is not None:
+                grad_x.chunk(groups)[g].copy_(got[0])
+            grads.append(list(got[1:]))
+        sums = [torch.stack([got[i] for got in grads]).sum(0) if wanted[i + 1] else None for i in (0, 1)]
+        return grad_x, sums[0], sums[1], None, None, None
