@@ -67,7 +67,7 @@ def test_the_key_hangs_on_identity_alone():
     assert key(labels={"processes": 1}) != key(labels={"processes": 2}, processes=2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_study_stopped_before_its_first_run_says_how_to_go_on(tmp_path, monkeypatch, number):
     check = Study._validate
     monkeypatch.setattr(Study, "_validate", lambda *given: (os.kill(os.getpid(), number), check(*given)))

@@ -1,5 +1,10 @@
 """python -m batchscale."""
 
+import sys
+
+if not sys.flags.safe_path:
+    del sys.path[0]  # the working folder: a random.py there is the user's, never a library's
+
 from batchscale.cli import main
 
 raise SystemExit(main())
