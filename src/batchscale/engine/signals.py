@@ -42,11 +42,12 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._final = final()
         self._before: dict[int, signal._HANDLER] = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or number
-        if number in final():
+        if number in self._final:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     def requested(self) -> bool:
