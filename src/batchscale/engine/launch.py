@@ -35,6 +35,22 @@ class Interrupted(BatchscaleError):
         self.exit_code = 128 + number
 
 
+def _environment(command: Sequence[str]) -> dict[str, str]:
+    """What the launched processes, and torch's agent, find set."""
+    workers = {
+        _HANDLED: "",
+        LAUNCHER: str(os.getpid()),
+        _COMMAND: shlex.join(command),
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+        **without_working_folder(),
+    }
+    if "OMP_NUM_THREADS" not in os.environ:  # numerics.threads decides; this only keeps start-up quiet
+        workers["OMP_NUM_THREADS"] = "1"
+    if "GLOO_SOCKET_IFNAME" not in os.environ:
+        workers["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
+    return workers
+
+
 def launch(arguments: Sequence[str], processes: int, max_restarts: int, command: Sequence[str], way_on: str) -> None:
     """Run ``python -m batchscale ARGUMENTS`` in W processes until all end well.
 
@@ -57,17 +73,7 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int, command:
 
     for name in ("torch.distributed.elastic", "torch.distributed.launcher"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    workers = {
-        LAUNCHER: str(os.getpid()),
-        _COMMAND: shlex.join(command),
-        "TORCH_CPP_LOG_LEVEL": "ERROR",
-        **without_working_folder(),
-    }
-    if "OMP_NUM_THREADS" not in os.environ:  # numerics.threads decides; this only keeps start-up quiet
-        workers["OMP_NUM_THREADS"] = "1"
-    if "GLOO_SOCKET_IFNAME" not in os.environ:
-        workers["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
-    with temporary_folder("batchscale-") as logs, variables(**workers, **{_HANDLED: ""}), _signals_raise():
+    with temporary_folder("batchscale-") as logs, variables(**_environment(command)), _signals_raise():
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
