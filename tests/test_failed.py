@@ -117,9 +117,12 @@ def test_under_another_launcher_the_last_attempt_prints_the_one_document(images,
     some(images, "val")[0].write_bytes(b"")
     recipe.write_text(json.dumps(RECIPE))
     command = ["train", str(recipe), "--data", str(images), "--out", str(out), "--resume=auto", "--json"]
+    agent = {
+        "RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1", "TORCHELASTIC_RUN_ID": "job",
+    }  # fmt: skip
     for attempt in ("0", "1"):
         elastic = {"TORCHELASTIC_RESTART_COUNT": attempt, "TORCHELASTIC_MAX_RESTARTS": "1"}
-        code, said, _ = run(*command, environment={"RANK": "0", "WORLD_SIZE": "1", **elastic})
+        code, said, _ = run(*command, environment={**agent, **elastic})
         assert code == 2
         failed = json.loads((out / "result.json").read_text())
         assert said == "" if attempt == "0" else json.loads(said) == failed

@@ -67,7 +67,7 @@ def test_the_key_hangs_on_identity_alone():
     assert key(labels={"processes": 1}) != key(labels={"processes": 2}, processes=2)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_study_stopped_before_its_first_run_says_how_to_go_on(tmp_path, monkeypatch, number):
     check = Study._validate
     monkeypatch.setattr(Study, "_validate", lambda *given: (os.kill(os.getpid(), number), check(*given)))
@@ -149,18 +149,25 @@ def test_killed_at_five_random_moments_it_ends_with_the_table_of_one_left_alone(
     assert read_findings(out).answer == json.loads(printed)["answer"]
 
 
-def test_ctrl_c_leaves_checkpoints_and_says_how_to_go_on(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
+def test_ctrl_c_or_a_clusters_word_leaves_checkpoints_and_says_how_to_go_on(tmp_path, number):
     out = tmp_path / "s"
     started = Started(*_CLI, "epochs=200", "--jobs", "2", "--out", str(out))
     deadline = time.monotonic() + 120
     while not (len(list((out / "runs").glob("*/metrics.jsonl"))) == 2 and _steps(out) > 2):
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    os.killpg(started.process.pid, signal.SIGINT)  # as a terminal does: to every process of the group
+    if number == signal.SIGINT:
+        os.killpg(started.process.pid, number)  # as a terminal does: to every process of the group
+    else:
+        for pid in started.living():  # as a cluster does
+            os.kill(pid, number)
     code, _, err = started.end()
-    assert code == 130
+    assert code == 128 + number
     said = err.strip().splitlines()[-1]
-    assert said.startswith("batchscale: stopped by SIGINT: 0 of 4 runs finished; go on with: batchscale study grid")
+    assert said.startswith(
+        f"batchscale: stopped by {number.name}: 0 of 4 runs finished; go on with: batchscale study grid"
+    )
     assert f"--out {out}" in said
     assert "Traceback" not in err
     for folder in (out / "runs").glob("*/metrics.jsonl"):

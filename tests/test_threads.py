@@ -13,9 +13,9 @@ from worlds import in_world
 
 from batchscale.engine import build as building
 from batchscale.engine import hardware, trial
-from batchscale.engine.launch import RUNS_AT_ONCE
 from batchscale.engine.loop import Loop
 from batchscale.engine.run import Stopped
+from batchscale.engine.signals import RUNS_AT_ONCE
 from batchscale.engine.trial import Trial
 from batchscale.recipe import load_recipe, recipe_from
 from batchscale.study.cell import Change, cells

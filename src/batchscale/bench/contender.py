@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from batchscale.errors import ProcessError
+from batchscale.system.interpreter import without_working_folder
+from batchscale.system.temporary import temporary_place
 
 _READY_SECONDS = 180.0  # importing, reading the data, calibrating, the first step
 _BLOCK_SECONDS = 120.0  # what a block may take beyond ten times its expected time
@@ -89,7 +91,7 @@ class Contender:
             self._start(common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
 
     def _start(self, environment: dict[str, str]) -> None:
-        errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
+        errors = tempfile.TemporaryFile(dir=temporary_place())  # noqa: SIM115 - closed by close()
         self._errors.append(errors)
         command = [sys.executable, "-m", "batchscale.bench.child", self._kind, self._task.to_json(), str(os.getpid())]
         self._processes.append(
@@ -207,6 +209,7 @@ def _environment(task: Job, scratch: Path) -> dict[str, str]:
     size = str(task.processes)
     bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(scratch / "bytecode")}
     return {
+        **without_working_folder(),
         **(bytecode if sys.dont_write_bytecode else {}),  # else every process compiles all of torch anew: 3 to 6 s
         "WORLD_SIZE": size,
         "LOCAL_WORLD_SIZE": size,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from batchscale.engine.build import validate
 from batchscale.engine.signals import StopSignals
 from batchscale.errors import RecipeError, UsageError
 from batchscale.recipe import Recipe, recipe_from
+from batchscale.system.temporary import temporary_folder
 from batchscale.words import counted
 
 OURS = ("ceiling", "batchscale", "batchscale_exact")
@@ -51,13 +51,13 @@ def bench_step(
 
     Raises:
         UsageError: a recipe that cannot be measured.
-        Stopped: SIGINT or SIGTERM was received.
+        Stopped: a signal to stop was received.
         ProcessError: a process of the ceiling or of batchscale died.
     """
     start = time.monotonic()
     recipe, notes = _comparable(recipe, processes)
     validate(recipe, data_folder, processes)
-    with StopSignals() as signals, tempfile.TemporaryDirectory(prefix="batchscale-bench-") as scratch:
+    with StopSignals() as signals, temporary_folder("batchscale-bench-") as scratch:
         lay_out(recipe.data.name, data_folder, Path(scratch) / "torchvision")
         task = Task(
             recipe.model_dump(mode="json"), str(data_folder.resolve()) if data_folder else None,

@@ -6,6 +6,7 @@ import gzip
 from pathlib import Path
 
 from batchscale.data import DATASETS
+from batchscale.system.disk import lay
 
 _CLASSES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
 
@@ -34,4 +35,4 @@ def lay_out(data_name: str, folder: Path | None, into: Path) -> None:
         if path.suffix == ".gz":
             (target / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
         else:
-            (target / path.name).symlink_to(path.resolve())
+            lay(path.resolve(), target / path.name, "symbolic")

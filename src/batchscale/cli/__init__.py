@@ -6,12 +6,16 @@ import argparse
 import errno
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Sequence
 
 from batchscale import __version__
 from batchscale.cli import bench, compare, data, demo, recipes, report, study, train
+from batchscale.cli.options import remove_unused, verdict
 from batchscale.errors import BatchscaleError
+from batchscale.system.disk import refusal
+from batchscale.system.streams import guarded, open_missing
 
 _ABOUT = """\
 Train neural networks by distributed synchronous SGD with large minibatches.
@@ -28,7 +32,10 @@ _SPINS = "10000"
 """Looks at a flag before an OpenMP thread sleeps (libgomp: 300,000), for where another process has its core. It is read
 when torch is loaded. On free cores no difference, on shared ones up to 14 times faster (docs/log.md)."""
 
-_PATH_ERRORS = {errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP}
+_PATH_ERRORS = {
+    errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.EROFS, errno.ENOSPC, errno.EDQUOT,
+    errno.EIO,
+}  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,11 +74,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0 done, 1 failed, 2 bad usage, 130 or 143 stopped by SIGINT or SIGTERM.
+        0 done, 1 failed, 2 bad usage, 130, 143, 129 or 138 stopped by SIGINT, SIGTERM, SIGHUP or SIGUSR1.
     """
+    open_missing()
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
-    options = _parse(arguments)
+    options, leaving = argparse.Namespace(), None
+    with guarded() as output:
+        try:
+            options = _parse(arguments)
+            code = _run(options)
+        except SystemExit as exit_:  # of --help and --version, and of bad usage
+            leaving, code = exit_, exit_.code if isinstance(exit_.code, int) else 1
+        finally:
+            remove_unused(options)
+        judged = verdict(code, output, options)
+        if leaving is not None and judged == code:
+            raise leaving
+        return judged
+
+
+def _temporary(path: str) -> str:
+    """The way out where a path lies in the folder for temporary files."""
+    place = tempfile.gettempdir()
+    return f", or set TMPDIR (now {place}) to a folder that has room" if path.startswith(f"{place}/") else ""
+
+
+def _run(options: argparse.Namespace) -> int:
+    """The command's exit code, its errors told."""
     debug = getattr(options, "debug", False)
     try:
         return int(options.run(options))
@@ -80,13 +110,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         print(f"batchscale: {error}", file=sys.stderr, flush=True)
         return error.exit_code
-    except BrokenPipeError:  # the reader of our output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except OSError as error:
         if error.errno not in _PATH_ERRORS or debug:
             raise
-        print(f"batchscale: {error.filename}: {error.strerror}; give another path", file=sys.stderr, flush=True)
+        path = "a file" if error.filename is None else os.fsdecode(error.filename)
+        said = refusal(error, "must be a path that can be used; give another")
+        print(f"batchscale: {path}: cannot be used {said}{_temporary(path)}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
         return 130

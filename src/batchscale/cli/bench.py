@@ -13,6 +13,7 @@ from batchscale.errors import UsageError
 from batchscale.recipe import load_recipe
 from batchscale.records.files import cannot_write, write_json
 from batchscale.records.folder import check_free
+from batchscale.system.launcher import check_alone
 
 _DEFAULT_RECIPE = "fashion-mnist-cnn"
 _DEFAULT_OVERRIDES = ("minibatch.workers=16", "minibatch.per_worker=32")
@@ -131,6 +132,7 @@ def _named(options: argparse.Namespace) -> tuple[str | None, list[str]]:
 
 def run_step(options: argparse.Namespace) -> int:
     """Measure, then print the table or the document."""
+    check_alone("bench")
     name, overrides = _named(options)
     if name is None:
         name, overrides = _DEFAULT_RECIPE, [*_DEFAULT_OVERRIDES, *overrides]
@@ -151,6 +153,7 @@ def run_step(options: argparse.Namespace) -> int:
 
 def run_data(options: argparse.Namespace) -> int:
     """Measure, then print the table or the document."""
+    check_alone("bench")
     name, overrides = _named(options)
     folder = data_folder(options)
     own_photographs = name is None and options.data is None
@@ -182,6 +185,7 @@ def run_data(options: argparse.Namespace) -> int:
 
 def run_allreduce(options: argparse.Namespace) -> int:
     """Measure, write and keep, then print the tables or the document."""
+    check_alone("bench")
     out: Path | None = options.out
     if out is not None:
         check_free(out)
@@ -200,6 +204,7 @@ def run_allreduce(options: argparse.Namespace) -> int:
         print(as_table(found), flush=True)
     if out is not None:
         _write(found, out)
+        options.keeps = str(out)
     return 0
 
 

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from batchscale.cli.options import add_common, folder_path, positive, print_json
+from batchscale.cli.options import add_common, default_folder, folder_path, positive, print_json
+from batchscale.system.launcher import check_alone
 
 
 def add(commands: Any) -> None:
@@ -29,7 +30,8 @@ def run(options: argparse.Namespace) -> int:
     from batchscale.report.figures import error_curves
     from batchscale.study.demo import run_demo
 
-    out: Path = options.out or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
+    check_alone("demo")
+    out: Path = options.out or default_folder(options, "demo")
     start = time.monotonic()
     found = run_demo(out, options.seeds, lambda line: print(line, file=sys.stderr, flush=True))
     groups = [
@@ -42,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
     figures = error_curves(groups, "digits-cnn: same epochs, small and large minibatch", out / "demo")
     found["figures"] = [str(f) for f in figures]
     found["seconds"] = round(time.monotonic() - start, 1)
+    options.keeps = str(out)
     if options.json:
         print_json(found)
         return 0

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from batchscale.errors import UsageError
 from batchscale.records.command import this_command
-from batchscale.records.files import finite
+from batchscale.records.files import cannot_write, finite
+from batchscale.system.disk import new_folder
+from batchscale.system.streams import Stream
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -72,3 +77,52 @@ def not_negative(text: str) -> int:
 def print_json(document: Any) -> None:
     """One JSON document on standard output."""
     print(json.dumps(finite(document), indent=2), flush=True)
+
+
+def default_folder(options: argparse.Namespace, name: str) -> Path:
+    """runs/NAME-TIME, made now, so that no other command begun in this second takes it, too.
+
+    Args:
+        options: of the command; whatever stays empty is removed at its end.
+        name: of the recipe, or what else the folder is of.
+
+    Raises:
+        FolderError: it cannot be made.
+    """
+    runs = Path("runs")
+    options.made = [] if runs.exists() else [runs]
+    path = runs / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    try:
+        made = new_folder(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    options.made.insert(0, made)
+    return made
+
+
+def remove_unused(options: argparse.Namespace) -> None:
+    """Remove folders that ``default_folder`` has made and nothing was written to."""
+    for folder in getattr(options, "made", []):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def verdict(code: int, output: Stream, options: argparse.Namespace) -> int:
+    """The exit code of a command, with a line where what it printed is lost.
+
+    A reader that leaves is no error. A document of --json that is lost, is one; so is the text of a command that leaves
+    nothing but text. One whose results lie in a folder is done all the same.
+
+    Args:
+        code: of the command.
+        output: standard output.
+        options: of the command.
+    """
+    output.flush()
+    if output.lost is None or isinstance(output.lost, BrokenPipeError):
+        return code
+    what = "the document of --json" if getattr(options, "json", False) else "what this command prints"
+    kept = getattr(options, "keeps", None)
+    where = f"; all of it lies in {kept}" if kept else "; give it a file or a pipe, and the same command again"
+    print(f"batchscale: standard output: {output.lost.strerror}: {what} is lost{where}", file=sys.stderr, flush=True)
+    return code if code or (kept and not getattr(options, "json", False)) else 1

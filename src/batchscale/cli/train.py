@@ -9,20 +9,25 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from batchscale.cli.options import (
     add_common,
     add_data,
     command_words,
     data_folder,
+    default_folder,
     folder_path,
     not_negative,
     positive,
     print_json,
+    remove_unused,
+    verdict,
 )
 from batchscale.errors import BatchscaleError, RunError, UsageError
 from batchscale.recipe import load_recipe
+from batchscale.system.launcher import LAUNCHER, check_alone, is_worker
+from batchscale.system.streams import Stream
 from batchscale.words import counted
 
 if TYPE_CHECKING:
@@ -74,13 +79,13 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train in this process, or launch W of them."""
-    from batchscale.engine.launch import is_worker, launched
-
     if not is_worker():
         return _parent(options)
-    from batchscale.engine.launch import LAUNCHER
+    from batchscale.engine.launch import launched
     from batchscale.engine.signals import die_with_parent
 
+    if options.processes > 1:
+        check_alone(f"--processes={options.processes}")
     die_with_parent(int(os.environ.get(LAUNCHER, os.getppid())))
     return _worker(options, launched())
 
@@ -108,7 +113,9 @@ def _out(options: argparse.Namespace) -> Path:
         raise UsageError(
             "--out: missing; a run that may be restarted must be found again; give its folder with --out DIR"
         )
-    return Path("runs") / f"{_name(options)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if int(os.environ.get("RANK", "0")) > 0:
+        return Path("runs") / _name(options)  # rank 0 alone makes, names and writes the folder
+    return default_folder(options, _name(options))
 
 
 def _parent(options: argparse.Namespace) -> int:
@@ -195,20 +202,22 @@ def _worker(options: argparse.Namespace, ours: bool) -> int:
             print(f"batchscale: {error}", file=sys.stderr, flush=True)
         if not first:
             time.sleep(0.5)  # let rank 0's line be the first that the launcher sees
-        return _leave(error.exit_code if isinstance(error, BatchscaleError) else 1)
+        return _leave(error.exit_code if isinstance(error, BatchscaleError) else 1, options)
     if first and not ours:
         _report(result, options)
-    return _leave(0)
+    return _leave(0, options)
 
 
-def _leave(code: int) -> int:
+def _leave(code: int, options: argparse.Namespace) -> int:
     """End this process without tearing the interpreter down: a peer's death must not turn into an abort of ours."""
-    sys.stdout.flush()
+    remove_unused(options)
+    judged = verdict(code, cast(Stream, sys.stdout), options)
     sys.stderr.flush()
-    os._exit(code)
+    os._exit(judged)
 
 
 def _report(result: Result, options: argparse.Namespace, already: bool = False) -> int:
+    options.keeps = result.folder or None
     if options.json:
         print_json(result.model_dump())
     else:

@@ -85,8 +85,8 @@ class Flags:
             for row in self._peers:
                 with contextlib.suppress(ProcessLookupError):  # it has died already: the first wait says so
                     self._lives[row] = os.pidfd_open(self._pid(row))
-        except OSError as error:
-            reason = f"peers cannot be watched (pidfd_open: {error.strerror})"
+        except (OSError, AttributeError) as error:  # AttributeError: a Python that was built without it
+            reason = f"peers cannot be watched (pidfd_open: {getattr(error, 'strerror', None) or error})"
         if reasons := [r for r in world.gather(reason, "sharing memory") if r]:
             self.close()
             raise NoSharedMemory(reasons[0])

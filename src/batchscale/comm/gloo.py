@@ -22,7 +22,10 @@ def schedule_gloo_threads(policy: int | None) -> None:
     """
     if policy is None:
         return
-    for thread in os.listdir("/proc/self/task"):
+    threads: list[str] = []
+    with contextlib.suppress(OSError):  # there is no /proc: they stay as torch starts them
+        threads = os.listdir("/proc/self/task")
+    for thread in threads:
         with contextlib.suppress(OSError):  # a thread that has just ended
             with open(f"/proc/self/task/{thread}/comm", encoding="utf-8") as file:
                 name = file.read().strip()

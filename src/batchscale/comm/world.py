@@ -22,6 +22,7 @@ from batchscale.comm.diagnosis import Doing, diagnose, first_line, tell
 from batchscale.comm.gloo import BATCH, schedule_gloo_threads
 from batchscale.comm.rendezvous import agree_on_name
 from batchscale.errors import ProcessError
+from batchscale.system.launcher import by_agent, described, way_out, world_told
 
 T = TypeVar("T")
 _IMPORTED = uuid.uuid4().hex
@@ -84,14 +85,20 @@ class World:
             timeout_seconds: bound on every exchange.
 
         Raises:
+            UsageError: only a part of these variables is set.
             ProcessError: not everyone arrived in time.
         """
-        rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        rank, size = world_told()
         if size == 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
             return cls(rank, size, device, timeout_seconds)
         timeout = timedelta(seconds=timeout_seconds)
         world = cls(rank, size, device, timeout_seconds)
-        world._guard(lambda: world._connect(timeout), "connecting")
+        try:
+            world._guard(lambda: world._connect(timeout), "connecting")
+        except ProcessError as error:
+            if by_agent():
+                raise
+            raise ProcessError(f"{error}; as told by {described()}: {way_out()}") from error
         return world
 
     def _connect(self, timeout: timedelta) -> None:

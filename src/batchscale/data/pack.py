@@ -23,6 +23,7 @@ from batchscale.data.entries import Entries
 from batchscale.data.jpeg import BadImage, decode_whole
 from batchscale.data.packed import CHUNK_BYTES, MAGIC, index_of
 from batchscale.errors import DataError
+from batchscale.system.disk import refusal, replace, sync, sync_folder
 
 _ALIGN_BYTES = 64
 _AT_ONCE = 256  # images in memory while packing
@@ -92,7 +93,7 @@ def _write_images(path: Path, entries: Entries, smaller: Smaller | None, skip_ba
                 kept.lengths.append(len(data))
                 kept.checksums.append(zlib.crc32(data))
         file.flush()
-        os.fsync(file.fileno())
+        sync(file.fileno())
     return kept
 
 
@@ -133,15 +134,11 @@ def write_index(path: Path, header: dict[str, Any], arrays: dict[str, npt.NDArra
         with open(aside, "wb") as file:
             file.write(_index(header, arrays))
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+            sync(file.fileno())
+        replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
-    handle = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(path.parent)
 
 
 def pack(
@@ -169,7 +166,7 @@ def pack(
     try:
         kept = _write_images(aside, entries, smaller, skip_bad, threads)
         sha256 = _chunk_hashes(aside)
-        os.replace(aside, images)
+        replace(aside, images)
         names = [os.fsencode(Path(entries.name(e)).name) for e in kept.entries]
         header = {
             "classes": entries.classes,
@@ -186,10 +183,7 @@ def pack(
         }
         write_index(index, header, arrays)
     except OSError as error:
-        raise DataError(
-            f"{into}: cannot be written ({error.strerror or error}): must be writable and have room; "
-            f"free some, or give another folder with --out DIR"
-        ) from None
+        raise DataError(f"{into}: cannot be written {refusal(error)}, or give another folder with --out DIR") from None
     finally:
         aside.unlink(missing_ok=True)
     return kept.left_out

@@ -12,6 +12,7 @@ Cost: 28 bytes an image in the index, and its name; 0.014 ms to check an image o
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -28,6 +29,7 @@ from batchscale.data.entries import Entries, Names
 from batchscale.data.faults import Tell, stop
 from batchscale.data.jpeg import BadImage
 from batchscale.errors import DataError
+from batchscale.system.disk import LACKING
 
 MAGIC = b"batchscale packed images 1\n"
 CHUNK_BYTES = 1 << 26
@@ -38,6 +40,16 @@ _AGAIN = "prepare the packed form again (`batchscale data prepare`), or copy it 
 def index_of(folder: Path, part: str) -> Path:
     """The index of a part, "train" or "val", of a packed set."""
     return folder / f"{part}.index"
+
+
+def _mapped(index: Path) -> npt.NDArray[np.uint8]:
+    """An index, mapped; in memory where its file system maps no files (some FUSE ones: ENODEV)."""
+    try:
+        return np.memmap(index, np.uint8, "c")
+    except OSError as error:
+        if error.errno not in LACKING | {errno.ENODEV}:
+            raise
+        return np.fromfile(index, np.uint8)
 
 
 class PackedEntries(Entries):
@@ -53,7 +65,7 @@ class PackedEntries(Entries):
     def __init__(self, index: Path) -> None:
         self.index, self.images = index, index.with_suffix(".images")
         try:
-            self._mapped = np.memmap(index, np.uint8, "c")
+            self._mapped = _mapped(index)
             self._file = os.open(self.images, os.O_RDONLY)
             weakref.finalize(self, os.close, self._file)
             found_bytes = os.fstat(self._file).st_size

@@ -21,7 +21,8 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from batchscale.errors import CheckpointError
-from batchscale.records.files import cannot_write, sync_folder
+from batchscale.records.files import cannot_write
+from batchscale.system.disk import sync, sync_folder
 
 _KEPT = 2
 _FORMAT = 1
@@ -70,7 +71,7 @@ def _write_synced(path: Path, content: bytes) -> None:
     with open(path, "wb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
+        sync(file.fileno())
 
 
 def folders(out: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import torch
 
-from batchscale.engine.launch import RUNS_AT_ONCE
+from batchscale.engine.signals import RUNS_AT_ONCE
 from batchscale.errors import RecipeError
 from batchscale.recipe.schema import Numerics, Recipe
 

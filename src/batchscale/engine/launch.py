@@ -9,17 +9,21 @@ import os
 import shlex
 import signal
 import sys
-import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import Any
 
+from batchscale.engine.signals import STOPS, final, heard
 from batchscale.errors import BatchscaleError, ProcessError, UsageError, one_line
+from batchscale.system.interpreter import variables, without_working_folder
+from batchscale.system.launcher import LAUNCHER
+from batchscale.system.temporary import temporary_folder
 
-LAUNCHER = "BATCHSCALE_LAUNCHER_PID"  # set for processes that batchscale itself has launched
 _COMMAND = "BATCHSCALE_COMMAND"  # what they are to record as the command, for a shell
-RUNS_AT_ONCE = "BATCHSCALE_RUNS_AT_ONCE"  # set for a study's runs on this machine: they share its cores
+_HANDLED = "TORCHELASTIC_SIGNALS_TO_HANDLE"  # by torch: none, as _signals_raise does
 _SHUTDOWN_SECONDS = 30  # between asking the remaining processes to end and killing them
 
 
@@ -31,18 +35,20 @@ class Interrupted(BatchscaleError):
         self.exit_code = 128 + number
 
 
-@contextlib.contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+def _environment(command: Sequence[str]) -> dict[str, str]:
+    """What the launched processes, and torch's agent, find set."""
+    workers = {
+        _HANDLED: "",
+        LAUNCHER: str(os.getpid()),
+        _COMMAND: shlex.join(command),
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
+        **without_working_folder(),
+    }
+    if "OMP_NUM_THREADS" not in os.environ:  # numerics.threads decides; this only keeps start-up quiet
+        workers["OMP_NUM_THREADS"] = "1"
+    if "GLOO_SOCKET_IFNAME" not in os.environ:
+        workers["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
+    return workers
 
 
 def launch(arguments: Sequence[str], processes: int, max_restarts: int, command: Sequence[str], way_on: str) -> None:
@@ -58,7 +64,7 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int, command:
     Raises:
         UsageError: a process found a mistake of the user's.
         ProcessError: a process died or hung; names the rank and its last error.
-        Interrupted: this launcher received SIGINT or SIGTERM.
+        Interrupted: this launcher, or a process, received a signal to stop.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -67,12 +73,7 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int, command:
 
     for name in ("torch.distributed.elastic", "torch.distributed.launcher"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    workers = {LAUNCHER: str(os.getpid()), _COMMAND: shlex.join(command), "TORCH_CPP_LOG_LEVEL": "ERROR"}
-    if "OMP_NUM_THREADS" not in os.environ:  # numerics.threads decides; this only keeps start-up quiet
-        workers["OMP_NUM_THREADS"] = "1"
-    if "GLOO_SOCKET_IFNAME" not in os.environ:
-        workers["GLOO_SOCKET_IFNAME"] = "lo" if sys.platform == "linux" else "lo0"
-    with tempfile.TemporaryDirectory(prefix="batchscale-") as logs, _environment(**workers):
+    with temporary_folder("batchscale-") as logs, variables(**_environment(command)), _signals_raise():
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,
@@ -88,12 +89,42 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int, command:
         )
         if hasattr(config, "shutdown_timeout"):  # of newer torch; older ones wait 30 s
             config.shutdown_timeout = _SHUTDOWN_SECONDS
+        if hasattr(config, "signals_to_handle"):  # it goes before the environment variable
+            config.signals_to_handle = ""
         try:
             elastic_launch(config, sys.executable)("-m", "batchscale", *arguments)
         except SignalException as error:
             raise Interrupted(int(error.sigval), way_on) from None
         except ChildFailedError as error:
             raise _explain(error, way_on) from None
+
+
+@contextlib.contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Within it, a signal to stop ends the agent, which hands it on to its processes and waits for them.
+
+    Torch's own handlers take back a SIGHUP that nohup ignores, stay when the agent has ended, and let a signal that
+    comes twice, such as SIGHUP from kernel and shell, cut the agent's wait for the checkpoint short.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+
+    received: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        again = number in received
+        received.append(number)
+        if len(received) == 1 or (again and number in final()):
+            raise SignalException(f"received {number}", signal.Signals(number))
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    kept = {number: signal.signal(number, stop) for number in heard()}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def _explain(error: Any, way_on: str) -> BatchscaleError:
@@ -106,7 +137,7 @@ def _explain(error: Any, way_on: str) -> BatchscaleError:
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
         return ProcessError(f"rank {rank} was killed by {name}; all processes were ended; {way_on}")
-    if failure.exitcode in (128 + signal.SIGINT, 128 + signal.SIGTERM):
+    if failure.exitcode - 128 in STOPS:
         return Interrupted(failure.exitcode - 128, way_on)
     said = failure.message.splitlines()[0]  # what the process has written down by record_error
     if failure.exitcode == UsageError.exit_code:
@@ -122,11 +153,6 @@ def launched() -> bool:
 def launched_command() -> tuple[str, ...]:
     """The command that ``launch`` was called for, in a process that it has started."""
     return tuple(shlex.split(os.environ[_COMMAND]))
-
-
-def is_worker() -> bool:
-    """Whether a launcher (ours, torchrun, srun with its variables set) has started this process as one of W."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def record_error(error: BaseException) -> None:

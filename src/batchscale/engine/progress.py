@@ -21,7 +21,7 @@ class Progress:
 
     def __init__(self, total_steps: int, first_step: int, quiet: bool) -> None:
         self._total, self._quiet = total_steps, quiet
-        self._terminal = sys.stderr.isatty() and not quiet
+        self._terminal = sys.stderr is not None and sys.stderr.isatty() and not quiet
         self._bar = (
             tqdm(total=total_steps, initial=first_step, unit="step", dynamic_ncols=True) if self._terminal else None
         )

@@ -85,7 +85,7 @@ def train_here(job: Job, model: nn.Module | None = None, data: Dataset | None = 
     Raises:
         UsageError: the recipe, the data or the folder will not do.
         ProcessError: another process died, hung or disagreed.
-        Stopped: SIGINT or SIGTERM was received by a process of the run.
+        Stopped: a signal to stop was received by a process of the run.
     """
     threads = torch.get_num_threads()
     world = World.connect(choose_device(job.recipe), job.recipe.execution.timeout_seconds)
@@ -185,12 +185,20 @@ def _train(job: Job, parts: Parts, folder: RunFolder | None, opened: Opened, sig
             check_resume(checkpoint.fingerprint, mine)
         _restore(parts, checkpoint)
         first_step, totals = checkpoint.step, Totals(**checkpoint.totals)
-    failed = _begin(job, parts, folder, opened, mine, totals) if folder is not None else None
+    failed = None
+    if folder is not None:
+        try:
+            failed = _begin(job, parts, folder, opened, mine, totals)
+        except BaseException:
+            if not opened.resumed:
+                folder.withdraw()
+            raise
     _say_begin(job, parts, opened, failed)
     loop = Loop(parts, totals, first_step, mine, folder, signals, job.quiet)
     try:
         if not loop.run():
-            raise Stopped(signals.received or signal.SIGTERM, loop.steps_done, job.way_on)
+            received = world.gather(signals.received, "telling which signal it was")
+            raise Stopped(next((n for n in received if n), signal.SIGTERM), loop.steps_done, job.way_on)
         return _finish(job, parts, loop, folder)
     except Exception as error:
         if folder is not None and not isinstance(error, Stopped):

@@ -1,4 +1,8 @@
-"""SIGINT and SIGTERM as a request that the run's processes agree on; workers that die with their launcher."""
+"""Signals as a request that the run's processes agree on; workers that die with their launcher.
+
+SIGINT and SIGTERM; SIGHUP (a terminal that closes), unless it is ignored, as below nohup; SIGUSR1 (a cluster's word
+before the limit), unless the program has a use of its own for it.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +11,44 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Collection
 from types import FrameType, TracebackType
 from typing import Self
 
+from batchscale.system.launcher import is_worker
+
+RUNS_AT_ONCE = "BATCHSCALE_RUNS_AT_ONCE"  # set for a study's runs on this machine: they share its cores
+STOPS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1})
+_ALWAYS = frozenset({signal.SIGINT, signal.SIGTERM})
 _PR_SET_PDEATHSIG = 1
 
 
+def heard() -> list[signal.Signals]:
+    """The signals that mean a stop here."""
+    return [n for n in sorted(STOPS) if n in _ALWAYS or signal.getsignal(n) is signal.SIG_DFL]
+
+
+def final() -> Collection[int]:
+    """The signals whose second arrival acts as usual: SIGINT and SIGTERM, which a person repeats.
+
+    None in a process that a launcher or a study watches over: what is sent to all processes of a job reaches it twice,
+    and who watches over it ends it where it does not leave. SIGHUP comes twice of itself: from kernel and shell.
+    """
+    return () if is_worker() or RUNS_AT_ONCE in os.environ else _ALWAYS
+
+
 class StopSignals:
-    """Within it, a first SIGINT or SIGTERM only sets ``received``; a second one acts as usual."""
+    """Within it, a first signal to stop only sets ``received``; a second one of those in ``final()`` acts as usual."""
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._final = final()
         self._before: dict[int, signal._HANDLER] = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        self.received = self.received or number
+        if number in self._final:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     def requested(self) -> bool:
         """Whether this process was asked to stop."""
@@ -30,7 +56,7 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in heard():
                 self._before[number] = signal.signal(number, self._note)
         return self
 

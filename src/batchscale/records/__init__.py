@@ -1,6 +1,7 @@
 """A run on disk: its folder, its lines, its result. Never imports torch."""
 
-from batchscale.records.folder import RunFolder, RunLock
+from batchscale.records.folder import RunFolder
+from batchscale.records.lock import RunLock
 from batchscale.records.result import Result, read_result
 
 __all__ = ["Result", "RunFolder", "RunLock", "read_result"]

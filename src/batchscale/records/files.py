@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -9,17 +10,9 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from batchscale.errors import FolderError
+from batchscale.system.disk import refusal, replace, sync, sync_folder
 
 _MOST_NESTED = 64
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in this folder last."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -33,20 +26,18 @@ def write_whole(path: Path, content: bytes) -> None:
         with open(aside, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+            sync(file.fileno())
+        replace(aside, path)
         sync_folder(path.parent)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            aside.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
 
 
 def cannot_write(path: Path, error: OSError) -> FolderError:
     """The one line for a folder that cannot be written."""
-    return FolderError(
-        f"{path}: cannot be written ({error.strerror or error}): the output folder must be writable and have room; "
-        f"free some, or give another --out DIR"
-    )
+    return FolderError(f"{path}: cannot be written {refusal(error)}, or give another --out DIR")
 
 
 def write_json(path: Path, content: Any) -> None:

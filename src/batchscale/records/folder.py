@@ -6,69 +6,16 @@ OUT/recipe.yaml  environment.json  metrics.jsonl  evaluations.jsonl  checkpoints
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import socket
-import time
+import shutil
 from pathlib import Path
-from typing import IO, Any, Protocol, Self
+from typing import IO, Any, Protocol
 
 from batchscale.errors import FolderError
 from batchscale.records.files import cannot_write, finite, parse_json, read_lines, write_json, write_whole
+from batchscale.records.lock import LOCK_FILES, RunLock
 from batchscale.records.result import read_result
-
-_LOCK = ".lock"
-
-
-class RunLock:
-    """An exclusive lock on a run's folder, gone with the process that holds it.
-
-    Args:
-        folder: exists.
-        wait_seconds: how long to wait for another holder.
-        writer: what holds it: a run or a study.
-
-    Raises:
-        FolderError: another process holds it (names host and process), or the folder cannot be written.
-    """
-
-    def __init__(self, folder: Path, wait_seconds: float = 0.0, writer: str = "run") -> None:
-        path = folder / _LOCK
-        deadline = time.monotonic() + wait_seconds
-        try:
-            self._file: IO[str] | None = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - held until release()
-        except OSError as error:
-            raise cannot_write(path, error) from error
-        while True:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() >= deadline:
-                    self._file.seek(0)
-                    holder = self._file.read().strip() or "unknown process"
-                    self._file.close()
-                    raise FolderError(
-                        f"{folder}: another {writer} is writing there ({holder}); "
-                        f"wait for it, or give another --out DIR"
-                    ) from None
-                time.sleep(0.1)
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on host {socket.gethostname()}")
-        self._file.flush()
-
-    def release(self) -> None:
-        """Let the folder go."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
 
 
 def holds_run(folder: Path) -> bool:
@@ -104,7 +51,7 @@ def check_free(folder: Path) -> None:
         raise FolderError(
             f"{folder}: already holds a run; go on with it by --resume, or give another --out DIR (nothing was changed)"
         )
-    if folder.is_dir() and any(f.name != _LOCK and not f.name.endswith(".part") for f in folder.iterdir()):
+    if folder.is_dir() and any(f.name not in LOCK_FILES and not f.name.endswith(".part") for f in folder.iterdir()):
         raise FolderError(f"{folder}: holds other files: --out must be a new or empty folder; give another --out DIR")
     parent = folder
     while not parent.exists():
@@ -149,10 +96,17 @@ class RunFolder:
         self._open: dict[str, IO[bytes]] = {}
         self._sinks: list[Sink] = []
 
+    def withdraw(self) -> None:
+        """Take back what was written of a run that could not begin."""
+        for name in ("recipe.yaml", "environment.json"):
+            with contextlib.suppress(OSError):
+                (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
+
     def abandon(self) -> None:
         """Leave no trace of a run that was never begun."""
         if not holds_run(self.path):
-            (self.path / _LOCK).unlink(missing_ok=True)
+            self.lock.discard()
             with contextlib.suppress(OSError):  # not empty: somebody else's
                 self.path.rmdir()
 

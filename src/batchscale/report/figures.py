@@ -10,6 +10,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from batchscale.records.files import read_lines
+from batchscale.system.disk import replace
 
 # Okabe and Ito's colours: told apart by the colour-blind, too.
 _COLOURS = ("#000000", "#D55E00", "#E69F00", "#0072B2", "#009E73", "#CC79A7")
@@ -59,6 +60,6 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         path = stem.with_name(stem.name + suffix)
         aside = path.with_name(f".{path.name}.{os.getpid()}")
         figure.savefig(aside, format=suffix[1:], dpi=150)
-        os.replace(aside, path)
+        replace(aside, path)
         written.append(path)
     return written

@@ -19,9 +19,11 @@ from batchscale.records import RunLock
 from batchscale.records.files import cannot_write, write_json
 from batchscale.records.findings import Findings
 from batchscale.records.folder import check_free, holds_run
+from batchscale.records.lock import LOCK_FILES
+from batchscale.system.disk import replace
 
 _OURS = {
-    ".lock", "study.json", "table.csv", "findings.json", "findings.before.json", "report.html", "runs", "submitit",
+    *LOCK_FILES, "study.json", "table.csv", "findings.json", "findings.before.json", "report.html", "runs", "submitit",
 }  # fmt: skip
 
 
@@ -66,7 +68,7 @@ class StudyFolder:
                 self._begun = True
             self.runs.mkdir(exist_ok=True)
             if unfinished and (self.path / "findings.json").exists():
-                (self.path / "findings.json").replace(self.path / "findings.before.json")
+                replace(self.path / "findings.json", self.path / "findings.before.json")
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
@@ -93,10 +95,11 @@ class StudyFolder:
 
     def close(self) -> None:
         """Let the folder go; one made here for a study that never began leaves no trace."""
-        if self._made and not self._begun:
-            (self.path / ".lock").unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # not empty: somebody else's
-                self.path.rmdir()
+        if not self._begun and not _document(self.path).exists():
+            self._lock.discard()
+            if self._made:
+                with contextlib.suppress(OSError):  # not empty: somebody else's
+                    self.path.rmdir()
         self._lock.release()
 
 

@@ -116,7 +116,7 @@ class Study:
 
         Raises:
             UsageError: a recipe that cannot run, or runs on other data, before any run has started.
-            StudyStopped: SIGINT or SIGTERM was received; the runs have written their checkpoints.
+            StudyStopped: a signal to stop was received; the runs have written their checkpoints.
         """
         with StopSignals() as signals:
             waiting = self._prepare(cells)

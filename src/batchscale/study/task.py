@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from batchscale.recipe import Recipe, dump_recipe
 from batchscale.records.command import repetition
+from batchscale.system.temporary import temporary_folder
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def train_task(task: Task) -> None:
         return
     from batchscale.engine.launch import launch
 
-    with tempfile.TemporaryDirectory(prefix="batchscale-") as folder:
+    with temporary_folder("batchscale-") as folder:
         file = Path(folder) / f"{task.recipe_name}.yaml"
         file.write_text(dump_recipe(task.recipe), encoding="utf-8")
         data = ["--data", str(task.data_folder)] if task.data_folder else []

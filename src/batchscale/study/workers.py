@@ -15,26 +15,27 @@ import traceback
 from multiprocessing import connection
 from typing import Any
 
-from batchscale.engine.launch import RUNS_AT_ONCE
+from batchscale.engine.signals import RUNS_AT_ONCE, STOPS
 from batchscale.errors import BatchscaleError
 from batchscale.study.task import Task, train_task
+from batchscale.system.interpreter import variables, without_working_folder
+from batchscale.system.temporary import short_paths
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 
 
-_STOPS = {signal.SIGINT, signal.SIGTERM}
-
-
 def warm() -> None:
     """Begin to import torch in the process that runs are forked from; signals to stop are not for that one."""
-    from multiprocessing import forkserver
+    from multiprocessing import forkserver, resource_tracker
 
     _CONTEXT.set_forkserver_preload(["torch", "torch._dynamo", "batchscale.engine.run"])
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with short_paths(), variables(**without_working_folder()):
+        for ensure_running in (resource_tracker.ensure_running, forkserver.ensure_running):
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # anew: the tracker's start lifts a part of it
+            try:
+                ensure_running()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class LocalAttempt:
@@ -96,7 +97,7 @@ class LocalLauncher:
 
 
 def _carry_out(task: Task, environment: dict[str, str], said: Any) -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     os.setpgrp()  # Ctrl-C is the study's to hear: it stops every run exactly once
     threading.Thread(target=_die_with_study, daemon=True).start()
     os.environ.clear()  # it is that of the fork server, as it was when that began

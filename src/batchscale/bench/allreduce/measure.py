@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +31,7 @@ from batchscale.comm.reducer import BUILTIN, SHARED_MEMORY
 from batchscale.engine.algorithm import store, stored_file
 from batchscale.engine.signals import StopSignals
 from batchscale.errors import FolderError, UsageError
+from batchscale.system.temporary import temporary_folder
 
 MOST_PROCESSES = 64
 _TENSORS = 4  # as long as the longest, that a process holds; an algorithm's own buffers count as one
@@ -143,13 +143,13 @@ def bench_allreduce(
 
     Raises:
         UsageError: so many processes cannot be measured.
-        Stopped: SIGINT or SIGTERM was received.
+        Stopped: a signal to stop was received.
         ProcessError: a process died, hangs, or sums wrong.
     """
     start = time.monotonic()
     _check(processes, sizes)
     budget = budget or Budget(default_seconds(processes))
-    with StopSignals() as signals, tempfile.TemporaryDirectory(prefix="batchscale-bench-") as scratch:
+    with StopSignals() as signals, temporary_folder("batchscale-bench-") as scratch:
         task = AllReduceTask(processes, sizes[-1])
         contender = Contender("allreduce", task, Path(scratch), stop_check(signals))
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,9 +19,10 @@ from batchscale.bench.turns import stop_check
 from batchscale.engine.signals import StopSignals
 from batchscale.errors import UsageError
 from batchscale.recipe import Recipe
+from batchscale.system.temporary import socket_place, temporary_folder
 
+_PREFIX = "batchscale-bench-"
 BUDGET = Budget(total_seconds=120.0, shortest_seconds=0.3)
-_LONGEST_FOLDER = 48  # of 107 characters, when Python has added its own to ours
 
 
 def bench_data(
@@ -51,14 +51,18 @@ def bench_data(
 
     Raises:
         UsageError: a recipe that cannot be measured, data that are missing.
-        Stopped: SIGINT or SIGTERM was received.
+        Stopped: a signal to stop was received.
         ProcessError: a process of batchscale died.
     """
     begun = time.monotonic()
     if sys.platform != "linux":
         raise UsageError(f"bench data: must run on Linux, not {sys.platform}: its /proc tells the loaders' CPU seconds")
     notes: list[str] = []
-    with StopSignals() as signals, _scratch() as scratch, _scratch(_sockets_within()) as sockets:
+    with (
+        StopSignals() as signals,
+        temporary_folder(_PREFIX) as scratch,
+        temporary_folder(_PREFIX, socket_place()) as sockets,  # the loaders' temporary folder: workers have some there
+    ):
         rounds, check = Rounds(OURS, notes, say), stop_check(signals)
         preparation = Preparation(threads, Path(scratch), notes, check)
         say("preparing the images")
@@ -70,15 +74,6 @@ def bench_data(
             return document(name, prepared, rounds.running, notes)
         finally:
             rounds.close()
-
-
-def _scratch(within: str | None = None) -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="batchscale-bench-", dir=within)
-
-
-def _sockets_within() -> str | None:
-    """Where the processes' temporary folder is to be: loader workers have sockets there, whose paths must be short."""
-    return None if len(tempfile.gettempdir()) < _LONGEST_FOLDER else "/tmp"
 
 
 def _chosen(tasks: Sequence[DataTask], notes: list[str]) -> list[DataTask]:

@@ -8,7 +8,6 @@ contender warms it for another.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from batchscale.data.sources import DATASETS
 from batchscale.data.stored import StoredImages
 from batchscale.errors import DataError
 from batchscale.randomness import key, shuffled, uniform
+from batchscale.system.disk import lay
 
 PHOTOGRAPHS = 256
 _HEIGHT, _WIDTH, _QUALITY = 375, 500, 90  # ImageNet's most usual size
@@ -123,7 +123,7 @@ def write(files: Iterator[_File], into: Path, check: Callable[[], None]) -> Writ
             lengths.append(len(content))
             if not validation.parent.exists():  # a data set has one; no contender reads it
                 validation.parent.mkdir(parents=True)
-                os.link(path, validation)
+                lay(path, validation, "hard")
     except OSError as error:
         raise DataError(
             f"{into}: the sample cannot be written ({error.strerror or error}): needs "

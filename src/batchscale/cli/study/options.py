@@ -5,13 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchscale.cli.options import add_common, add_data, command_words, data_folder, folder_path, positive, print_json
+from batchscale.cli.options import (
+    add_common,
+    add_data,
+    command_words,
+    data_folder,
+    default_folder,
+    folder_path,
+    positive,
+    print_json,
+)
 from batchscale.recipe import Recipe
+from batchscale.system.launcher import check_alone
 
 if TYPE_CHECKING:
     from batchscale.records.findings import Findings
@@ -76,7 +85,8 @@ def open_study(options: argparse.Namespace, kind: str, recipe: Recipe, asked: di
     from batchscale.study.grid import Study
 
     name = recipe_name(options)
-    out = options.out or Path("runs") / f"{name}-{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
+    check_alone("study")
+    out = options.out or default_folder(options, f"{name}-{kind}")
     if options.out is None:
         print(f"the study's folder: {out}", file=sys.stderr, flush=True)
     return Study(
@@ -112,6 +122,7 @@ def finish(
 
     study.finish(findings)
     page = write_report(study.out)
+    options.keeps = str(study.out)
     for line in findings.warnings:
         print(f"warning: {line}", file=sys.stderr, flush=True)
     if options.json:

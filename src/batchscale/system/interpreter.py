@@ -1,0 +1,37 @@
+"""The environment of Python processes that are started from here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def without_working_folder() -> dict[str, str]:
+    """Variables for a Python process, so that a module in the working folder is no library's (PYTHONSAFEPATH).
+
+    Where that folder is the one that batchscale itself was found in (a source tree that is not installed), it stays.
+    """
+    root = str(Path(__file__).parents[2])
+    found_there = {} if os.getcwd() != root else {"PYTHONPATH": os.pathsep.join([*_python_path(), root])}
+    return {"PYTHONSAFEPATH": "1", **found_there}
+
+
+def _python_path() -> list[str]:
+    return [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+
+
+@contextlib.contextmanager
+def variables(**values: str) -> Iterator[None]:
+    """Within it, these environment variables are set."""
+    kept = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

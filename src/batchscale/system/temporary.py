@@ -1,0 +1,89 @@
+"""Temporary folders where TMPDIR is unusable, or too long for what lies in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+
+from batchscale.errors import UsageError
+from batchscale.system.notes import note
+
+_NAMES = ("TMPDIR", "TEMP", "TMP")  # in tempfile's order
+_LONGEST_FOR_SOCKETS = 48  # of a socket's 107 letters, when Python and we have added our own folders and names
+_SHORT = ("/tmp", "/var/tmp", "/dev/shm")
+
+
+def temporary_place() -> str:
+    """The folder that temporary files go to; a note where it is not the one that the user has named.
+
+    Raises:
+        UsageError: there is none that can be written.
+    """
+    name = next((name for name in _NAMES if os.environ.get(name)), None)
+    try:
+        place = tempfile.gettempdir()
+    except OSError:
+        said = f"{name}={os.environ[name]}" if name else "no TMPDIR"
+        raise UsageError(
+            f"{said}: no folder for temporary files can be written; set TMPDIR to one that exists and has room"
+        ) from None
+    if name and place != os.path.abspath(os.environ[name]):
+        note(
+            f"{name}={os.environ[name]}: {_fault(os.environ[name])}; temporary files go to {place}; set {name} to a "
+            f"folder that exists and has room, or unset it"
+        )
+    return place
+
+
+def _fault(folder: str) -> str:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"room?")
+    except OSError as error:
+        return f"cannot be used ({error.strerror})"
+    return "is passed over"
+
+
+def socket_place() -> str:
+    """The folder for sockets: the temporary one, or a short one where the paths in that would be too long.
+
+    Raises:
+        UsageError: the temporary one is too long, and there is no short one that can be written.
+    """
+    place = temporary_place()
+    if len(os.fsencode(place)) < _LONGEST_FOR_SOCKETS:
+        return place
+    for short in _SHORT:
+        if os.access(short, os.W_OK | os.X_OK):
+            return short
+    raise UsageError(
+        f"TMPDIR={place}: has {len(os.fsencode(place))} letters, too many for the path of a socket; set it to a folder "
+        f"of fewer than {_LONGEST_FOR_SOCKETS}"
+    )
+
+
+def temporary_folder(prefix: str, place: str | None = None) -> tempfile.TemporaryDirectory[str]:
+    """A new folder that goes with its ``with``.
+
+    Args:
+        prefix: of its name.
+        place: where; None for ``temporary_place()``.
+    """
+    try:
+        return tempfile.TemporaryDirectory(prefix=prefix, dir=place or temporary_place())
+    except OSError as error:
+        raise UsageError(f"TMPDIR={place or tempfile.gettempdir()}: cannot be used ({error.strerror}); set it to a "
+                         f"folder that exists and has room") from None  # fmt: skip
+
+
+@contextlib.contextmanager
+def short_paths() -> Iterator[None]:
+    """Within it, Python puts its sockets into ``socket_place()``."""
+    kept = tempfile.tempdir
+    tempfile.tempdir = socket_place()
+    try:
+        yield
+    finally:
+        tempfile.tempdir = kept
