@@ -22,7 +22,7 @@ class LARS:
 
     Args:
         groups: (weights to adapt, their decay d), then those taken as in plain SGD, such as biases and norm layers.
-        momentum: m in [0, 1).
+        momentum: m in [0, 1); the attribute of this name may be set anew between steps, both above 0.
         trust_coefficient: eta.
         epsilon: eps.
 
@@ -33,7 +33,7 @@ class LARS:
         self, groups: Groups, momentum: float = 0.9, trust_coefficient: float = 0.001, epsilon: float = 1e-8
     ) -> None:
         self._groups = list(groups)
-        self._momentum, self._trust, self._epsilon = momentum, trust_coefficient, epsilon
+        self.momentum, self._trust, self._epsilon = momentum, trust_coefficient, epsilon
         self._buffers = [[torch.zeros_like(p) for p in parameters] for parameters, _ in self._groups]
 
     @torch.no_grad()
@@ -63,10 +63,10 @@ class LARS:
 
         The kernel takes no buffers at m = 0, and no dampening then: its lr is the rate.
         """
-        plain = self._momentum == 0
+        plain = self.momentum == 0
         lr, dampening = (rate, 0.0) if plain else (1.0, 1.0 - rate)
         torch._fused_sgd_(
-            w, g, [] if plain else v, weight_decay=decay, momentum=self._momentum, lr=lr, dampening=dampening,
+            w, g, [] if plain else v, weight_decay=decay, momentum=self.momentum, lr=lr, dampening=dampening,
             nesterov=False, maximize=False, is_first_step=False,
         )  # fmt: skip
 
