@@ -3,10 +3,11 @@
 import pytest
 from test_engine import RECIPE
 
+from batchscale.engine.build import validate
 from batchscale.engine.derive import derived_numbers
 from batchscale.engine.planning import plan_of, schedule_of
 from batchscale.errors import RecipeError
-from batchscale.recipe import recipe_from
+from batchscale.recipe import load_recipe, recipe_from
 from batchscale.update.schedule import Decay, Schedule
 
 IMAGES = 1_600  # of which kn = 32: 50 steps an epoch
@@ -76,6 +77,12 @@ def test_what_does_not_fit_is_one_clear_line(overrides, said):
     with pytest.raises(RecipeError, match=said) as error:
         schedule(*overrides)
     assert "\n" not in str(error.value)
+
+
+def test_a_schedule_that_does_not_fit_is_refused_before_any_process_starts():
+    recipe = load_recipe("digits-cnn", ["learning_rate.warmup.start=99"])
+    with pytest.raises(RecipeError, match=r"warmup.start=99: must not be above"):
+        validate(recipe, None, 1)
 
 
 def test_a_warmup_longer_than_the_run_says_that_it_is_never_over():

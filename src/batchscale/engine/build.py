@@ -139,7 +139,7 @@ def validate(recipe: Recipe, folder: Path | None, processes: int, dataset: Split
     if recipe.numerics.exact:
         _make_exact(recipe, torch.device("cpu"))
     dataset = dataset or load_data(recipe, folder)
-    plan_of(recipe, len(dataset.train))
+    schedule_of(recipe, plan_of(recipe, len(dataset.train)))
     model, statistics, _, _ = replace_batch_norm(
         build_model(recipe, dataset), torch.float32, torch.device("cpu"), recipe.batch_norm.span
     )
