@@ -200,10 +200,10 @@ def build(
     )  # fmt: skip
     if recipe.precision == "fp16":
         step.loss_scale = LossScale(network.model.parameters())
-    if recipe.optimizer.momentum_changes:
-        step.set_momentum = partial(momentum_of(recipe, plan).set, cast(HasMomentum, named))
     if recipe.optimizer.gradient_noise:
         step.noise = partial(_noisy, recipe, plan)
+    if recipe.optimizer.momentum_changes:
+        step.set_momentum = partial(momentum_of(recipe, plan).set, cast(HasMomentum, named))
     decided = {"micro_batch": micro_batch, **threads, "algorithm": algorithm}
     feed = partial(make_feed, recipe, dataset, normalizer, plan, workers, micro_batch)
     return Parts(

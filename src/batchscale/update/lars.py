@@ -3,7 +3,8 @@
 lambda = eta ||w|| / (||g|| + d ||w|| + eps)    where both norms are positive, else 1
 v <- m v + lr lambda (g + d w);   w <- w - v
 
-Biases and norm layers take lambda = 1 and d = 0. Passes over memory: 2 for the norms, 5 for the update.
+Biases and scales (as ``decay_groups`` tells them) take lambda = 1 and d = 0.
+Passes over memory: 2 for the norms, 5 for the update.
 
 Source: You, Gitman, Ginsburg 2017, "Large Batch Training of Convolutional Networks", algorithm 1.
 """
@@ -21,7 +22,7 @@ class LARS:
     v <- m v + lr lambda (g + d w); w <- w - v
 
     Args:
-        groups: (weights to adapt, their decay d), then those taken as in plain SGD, such as biases and norm layers.
+        groups: (weights to adapt, their decay d), then those taken as in plain SGD, such as biases and scales.
         momentum: m in [0, 1); the attribute of this name may be set anew between steps, both above 0.
         trust_coefficient: eta.
         epsilon: eps.
