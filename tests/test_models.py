@@ -240,33 +240,34 @@ def test_every_shipped_recipe_s_model_fits_its_data(name):
 
 
 GOYAL = {  # Goyal et al. 2017, sections 2 and 5.1
-    "kn": 8192, "lr": 3.2, "epochs": 90, "warmup": ("gradual", 5), "decay": ("step", (30, 60, 80), 0.1),
+    "kn": 8192, "lr": 3.2, "epochs": 90, "warmup": ("gradual", 5, None), "decay": ("step", (30, 60, 80), 0.1),
     "optimizer": "sgd", "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4, "decay_norms": False,
     "zero_gamma": True, "fc_init": 0.01, "smoothing": 0.0, "span": 1, "running": "averages",
 }  # fmt: skip
-LARS = {  # You et al. 2017: eta; the decay of MLPerf's reference convergence points and of the public TPU code
-    "decay": ("polynomial", 2.0, 0.0), "optimizer": "lars", "trust": 0.001, "smoothing": 0.0, "span": 1,
-    "running": "averages", "zero_gamma": False, "fc_init": None,
+LARS = {  # You et al. 2017: eta; the code of Google's runs: warmup from 0, decay of power 2 to lr 1e-4, first weights
+    "decay": ("polynomial", 2.0, 1e-4, None), "optimizer": "lars", "trust": 0.001, "smoothing": 0.1, "span": 1,
+    "running": "averages", "zero_gamma": True, "fc_init": 0.01,
 }  # fmt: skip
-TPU = {**LARS, "epochs": 90, "warmup": ("gradual", 12), "momentum": 0.9, "weight_decay": 1e-4, "smoothing": 0.1}
+TPU = {**LARS, "epochs": 90, "warmup": ("gradual", 12, 0.0), "momentum": 0.9, "weight_decay": 1e-4}
 PUBLISHED = {  # what the sources in the recipes' headers state, and what is assumed there
     "50-1h": GOYAL,
     "101-1h": GOYAL,
     "50-increase-minibatch": GOYAL,
     "50-15min": {  # Akiba et al. 2017
         **{name: value for name, value in GOYAL.items() if name != "nesterov"}, "kn": 32768, "lr": 6.4,
-        "warmup": ("none", 0), "decay": ("step", (40, 70, 85), (0.15, 0.4 / 3, 0.1)), "optimizer": "rmsprop_warmup",
-        "square_decay": 0.99, "rmsprop_lr": 3e-4, "center": 10, "period": 5, "epsilon": 1e-8, "running": "none",
+        "warmup": ("none", 0, None), "decay": ("step", (40, 70, 85), (0.15, 0.4 / 3, 0.1)),
+        "optimizer": "rmsprop_warmup", "square_decay": 0.99, "rmsprop_lr": 3e-4, "center": 10, "period": 5,
+        "epsilon": 1e-8, "running": "none",
     },
     "50-lars-32k": {  # MLPerf's reference convergence point for 32,768
-        **LARS, "kn": 32768, "lr": 21.2, "epochs": 56, "warmup": ("gradual", 16), "momentum": 0.94,
-        "weight_decay": 2.5e-5, "smoothing": 0.1, "span": 4, "decay": ("polynomial", 2.0, 4.7e-6),
+        **LARS, "kn": 32768, "lr": 21.2, "epochs": 58, "warmup": ("gradual", 16, 0.0), "momentum": 0.94,
+        "weight_decay": 2.5e-5, "span": 4,
     },
     "50-tpu": {**TPU, "kn": 32768, "lr": 34.0, "span": 4},
     "50-flash": {**TPU, "kn": 34816, "lr": 36.125},
     "50-4min": {  # MLPerf's reference convergence point for 65,536
-        **LARS, "kn": 65536, "lr": 24.699, "epochs": 90, "warmup": ("gradual", 31), "momentum": 0.951807,
-        "weight_decay": 1e-4,
+        **LARS, "kn": 65536, "lr": 24.699, "epochs": 90, "warmup": ("gradual", 31, 0.0), "momentum": 0.951807,
+        "weight_decay": 1e-4, "span": 4, "decay": ("polynomial", 2.0, 1e-4, 89),
     },
 }  # fmt: skip
 
@@ -274,12 +275,14 @@ PUBLISHED = {  # what the sources in the recipes' headers state, and what is ass
 def stated(recipe):
     """The hyper-parameters of a recipe, under the names of PUBLISHED."""
     entry, lr = recipe.optimizer, recipe.learning_rate
-    falls = {"step": (lr.decay.epochs, lr.decay.factor), "polynomial": (lr.decay.power, lr.decay.final)}
+    target = schedule_of(recipe, plan_of(recipe, 1_281_167)).first.target
+    last = float(f"{lr.decay.final * target:.2g}")  # an lr, of a share that is rounded in the recipe
+    falls = {"step": (lr.decay.epochs, lr.decay.factor), "polynomial": (lr.decay.power, last, lr.decay.end)}
     found = {
         "kn": recipe.minibatch.workers * recipe.minibatch.per_worker,
-        "lr": round(schedule_of(recipe, plan_of(recipe, 1_281_167)).first.target, 6),
+        "lr": round(target, 6),
         "epochs": recipe.epochs,
-        "warmup": (lr.warmup.kind, lr.warmup.epochs or 0),
+        "warmup": (lr.warmup.kind, lr.warmup.epochs or 0, lr.warmup.start),
         "decay": (lr.decay.kind, *falls[lr.decay.kind]),
         "smoothing": recipe.loss.label_smoothing,
         "span": recipe.batch_norm.span,

@@ -65,7 +65,7 @@ every = pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 @every
 def test_the_recipes_options_are_the_constructors(name):
     taken = set(inspect.signature(OPTIMIZERS[name]).parameters) - {"groups", "epoch_at"}
-    assert taken == set(OPTIMIZER_OPTIONS[name]) - {"decay_norms", "decay_biases"}
+    assert taken == set(OPTIMIZER_OPTIONS[name]) - {"decay_norms", "decay_biases", "momentum_changes"}
 
 
 @every

@@ -43,7 +43,7 @@ PLANS = {  # what the headers say: (epoch, workers, per_worker) of each phase; s
     "imagenet-resnet50-4min": ([(0, 2048, 32)], 1_760, 24.699, None),
     "imagenet-resnet50-flash": ([(0, 2176, 16), (30, 2176, 32)], 2_208, 36.125, None),
     "imagenet-resnet50-increase-minibatch": ([(0, 256, 32), (30, 512, 32)], 9_384, 3.2, 0.0064),
-    "imagenet-resnet50-lars-32k": ([(0, 1024, 32)], 2_190, 21.2, None),
+    "imagenet-resnet50-lars-32k": ([(0, 1024, 32)], 2_268, 21.2, None),
     "imagenet-resnet50-tpu": ([(0, 2048, 16)], 3_519, 34.0, None),
     "keskar-c1-cifar10": ([(0, 1, 256)], 3_907, 0.001, 0.001),
     "keskar-f1-mnist": ([(0, 1, 256)], 4_688, 0.001, 0.001),

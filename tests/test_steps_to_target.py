@@ -295,6 +295,8 @@ def test_a_trial_is_the_recipe_at_its_minibatch_with_its_settings_for_the_whole_
         assert recipe.data.holdout == 287
     plain = made.trial_recipe(32, {**settings, "momentum": 0.0, "final_lr": 1.0})
     assert (plain.optimizer.nesterov, plain.learning_rate.decay.kind) == (False, "none")
+    changing = search("optimizer.momentum_changes=[{epoch: 1, momentum: 0.5}]")
+    assert changing.trial_recipe(32, settings).optimizer.momentum_changes == ()  # the trial's own holds throughout
     assert len({cell.key for cell in made.cells()}) == 12
 
 

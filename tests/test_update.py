@@ -7,6 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from batchscale.models import MODELS, named_model
+from batchscale.update.lamb import LAMB
+from batchscale.update.lars import LARS
 from batchscale.update.schedule import DECAYS, WARMUPS, Decay, Schedule, scaled_lr
 from batchscale.update.sgd import SGD, SGDLrInBuffer, decay_groups
 
@@ -93,6 +96,82 @@ def test_the_two_decay_switches(norms, biases):
     assert {names[id(p)] for p in decayed} == expected
     trainable = {n for n, p in model.named_parameters() if p.requires_grad}
     assert {names[id(p)] for p in spared} == trainable - expected
+
+
+class OwnNorm(nn.Module):
+    """A norm layer of another library: its scale is no torch class's."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+
+
+class Block(nn.Module):
+    """A scale, a temperature and a bias of its own beside two layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.linear = OwnNorm(4), nn.Linear(4, 4)
+        self.gamma, self.q_bias = nn.Parameter(torch.ones(4)), nn.Parameter(torch.zeros(4))
+        self.temperature, self.position = nn.Parameter(torch.tensor(1.0)), nn.Parameter(torch.zeros(1, 4))
+
+
+class Attention(nn.Module):
+    """Biases alone among its own parameters: they are no scale's."""
+
+    def __init__(self):
+        super().__init__()
+        self.q_bias, self.v_bias = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(4))
+
+
+@pytest.mark.parametrize("norms", [False, True])
+@pytest.mark.parametrize("biases", [False, True])
+def test_scales_are_known_by_their_dimensions_whatever_their_class(norms, biases):
+    model = nn.ModuleDict({"block": Block(), "attention": Attention(), "act": nn.PReLU()})
+    (decayed, _), (spared, _) = decay_groups(model, 0.1, norms, biases)
+    names = {id(p): n for n, p in model.named_parameters()}
+    expected = {"block.linear.weight", "block.position"}
+    if biases:
+        expected |= {"block.linear.bias", "block.q_bias", "attention.q_bias", "attention.v_bias"}
+    if norms:
+        expected |= {"block.norm.weight", "block.norm.bias", "block.gamma", "block.temperature", "act.weight"}
+    assert {names[id(p)] for p in decayed} == expected
+    assert {names[id(p)] for p in spared} == set(names.values()) - expected
+
+
+@pytest.mark.parametrize("kind", [LARS, LAMB])
+def test_scales_of_no_known_class_take_neither_decay_nor_a_trust_ratio(kind):
+    model, plain = OwnNorm(3), nn.Parameter(torch.full((3,), 2.0))
+    with torch.no_grad():
+        model.weight.fill_(2.0)
+    model.weight.grad, plain.grad = torch.full((3,), 0.5), torch.full((3,), 0.5)
+    kind(decay_groups(model, 0.1, decay_norms=False, decay_biases=False)).step(lr=0.1)
+    kind([([], 0.1), ([plain], 0.0)]).step(lr=0.1)
+    assert torch.equal(model.weight, plain)
+
+
+def by_class_and_name(model, norms, biases):
+    """The groups of before, when scales were known by torch's classes alone."""
+    known = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+    groups = ([], [])
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            norm, bias = isinstance(module, known), name.endswith("bias")
+            groups[(norm and not norms) or (not norm and bias and not biases)].append(id(parameter))
+    return list(groups)
+
+
+OURS = {"keskar_f1": (1, 28, 28), "cnn": (1, 28, 28), "simple_cnn": (1, 28, 28)}
+NETS = [*sorted(MODELS), "torchvision/densenet121", "torchvision/mobilenet_v3_small", "timm/vit_tiny_patch16_224"]
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_the_groups_of_shipped_nets_are_those_of_before(name):
+    with torch.device("meta"):
+        model = named_model(name, OURS.get(name, (3, 224, 224) if "/" in name else (3, 32, 32)), 10)
+    for norms, biases in itertools.product((False, True), repeat=2):
+        found = decay_groups(model, 0.1, norms, biases)
+        assert [[id(p) for p in group] for group, _ in found] == by_class_and_name(model, norms, biases)
 
 
 def test_scaling_rules():

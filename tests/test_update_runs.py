@@ -8,7 +8,7 @@ from worlds import in_processes
 
 import batchscale
 from batchscale.engine.loop import Loop
-from batchscale.engine.optimizer import build_optimizer
+from batchscale.engine.optimizer import named_optimizer
 from batchscale.engine.run import Stopped
 from batchscale.errors import RecipeError
 from batchscale.minibatch import Minibatch, StepPlan
@@ -20,6 +20,7 @@ from batchscale.worker.noise import GradientNoise
 UPDATES = {
     **{name: (f"optimizer={{name: {name}}}",) for name in OPTIMIZERS},
     "rmsprop_warmup": ("optimizer={name: rmsprop_warmup, center_epochs: 1, period_epochs: 2}",),
+    "momentum_changes": ("optimizer.momentum_changes=[{epoch: 0.6, momentum: 0.5}]",),
     "clip_norm": ("optimizer.clip_norm=0.5",),
     "gradient_noise": ("optimizer.gradient_noise=0.7",),
     "ema": ("model.ema_decay=0.8", "optimizer.momentum=0.8"),
@@ -80,7 +81,7 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_weights(data, tmp_path, mo
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("{name: lars, nesterov: true}", r"nesterov=True has no place in lars, which takes momentum, trust"),
+        ("{name: lars, nesterov: true}", r"nesterov=True has no place in lars, which takes momentum, momentum_changes"),
         ("{name: sgd, momentum_correction: true}", r"momentum_correction=True has no place in sgd"),
         ("{name: lamb, momentum: 0.9}", r"momentum=0.9 has no place in lamb, which takes beta1, beta2, epsilon; leave"),
         ("{name: adamw, beta1: 1}", r"optimizer.beta1=1: .*less than 1"),
@@ -98,7 +99,7 @@ def test_the_transition_from_rmsprop_goes_by_the_runs_epochs():
     ours, alone = nn.Linear(3, 2), nn.Linear(3, 2)
     alone.load_state_dict(ours.state_dict())
     recipe = recipe_from(RECIPE, ["optimizer={name: rmsprop_warmup, center_epochs: 2, weight_decay: 0}"])
-    built = build_optimizer(recipe, ours, StepPlan(Minibatch(4, 8), 110, 3))
+    built = named_optimizer(recipe, ours, StepPlan(Minibatch(4, 8), 110, 3))
     direct = RMSpropWarmup([(list(alone.parameters()), 0.0)], epoch_at=lambda steps: steps * 32 / 110, center_epochs=2)
     for model, optimizer in ((ours, built), (alone, direct)):
         optimizer.state()["steps"].fill_(6)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -19,15 +19,16 @@ from batchscale.engine.algorithm import check_algorithm, decide, make_reducer
 from batchscale.engine.hardware import most_threads
 from batchscale.engine.inputs import examples_to_recompute, load_data, make_feed, make_normalizer
 from batchscale.engine.network import WEIGHTS, Network, build_model, build_network
-from batchscale.engine.optimizer import build_optimizer
+from batchscale.engine.optimizer import named_optimizer, surrounded
 from batchscale.engine.parts import Parts
-from batchscale.engine.planning import plan_of, recompute_examples, schedule_of
+from batchscale.engine.planning import momentum_of, plan_of, recompute_examples, schedule_of
 from batchscale.engine.step import TrainingStep
 from batchscale.engine.trial import Trial
 from batchscale.errors import ExactnessError, RecipeError
 from batchscale.minibatch import StepPlan, place_workers
 from batchscale.recipe.schema import Recipe
 from batchscale.records.tensorboard import check_installed
+from batchscale.update.momentum import HasMomentum
 from batchscale.worker.batch_norm import replace_batch_norm
 from batchscale.worker.gradient import Probe
 from batchscale.worker.noise import GradientNoise
@@ -152,6 +153,7 @@ def validate(recipe: Recipe, folder: Path | None, processes: int, dataset: Split
     plan = plan_of(recipe, len(dataset.train))
     if recipe.batch_norm.running == "recomputed":
         recompute_examples(recipe, len(dataset.train), plan.phases[-1].minibatch.per_worker)
+    schedule_of(recipe, plan)
     model, statistics, _, _ = replace_batch_norm(
         build_model(recipe, dataset), torch.float32, torch.device("cpu"), recipe.batch_norm.span
     )
@@ -204,7 +206,8 @@ def build(
     reducer = make_reducer(recipe.execution.aggregation, world)
     aggregator = _aggregator(recipe, plan, network, reducer)
     algorithm = decide(recipe.execution.aggregation, reducer, aggregator.buckets, before.get("algorithms", ()))
-    optimizer = build_optimizer(recipe, network.model, plan)
+    named = named_optimizer(recipe, network.model, plan)
+    optimizer = surrounded(recipe, network.model, named)
     step = TrainingStep(
         network.forward, network.statistics, network.averages, aggregator, optimizer, schedule_of(recipe, plan),
         plan, workers, recipe.seed, recipe.loss.label_smoothing, draws_random,
@@ -213,6 +216,8 @@ def build(
         step.loss_scale = LossScale(network.model.parameters(), growth_steps=growth_steps(plan.total_steps))
     if recipe.optimizer.gradient_noise:
         step.noise = partial(_noisy, recipe, plan)
+    if recipe.optimizer.momentum_changes:
+        step.set_momentum = partial(momentum_of(recipe, plan).set, cast(HasMomentum, named))
     decided = {"micro_batch": micro_batch, **threads, "algorithm": algorithm}
     feed = partial(make_feed, recipe, dataset, normalizer, plan, workers, micro_batch)
     return Parts(

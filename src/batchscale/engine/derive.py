@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from batchscale.engine.planning import decay_epochs, plan_of, recompute_examples, schedule_of
+from batchscale.engine.planning import decay_epochs, momentum_of, plan_of, recompute_examples, schedule_of
 from batchscale.minibatch import StepPlan, place_workers
 from batchscale.recipe.schema import Recipe
-from batchscale.update.schedule import PlannedSchedule
+from batchscale.update.schedule import PlannedSchedule, first_steps
 from batchscale.words import counted
 from batchscale.worker.precision import FIRST_LOSS_SCALE, LOSS_SCALE_UNIT, growth_steps
 
@@ -53,9 +54,11 @@ def derived_numbers(recipe: Recipe, training_images: int, processes: int) -> lis
             else "reference = 0",
             f"{first.target:g}",
         ),
+        *_warmup(plan, schedule),
         *_falls(recipe, plan, schedule),
         *_loss_scale(recipe, plan),
         *_statistics(recipe, plan),
+        *_momentum(recipe, plan),
     ]
     rows.append(Derived("last lr", f"decay {entry.decay.kind}", f"{schedule(plan.total_steps - 1):.4g}"))
     return rows
@@ -100,24 +103,50 @@ def _placed(plan: StepPlan, processes: int, span: int) -> list[Derived]:
     ]
 
 
+def _warmup(plan: StepPlan, schedule: PlannedSchedule) -> list[Derived]:
+    """The lr in the warmup and after it, or where the run ends in it."""
+    first = schedule.first
+    if first.warmup == "none":
+        return []
+    after, last = math.ceil(first.warmup_steps), plan.total_steps - 1
+    value = f"lr {first(after):g} after it"
+    if first_steps(plan, last) < first.warmup_steps:
+        value = f"never reached: the run ends at lr {schedule(last):g} after {counted(plan.total_steps, 'step')}"
+    about = f"{first.warmup}, from lr {first(0):g} for {counted(first.warmup_steps, 'step', 'g')}"
+    return [Derived("warmup", about, value)]
+
+
 def _falls(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[Derived]:
-    """The lr in and after the warmup, and after each step of a decay."""
-    entry, first = recipe.learning_rate, schedule.first
-    rows = []
-    if entry.warmup.kind != "none":
-        rows.append(
-            Derived(
-                "warmup",
-                f"{entry.warmup.kind}, from lr {first(0):g} for {counted(first.warmup_steps, 'step', 'g')}",
-                f"lr {first(int(first.warmup_steps) + 1):g} after it",
-            )
-        )
-    if entry.decay.kind == "step":
-        begins = [math.ceil(plan.steps(epoch)) for epoch in decay_epochs(recipe, plan) if epoch < recipe.epochs]
-        falls = [f"lr {schedule(step):g} from step {step}" for step in begins]
-        at = f"x {_factors(entry.decay.factor)} at epochs {decay_epochs(recipe, plan)}"
-        rows.append(Derived("decay", at, "; ".join(falls) or "none"))
-    return rows
+    """The lr after each step of a decay, or at the end of one that has an end of its own."""
+    entry = recipe.learning_rate.decay
+    if entry.kind == "step":
+        epochs = decay_epochs(recipe, plan)
+        at = f"x {_factors(entry.factor)} at epochs {epochs}"
+        return [Derived("decay", at, _from(plan, epochs, lambda step: f"lr {schedule(step):g}"))]
+    if entry.end is None:
+        return []
+    value = _from(plan, [entry.end], lambda step: f"lr {schedule(step):.4g}")
+    return [Derived("decay", f"{entry.kind}, to {entry.final:g} of the target at epoch {entry.end:g}", value)]
+
+
+def _momentum(recipe: Recipe, plan: StepPlan) -> list[Derived]:
+    """The momentum from each change on."""
+    entry = recipe.optimizer
+    if not entry.momentum_changes:
+        return []
+    momentum, epochs = momentum_of(recipe, plan), [change.epoch for change in entry.momentum_changes]
+    value = _from(plan, epochs, lambda step: f"{momentum(step):g}")
+    return [Derived("momentum", f"{entry.momentum:g}, others at epochs {epochs}", value)]
+
+
+def _from(plan: StepPlan, epochs: Sequence[float], value: Callable[[int], str]) -> str:
+    """What holds from each of these epochs on, and which of them the run does not reach."""
+    begins = {epoch: math.ceil(plan.steps(epoch)) for epoch in epochs}
+    reached = [f"{value(step)} from step {step}" for step in begins.values() if step < plan.total_steps]
+    beyond = [f"{epoch:g}" for epoch, step in begins.items() if step >= plan.total_steps]
+    if beyond:
+        reached.append(f"never reached in a run of {counted(plan.epochs, 'epoch', 'g')}: epoch {', '.join(beyond)}")
+    return "; ".join(reached) or "none"
 
 
 def _loss_scale(recipe: Recipe, plan: StepPlan) -> list[Derived]:

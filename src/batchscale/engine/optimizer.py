@@ -15,8 +15,8 @@ from batchscale.update.optimizers import OPTIMIZERS, Optimizer
 from batchscale.update.sgd import decay_groups
 
 
-def build_optimizer(recipe: Recipe, model: nn.Module, plan: StepPlan) -> Optimizer:
-    """The optimizer that a recipe names, with its options.
+def named_optimizer(recipe: Recipe, model: nn.Module, plan: StepPlan) -> Optimizer:
+    """The optimizer that a recipe names, with its options; its momentum is the first one.
 
     Args:
         recipe: resolved.
@@ -25,11 +25,17 @@ def build_optimizer(recipe: Recipe, model: nn.Module, plan: StepPlan) -> Optimiz
     """
     entry = recipe.optimizer
     options: dict[str, Any] = {name: getattr(entry, name) for name in OPTIMIZER_OPTIONS[entry.name]}
+    options.pop("momentum_changes", None)  # set before every step, by the plan
     decay_norms, decay_biases = options.pop("decay_norms", False), options.pop("decay_biases", False)
     if entry.name == "rmsprop_warmup":
         options["epoch_at"] = lambda steps: float(plan.epoch_at(steps))
     groups = decay_groups(model, entry.weight_decay, decay_norms, decay_biases)
-    optimizer = OPTIMIZERS[entry.name](groups, **options)
+    return OPTIMIZERS[entry.name](groups, **options)
+
+
+def surrounded(recipe: Recipe, model: nn.Module, optimizer: Optimizer) -> Optimizer:
+    """An optimizer with what a recipe puts around it."""
+    entry = recipe.optimizer
     if entry.clip_norm is not None:
         optimizer = ClippedGradient(optimizer, [p for p in model.parameters() if p.requires_grad], entry.clip_norm)
     if recipe.model.ema_decay is not None:

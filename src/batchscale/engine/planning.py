@@ -8,6 +8,7 @@ from batchscale.errors import RecipeError
 from batchscale.minibatch import Change, Minibatch, StepPlan, place_workers
 from batchscale.recipe.schema import Recipe
 from batchscale.update.growth import GROWTHS, Growth
+from batchscale.update.momentum import PlannedMomentum
 from batchscale.update.schedule import Decay, PlannedSchedule, Schedule, first_steps, scaled_lr
 
 _RECOMPUTE_WORKERS = 64  # whose n examples each batch norm's statistics are recomputed over, unless the recipe says
@@ -41,7 +42,11 @@ def decay_epochs(recipe: Recipe, plan: StepPlan) -> list[float]:
 
 
 def schedule_of(recipe: Recipe, plan: StepPlan) -> PlannedSchedule:
-    """The lr of every step; durations in epochs converted once, here, to steps of the first minibatch."""
+    """The lr of every step; durations in epochs converted once, here, to steps of the first minibatch.
+
+    Raises:
+        RecipeError: a warmup that starts above the target, or that has not ended where the decay ends.
+    """
     entry = recipe.learning_rate
     steps_per_epoch = plan.phases[0].steps_per_epoch
     if entry.warmup.steps is not None:
@@ -54,10 +59,12 @@ def schedule_of(recipe: Recipe, plan: StepPlan) -> PlannedSchedule:
         entry.decay.factor,
         entry.decay.power,
         entry.decay.final,
+        None if entry.decay.end is None else float(Fraction(str(entry.decay.end)) * steps_per_epoch),
     )
     target = scaled_lr(entry.reference, entry.reference_minibatch, plan.minibatch.images, entry.scaling)
     total = first_steps(plan, plan.total_steps)
-    first = Schedule(entry.reference, target, total, entry.warmup.kind, warmup, decay)
+    first = Schedule(entry.reference, target, total, entry.warmup.kind, warmup, decay, entry.warmup.start)
+    _check(first)
     growth = recipe.minibatch.growth
     follows = growth.kind != "instead_of_decay" and growth.learning_rate == "follows"
     return PlannedSchedule(plan, first, entry.scaling if follows else "none")
@@ -83,3 +90,25 @@ def recompute_examples(recipe: Recipe, training_images: int, per_worker: int) ->
             f"and the {training_images} training images; use {min(max(wanted, group), training_images)}"
         )
     return wanted
+
+
+def _check(schedule: Schedule) -> None:
+    start, end = schedule.start, schedule.decay.end
+    if schedule.warmup == "none":
+        return
+    if start is not None and start > schedule.target:
+        raise RecipeError(
+            f"learning_rate.warmup.start={start:g}: must not be above the lr that the warmup leads to, "
+            f"{schedule.target:g}; give a lower one, or leave it out"
+        )
+    if end is not None and end <= schedule.warmup_steps:
+        raise RecipeError(
+            f"learning_rate.decay.end is step {end:g}, and the warmup lasts {schedule.warmup_steps:g} steps: the decay "
+            f"must end after the warmup; give a later epoch, or a shorter learning_rate.warmup"
+        )
+
+
+def momentum_of(recipe: Recipe, plan: StepPlan) -> PlannedMomentum:
+    """The momentum of every step, of an optimizer that has one."""
+    changes = tuple((Fraction(str(change.epoch)), change.momentum) for change in recipe.optimizer.momentum_changes)
+    return PlannedMomentum(plan, recipe.optimizer.momentum, changes)

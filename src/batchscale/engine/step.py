@@ -92,6 +92,7 @@ class TrainingStep:
     label_smoothing: float = 0.0
     draws_random: bool = False
     noise: Callable[[torch.Tensor, int, int], torch.Tensor] = lambda logits, step, worker: logits
+    set_momentum: Callable[[int], None] = lambda step: None
     loss_scale: LossScale | NoLossScale = field(default_factory=NoLossScale)
     stop_requested: Callable[[], bool] = lambda: False
     has_news: Callable[[], bool] = lambda: False
@@ -117,6 +118,7 @@ class TrainingStep:
         finite = math.isfinite(loss) and bool(self.aggregator.flat.buffer.isfinite().all())
         if finite:
             self.averages.update(extras["statistics"])
+            self.set_momentum(step)
             self.optimizer.step(lr=self.schedule(step))
         goes_on = self.loss_scale.update(finite, workers)
         self.seconds.forward += computed - start - (self.seconds.backward - backward)

@@ -230,6 +230,15 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
 
 
+_LATER = (
+    "learning_rate.warmup.start",
+    "learning_rate.decay.end",
+    "optimizer.momentum_changes",
+    "batch_norm.recompute_examples",
+)
+"""Entries that identities of runs and studies begun before them lack: they stand in one only where they are given."""
+
+
 def identity(recipe: Recipe) -> dict[str, Any]:
     """The entries that say what is trained, flattened to dotted names: compared at a resume, key of a study."""
     flat: dict[str, Any] = {}
@@ -243,4 +252,4 @@ def identity(recipe: Recipe) -> dict[str, Any]:
 
     content = recipe.model_dump(mode="json")
     walk("", {name: content[name] for name in IDENTITY})
-    return flat
+    return {name: value for name, value in flat.items() if name not in _LATER or value not in (None, [])}

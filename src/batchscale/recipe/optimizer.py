@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+import itertools
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from batchscale.recipe.base import Entry, Fraction, NotNegative, Positive
+from batchscale.recipe.base import Entry, Fraction, NotNegative, OpenFraction, Positive
 
 OptimizerName = Literal["sgd", "sgd_lr_in_buffer", "lars", "lamb", "adamw", "rmsprop_warmup"]
 _SWITCHES = ("decay_norms", "decay_biases")
+_MOMENTUM = ("momentum", "momentum_changes")
 OPTIMIZER_OPTIONS: dict[OptimizerName, tuple[str, ...]] = {
-    "sgd": ("momentum", "nesterov", *_SWITCHES),
-    "sgd_lr_in_buffer": ("momentum", "nesterov", "momentum_correction", *_SWITCHES),
-    "lars": ("momentum", "trust_coefficient", "epsilon"),
+    "sgd": (*_MOMENTUM, "nesterov", *_SWITCHES),
+    "sgd_lr_in_buffer": (*_MOMENTUM, "nesterov", "momentum_correction", *_SWITCHES),
+    "lars": (*_MOMENTUM, "trust_coefficient", "epsilon"),
     "lamb": ("beta1", "beta2", "epsilon"),
     "adamw": ("beta1", "beta2", "epsilon", *_SWITCHES),
     "rmsprop_warmup": (
-        "momentum", "square_decay", "rmsprop_lr", "center_epochs", "period_epochs", "epsilon", *_SWITCHES,
+        *_MOMENTUM, "square_decay", "rmsprop_lr", "center_epochs", "period_epochs", "epsilon", *_SWITCHES,
     ),
 }  # fmt: skip
 """What each optimizer takes beside weight_decay, clip_norm and gradient_noise, which all take."""
+
+
+class ChangedMomentum(Entry):
+    """The momentum from an epoch on."""
+
+    epoch: Positive
+    momentum: OpenFraction
 
 
 class Optimizer(Entry):
@@ -28,10 +37,11 @@ class Optimizer(Entry):
 
     name: OptimizerName = "sgd"
     momentum: Fraction = 0.9
+    momentum_changes: Annotated[tuple[ChangedMomentum, ...], Field(strict=False)] = ()  # Smith et al. 2018
     nesterov: bool = True
     momentum_correction: bool = True  # Goyal et al. 2017, remark 2
     weight_decay: NotNegative = 1e-4
-    decay_norms: bool = False  # gammas and betas of norm layers
+    decay_norms: bool = False  # gammas and betas of norm layers, and other scales: tensors of at most one dimension
     decay_biases: bool = True  # biases of all other layers
     trust_coefficient: Positive = 0.001  # You et al. 2017: eta
     beta1: Fraction = 0.9
@@ -55,6 +65,21 @@ class Optimizer(Entry):
                 )
         if "nesterov" in taken and self.nesterov and self.momentum == 0:
             raise ValueError("nesterov=true needs momentum above 0; set optimizer.nesterov=false")
+        return self
+
+    @model_validator(mode="after")
+    def _momentum_changes_in_order(self) -> Self:
+        if self.momentum_changes and self.momentum == 0:
+            raise ValueError(
+                "momentum=0 with momentum_changes: the first momentum, too, must be above 0; use for example "
+                "optimizer.momentum=0.9"
+            )
+        for before, change in itertools.pairwise(self.momentum_changes):
+            if change.epoch <= before.epoch:
+                raise ValueError(
+                    f"momentum_changes: epoch {change.epoch:.10g} after {before.epoch:.10g}: epochs must rise, "
+                    f"for example [{{epoch: 30, momentum: 0.95}}, {{epoch: 60, momentum: 0.98}}]"
+                )
         return self
 
     @model_serializer(mode="wrap")

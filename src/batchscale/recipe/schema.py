@@ -85,6 +85,7 @@ class Warmup(Entry):
     kind: WarmupName = "none"
     epochs: NotNegative | None = None
     steps: Annotated[int, Field(ge=0)] | None = None
+    start: NotNegative | None = None  # an lr, scaled by no rule; null: learning_rate.reference, at most the target
 
     @model_validator(mode="after")
     def _one_duration(self) -> Self:
@@ -104,6 +105,16 @@ class Decay(Entry):
     factor: Share | Annotated[tuple[Share, ...], Field(strict=False)] = 0.1  # one for all epochs, or one for each
     power: Positive = 2.0  # for polynomial: (1 - progress)^power
     final: Fraction = 0.0  # for cosine and polynomial: the share of the lr that is left at the end
+    end: Positive | None = None  # for cosine and polynomial: the epoch where they end (null: that of the run's end)
+
+    @model_validator(mode="after")
+    def _only_smooth_ones_end(self) -> Self:
+        if self.end is not None and self.kind not in ("cosine", "polynomial"):
+            raise ValueError(
+                f"end={self.end:g} has no place in kind: {self.kind}, only in cosine and polynomial; leave it out, "
+                f"or give the whole entry, such as learning_rate.decay={{kind: {self.kind}}}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _steps_rise(self) -> Self:

@@ -222,8 +222,8 @@ def _warmup(recipe: Recipe, rule: Rule, epochs: float | None) -> dict[str, Any]:
             f"give --warmup-epochs 5 or so"
         )
     if epochs is not None:
-        return {"kind": rule.warmup, "epochs": epochs}
-    return {"kind": rule.warmup, "epochs": own.epochs, "steps": own.steps}
+        return {"kind": rule.warmup, "epochs": epochs, "start": own.start}
+    return {"kind": rule.warmup, "epochs": own.epochs, "steps": own.steps, "start": own.start}
 
 
 def _check_warmup(recipe: Recipe, given: bool, training_images: int) -> None:

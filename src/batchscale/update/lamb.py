@@ -4,7 +4,8 @@ m <- b1 m + (1 - b1) g;   v <- b2 v + (1 - b2) g^2
 r = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps) + d w
 w <- w - lr phi r;   phi = ||w|| / ||r||    where both norms are positive, else 1
 
-Biases and norm layers take phi = 1 and d = 0. Keeps m, v and r: three times the weights' memory.
+Biases and scales (as ``decay_groups`` tells them) take phi = 1 and d = 0.
+Keeps m, v and r: three times the weights' memory.
 Passes over memory: 16.
 
 Source: You et al. 2020, "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes", algorithm 2.
@@ -23,7 +24,7 @@ class LAMB:
     w <- w - lr (||w|| / ||r||) r,   r = Adam's direction + d w
 
     Args:
-        groups: (weights to adapt, their decay d), then those taken as in Adam, such as biases and norm layers.
+        groups: (weights to adapt, their decay d), then those taken as in Adam, such as biases and scales.
         beta1, beta2: b1, b2 in [0, 1).
         epsilon: eps.
 

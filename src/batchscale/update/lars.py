@@ -3,7 +3,8 @@
 lambda = eta ||w|| / (||g|| + d ||w|| + eps)    where both norms are positive, else 1
 v <- m v + lr lambda (g + d w);   w <- w - v
 
-Biases and norm layers take lambda = 1 and d = 0. Passes over memory: 2 for the norms, 5 for the update.
+Biases and scales (as ``decay_groups`` tells them) take lambda = 1 and d = 0.
+Passes over memory: 2 for the norms, 5 for the update.
 
 Source: You, Gitman, Ginsburg 2017, "Large Batch Training of Convolutional Networks", algorithm 1.
 """
@@ -21,8 +22,8 @@ class LARS:
     v <- m v + lr lambda (g + d w); w <- w - v
 
     Args:
-        groups: (weights to adapt, their decay d), then those taken as in plain SGD, such as biases and norm layers.
-        momentum: m in [0, 1).
+        groups: (weights to adapt, their decay d), then those taken as in plain SGD, such as biases and scales.
+        momentum: m in [0, 1); the attribute of this name may be set anew between steps, both above 0.
         trust_coefficient: eta.
         epsilon: eps.
 
@@ -33,7 +34,7 @@ class LARS:
         self, groups: Groups, momentum: float = 0.9, trust_coefficient: float = 0.001, epsilon: float = 1e-8
     ) -> None:
         self._groups = list(groups)
-        self._momentum, self._trust, self._epsilon = momentum, trust_coefficient, epsilon
+        self.momentum, self._trust, self._epsilon = momentum, trust_coefficient, epsilon
         self._buffers = [[torch.zeros_like(p) for p in parameters] for parameters, _ in self._groups]
 
     @torch.no_grad()
@@ -63,10 +64,10 @@ class LARS:
 
         The kernel takes no buffers at m = 0, and no dampening then: its lr is the rate.
         """
-        plain = self._momentum == 0
+        plain = self.momentum == 0
         lr, dampening = (rate, 0.0) if plain else (1.0, 1.0 - rate)
         torch._fused_sgd_(
-            w, g, [] if plain else v, weight_decay=decay, momentum=self._momentum, lr=lr, dampening=dampening,
+            w, g, [] if plain else v, weight_decay=decay, momentum=self.momentum, lr=lr, dampening=dampening,
             nesterov=False, maximize=False, is_first_step=False,
         )  # fmt: skip
 

@@ -39,7 +39,7 @@ class RMSpropWarmup:
         groups: (parameters, decay d of theirs).
         epoch_at: updates done -> epoch, such as that of a plan; a step that is skipped (fp16: its gradient overflowed)
             is no update, so the transition comes so many steps later.
-        momentum: u1 in [0, 1).
+        momentum: u1 in [0, 1); the attribute of this name may be set anew between steps.
         square_decay: u2 in [0, 1).
         rmsprop_lr: eta_rms.
         center_epochs, period_epochs: c and p of the transition.
@@ -61,7 +61,7 @@ class RMSpropWarmup:
     ) -> None:
         self._groups = [(p, d) for p, d in groups if p]
         self._epoch_at, self._center, self._period = epoch_at, center_epochs, period_epochs
-        self._momentum, self._square_decay = momentum, square_decay
+        self.momentum, self._square_decay = momentum, square_decay
         self._rmsprop_lr, self._epsilon = rmsprop_lr, epsilon
         self._squares = [[torch.zeros_like(p) for p in parameters] for parameters, _ in self._groups]
         self._velocities = [[torch.zeros_like(p) for p in parameters] for parameters, _ in self._groups]
@@ -81,7 +81,7 @@ class RMSpropWarmup:
                 gradients = list(torch._foreach_add(gradients, weights, alpha=decay))
             torch._foreach_mul_(square, self._square_decay)
             torch._foreach_addcmul_(square, gradients, gradients, value=1 - self._square_decay)
-            torch._foreach_mul_(velocity, self._momentum)
+            torch._foreach_mul_(velocity, self.momentum)
             torch._foreach_add_(velocity, gradients, alpha=-share)
             if rms:
                 root = torch._foreach_sqrt(square)

@@ -28,7 +28,7 @@ WARMUPS: dict[str, Callable[[float, float, float], float]] = {
     "constant": lambda start, target, progress: start,
     "gradual": lambda start, target, progress: start + (target - start) * progress,
 }
-"""(reference lr, target lr, progress in [0, 1) of the warmup) -> lr. Source: Goyal et al. 2017, section 2.2."""
+"""(lr at its start, target lr, progress in [0, 1) of the warmup) -> lr. Source: Goyal et al. 2017, section 2.2."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Decay:
         factor: of each step; one for all, or one for each.
         power: of the polynomial.
         final: share of the target that is left at the end.
+        end: where cosine and polynomial end; None for the run's end.
     """
 
     kind: str = "none"
@@ -47,6 +48,7 @@ class Decay:
     factor: float | tuple[float, ...] = 0.1
     power: float = 2.0
     final: float = 0.0
+    end: float | None = None
 
     def stepped(self, step: float) -> float:
         """The product of the factors of all decays up to this step."""
@@ -60,7 +62,7 @@ DECAYS: dict[str, Callable[[Decay, float, float], float]] = {
     "cosine": lambda d, step, progress: d.final + (1 - d.final) * 0.5 * (1 + math.cos(math.pi * progress)),
     "polynomial": lambda d, step, progress: d.final + (1 - d.final) * (1 - progress) ** d.power,
 }
-"""(decay, step, progress in [0, 1] from the warmup's end to the run's end) -> share of the target lr."""
+"""(decay, step, progress in [0, 1] from the warmup's end to the decay's end) -> share of the target lr."""
 
 
 def scaled_lr(reference: float, reference_minibatch: int, minibatch_images: int, rule: str) -> float:
@@ -85,12 +87,13 @@ class Schedule:
     """lr of every step.
 
     Args:
-        reference: eta, where a constant or gradual warmup starts (never above the target).
+        reference: eta, where a constant or gradual warmup starts (never above the target) unless start is given.
         target: the lr after the warmup.
         total_steps: T.
         warmup: a member of WARMUPS.
         warmup_steps: T_w (a fraction of a step is fine: durations are given in epochs).
         decay: how the lr falls after the warmup.
+        start: the lr where the warmup starts: gradual from 0 is lr(t) = target t / T_w, 0 at the first step.
     """
 
     reference: float
@@ -99,14 +102,16 @@ class Schedule:
     warmup: str = "none"
     warmup_steps: float = 0.0
     decay: Decay = Decay()
+    start: float | None = None
 
     def __call__(self, step: float) -> float:
         """The lr of this step (0 is the first)."""
         if self.warmup != "none" and step < self.warmup_steps:
-            start = min(self.reference, self.target)
+            start = min(self.reference, self.target) if self.start is None else self.start
             return WARMUPS[self.warmup](start, self.target, step / self.warmup_steps)
         begin = self.warmup_steps if self.warmup != "none" else 0.0
-        progress = min(max((step - begin) / max(self.total_steps - begin, 1), 0.0), 1.0)
+        end = self.total_steps if self.decay.end is None else self.decay.end
+        progress = min(max((step - begin) / max(end - begin, 1), 0.0), 1.0)
         return self.target * DECAYS[self.decay.kind](self.decay, step, progress)
 
 

@@ -26,7 +26,7 @@ class SGD:
 
     Args:
         groups: (parameters, weight decay of theirs).
-        momentum: m in [0, 1).
+        momentum: m in [0, 1); the attribute of this name may be set anew between steps, both above 0.
         nesterov: look ahead.
 
     Source: Goyal et al. 2017, equation 9.
@@ -35,7 +35,7 @@ class SGD:
     def __init__(self, groups: Groups, momentum: float, nesterov: bool = False) -> None:
         torch_groups: list[dict[str, Any]] = [{"params": p, "weight_decay": d} for p, d in groups if p]
         self._parameters = [p for group in torch_groups for p in group["params"]]
-        self._momentum = momentum
+        self.momentum = momentum
         self._sgd = torch.optim.SGD(torch_groups, lr=0.0, momentum=momentum, nesterov=nesterov, fused=True)
         if momentum:  # zeros from the start: m 0 + g = g, as torch's first step, and always there to be saved
             for parameter in self._parameters:
@@ -44,12 +44,12 @@ class SGD:
     def step(self, lr: float) -> None:
         """One update of every parameter from its ``grad``, at this lr."""
         for group in self._sgd.param_groups:
-            group["lr"] = lr
+            group["lr"], group["momentum"] = lr, self.momentum
         self._sgd.step()
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that a resume needs, by name: the live tensors, loaded by copying into them."""
-        if not self._momentum:
+        if not self.momentum:
             return {}
         return {f"momentum.{i}": self._sgd.state[p]["momentum_buffer"] for i, p in enumerate(self._parameters)}
 
@@ -64,7 +64,7 @@ class SGDLrInBuffer:
 
     Args:
         groups: (parameters, weight decay of theirs).
-        momentum: m in [0, 1).
+        momentum: m in [0, 1); the attribute of this name may be set anew between steps.
         nesterov: look ahead.
         momentum_correction: multiply the buffer by lr / lr_v; False is the common mistake that remark 2 warns of.
 
@@ -79,7 +79,7 @@ class SGDLrInBuffer:
         momentum_correction: bool = True,
     ) -> None:
         self._groups = [(p, d) for p, d in groups if p]
-        self._momentum, self._nesterov, self._correction = momentum, nesterov, momentum_correction
+        self.momentum, self._nesterov, self._correction = momentum, nesterov, momentum_correction
         self._buffers = [[torch.zeros_like(p) for p in parameters] for parameters, _ in self._groups]
         self._buffer_lr = torch.ones((), dtype=torch.float64)
 
@@ -101,11 +101,11 @@ class SGDLrInBuffer:
             gradients = [p.grad for p, _ in live if p.grad is not None]
             if decay:
                 gradients = list(torch._foreach_add(gradients, weights, alpha=decay))
-            torch._foreach_mul_(moving, self._momentum * ratio)
+            torch._foreach_mul_(moving, self.momentum * ratio)
             torch._foreach_add_(moving, gradients, alpha=unit)
             if lr == 0:
                 continue
-            torch._foreach_add_(weights, moving, alpha=-self._momentum if self._nesterov else -1.0)
+            torch._foreach_add_(weights, moving, alpha=-self.momentum if self._nesterov else -1.0)
             if self._nesterov:
                 torch._foreach_add_(weights, gradients, alpha=-lr)
 
@@ -115,32 +115,45 @@ class SGDLrInBuffer:
         return {"buffer_lr": self._buffer_lr} | {f"momentum.{i}": b for i, b in enumerate(flat)}
 
 
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+def _scales(own: dict[str, nn.Parameter]) -> bool:
+    """Whether a module's own parameters are those of a norm layer or a scale, whatever its class."""
+    return all(p.ndim <= 1 for p in own.values()) and not all(name.endswith("bias") for name in own)
+
+
 def decay_groups(
     model: nn.Module, weight_decay: float, decay_norms: bool, decay_biases: bool
 ) -> list[tuple[list[nn.Parameter], float]]:
-    """Trainable parameters with their weight decay: two switches, for norm layers and for other biases.
+    """Trainable parameters with their weight decay: two switches, for scales and for biases.
+
+    Scales are the gammas and betas of norm layers, and every tensor of at most one dimension that is no bias: those of
+    norm layers that are not torch's, LayerScale, a temperature. Biases are the others whose name ends in "bias".
 
     Args:
         model: its parameters in order; a shared one counts once.
         weight_decay: of all that is decayed.
-        decay_norms: decay gammas and betas of norm layers.
-        decay_biases: decay the biases of all other layers.
+        decay_norms: decay scales.
+        decay_biases: decay biases.
 
     Returns:
         (decayed, weight_decay) and (not decayed, 0).
 
-    Source: Goyal et al. 2017, section 5.1 (no decay on batch norm's gamma and beta).
+    Source: Goyal et al. 2017, section 5.1 (no decay on batch norm's gamma and beta); timm (at most one dimension).
     """
     decayed: list[nn.Parameter] = []
     spared: list[nn.Parameter] = []
     seen: set[int] = set()
-    norms = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
     for module in model.modules():
-        is_norm = isinstance(module, norms)
-        for name, parameter in module.named_parameters(recurse=False):
+        own = dict(module.named_parameters(recurse=False))
+        is_norm = isinstance(module, _NORMS) or _scales(own)
+        for name, parameter in own.items():
             if id(parameter) in seen or not parameter.requires_grad:
                 continue
             seen.add(id(parameter))
-            spare = (is_norm and not decay_norms) or (not is_norm and name.endswith("bias") and not decay_biases)
+            is_bias = not is_norm and name.endswith("bias")
+            is_scale = not is_bias and (is_norm or parameter.ndim <= 1)
+            spare = (is_scale and not decay_norms) or (is_bias and not decay_biases)
             (spared if spare else decayed).append(parameter)
     return [(decayed, weight_decay), (spared, 0.0)]

@@ -123,7 +123,7 @@ class Search:
         momentum, final = settings.get("momentum", 0.0), settings["final_lr"]
         lr = float(f"{settings['effective_lr'] * (1 - momentum):.4g}")
         falls = {"kind": "polynomial", "power": 1.0, "final": final} if final < _CONSTANT else {"kind": "none"}
-        own = {"momentum": momentum} if self.has_momentum else {}
+        own: dict[str, Any] = {"momentum": momentum, "momentum_changes": []} if self.has_momentum else {}
         if momentum == 0 and self.has_momentum:
             own["nesterov"] = False
         elif "nesterov" in OPTIMIZER_OPTIONS[self.recipe.optimizer.name]:
