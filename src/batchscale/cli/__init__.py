@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 import traceback
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 from batchscale import __version__
 from batchscale.cli import bench, compare, data, demo, recipes, report, study, train
 from batchscale.errors import BatchscaleError
+from batchscale.words import UNWRITABLE
 
 _ABOUT = """\
 Train neural networks by distributed synchronous SGD with large minibatches.
@@ -71,6 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=UNWRITABLE)  # names of files may hold any byte
     options = _parse(arguments)
     debug = getattr(options, "debug", False)
     try:
