@@ -79,6 +79,7 @@ def test_a_run_on_such_files_is_trained_recorded_and_drawn(awkward: Path, monkey
     assert BAD in (out / "report.html").read_text(encoding="utf-8")
     assert rb"r\xfcn/report.html" in utf8[0].getvalue()
     before = utf8[1].getvalue()
+    assert rb"passed over beside the images: train: 1 image beside the class folders (str\xffay.jpg), " in before
     assert main(["train", "digits-cnn", *RECIPE, "--data", str(awkward), "--out", f"{out}2"]) == 2
     assert f"/{BAD}: empty" in utf8[1].getvalue().removeprefix(before).decode()
 

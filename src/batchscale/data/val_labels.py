@@ -143,7 +143,7 @@ def _labels(path: Path, flat: Flat, folders: list[Path], tell: Tell) -> dict[str
         words = numbers.keys()
     files = Files(flat.files)
     if path.name == KAGGLE:
-        pairs = _kaggle(lines, files)
+        pairs = _kaggle(lines, files, flat.passed)
     elif path.name in (SYNSETS, GROUND_TRUTH) or is_one_class_a_line(lines, files, words):
         pairs = read_in_order(path, flat.part, lines, flat.files)
     else:
@@ -156,11 +156,14 @@ def _labels(path: Path, flat: Flat, folders: list[Path], tell: Tell) -> dict[str
     return {pair.file: numbers.get(pair.word) for pair in pairs}
 
 
-def _kaggle(lines: Sequence[Line], files: Files) -> list[Labelled]:
+def _kaggle(lines: Sequence[Line], files: Files, passed: PassedOver) -> list[Labelled]:
     """Kaggle's rows: an image, a comma, then a class and a box for each object in it, all of one class."""
-    rows = [(line.text.partition(","), line) for line in lines if not line.text.startswith("ImageId")]
-    return [
-        Labelled(file, objects.split()[0], line)
-        for (name, _, objects), line in rows
-        if objects.strip() and (file := files.get(name.strip())) is not None
-    ]
+    pairs = []
+    for line in lines:
+        name, _, objects = line.text.partition(",")
+        file = files.get(name.strip())
+        if file is not None and objects.strip():
+            pairs.append(Labelled(file, objects.split()[0], line))
+        elif name != "ImageId":
+            passed.add("line", f"of {KAGGLE} that names no image", line.text)
+    return pairs

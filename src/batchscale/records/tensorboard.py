@@ -46,8 +46,8 @@ class EventFiles:
             self._writer = SummaryWriter(str(folder), purge_step=steps_done + 1)
         except UnicodeEncodeError:
             raise UsageError(
-                f"execution.tensorboard=true: {folder}: tensorboard writes into folders with names in UTF-8 alone; give "
-                f"another --out DIR, or leave execution.tensorboard out"
+                f"execution.tensorboard=true: {folder}: tensorboard writes into folders with names in UTF-8 alone; "
+                f"give another --out DIR, or leave execution.tensorboard out"
             ) from None
 
     def append(self, name: str, line: dict[str, Any]) -> None:
