@@ -117,3 +117,14 @@ def test_a_failed_exchange_names_the_silent_rank(store, monkeypatch, reason, sai
 
     with pytest.raises(ProcessError, match=f"all-reduce .rank 0 of 2.: {said}"):
         world._guard(broken, "all-reduce")
+
+
+def test_a_fact_may_name_a_folder_that_is_no_utf8(store, monkeypatch):
+    """On 91b3349 every run of several processes with such an --out failed."""
+    told, asking = World(), World()
+    told._job = asking._job = store
+    assert not asking.job_knows("opened /r\udcfcn")
+    told.tell_job("opened /r\udcfcn")
+    monkeypatch.setattr("batchscale.comm.world._process", lambda: "another")
+    assert asking.job_knows("opened /r\udcfcn")
+    assert not asking.job_knows("opened /run")

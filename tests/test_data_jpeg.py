@@ -6,6 +6,7 @@ import contextlib
 import io
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -91,6 +92,69 @@ def test_the_evaluated_part_is_torchvision_s():
         assert away.max() <= 2
 
 
+def enlarged_whole(pixels, view, flip, size):
+    """The window as it was cut on 91b3349: out of the whole image, enlarged."""
+    box = torch.from_numpy(pixels[:, ::-1].copy() if flip else pixels).permute(2, 0, 1).unsqueeze(0)
+    whole = torch.nn.functional.interpolate(
+        box.contiguous(memory_format=torch.channels_last), (view.target_height, view.target_width), mode="bilinear",
+        antialias=True,
+    )  # fmt: skip
+    return whole[0, :, view.window_top :, view.window_left :][:, :size, :size].permute(1, 2, 0).numpy()
+
+
+SIDES = [(1, 1), (1, 30), (40, 50), (50, 40), (33, 97), (97, 33), (60, 240), (300, 40), (16, 190), (256, 256)]
+STRIPS = [(1, 600), (600, 1), (3, 200), (20, 300), (300, 20), (64, 1200), (1200, 64)]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("sides", [*SIDES, *STRIPS])
+def test_the_window_is_that_of_the_whole_image_resized(sides, flip):
+    """Bit for bit; of strips, of which the window alone is made, by PIL's kernel, within 2 of 255 levels."""
+    size = 32
+    pixels = np.array(noise(*sides, seed=sum(sides)))
+    view = centre(*sides, size)
+    away = distance(rendered(png(pixels), view, flip, size), enlarged_whole(pixels, view, flip, size))
+    assert away.max() <= (2 if sides in STRIPS and max(sides) > 12.3 * min(sides) else 0)
+    assert away.mean() < 0.6
+
+
+@pytest.mark.parametrize("sides", [(1, 12_000), (12_000, 1), (2, 65_500)])
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_the_memory_of_a_strip_follows_what_is_kept(monkeypatch, sides, form):
+    """On 91b3349 the first took 3.5 GB: all of it was enlarged."""
+    resized = []
+    real = torch.nn.functional.interpolate
+    monkeypatch.setattr(torch.nn.functional, "interpolate", lambda *a, **k: resized.append(a[1]) or real(*a, **k))
+    stream = io.BytesIO()
+    Image.fromarray(np.full((*sides, 3), 77, np.uint8)).save(stream, form)
+    tracemalloc.start()
+    try:
+        seen = rendered(stream.getvalue(), lambda h, w: centre(h, w, 224))
+        assert distance(seen, np.full_like(seen, 77)).max() <= 1
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
+    assert resized == []
+
+
+def test_a_picture_that_is_absurdly_long_is_bad():
+    stream = io.BytesIO()
+    Image.new("1", (65_501, 1)).save(stream, "PNG")
+    with pytest.raises(BadImage, match="huge: 65501 x 1 pixels, at most 65500 a side"):
+        rendered(stream.getvalue(), VIEWS[0])
+    data = jpeg(noise(8, 8))
+    wide = bytearray(data)
+    at = read_frame(data).height_at
+    wide[at : at + 4] = b"\0\x01\xff\xff"
+    with pytest.raises(BadImage, match="huge: 65535 x 1 pixels"):
+        rendered(bytes(wide), VIEWS[0])
+
+
+def test_a_rare_large_picture_leaves_no_large_buffer():
+    rendered(jpeg(Image.new("RGB", (48_000, 500))), lambda h, w: centre(h, w, 224))
+    assert len(decoding._BUFFERS.pixels) <= 64 << 20
+
+
 def test_training_crops_are_distributed_as_torchvision_s():
     torch.manual_seed(0)
     draws = np.random.default_rng(0).random((4000, DRAWS))
@@ -132,7 +196,9 @@ def test_other_images_are_read_by_pil():
 
 def test_a_large_image_is_read_without_a_word():
     made = "import io; from PIL import Image; s = io.BytesIO(); Image.new('1', (9600, 9600)).save(s, 'PNG')"
-    read = "from batchscale.data.jpeg import decode_whole; print(decode_whole(s.getvalue()).shape)"
+    made += "; p = io.BytesIO(); Image.new('P', (9, 9)).save(p, 'PNG', transparency=bytes(9))"
+    read = "from batchscale.data.jpeg import decode_whole; decode_whole(p.getvalue())"
+    read += "; print(decode_whole(s.getvalue()).shape)"
     done = subprocess.run([sys.executable, "-c", f"{made}; {read}"], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("(9600, 9600, 3)\n", "")
 

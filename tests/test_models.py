@@ -176,10 +176,33 @@ def saved(tmp_path):
     wrapped = {"epoch": 3, "state_dict": {f"module.{n}": t for n, t in state.items()}}
     torch.save(wrapped, tmp_path / "wrapped.pth")
     torch.save({n: t for n, t in state.items() if not n.endswith("num_batches_tracked")}, tmp_path / "old.pt")
+    prefixed = {
+        f"{n.split('.')[0]}._orig_mod.{n.partition('.')[2]}" if n.startswith("1.") else n: t for n, t in state.items()
+    }
+    torch.save(prefixed, tmp_path / "compiled_part.pt")
+    for file, prefix in PREFIXES.items():
+        named = {prefix + n: t for n, t in state.items()}
+        if file.endswith(".safetensors"):
+            save_file(named, tmp_path / file)
+        else:
+            torch.save(
+                {"epoch": 3, "optimizer": {"state": {0: {"step": torch.ones(())}}}, file[:-3]: named}, tmp_path / file
+            )
+    averaged = {"n_averaged": torch.tensor(3), **{f"module.{n}": t for n, t in state.items()}}
+    torch.save({"loops": {"ema": averaged}, "again": averaged}, tmp_path / "averaged.pt")
     return state
 
 
-@pytest.mark.parametrize("file", ["plain.safetensors", "plain.pt", "wrapped.pth", "old.pt"])
+PREFIXES = {
+    "model.pt": "module._orig_mod.", "model_state.pt": "_orig_mod.module.", "state_dict_ema.pt": "_orig_mod.",
+    "weights.pt": "module.module._orig_mod._orig_mod.", "compiled.safetensors": "_orig_mod.module.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["plain.safetensors", "plain.pt", "wrapped.pth", "old.pt", "averaged.pt", "compiled_part.pt", *PREFIXES],
+)
 def test_weights_come_from_a_local_file(saved, tmp_path, file):
     model = built(f"model.pretrained={tmp_path / file}")
     for name, tensor in model.state_dict().items():
@@ -195,13 +218,21 @@ class Code:
     ("file", "overrides", "said"),
     [
         ("none.pt", [], "no such file; give a local file"),
-        ("missing.pt", [], "0.weight is missing there"),
-        ("beyond.pt", [], "extra has no place in the model"),
+        ("missing.pt", [], r"1 of \d+ tensors missing there: 0.weight; give"),
+        ("beyond.pt", [], "1 there without a place in the model: extra; give"),
+        (
+            "other.pt",
+            [],
+            r": 5 of \d+ tensors missing there: 0.weight, .*, \.\.\.; 4 there .*: x0, x1, x2, \.\.\.; give",
+        ),
         (
             "plain.safetensors",
             ["classes"],
-            r"weight is \(10, 64\) there, \(7, 64\) in the model \(and 1 more",
+            r"2 of another shape: \S+weight is \(10, 64\) there, \(7, 64\) in the model, \S+bias is \(10,\) there, \(7",
         ),
+        ("several.pt", [], "several weights that fit: model, ema; say which with model.pretrained_key=ema"),
+        ("several.pt", ["model.pretrained_key=net"], "pretrained_key=net: .* but model, ema, n; give one of these"),
+        ("plain.pt", ["model.pretrained_key=ema"], "no state dict of that name, but the file itself"),
         ("damaged.safetensors", [], "cannot be read as weights"),
         ("code.pt", [], r"cannot be read as weights \(damaged, or not tensors alone\); give safetensors"),
         ("list.pt", [], "holds no state dict"),
@@ -211,6 +242,10 @@ class Code:
 def test_a_file_that_does_not_fit_is_one_line(saved, tmp_path, capsys, file, overrides, said):
     torch.save({**saved, "extra": torch.zeros(1)}, tmp_path / "beyond.pt")
     torch.save({n: t for n, t in saved.items() if n != "0.weight"}, tmp_path / "missing.pt")
+    others = {f"x{i}": torch.zeros(1) for i in range(4)}
+    torch.save({**dict([*saved.items()][5:]), **others}, tmp_path / "other.pt")
+    moved = {n: t + 1 for n, t in saved.items()}
+    torch.save({"model": saved, "ema": moved, "n": {"steps": torch.ones(())}}, tmp_path / "several.pt")
     torch.save([1, 2], tmp_path / "list.pt")
     torch.save({"x": Code()}, tmp_path / "code.pt")
     (tmp_path / "damaged.safetensors").write_bytes(b"\0" * 100)
@@ -219,6 +254,15 @@ def test_a_file_that_does_not_fit_is_one_line(saved, tmp_path, capsys, file, ove
         built(f"model.pretrained={tmp_path / file}", *[o for o in overrides if "=" in o], classes=classes)
     assert "\n" not in str(error.value)
     assert "run" not in capsys.readouterr().out
+
+
+def test_of_several_weights_that_fit_the_one_named_is_taken(saved, tmp_path):
+    torch.save({"model": saved, "ema": {f"module.{n}": t + 1 for n, t in saved.items()}}, tmp_path / "both.pt")
+    for key, more in (("model", 0), ("ema", 1)):
+        model = built(f"model.pretrained={tmp_path / 'both.pt'}", f"model.pretrained_key={key}")
+        assert all(torch.equal(tensor, saved[name] + more) for name, tensor in model.state_dict().items())
+    with pytest.raises(RecipeError, match=r"pretrained_key=ema names weights in a file: give model.pretrained=FILE"):
+        built("model.pretrained_key=ema")
 
 
 SHAPES = {

@@ -25,6 +25,16 @@ def test_every_shipped_recipe_loads_and_says_what_it_is(name):
     assert recipe_from(yaml.safe_load(dump_recipe(recipe))) == recipe
 
 
+def test_a_recipe_of_another_editor_is_read_or_refused_in_one_line(tmp_path):
+    file, text = tmp_path / "recipe.yaml", shipped_text("digits-cnn")
+    file.write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert load_recipe(file) == load_recipe("digits-cnn")
+    file.write_bytes(text.encode("utf-16"))
+    with pytest.raises(RecipeError, match=r"recipe.yaml: cannot be read as text .*; give a recipe's YAML") as error:
+        load_recipe(file)
+    assert "\n" not in str(error.value)
+
+
 IMAGES = {"imagenet": 1_281_167, "cifar10": 50_000, "mnist": 60_000, "fashion_mnist": 60_000, "digits": 1_437}
 PLANS = {  # what the headers say: (epoch, workers, per_worker) of each phase; steps; lr after the warmup and at the end
     "cifar10-adabatch": (

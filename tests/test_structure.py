@@ -21,8 +21,8 @@ from batchscale.update.schedule import DECAYS, SCALINGS, WARMUPS
 SOURCE = Path(batchscale.__file__).parent
 
 LEVELS = {
-    "errors": set(),
     "words": set(),
+    "errors": {"words"},
     "minibatch": {"errors"},
     "randomness": set(),
     "system": {"errors"},

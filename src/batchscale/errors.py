@@ -13,11 +13,16 @@ BatchscaleError
 
 from __future__ import annotations
 
+from batchscale.words import shown
+
 
 class BatchscaleError(Exception):
     """Root of every error that batchscale raises on purpose."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return shown(super().__str__())  # most name a file, and a file's name may hold any byte
 
 
 class UsageError(BatchscaleError):

@@ -1,6 +1,30 @@
-"""Numbers with their nouns, for sentences."""
+"""Numbers with their nouns, and names of files, for sentences."""
 
 from __future__ import annotations
+
+import codecs
+import re
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+UNWRITABLE = "batchscale-unwritable"
+"""Name of the way in which an encoder writes what it cannot (``errors=`` of ``str.encode`` and of streams)."""
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """A byte that is no UTF-8 (in Python a lone surrogate, PEP 383) as ``\\xff``, another character as Python does."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    unfit = error.object[error.start : error.end]
+    escapes = [
+        f"\\x{ord(c) & 0xFF:02x}" if "\udc80" <= c <= "\udcff" else c.encode("ascii", "backslashreplace").decode()
+        for c in unfit
+    ]
+    return "".join(escapes), error.end
+
+
+codecs.register_error(UNWRITABLE, _escaped)
 
 
 def counted(number: float | str, noun: str, form: str = "") -> str:
@@ -19,3 +43,13 @@ def counted(number: float | str, noun: str, form: str = "") -> str:
 def has(number: int) -> str:
     """The verb of so many: ``has`` or ``have``."""
     return "has" if number == 1 else "have"
+
+
+def shown(text: str) -> str:
+    """A file's name, or words with one in them, as they can be written anywhere, in one line.
+
+    Bytes that are no UTF-8 become ``\\xff``, line breaks ``\\n``, and other control characters, which would act on a
+    terminal, ``\\x1b``.
+    """
+    plain = text.encode("utf-8", UNWRITABLE).decode("utf-8")
+    return _CONTROL.sub(lambda control: control[0].encode("unicode_escape").decode("ascii"), plain)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from batchscale.cli.options import remove_unused, verdict
 from batchscale.errors import BatchscaleError
 from batchscale.system.disk import refusal
 from batchscale.system.streams import guarded, open_missing
+from batchscale.words import UNWRITABLE
 
 _ABOUT = """\
 Train neural networks by distributed synchronous SGD with large minibatches.
@@ -77,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done, 1 failed, 2 bad usage, 130, 143, 129 or 138 stopped by SIGINT, SIGTERM, SIGHUP or SIGUSR1.
     """
     open_missing()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=UNWRITABLE)  # names of files may hold any byte
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
     options, leaving = argparse.Namespace(), None

@@ -20,6 +20,12 @@ def add(commands: Any) -> None:
         "names", nargs="+", metavar="NAME", help="digits, mnist, fashion_mnist, cifar10, imagenet, folder"
     )
     add_data(parser)
+    parser.add_argument(
+        "--labels",
+        choices=("names", "numbers"),
+        help="imagenet, folder: what validation folders or a list's words are, where both are possible: names of "
+        "classes, or labels from 0 (in a recipe: data.labels)",
+    )
     packing = parser.add_argument_group("prepare imagenet, prepare folder: the packed form")
     packing.add_argument(
         "--out", type=folder_path, metavar="DIR", help="where to (default: the set's folder, and -packed)"
@@ -80,10 +86,10 @@ def _prepared(name: str, options: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(f"--quality={options.quality}: must be in 1..100, and goes with --short-side PIXELS")
     smaller = Smaller(options.short_side, options.quality or Smaller.quality) if options.short_side else None
     if isinstance(source, FolderSource):
-        return prepare_folders(source, options.data, options.out, smaller, options.skip_bad)
-    if options.out or smaller or options.skip_bad:
+        return prepare_folders(source, options.data, options.out, smaller, options.skip_bad, options.labels)
+    if options.out or smaller or options.skip_bad or options.labels:
         raise UsageError(
-            f"--out, --short-side, --skip-bad: are for imagenet and folder, not for {name}; leave them out"
+            f"--out, --short-side, --skip-bad, --labels: are for imagenet and folder, not for {name}; leave them out"
         )
     return prepare(name, options.data)
 
@@ -96,7 +102,11 @@ def _checked(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
     source = source_of(name)
     try:
-        return check_folders(source, options.data) if isinstance(source, FolderSource) else check(name, options.data)
+        if isinstance(source, FolderSource):
+            return check_folders(source, options.data, options.labels)
+        if options.labels:
+            raise UsageError(f"--labels={options.labels}: is for imagenet and folder, not for {name}; leave it out")
+        return check(name, options.data)
     except DataError as fault:
         return {"name": name, "faults": [str(fault)]}
 
@@ -108,6 +118,8 @@ def _print(row: dict[str, Any], said: list[str]) -> None:
         return
     if "train" in row:
         _print_folders(row)
+    for note in row.get("notes", []):
+        print(f"{row['name']}: note: {note}")
     for fault in row["faults"]:
         if fault not in said:
             print(f"{row['name']}: fault: {fault}")
@@ -126,13 +138,15 @@ def _print_folders(row: dict[str, Any]) -> None:
         said = row[part]
         each = said["images_per_class"]
         kinds = "".join(f", {number} {kind}" for kind, number in said["kinds"].items())
-        other = f", {counted(said['other_files'], 'file')} of another kind passed over" if said["other_files"] else ""
         classes = f"{min(each, default=0)} to {max(each, default=0)} a class"
         print(
             f"  {part}: {counted(said['images'], 'image')}, {classes}, sides "
-            f"{said['shortest_side']} to {said['longest_side']}{kinds}{other}; "
+            f"{said['shortest_side']} to {said['longest_side']}{kinds}; "
             f"{len(said['bad'])} bad, {len(said['damaged'])} damaged but readable"
         )
+        for kind, passed in said["passed_over"].items():
+            more = ", ..." if passed["number"] > len(passed["such_as"]) else ""
+            print(f"    passed over: {passed['number']} x {kind}: {', '.join(passed['such_as'])}{more}")
         for what in ("bad", "damaged"):
             for file, reason in list(said[what].items())[:_SHOWN]:
                 print(f"    {what}: {file}: {reason}")

@@ -23,6 +23,7 @@ from batchscale.comm.gloo import BATCH, schedule_gloo_threads
 from batchscale.comm.rendezvous import agree_on_name
 from batchscale.errors import ProcessError
 from batchscale.system.launcher import by_agent, described, way_out, world_told
+from batchscale.words import shown
 
 T = TypeVar("T")
 _IMPORTED = uuid.uuid4().hex
@@ -243,13 +244,13 @@ class World:
 
     def job_knows(self, fact: str) -> bool:
         """Whether an earlier attempt of this elastic job (the agents' store lives as long as it) has told this."""
-        key = f"fact/{fact}"
+        key = _fact(fact)
         return self._job is not None and self._job.check([key]) and self._job.get(key).decode() != _process()
 
     def tell_job(self, fact: str) -> None:
         """Let later attempts of this elastic job know."""
         if self._job is not None:
-            self._job.set(f"fact/{fact}", _process())
+            self._job.set(_fact(fact), _process())
 
     def close(self, wait: bool = True) -> None:
         """Leave the process group.
@@ -263,6 +264,11 @@ class World:
                 self._guard(dist.barrier, "waiting for the others to end")
             self._objects = self._store = self._job = None  # the group's threads end with its last reference
             dist.destroy_process_group()
+
+
+def _fact(fact: str) -> str:
+    """The key of a fact; a store's are UTF-8, and a folder's name may be none."""
+    return f"fact/{shown(fact)}"
 
 
 def _process() -> str:

@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from batchscale.data.contents import digest
 from batchscale.data.jpeg import BadImage
+from batchscale.data.passed_over import PassedOver
+from batchscale.words import shown
 
 _AT_ONCE = 1 << 16  # names in memory while they are hashed
 
@@ -64,19 +66,25 @@ class Entries(ABC):
         classes: names, in the order of the labels.
         names: of the files; what they are relative to, the subclass says.
         form: what became of the images' own bytes, in words.
+        passed_over: what lies beside the images and is none of them.
     """
 
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
     names: Names
     form = "their own bytes"
+    passed_over: PassedOver
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @abstractmethod
     def name(self, entry: int) -> str:
-        """Where the file lies, for a message; its last part is the file's name."""
+        """Where the file lies; its last part is the file's name."""
+
+    def shown(self, entry: int) -> str:
+        """The same for a message or a record: a name may hold bytes that no terminal, page or JSON takes."""
+        return shown(self.name(entry))
 
     @abstractmethod
     def read(self, entry: int) -> bytes:
@@ -100,7 +108,7 @@ class FolderEntries(Entries):
         labels: int64 (N,).
         classes: names, in the order of the labels.
         folders: of each class, below root; "" where all files lie in root.
-        other_files: files that were passed over for their extension.
+        passed: what lies there and is no image of the part.
     """
 
     def __init__(
@@ -110,10 +118,10 @@ class FolderEntries(Entries):
         labels: npt.NDArray[np.int64],
         classes: tuple[str, ...],
         folders: tuple[str, ...],
-        other_files: int,
+        passed: PassedOver,
     ) -> None:
         self.root, self.names, self.labels, self.classes = root, names, labels, classes
-        self._folders, self.other_files = folders, other_files
+        self._folders, self.passed_over = folders, passed
 
     def name(self, entry: int) -> str:
         """The path."""

@@ -10,11 +10,13 @@ import numpy as np
 from batchscale.data.dataset import Dataset
 from batchscale.data.entries import Entries
 from batchscale.data.faults import Tell, stop
-from batchscale.data.folders import read_classes, read_test, read_train
+from batchscale.data.folders import no_entries, read_test, read_train
 from batchscale.data.images import Indices, Splits
 from batchscale.data.packed import PackedEntries, index_of
+from batchscale.data.readings import LabelsAre
 from batchscale.data.source import Reading, Source, data_folder
 from batchscale.data.stored import StoredImages
+from batchscale.data.text import lines_of, unquoted
 from batchscale.errors import DataError
 from batchscale.words import counted
 
@@ -29,13 +31,8 @@ def subset_of(entries: Entries, path: Path) -> Indices:
     Raises:
         DataError: unreadable, empty, or it names files that are not there.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"data.subset={path}: cannot be read as text ({error}): must be a list of file names, one a line"
-        ) from None
-    wanted = {"/".join(line.split("/")[-2:]) for raw in lines if (line := raw.strip())}
+    lines = {"/".join(unquoted(line.text).split("/")[-2:]): line for line in lines_of(path, f"data.subset={path}")}
+    wanted = lines.keys()
     found: dict[str, int] = {}
     twice = None
     for entry in range(len(entries)):
@@ -43,10 +40,11 @@ def subset_of(entries: Entries, path: Path) -> Indices:
         for named in {name, f"{entries.classes[entries.labels[entry]]}/{name}"} & wanted:
             twice = named if named in found else twice
             found[named] = entry
-    missing = sorted(wanted - found.keys())
+    missing = [name for name in wanted if name not in found]
     if missing or twice or not wanted:
         what = (
-            f"{len(missing)} of {counted(len(wanted), 'file')} not in the training part: {missing[0]}"
+            f"{len(missing)} of {counted(len(wanted), 'file')} not in the training part: {missing[0]}, "
+            f"line {lines[missing[0]].number}"
             if missing
             else "empty"
         )
@@ -61,7 +59,7 @@ def _packed(index: Path, tell: Tell) -> Entries:
         return PackedEntries(index)
     except DataError as fault:
         tell(fault)
-    return read_classes(index.parent, [], ())
+    return no_entries(index.parent)
 
 
 @dataclass(frozen=True)
@@ -91,12 +89,13 @@ class FolderSource(Source):
             f"name it with --data DIR or BATCHSCALE_DATA=DIR"
         )
 
-    def parts(self, folder: Path | None, tell: Tell = stop) -> tuple[Entries, Entries]:
+    def parts(self, folder: Path | None, tell: Tell = stop, labels: LabelsAre | None = None) -> tuple[Entries, Entries]:
         """The files of the training and the validation part.
 
         Args:
             folder: what --data names.
             tell: takes what is wrong, such as classes that differ or are not as many as they should be.
+            labels: how to read the labels of the validation part; None where only one reading is possible.
 
         Raises:
             DataError: no folder holds the set.
@@ -108,9 +107,11 @@ class FolderSource(Source):
             train, test = (_packed(index_of(root, part), tell) for part in ("train", "val"))
             if train.classes and test.classes and train.classes != test.classes:
                 tell(DataError(f"{root}: train.index and val.index are of other classes; prepare both together"))
+            if isinstance(test, PackedEntries):
+                test.check_labels(labels, tell)
         else:
             train = read_train(root, tell)
-            test = read_test(root, train.classes, data_folder(folder) or root, tell)
+            test = read_test(root, train.classes, data_folder(folder) or root, tell, labels)
         if self.num_classes and train.classes and len(train.classes) != self.num_classes:
             fault = (
                 f"{root}: {counted(len(train.classes), 'class')}: {self.name} has {self.num_classes}; complete the "
@@ -121,10 +122,16 @@ class FolderSource(Source):
 
     def open(self, folder: Path | None, reading: Reading) -> Splits:
         """The data set, its images on disk."""
-        train, test = self.parts(folder)
+        train, test = self.parts(folder, labels=reading.labels)
         selected = subset_of(train, reading.subset) if reading.subset else None
         how = (reading.size, reading.skip_bad, reading.threads)
-        return Splits(self.name, StoredImages(train, *how, selected), StoredImages(test, *how), len(train.classes))
+        return Splits(
+            self.name,
+            StoredImages(train, *how, selected),
+            StoredImages(test, *how),
+            len(train.classes),
+            "; ".join(f"{part}: {e.passed_over}" for part, e in (("train", train), ("val", test)) if e.passed_over),
+        )
 
     def load(self, folder: Path | None) -> Dataset:
         """Not in memory."""

@@ -110,12 +110,14 @@ class Splits:
         name: its name in recipes.
         train, test: what is trained and what is evaluated on.
         num_classes: classes, whether or not each occurs.
+        passed_over: what lies beside the images and is none of them, in words.
     """
 
     name: str
     train: Images
     test: Images
     num_classes: int
+    passed_over: str = ""
 
     @property
     def image_shape(self) -> tuple[int, ...]:

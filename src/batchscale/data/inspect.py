@@ -13,8 +13,9 @@ import simplejpeg
 from PIL import Image
 from tqdm import tqdm
 
-from batchscale.data.entries import Entries, FolderEntries
+from batchscale.data.entries import Entries
 from batchscale.data.faults import Tell
+from batchscale.data.folders import OTHER_KIND
 from batchscale.data.jpeg import BadImage, decode_whole, read_frame
 from batchscale.data.packed import PackedEntries
 from batchscale.errors import DataError
@@ -57,7 +58,7 @@ def _look(entries: Entries, entry: int) -> tuple[str, str, str, tuple[int, int]]
         data = entries.read(entry)
         height, width = decode_whole(data).shape[:2]
     except (BadImage, DataError) as error:  # a packed image may be altered
-        return str(error).removeprefix(f"{entries.name(entry)}: "), "", "", (0, 0)
+        return str(error).removeprefix(f"{entries.shown(entry)}: "), "", "", (0, 0)
     warning, frame = "", read_frame(data)
     if frame is not None and frame.components in (1, 3):
         try:
@@ -89,10 +90,10 @@ def inspect(entries: Entries, part: str, threads: int, tell: Tell) -> Findings:
                 numbers, pool.map(lambda e: _look(entries, e), numbers), strict=True
             ):
                 if reason:
-                    found.bad[entries.name(entry)] = reason
+                    found.bad[entries.shown(entry)] = reason
                     continue
                 if warning:
-                    found.damaged[entries.name(entry)] = warning
+                    found.damaged[entries.shown(entry)] = warning
                 if kind:
                     found.kinds[kind] += 1
                 shortest, longest = min(shortest, *sides), max(longest, *sides)
@@ -111,6 +112,7 @@ def summary(entries: Entries, found: Findings) -> dict[str, Any]:
         "kinds": dict(sorted(found.kinds.items())),
         "shortest_side": found.sides[0],
         "longest_side": found.sides[1],
-        "other_files": entries.other_files if isinstance(entries, FolderEntries) else 0,
+        "other_files": entries.passed_over.number(*OTHER_KIND),
+        "passed_over": entries.passed_over.record(),
         "packed": isinstance(entries, PackedEntries),
     }

@@ -22,6 +22,7 @@ from PIL import Image
 from batchscale.data.entries import Entries
 from batchscale.data.jpeg import BadImage, decode_whole
 from batchscale.data.packed import CHUNK_BYTES, MAGIC, index_of
+from batchscale.data.readings import LabelsAre
 from batchscale.errors import DataError
 from batchscale.system.disk import refusal, replace, sync, sync_folder
 
@@ -83,10 +84,10 @@ def _write_images(path: Path, entries: Entries, smaller: Smaller | None, skip_ba
                 if isinstance(data, BadImage):
                     if not skip_bad:
                         raise DataError(
-                            f"{entries.name(entry)}: {data}: must be a readable image; repair or remove it "
+                            f"{entries.shown(entry)}: {data}: must be a readable image; repair or remove it "
                             f"(`batchscale data check` names all such files), or leave such files out with --skip-bad"
                         )
-                    kept.left_out[entries.name(entry)] = str(data)
+                    kept.left_out[entries.shown(entry)] = str(data)
                     continue
                 file.write(data)
                 kept.entries.append(entry)
@@ -142,7 +143,13 @@ def write_index(path: Path, header: dict[str, Any], arrays: dict[str, npt.NDArra
 
 
 def pack(
-    entries: Entries, part: str, into: Path, smaller: Smaller | None, skip_bad: bool, threads: int
+    entries: Entries,
+    part: str,
+    into: Path,
+    smaller: Smaller | None,
+    skip_bad: bool,
+    threads: int,
+    labels: LabelsAre | None = None,
 ) -> dict[str, str]:
     """Write one part of a set in packed form.
 
@@ -153,6 +160,7 @@ def pack(
         smaller: None to keep every image's bytes.
         skip_bad: leave out what cannot be read.
         threads: that read and convert.
+        labels: how the user said to read the labels.
 
     Returns:
         What was left out: name -> reason.
@@ -173,6 +181,7 @@ def pack(
             "sha256": sha256,
             "left_out": kept.left_out,
             "smaller": vars(smaller) if smaller else None,
+            "labels": labels,
         }
         arrays: dict[str, npt.NDArray[Any]] = {
             "starts": _starts(kept.lengths),

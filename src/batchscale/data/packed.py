@@ -28,6 +28,8 @@ from batchscale.data.contents import digest
 from batchscale.data.entries import Entries, Names
 from batchscale.data.faults import Tell, stop
 from batchscale.data.jpeg import BadImage
+from batchscale.data.passed_over import PassedOver
+from batchscale.data.readings import LabelsAre
 from batchscale.errors import DataError
 from batchscale.system.disk import LACKING
 
@@ -71,7 +73,7 @@ class PackedEntries(Entries):
             found_bytes = os.fstat(self._file).st_size
         except (OSError, ValueError) as error:
             raise DataError(f"{index}: cannot be opened with its .images ({error}): must be whole; {_AGAIN}") from None
-        self.header = self._read_header()
+        self.header, self.passed_over = self._read_header(), PassedOver()
         self.classes = tuple(self.header["classes"])
         if smaller := self.header.get("smaller"):
             self.form = f"short side {smaller['short_side']}, JPEG quality {smaller['quality']}"
@@ -98,6 +100,17 @@ class PackedEntries(Entries):
     def _array(self, name: str, dtype: type[np.generic]) -> npt.NDArray[Any]:
         first, last = self.header["arrays"][name]
         return self._mapped[first:last].view(dtype)
+
+    def check_labels(self, labels: LabelsAre | None, tell: Tell = stop) -> None:
+        """Tell where the user's reading of the labels is another than the one that this form was made by."""
+        packed_by = self.header.get("labels")
+        if labels and packed_by and labels != packed_by:
+            tell(
+                DataError(
+                    f"data.labels={labels}: {self.index} was packed with --labels {packed_by}, and holds the labels "
+                    f"that these give; leave data.labels out, or prepare the packed form again with --labels {labels}"
+                )
+            )
 
     def name(self, entry: int) -> str:
         """As if the packed file were a folder."""

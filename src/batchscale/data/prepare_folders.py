@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,27 @@ from batchscale.data.folders import TEST_FOLDERS
 from batchscale.data.inspect import inspect, summary
 from batchscale.data.pack import Smaller, pack
 from batchscale.data.packed import PackedEntries, index_of
+from batchscale.data.readings import LabelsAre
 from batchscale.errors import DataError
-from batchscale.words import counted
+from batchscale.words import counted, shown
 
 
 def _threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def check_folders(source: FolderSource, folder: Path | None) -> dict[str, Any]:
+def check_folders(source: FolderSource, folder: Path | None, labels: LabelsAre | None = None) -> dict[str, Any]:
     """Decode every image of both parts, whatever is wrong with their folders.
 
+    Args:
+        source: of DATASETS.
+        folder: what --data names.
+        labels: how to read the labels of the validation part; None where only one reading is possible.
+
     Returns:
-        name, folder, faults (of the folders, a line each), classes, and train and val: images, images_per_class, bad
-        and damaged (file -> reason), kinds, shortest_side, longest_side, other_files, packed.
+        name, folder, faults (of the folders, a line each), notes (what was chosen among several that are there),
+        classes, and train and val: images, images_per_class, bad and damaged (file -> reason), kinds, shortest_side,
+        longest_side, other_files, passed_over (what is no image of the part: kind -> number and first names), packed.
 
     Raises:
         DataError: no folder holds the set.
@@ -35,11 +43,13 @@ def check_folders(source: FolderSource, folder: Path | None) -> dict[str, Any]:
     def tell(fault: DataError) -> None:
         faults.append(str(fault))
 
-    parts = source.parts(folder, tell)
+    parts = source.parts(folder, tell, labels)
+    root = source.root(folder)
     return {
         "name": source.name,
-        "folder": str(source.root(folder)),
+        "folder": shown(str(root)),
         "faults": faults,
+        "notes": _notes(root, parts[0].classes, isinstance(parts[0], PackedEntries)),
         "classes": len(parts[0].classes),
         **{
             part: summary(entries, inspect(entries, part, _threads(), tell))
@@ -48,14 +58,33 @@ def check_folders(source: FolderSource, folder: Path | None) -> dict[str, Any]:
     }
 
 
-def _pack_both(parts: tuple[Entries, Entries], into: Path, smaller: Smaller | None, skip_bad: bool) -> dict[str, str]:
+def _notes(root: Path, classes: tuple[str, ...], packed: bool) -> list[str]:
+    """What a user may not expect of a set that has no fault."""
+    notes = []
+    there = [name for name in TEST_FOLDERS if (root / name).is_dir()]
+    if packed and (also := [name for name in ("train", *there) if (root / name).is_dir()]):
+        notes.append(f"the packed form is taken, and {' and '.join(also)} beside it passed over")
+    elif len(there) > 1:
+        notes.append(f"{there[0]} is the validation part, and {' and '.join(there[1:])} beside it passed over")
+    if classes and all(name.isdecimal() for name in classes) and list(classes) != sorted(classes, key=int):
+        numbers = ", ".join(classes[:4])
+        notes.append(f"class folders are numbered, but not from 0: labels go by their names as text: {numbers}, ...")
+    alike = Counter(name.casefold() for name in classes)
+    if twins := [shown(name) for name in classes if alike[name.casefold()] > 1]:
+        notes.append(f"class folders that differ in upper and lower case alone: {', '.join(twins[:4])}")
+    return notes
+
+
+def _pack_both(
+    parts: tuple[Entries, Entries], into: Path, smaller: Smaller | None, skip_bad: bool, labels: LabelsAre | None
+) -> dict[str, str]:
     """Write both parts, or neither; returns what was left out."""
     files = [index_of(into, part).with_suffix(end) for part in ("train", "val") for end in (".index", ".images")]
     mine = [file for file in files if not file.exists()]
     left_out: dict[str, str] = {}
     try:
         for part, entries in (("val", parts[1]), ("train", parts[0])):  # train.index last: it makes the folder a set
-            left_out |= pack(entries, part, into, smaller, skip_bad, _threads())
+            left_out |= pack(entries, part, into, smaller, skip_bad, _threads(), labels)
     except BaseException:  # an interrupt, too
         for file in mine:
             file.unlink(missing_ok=True)
@@ -64,7 +93,12 @@ def _pack_both(parts: tuple[Entries, Entries], into: Path, smaller: Smaller | No
 
 
 def prepare_folders(
-    source: FolderSource, folder: Path | None, out: Path | None, smaller: Smaller | None, skip_bad: bool
+    source: FolderSource,
+    folder: Path | None,
+    out: Path | None,
+    smaller: Smaller | None,
+    skip_bad: bool,
+    labels: LabelsAre | None = None,
 ) -> dict[str, Any]:
     """Write the packed form of both parts into a folder of its own.
 
@@ -74,21 +108,24 @@ def prepare_folders(
         out: where to; None for the set's folder with -packed after its name.
         smaller: None to keep every image's bytes.
         skip_bad: leave out what cannot be read.
+        labels: how to read the labels of the validation part; None where only one reading is possible.
 
     Returns:
-        name, folder, left_out (file -> reason), and message, one line.
+        name, folder, left_out (file -> reason), passed_over (what lies beside the images), and message, one line.
 
     Raises:
         DataError: an unreadable image, a folder that holds another packed set or cannot be written.
     """
     root = source.root(folder).resolve()
-    parts = source.parts(folder)
+    parts = source.parts(folder, labels=labels)
     if isinstance(parts[0], PackedEntries):
         return {
             "name": source.name,
-            "folder": str(root),
+            "folder": shown(str(root)),
             "left_out": {},
-            "message": f"{source.name} in {root}: is in packed form already; `batchscale data check` reads all of it",
+            "passed_over": {},
+            "message": shown(f"{source.name} in {root}: is in packed form already; ")
+            + "`batchscale data check` reads all of it",
         }
     into = out or root.with_name(f"{root.name}-packed")
     for part in ("train", *TEST_FOLDERS):
@@ -101,12 +138,16 @@ def prepare_folders(
         into.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"--out={into}: cannot be made ({error.strerror or error}); give another --out DIR") from None
-    left_out = _pack_both(parts, into, smaller, skip_bad)
+    left_out = _pack_both(parts, into, smaller, skip_bad, labels)
     images = len(parts[0]) + len(parts[1]) - len(left_out)
     omitted = f", {len(left_out)} unreadable left out" if left_out else ""
+    passed = {part: entries.passed_over for part, entries in zip(("train", "val"), parts, strict=True)}
+    omitted += "".join(f", passed over in {part}: {what}" for part, what in passed.items() if what)
+    packed = f"{source.name}: {counted(images, 'image')} packed into {into}{omitted}; train with --data {into}"
     return {
         "name": source.name,
-        "folder": str(into),
+        "folder": shown(str(into)),
         "left_out": left_out,
-        "message": f"{source.name}: {counted(images, 'image')} packed into {into}{omitted}; train with --data {into}",
+        "passed_over": {part: what.record() for part, what in passed.items()},
+        "message": shown(packed),
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 from batchscale.data.dataset import Dataset
 from batchscale.data.files import OfficialFile, existing, listing
 from batchscale.data.images import Splits
+from batchscale.data.readings import LabelsAre
 from batchscale.errors import DataError
 from batchscale.words import counted
 
@@ -23,12 +24,14 @@ class Reading:
         subset: a list of training files, one name a line; None for all.
         skip_bad: train on the next readable image in the place of a bad one; leave bad ones out of evaluation.
         threads: that decode.
+        labels: how to read the labels of a validation part; None where only one reading is possible.
     """
 
     size: int = 224
     subset: Path | None = None
     skip_bad: bool = False
     threads: int = 1
+    labels: LabelsAre | None = None
 
 
 def data_folder(folder: Path | None) -> Path | None:

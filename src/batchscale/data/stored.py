@@ -85,10 +85,10 @@ class StoredImages(Images):
         except BadImage as error:
             if not self._skip_bad:
                 raise DataError(
-                    f"{self.entries.name(entry)}: {error}: must be a readable image; repair or remove it "
+                    f"{self.entries.shown(entry)}: {error}: must be a readable image; repair or remove it "
                     f"(`batchscale data check` names all such files), or train with data.skip_bad=true"
                 ) from None
-            self._skipped[self.entries.name(entry)] = str(error)
+            self._skipped[self.entries.shown(entry)] = str(error)
             return False
         return True
 

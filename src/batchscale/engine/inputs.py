@@ -95,6 +95,7 @@ def _reading(recipe: Recipe) -> Reading:
         Path(data.subset) if data.subset else None,
         data.skip_bad,
         own_cores() if threads == "auto" else threads,
+        data.labels,
     )
 
 

@@ -11,7 +11,8 @@ from torch import nn
 from batchscale.data.images import Splits
 from batchscale.errors import RecipeError
 from batchscale.models import named_model
-from batchscale.models.initial import init_last_linear, load_pretrained, zero_last_gammas
+from batchscale.models.initial import init_last_linear, zero_last_gammas
+from batchscale.models.pretrained import load_pretrained
 from batchscale.randomness import key
 from batchscale.recipe.schema import Recipe
 from batchscale.worker.batch_norm import RunningAverages, Statistics, replace_batch_norm
@@ -46,7 +47,7 @@ def build_model(recipe: Recipe, dataset: Splits, own: nn.Module | None = None) -
     if recipe.model.fc_init is not None:
         init_last_linear(own, recipe.model.fc_init, dataset.num_classes)
     if recipe.model.pretrained is not None:
-        load_pretrained(own, recipe.model.pretrained)
+        load_pretrained(own, recipe.model.pretrained, recipe.model.pretrained_key)
     if not any(p.requires_grad for p in own.parameters()):
         raise RecipeError("model: has no parameter to train; give one whose parameters require gradients")
     return own

@@ -105,6 +105,8 @@ def train_here(job: Job, model: nn.Module | None = None, data: Dataset | None = 
             check_same_data(world.gather(dataset.contents, "comparing the data of all processes"))
             if job.out is not None:
                 check_trained_on(job.out, opened.data, dataset.contents)
+            if dataset.passed_over and world.rank == 0:
+                print(f"passed over beside the images: {dataset.passed_over}", file=sys.stderr, flush=True)
             parts = build(job.recipe, world, dataset, model=model, own_data=data is not None, before=opened.decided)
             world.gather(None, "waiting for all processes to be ready")
             result = _train(job, parts, folder, opened, signals)

@@ -1,4 +1,4 @@
-"""Initial weights: those of a paper, or those of a local file.
+"""Initial weights as papers draw them; those of a local file: pretrained.py.
 
 last gamma of a residual block = 0;   last fully connected layer: w ~ N(0, s^2), b = 0
 
@@ -7,12 +7,6 @@ Source: Goyal et al. 2017, section 5.1 (s = 0.01, gamma = 0).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from batchscale.errors import RecipeError
@@ -62,49 +56,3 @@ def init_last_linear(model: nn.Module, std: float, num_classes: int) -> None:
     nn.init.normal_(layers[-1].weight, std=std)
     if layers[-1].bias is not None:
         nn.init.zeros_(layers[-1].bias)
-
-
-def load_pretrained(model: nn.Module, file: str) -> None:
-    """Put the weights of a local file into the model.
-
-    Args:
-        model: changed in place.
-        file: safetensors, or what torch.save wrote: a state dict, alone or under "state_dict" or "model".
-
-    Raises:
-        RecipeError: the file cannot be read, or holds another model's weights.
-    """
-    saved, own = _read(file), model.state_dict()
-    optional = {n for n in own if n.endswith("num_batches_tracked")}  # not in files from before torch 0.4.1
-    missing, beyond = sorted(own.keys() - saved.keys() - optional), sorted(saved.keys() - own.keys())
-    odd = [n for n in own if n in saved and saved[n].shape != own[n].shape]
-    said = ""
-    if odd:
-        said = f"{odd[0]} is {tuple(saved[odd[0]].shape)} there, {tuple(own[odd[0]].shape)} in the model"
-        said += f" (and {len(odd) - 1} more differ)" if len(odd) > 1 else ""
-    elif missing or beyond:
-        said = f"{missing[0]} is missing there" if missing else f"{beyond[0]} has no place in the model"
-    if said:
-        raise RecipeError(f"model.pretrained={file}: {said}; give weights of this model, classes and image channels")
-    model.load_state_dict({**own, **saved})
-
-
-def _read(file: str) -> Mapping[str, torch.Tensor]:
-    path = Path(file)
-    if not path.is_file():
-        raise RecipeError(f"model.pretrained={file}: no such file; give a local file (nothing is downloaded)")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # readers refuse damage, and the unpickler code, with many kinds of errors
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "weights only" in reason.lower():  # torch goes on to say how to run the code that the file holds
-            reason = "damaged, or not tensors alone"
-        raise RecipeError(f"model.pretrained={file}: cannot be read as weights ({reason}); give safetensors") from None
-    for name in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
-            content = content[name]
-    if not isinstance(content, dict) or not all(isinstance(t, torch.Tensor) for t in content.values()):
-        raise RecipeError(f"model.pretrained={file}: holds no state dict; save model.state_dict(), or use safetensors")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}

@@ -33,6 +33,7 @@ class Model(Entry):
     zero_init_last_gamma: bool = False  # Goyal et al. 2017, section 5.1: last gamma of a residual block starts at 0
     fc_init: Positive | None = None  # Goyal et al. 2017, section 5.1: last linear layer ~ N(0, fc_init^2), bias 0
     pretrained: str | None = None  # a local file of weights: safetensors, or torch.save's
+    pretrained_key: str | None = None  # which of several state dicts in that file, such as state_dict_ema
 
     @model_validator(mode="after")
     def _one_origin_of_weights(self) -> Self:
@@ -41,6 +42,11 @@ class Model(Entry):
             raise ValueError(
                 "pretrained has no place beside zero_init_last_gamma, fc_init or name=own: weights are drawn or read; "
                 "leave one out"
+            )
+        if self.pretrained_key is not None and self.pretrained is None:
+            raise ValueError(
+                f"pretrained_key={self.pretrained_key} names weights in a file: give model.pretrained=FILE, or leave "
+                "it out"
             )
         return self
 

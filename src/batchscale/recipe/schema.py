@@ -54,6 +54,9 @@ class Data(Entry):
     partial: Literal["carry", "drop"] = "carry"  # the last partial minibatch of an epoch's shuffle
     subset: str | None = None  # of images on disk: a list of the training files to use, one name a line
     skip_bad: bool = False  # of images on disk: instead of a bad file train on the next, evaluate none
+    # of images on disk: what validation folders or the words of a list of labels are, where two readings are possible:
+    # names of training folders, or labels from 0 (refused where it is not said)
+    labels: Literal["names", "numbers"] | None = None
 
     @model_validator(mode="after")
     def _belongs_to_images_on_disk(self) -> Self:
@@ -63,6 +66,7 @@ class Data(Entry):
             "augment.size": augment.size is not None,
             "subset": self.subset is not None,
             "skip_bad": self.skip_bad,
+            "labels": self.labels is not None,
         }
         for entry in (entry for entry, is_given in given.items() if is_given and not on_disk):
             raise ValueError(

@@ -35,14 +35,20 @@ class EventFiles:
         steps_done: where this attempt begins; scalars of later steps, of an attempt before, are hidden.
 
     Raises:
-        UsageError: tensorboard is not installed.
+        UsageError: tensorboard is not installed, or cannot write into a folder of this name.
     """
 
     def __init__(self, folder: Path, steps_done: int) -> None:
         check_installed()
         from torch.utils.tensorboard import SummaryWriter  # only where it was asked for: this room imports no torch
 
-        self._writer = SummaryWriter(str(folder), purge_step=steps_done + 1)
+        try:
+            self._writer = SummaryWriter(str(folder), purge_step=steps_done + 1)
+        except UnicodeEncodeError:
+            raise UsageError(
+                f"execution.tensorboard=true: {folder}: tensorboard writes into folders with names in UTF-8 alone; "
+                f"give another --out DIR, or leave execution.tensorboard out"
+            ) from None
 
     def append(self, name: str, line: dict[str, Any]) -> None:
         """The numbers of one line, each under its tag at the line's step."""

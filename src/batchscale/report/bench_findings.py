@@ -110,7 +110,7 @@ def _read_part(path: Path) -> Part:
         FolderError: it is no result of bench, or damaged; the message is the reason alone.
     """
     try:
-        document: Any = parse_json(path.read_text(encoding="utf-8")) if path.is_file() else None
+        document: Any = parse_json(path.read_bytes()) if path.is_file() else None
     except (OSError, ValueError):
         raise FolderError("is not JSON") from None
     keys = document.keys() if isinstance(document, dict) else set()

@@ -96,7 +96,7 @@ def _unfinished(
 def _table_rows(path: Path, runs: Sequence[Run]) -> list[dict[str, Any]]:
     """The rows of table.csv, with what runs have ended since it was written; [] where it cannot be read."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             lines = list(csv.reader(file, strict=True))
     except (OSError, ValueError, csv.Error):
         return []

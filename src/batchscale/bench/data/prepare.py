@@ -111,7 +111,8 @@ class Preparation:
             f"minibatch.workers={self._workers(recipe, shape)}", "minibatch.growth={kind: none}", "precision=fp32",
         ]  # fmt: skip
         if recipe.data.name in ON_DISK:  # what is sampled is what is trained on
-            changes += ["data.name=folder", "data.subset=null", "data.skip_bad=false", "data.holdout=0"]
+            changes += ["data.name=folder", "data.subset=null", "data.labels=null"]
+            changes += ["data.skip_bad=false", "data.holdout=0"]
         if recipe.minibatch.growth.kind != "none":
             self.notes.append("the minibatch does not grow: all make minibatches of its first size")
         if recipe.precision != "fp32":
