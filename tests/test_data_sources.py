@@ -177,7 +177,9 @@ def test_digits_are_read_without_importing_scikit_learn(monkeypatch: pytest.Monk
     assert len(load_dataset("digits").train_images) == 1437
 
 
-@pytest.mark.parametrize(("content", "said"), [(b"x", "digits.csv.gz"), (gzip.compress(b"1,2\n3,17\n"), "(2, 2)")])
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"x", "digits.csv.gz"), (gzip.compress(b"1,2\n3,17\n"), "(2, 2)")], ids=["no gzip", "short"]
+)
 def test_digits_of_a_damaged_scikit_learn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, said: str
 ) -> None:
