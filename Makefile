@@ -5,6 +5,9 @@ CONSTRAINTS ?=
 BIN := .venv/bin
 STAMP := .venv/.batchscale-ready
 
+# Certificates that the machine trusts, as pip does: behind a proxy uv's own are not enough.
+export UV_SYSTEM_CERTS ?= 1
+
 # Where this is set, every process compiles all of torch anew: 2 to 6 s each.
 unexport PYTHONDONTWRITEBYTECODE
 
