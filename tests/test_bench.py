@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from batchscale.bench import peers, step
+from batchscale.bench import peers, rounds, step
 from batchscale.bench.contender import Block, Contender
 from batchscale.bench.results import document
 from batchscale.bench.rounds import Budget, Measured
@@ -227,7 +227,8 @@ def test_mistakes_are_one_line_and_exit_2(arguments: list[str], said: str, capsy
 
 
 @pytest.mark.slow
-def test_all_contenders_on_real_data(data_folder: Path) -> None:
+def test_all_contenders_on_real_data(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "_WARM_SECONDS", 0.1)
     found = step.bench_step(_recipe("fashion_mnist"), "tiny", data_folder, 2, budget=_QUICK)
     names = [row["name"] for row in found["rows"]]
     left_out = {note.partition(" ")[0] for note in found["notes"]}
@@ -243,10 +244,10 @@ def test_all_contenders_on_real_data(data_folder: Path) -> None:
     json.dumps(found)
 
 
-@pytest.mark.slow
 def test_a_peer_that_fails_is_left_out_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "_WARM_SECONDS", 0.1)
     monkeypatch.setattr(step, "PEERS", ("nosuch", "ddp_torchvision", "ddp_tuned"))
-    found = step.bench_step(_recipe(), "tiny", None, 2, budget=_QUICK)
+    found = step.bench_step(_recipe(), "tiny", None, 1, budget=_QUICK)
     assert [row["name"] for row in found["rows"]] == [*step.OURS, "ddp_tuned"]
     assert any("nosuch: rank" in note for note in found["notes"])
     assert any("torchvision has no class for data.name=digits" in note for note in found["notes"])
