@@ -1,13 +1,19 @@
 # Everything goes through .venv; `uv` is installed into it by pip for speed.
 PYTHON ?= python3
+AT_ONCE ?= 2
 CONSTRAINTS ?=
 BIN := .venv/bin
 STAMP := .venv/.batchscale-ready
 
+# Certificates that the machine trusts, as pip does: behind a proxy uv's own are not enough.
+export UV_SYSTEM_CERTS ?= 1
+
 # Where this is set, every process compiles all of torch anew: 2 to 6 s each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup demo test lint types bench docs clean
+PYTEST = $(BIN)/python -m pytest --numprocesses $(AT_ONCE) --dist worksteal --durations 20
+
+.PHONY: setup demo test test-slow lint types bench docs clean
 
 setup: $(STAMP)
 
@@ -22,7 +28,10 @@ demo: setup
 	$(BIN)/batchscale demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
+
+test-slow: setup
+	$(PYTEST) -m slow
 
 lint: setup
 	$(BIN)/ruff check src tests examples benchmarks

@@ -1,4 +1,4 @@
-"""Shared fixtures: where real data lies on this machine (or a skip that says why not)."""
+"""A session of its own; where real data lies on this machine (or a skip that says why not)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,31 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from datafiles import CIFAR_FILES
 from hypothesis import HealthCheck, settings
+
+_OURS = ("BATCHSCALE_DATA",)
+_FORCED = ("BATCHSCALE_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "TORCHELASTIC_", "SLURM_", "OMP_", "GOMP_", "MKL_")
+_FORCED += ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "XDG_")
+"""What a shell, a container or a cluster may have set, and the commands under test would go by."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Every session has a home folder of its own, with its caches, and none of the shell's settings."""
+    if hasattr(config, "workerinput"):
+        return  # one of xdist's processes: it has the environment of the first
+    for name in list(os.environ):
+        if name.startswith(_FORCED) and name not in _OURS:
+            del os.environ[name]
+    home = tempfile.mkdtemp(prefix="batchscale-home-")
+    config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
+    os.environ["HOME"] = home
+
 
 settings.register_profile("no timing decides", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no timing decides")

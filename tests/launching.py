@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+_END_SECONDS = 60  # for killed processes to be gone, on a machine however busy
 SMALL = ("digits-cnn", "minibatch.workers=6", "minibatch.per_worker=16", "epochs=2", "execution.log_steps=1")
 """15 steps an epoch of 96 images; no data folder needed."""
 
@@ -56,22 +58,32 @@ class Started:
         """Process id of a rank."""
         return next(pid for pid, e in self.living().items() if e.get("RANK") == str(number))
 
-    def wait_for_step(self, out: Path, step: int, seconds: float = 120) -> None:
-        """Until this command has gone on with the run in ``out`` and the line of this step is there."""
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            metrics = out / "metrics.jsonl"
-            if metrics.exists() and metrics.stat().st_mtime > self.begun and metrics.read_bytes().count(b"\n") >= step:
-                return
-            if self.process.poll() is not None:
-                raise AssertionError(f"ended before step {step}: {self.process.communicate()}")
-            time.sleep(0.01)
-        raise AssertionError(f"step {step} was not reached in {seconds} s")
+    def kill_rank(self, number: int) -> None:
+        """SIGKILL to a rank, where it lives."""
+        for pid, environment in self.living().items():
+            if environment.get("RANK") == str(number):
+                os.kill(pid, signal.SIGKILL)
 
-    def end(self, seconds: float = 180) -> tuple[int, str, str]:
+    def wait_until(self, true: Callable[[], bool]) -> None:
+        """Until a condition holds that this living command is to bring about."""
+        while not true():
+            if self.process.poll() is not None:
+                raise AssertionError(f"ended before that: {self.process.communicate()}")
+            time.sleep(0.01)
+
+    def wait_for_step(self, out: Path, step: int) -> None:
+        """Until this command has gone on with the run in ``out`` and the line of this step is there."""
+        metrics = out / "metrics.jsonl"
+        self.wait_until(
+            lambda: (
+                metrics.exists() and metrics.stat().st_mtime > self.begun and metrics.read_bytes().count(b"\n") >= step
+            )
+        )
+
+    def end(self) -> tuple[int, str, str]:
         """(exit code, standard output, standard error), and nothing of it is alive any more."""
-        out, err = self.process.communicate(timeout=seconds)
-        deadline = time.monotonic() + 5
+        out, err = self.process.communicate()
+        deadline = time.monotonic() + _END_SECONDS
         while self.living() and time.monotonic() < deadline:
             time.sleep(0.05)
         left = self.living()

@@ -7,8 +7,8 @@ import itertools
 import os
 import signal
 import threading
-import time
 
+import pytest
 import torch
 from worlds import CPU
 
@@ -112,11 +112,11 @@ def on_gpu(rank):
     return made
 
 
-TIMEOUT_SECONDS, SETTLE_SECONDS, SLACK_SECONDS = 5.0, 2.0, 10.0
+TIMEOUT_SECONDS, SETTLE_SECONDS = 15.0, 6.0  # so long that a busy machine has started and heard every process by then
 
 
 def faulty(rank, name, fault, victim):
-    """All-reduce well once, then with a fault of the victim's: (seconds, error) of a rank that survives."""
+    """All-reduce well once, then with a fault of the victim's: what a rank that survives is told."""
     diagnosis.SETTLE_SECONDS = SETTLE_SECONDS
     world = World.connect(CPU, TIMEOUT_SECONDS)
     between = world if name == "builtin" else PointToPoint(world, make(name, world.size))
@@ -128,9 +128,6 @@ def faulty(rank, name, fault, victim):
             os.kill(os.getpid(), fault)
         tensor = {"longer": torch.ones(1001), "type": torch.ones(1000, dtype=torch.int32)}.get(fault, tensor)
         what = "all-reduce of counts" if fault == "other" else what
-    began = time.monotonic()
-    try:
+    with pytest.raises(ProcessError) as told:
         between.all_reduce(tensor, what)
-    except ProcessError as error:
-        return time.monotonic() - began, str(error)
-    return None
+    return str(told.value)

@@ -260,7 +260,7 @@ def test_stopping_ends_all_processes(tmp_path: Path) -> None:
     bench.process.stderr.readline()  # the first round is done
     assert len(bench.living()) == 3
     bench.process.send_signal(signal.SIGINT)
-    code, _, err = bench.end(20)
+    code, _, err = bench.end()
     assert code == 130
     assert "stopped by SIGINT; all processes were ended" in err
     assert not list(tmp_path.glob("batchscale-bench-*"))

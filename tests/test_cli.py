@@ -1,14 +1,19 @@
 """The command line: documents, exit codes, and every mistake one line that loses nothing."""
 
+import contextlib
+import io
 import json
 import os
 import resource
 
 import pytest
 from launching import SMALL, Started, result, run
+from worlds import in_processes
 
 import batchscale
 from batchscale.cli import main
+from batchscale.engine import checkpoint as checkpoints
+from batchscale.engine.loop import Loop
 
 
 def refused(capsys, *arguments):
@@ -64,7 +69,7 @@ def test_recipes(capsys):
     assert "`recipes list` takes no name" in refused(capsys, "recipes", "list", "digits-cnn")
 
 
-def test_train_writes_one_document(tmp_path):
+def test_train_writes_one_document(tmp_path, capsys):
     found = result("train", *SMALL, "--out", str(tmp_path / "run"))
     wanted = {
         "status", "test_error_percent", "test_error_median_last_5", "test_loss", "train_loss", "steps", "epochs",
@@ -72,10 +77,11 @@ def test_train_writes_one_document(tmp_path):
     }  # fmt: skip
     assert wanted <= set(found)
     assert found == json.loads((tmp_path / "run" / "result.json").read_text())
-    code, out, _ = run("train", *SMALL, "--out", str(tmp_path / "run"), "--resume")
-    assert code == 0
-    assert "was finished before" in out
-    assert result("train", *SMALL, "--out", str(tmp_path / "run"), "--resume") == found
+    again = ["train", *SMALL, "--out", str(tmp_path / "run"), "--resume"]
+    assert main(again) == 0
+    assert "was finished before" in capsys.readouterr().out
+    assert main([*again, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == found
 
 
 def test_progress_goes_to_standard_error_as_plain_lines_with_formulas(tmp_path):
@@ -141,38 +147,45 @@ def test_a_read_only_folder(capsys, tmp_path):
     assert "is not writable" in refused(capsys, "train", *SMALL, "--out", str(tmp_path / "run"))
 
 
-def test_a_folder_locked_by_a_living_run(tmp_path):
+def test_a_folder_locked_by_a_living_run(tmp_path, capsys):
     out = tmp_path / "run"
-    started = Started("train", *SMALL, "epochs=500", "--out", str(out))
+    started = Started("train", *SMALL, "epochs=5000", "--out", str(out))
     started.wait_for_step(out, 2)
-    code, _, err = run("train", *SMALL, "epochs=500", "--out", str(out), "--resume")
-    assert code == 2
-    assert f"process {started.process.pid} on host" in err
-    assert len(err.strip().splitlines()) == 1
+    line = refused(capsys, "train", *SMALL, "epochs=5000", "--out", str(out), "--resume")
+    assert f"process {started.process.pid} on host" in line
     started.kill_all()
     started.end()
 
 
-def test_a_disk_that_fills_up_loses_nothing(tmp_path):
+def filling(rank, arguments):
+    """(exit code, standard error) of a command on whose disk nothing over 20 kB can be written from step 3 on."""
+    for name in ("RANK", "WORLD_SIZE"):
+        del os.environ[name]  # one process that no launcher has started
+    after_step = Loop._after_step
+
+    def limited(self, *step):
+        if self.steps_done == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        after_step(self, *step)
+
+    Loop._after_step = limited
+    with contextlib.redirect_stderr(io.StringIO()) as err:
+        return main(arguments), err.getvalue()
+
+
+def test_a_disk_that_fills_up_loses_nothing(tmp_path, monkeypatch):
     """A limit on the size of files stands for a full disk: the run ends in one line, its checkpoints stay whole."""
     out = tmp_path / "run"
-    started = Started("train", *SMALL, "epochs=500", "execution.checkpoint_seconds=0", "--out", str(out))
-    started.wait_for_step(out, 3)
-    resource.prlimit(started.process.pid, resource.RLIMIT_FSIZE, (20_000, 20_000))
-    code, _, err = started.end()
+    command = ["train", *SMALL, "execution.checkpoint_seconds=0", "--out", str(out)]
+    ((code, err),) = in_processes(1, filling, command)
     assert code == 2
     assert "cannot be written" in err.strip().splitlines()[-1]
     assert "Traceback" not in err
-    from batchscale.engine import checkpoint as checkpoints
-
     assert checkpoints.newest(out)[1] == []
     step = checkpoints.newest(out)[0].step
-    assert step >= 2
+    assert step == 3
     assert not list((out / "checkpoints").glob(".part-*"))
-    again = Started("train", *SMALL, "epochs=500", "--out", str(out), "--resume")
-    again.wait_for_step(out, step + 2)
-    again.kill_all()
-    again.end()
+    assert main([*command, "--resume"]) == 0
 
 
 def test_compare_and_its_exit_codes(tmp_path, capsys):
@@ -185,12 +198,9 @@ def test_compare_and_its_exit_codes(tmp_path, capsys):
     assert "the first differing step is 1 " in capsys.readouterr().out
 
 
-def test_diverged_is_a_result_and_exit_code_1(tmp_path):
-    code, out, _ = run(
-        "train", *SMALL, "learning_rate.reference=1e30", "learning_rate.warmup.kind=none",
-        "--out", str(tmp_path / "run"), "--json",
-    )  # fmt: skip
-    assert code == 1
-    document = json.loads(out)
+def test_diverged_is_a_result_and_exit_code_1(tmp_path, capsys):
+    wild = ("learning_rate.reference=1e30", "learning_rate.warmup.kind=none")
+    assert main(["train", *SMALL, *wild, "--out", str(tmp_path / "run"), "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
     assert document["status"] == "diverged"
     assert document["diverged_at_step"] is not None

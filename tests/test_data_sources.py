@@ -12,6 +12,7 @@ import warnings
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
@@ -164,8 +165,29 @@ def test_digits_split_is_disjoint_complete_and_fixed() -> None:
 
 
 def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     with refused("digits", "scikit-learn", "pip install"):
+        load_dataset("digits")
+
+
+def test_digits_are_read_without_importing_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seconds of every process of every run, whose time the tests and the demonstration feel."""
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    assert len(load_dataset("digits").train_images) == 1437
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"x", "digits.csv.gz"), (gzip.compress(b"1,2\n3,17\n"), "(2, 2)")], ids=["no gzip", "short"]
+)
+def test_digits_of_a_damaged_scikit_learn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, said: str
+) -> None:
+    (tmp_path / "datasets" / "data").mkdir(parents=True)
+    (tmp_path / "datasets" / "data" / "digits.csv.gz").write_bytes(content)
+    there = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: there)
+    with refused("digits", said, "install a scikit-learn release"):
         load_dataset("digits")
 
 

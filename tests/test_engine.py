@@ -1,5 +1,6 @@
 """Runs in this process: equal to plain torch, resumed as if nothing had happened, ended well when they must."""
 
+import functools
 import json
 import math
 import shutil
@@ -503,7 +504,10 @@ def test_training_images_that_cannot_be_chosen(overrides, said):
         recipe_from(RECIPE, overrides)
 
 
-def test_compiled_is_the_same_run_to_rounding(data):
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_is_the_same_run_to_rounding(data, monkeypatch, backend):
+    """Traced and differentiated as ever; only inductor, torch's default, writes C++ and compiles half a minute."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     eager = train(data, None, "epochs=1", "numerics.micro_batch=8")
     compiled = train(data, None, "epochs=1", "numerics.compile=true")
     assert compiled.train_loss == pytest.approx(eager.train_loss, rel=1e-3)

@@ -12,10 +12,10 @@ import uuid
 from dataclasses import dataclass
 
 import pytest
-from launching import SMALL, Started, result
-from worlds import free_port
+from launching import SMALL, Started
+from worlds import free_port, trained
 
-EXACT = (*SMALL, "--exact")
+EXACT = (*SMALL, "numerics.exact=true")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def hosts(count):
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
     """The result of the run on one process."""
-    return result("train", *EXACT, "--out", str(tmp_path_factory.mktemp("alone") / "run"))
+    return trained(0, EXACT[0], EXACT[1:], None, tmp_path_factory.mktemp("alone") / "run")
 
 
 def train_on(found, processes, out, *overrides):
@@ -99,10 +99,12 @@ def train_on(found, processes, out, *overrides):
 @pytest.mark.parametrize(
     ("processes", "overrides", "used"),
     [
-        ((2, 2), ("execution.aggregation.algorithm=three_phase",), "three_phase"),
         ((2, 1), ("execution.aggregation.algorithm=three_phase", "execution.aggregation.between=ring"), "three_phase"),
-        ((1, 1, 1), ("execution.aggregation.algorithm=binary_blocks",), "binary_blocks"),
-        ((2, 2), (), None),
+        pytest.param((2, 2), ("execution.aggregation.algorithm=three_phase",), "three_phase", marks=pytest.mark.slow),
+        pytest.param(
+            (1, 1, 1), ("execution.aggregation.algorithm=binary_blocks",), "binary_blocks", marks=pytest.mark.slow
+        ),
+        pytest.param((2, 2), (), None, marks=pytest.mark.slow),
     ],
 )
 def test_any_hosts_reach_the_bits_of_one(tmp_path, expected, processes, overrides, used):

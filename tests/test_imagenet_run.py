@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from datafiles import refused
-from launching import result, run
+from launching import run
 from pictures import jpeg, photographs, write_set
 from torch import nn
+from worlds import in_processes, trained
 
 from batchscale.cli import main
 from batchscale.comm import World
@@ -49,33 +50,43 @@ def arguments(images: Path, out: Path, *more: str) -> list[str]:
     return ["train", str(images / "recipe.yaml"), "--data", str(images), "--out", str(out), *more]
 
 
+def train(processes: int, recipe: str, overrides: tuple[str, ...], data: Path, out: Path, resume: str = "no") -> dict:
+    """The result of a run on so many processes, all with the same weights."""
+    if processes == 1:
+        return trained(0, recipe, overrides, data, out, resume)
+    found = in_processes(processes, trained, recipe, overrides, data, out, resume)
+    assert len({result["weights_sha256"] for result in found}) == 1
+    return found[0]
+
+
+def cut(out: Path) -> None:
+    """A finished run becomes one that was killed after its last checkpoint but one."""
+    shutil.rmtree(sorted((out / "checkpoints").iterdir())[-1])
+    for file in ("result.json", "weights.safetensors"):
+        (out / file).unlink()
+
+
 @pytest.fixture(scope="module")
 def alone(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
     """The run on one process, three steps."""
-    found = result(*arguments(images, tmp_path_factory.mktemp("alone") / "run"))
+    found = train(1, str(images / "recipe.yaml"), (), images, tmp_path_factory.mktemp("alone") / "run")
     assert found["steps"] == 3
     return found
 
 
 def test_two_processes_give_the_same_bits(images: Path, alone: dict, tmp_path: Path):
-    found = result(*arguments(images, tmp_path / "run", "execution.decode_threads=3"), "--processes", "2")
+    found = train(2, str(images / "recipe.yaml"), ("execution.decode_threads=3",), images, tmp_path / "run")
     for name in ("weights_sha256", "train_loss", "test_loss", "test_error_percent"):
         assert found[name] == alone[name]
 
 
 def test_a_resume_goes_on_with_the_very_next_image(images: Path, alone: dict, tmp_path: Path):
     """The checkpoint of step 2 on two processes, gone on with on one; from the packed form."""
-    out = tmp_path / "run"
-    whole = result(*arguments(images, out), "--processes", "2")
-    assert whole["weights_sha256"] == alone["weights_sha256"]
-    last = sorted((out / "checkpoints").iterdir())[-1]
-    shutil.rmtree(last)
-    for file in ("result.json", "weights.safetensors"):
-        (out / file).unlink()
-    packed = tmp_path / "packed"
+    recipe, out, packed = str(images / "recipe.yaml"), tmp_path / "run", tmp_path / "packed"
+    assert train(2, recipe, (), images, out)["weights_sha256"] == alone["weights_sha256"]
+    cut(out)
     assert main(["data", "prepare", "folder", "--data", str(images), "--out", str(packed)]) == 0
-    found = result("train", str(images / "recipe.yaml"), "--data", str(packed), "--out", str(out), "--resume")
-    assert found["weights_sha256"] == alone["weights_sha256"]
+    assert train(1, recipe, (), packed, out, "yes")["weights_sha256"] == alone["weights_sha256"]
 
 
 def test_a_bad_file_ends_the_run_in_one_line_or_is_passed_over_alike(images: Path, alone: dict, tmp_path: Path):
@@ -93,7 +104,7 @@ def test_a_bad_file_ends_the_run_in_one_line_or_is_passed_over_alike(images: Pat
         assert (document["status"], document["error"]) == ("failed", lines[0].removeprefix("batchscale: "))
         (images / BAD_VAL).write_bytes(b"")
         passing = ("data.skip_bad=true", "numerics.evaluation_chunk=5")
-        found = [result(*arguments(images, tmp_path / w, *passing), "--processes", w) for w in ("1", "2")]
+        found = [train(w, str(images / "recipe.yaml"), passing, images, tmp_path / str(w)) for w in (1, 2)]
     finally:
         (images / BAD).write_bytes(whole)
         (images / BAD_VAL).write_bytes(whole_val)
@@ -151,16 +162,14 @@ TINY = (
 )  # fmt: skip
 
 
-def test_the_recipe_of_one_hour_made_tiny_is_exact_and_goes_on(images: Path, tmp_path: Path):
+@pytest.mark.parametrize("model", ["resnet8", pytest.param("resnet50", marks=pytest.mark.slow)])
+def test_the_recipe_of_one_hour_made_tiny_is_exact_and_goes_on(images: Path, tmp_path: Path, model: str):
     """imagenet-resnet50-1h on 3 classes of 32x32: three steps on two processes; the same bits resumed on one."""
-    out = tmp_path / "run"
-    command = ["train", "imagenet-resnet50-1h", *TINY, "--data", str(images), "--out"]
-    whole = result(*command, str(out), "--processes", "2")
+    recipe, overrides, out = "imagenet-resnet50-1h", (*TINY, f"model.name={model}"), tmp_path / "run"
+    whole = train(2, recipe, overrides, images, out)
     assert (whole["steps"], whole["status"], whole["workers"]) == (3, "done", 8)
-    shutil.rmtree(sorted((out / "checkpoints").iterdir())[-1])
-    for file in ("result.json", "weights.safetensors"):
-        (out / file).unlink()
-    assert result(*command, str(out), "--resume")["weights_sha256"] == whole["weights_sha256"]
+    cut(out)
+    assert train(1, recipe, overrides, images, out, "yes")["weights_sha256"] == whole["weights_sha256"]
 
 
 GROWN = {  # the changes of the recipes whose minibatch grows, after the first step of a run this small

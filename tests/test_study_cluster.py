@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 
 import pytest
 from fake_slurm import fake_slurm
@@ -27,20 +26,12 @@ def start():
         one.process.communicate()
 
 
-def until(true, started, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert started.process.poll() is None, started.process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_jobs_of_a_killed_study_are_taken_up_again_and_those_of_a_stopped_one_are_cancelled(tmp_path, start):
     out = tmp_path / "study"
     jobs, environment = fake_slurm(tmp_path / "slurm", os.environ["PATH"])
     (jobs / "hold").write_text("1")  # the first runs, the second waits
     killed = start(*_CLI, "--out", str(out), environment=environment)
-    until(lambda: (jobs / "2").exists() and len(list(out.glob("runs/*/metrics.jsonl"))) == 1, killed)
+    killed.wait_until(lambda: (jobs / "2").exists() and len(list(out.glob("runs/*/metrics.jsonl"))) == 1)
     os.kill(killed.process.pid, signal.SIGKILL)
     killed.process.wait()
     numbers = json.loads((out / "submitit" / "jobs.json").read_text())
@@ -48,7 +39,7 @@ def test_jobs_of_a_killed_study_are_taken_up_again_and_those_of_a_stopped_one_ar
 
     (jobs / "asked").unlink()
     again = start(*_CLI, "--out", str(out), environment=environment)
-    until(lambda: (jobs / "asked").exists() and (jobs / "asked").read_text().count("\n") > 1, again)
+    again.wait_until(lambda: (jobs / "asked").exists() and (jobs / "asked").read_text().count("\n") > 1)
     os.kill(again.process.pid, signal.SIGTERM)
     code, _, err = again.end()
     assert code == 143, err

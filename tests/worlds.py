@@ -6,13 +6,16 @@ import os
 import pickle
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import multiprocessing
 
+import batchscale
 from batchscale.comm import World
+from batchscale.engine.opening import Resume
 
 CPU = torch.device("cpu")
 _CONTEXT = multiprocessing.get_context("forkserver")  # forks of one that has imported torch: no 3 to 8 s a process
@@ -68,6 +71,30 @@ def in_processes(size: int, function: Callable[..., Any], *arguments: Any) -> li
         process.join(60)
         assert process.exitcode == 0
     return [pickle.loads(results[r]) for r in range(size)]
+
+
+def trained(
+    rank: int, recipe: str, overrides: Sequence[str], data: Path | None, out: Path, resume: Resume = "no"
+) -> dict[str, Any]:
+    """The result of `batchscale train`, of this process or, in `in_processes`, of one of W."""
+    found = batchscale.train(recipe, overrides, data_folder=data, out=out, resume=resume, quiet=True)
+    return dict(found.model_dump())
+
+
+def endings(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """function(rank, *arguments) in W processes that may die of it: in rank order a result, else an exit code."""
+    ranks, queue = _start(size, function, arguments)
+    try:
+        for process in ranks:
+            process.join()
+        results = {}
+        while not queue.empty():
+            rank, made = queue.get()
+            results[rank] = made
+        return [pickle.loads(results[r]) if results.get(r) else ranks[r].exitcode for r in range(size)]
+    finally:
+        for process in ranks:
+            process.kill()
 
 
 def survivors(size: int, dead: int, function: Callable[..., Any], *arguments: Any) -> dict[int, Any]:
