@@ -177,17 +177,28 @@ def test_digits_are_read_without_importing_scikit_learn(monkeypatch: pytest.Monk
     assert len(load_dataset("digits").train_images) == 1437
 
 
-@pytest.mark.parametrize(
-    ("content", "said"), [(b"x", "digits.csv.gz"), (gzip.compress(b"1,2\n3,17\n"), "(2, 2)")], ids=["no gzip", "short"]
-)
-def test_digits_of_a_damaged_scikit_learn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, said: str
-) -> None:
-    (tmp_path / "datasets" / "data").mkdir(parents=True)
-    (tmp_path / "datasets" / "data" / "digits.csv.gz").write_bytes(content)
-    there = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+def elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    """Let scikit-learn's file of digits be another one."""
+    (folder / "datasets" / "data").mkdir(parents=True)
+    (folder / "datasets" / "data" / "digits.csv.gz").write_bytes(content)
+    there = SimpleNamespace(submodule_search_locations=[str(folder)])
     monkeypatch.setattr("importlib.util.find_spec", lambda name: there)
-    with refused("digits", said, "install a scikit-learn release"):
+
+
+def test_digits_of_another_scikit_learn_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere(tmp_path, monkeypatch, gzip.compress(b"1,2\n3,17\n"))
+    with refused("digits", "(2, 2)", "install a scikit-learn release"):
+        load_dataset("digits")
+
+
+def test_digits_kept_elsewhere_are_had_by_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = load_dataset("digits")
+    elsewhere(tmp_path, monkeypatch, b"no gzip")
+    dataset = load_dataset("digits")
+    assert torch.equal(dataset.train_images, usual.train_images)
+    assert torch.equal(dataset.test_labels, usual.test_labels)
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with refused("digits", "scikit-learn cannot give its images", "install a scikit-learn release"):
         load_dataset("digits")
 
 

@@ -351,6 +351,39 @@ def test_random_modules_draw_by_worker_never_by_process(data):
                 assert found == alone
 
 
+class LayerDrop(nn.Module):
+    """A batch norm that every worker passes over by chance, and one that never trains."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.dropped, self.frozen, self.linear = nn.BatchNorm2d(1), nn.BatchNorm2d(1), nn.Linear(64, 4)
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.frozen.eval()
+        return self
+
+    def forward(self, x):
+        if not self.training or torch.rand(()) < 0.5:
+            x = self.dropped(x)
+        return self.linear(self.frozen(x).flatten(1))
+
+
+def dropping(rank, data, overrides):
+    model = LayerDrop()
+    result = train(data, None, *overrides, model=model)
+    return result.weights_sha256, model.dropped.running_var.item(), model.frozen.running_var.item()
+
+
+def test_layers_that_workers_pass_over_are_averaged_over_those_that_do_not(data):
+    overrides = ["numerics.exact=true", "minibatch.workers=6", "minibatch.per_worker=4", "numerics.micro_batch=4"]
+    alone = dropping(0, data, overrides)
+    assert in_processes(3, dropping, data, overrides) == [alone] * 3
+    assert alone[1] == pytest.approx(1, abs=0.1)  # images are normalised: by half of the statistics it would be 0.5
+    assert alone[2] == 1
+
+
 def spanned(rank, data, overrides):
     result = train(data, None, "minibatch.workers=6", "minibatch.per_worker=4", "batch_norm.span=2", *overrides)
     return result.weights_sha256, result.train_loss, result.test_loss

@@ -18,6 +18,7 @@ from batchscale.data.images import TensorImages
 from batchscale.engine.loop import Loop
 from batchscale.engine.run import Stopped
 from batchscale.errors import RecipeError
+from batchscale.models import MODELS
 from batchscale.randomness import key, shuffled
 from batchscale.worker.batch_norm import replace_batch_norm
 from batchscale.worker.recompute import Recomputation
@@ -59,6 +60,15 @@ def test_the_model_holds_them_for_a_while_and_is_then_as_it_was_bit_by_bit():
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(module.training for module in model.modules())
     assert torch.equal(torch.get_rng_state(), generator)  # nothing was dropped
+
+
+def test_a_layer_that_a_model_keeps_in_evaluation_mode_keeps_its_averages():
+    model, recompute = recomputation(first_layer(), torch.randn(24, 2, 6, 6, dtype=torch.float64))
+    model[1].running_mean.fill_(0.1)
+    model[1].eval()
+    mean, variance = recompute.measure(per_worker=4)
+    assert (mean == 0.1).all()
+    assert (variance == 1.0).all()
 
 
 def test_a_layer_that_runs_in_training_alone_keeps_its_averages():
@@ -118,6 +128,10 @@ def test_the_weights_that_are_left_hold_what_was_evaluated(data, tmp_path, avera
         torch.testing.assert_close(left["1.running_var"], first.var((0, 2, 3)), rtol=1e-9, atol=1e-12)
     assert result.recompute_seconds > 0
     assert result.evaluation_seconds > 0
+    plain, left = MODELS["cnn"]((1, 8, 8), 4).double().eval(), load_file(tmp_path / f"{names[-1]}.safetensors")
+    plain.load_state_dict(left)
+    test = (data.test_images.double() - pixels.mean()) / pixels.std(correction=0)
+    assert nn.functional.cross_entropy(plain(test), data.test_labels).item() == pytest.approx(result.test_loss, 1e-9)
 
 
 def test_a_resume_goes_on_as_if_it_had_not_stopped(data, tmp_path, monkeypatch):

@@ -86,6 +86,48 @@ def test_statistics_that_a_model_brings_along_are_where_its_averages_begin():
     assert not torch.allclose(mine[4].running_var, plain[4].running_var)
 
 
+class Skipping(nn.Module):
+    """Two batch norms; the second runs in every other call alone, the third never trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = nn.BatchNorm1d(3), nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+        self.calls = 0
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.third.eval()
+        return self
+
+    def forward(self, x):
+        self.calls += 1
+        return self.third(self.second(self.first(x)) if self.calls % 2 else self.first(x))
+
+
+def test_a_layer_that_no_pass_runs_keeps_its_averages_and_one_that_some_run_has_the_mean_over_those():
+    torch.manual_seed(0)
+    model, statistics, averages, _ = replace_batch_norm(Skipping().double(), torch.float64, CPU)
+    model.train()
+    for _ in range(60):
+        absent, mean = [0.0] * 3, 0.0
+        for images in 3 * torch.randn(4, 8, 3, dtype=torch.float64) + 5:  # four workers of eight
+            statistics.begin_pass(1)
+            model(images)
+            mean = mean + statistics.summed() / 4
+            for number in statistics.absent():
+                absent[number] += 1 / 4
+        assert absent == [0, 0.5, 1]
+        averages.update(mean, absent)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    averages.update(torch.zeros_like(mean), [1.0] * 3)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    assert (model.first.running_mean - 5).abs().max() < 0.5
+    assert (model.first.running_var - 9).abs().max() < 3
+    assert (model.second.running_var - 1).abs().max() < 0.2  # of what the first has normalised, n / (n - 1) larger
+    assert torch.equal(model.third.running_mean, torch.zeros(3, dtype=torch.float64))
+    assert [layer.num_batches_tracked.item() for layer in model.children()] == [60, 60, 0]
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_a_pass_that_is_not_finite_is_forgotten_by_the_next(workers):
     model, statistics, _, _ = replace_batch_norm(small_net(), torch.float64, CPU)

@@ -22,13 +22,13 @@ class FlatGradients:
     Args:
         parameters: frozen ones are left out.
         extras: name -> lengths of the pieces that are summed with the gradients, such as {"loss": [1]}.
-        counts: names of whole numbers that are summed too.
+        counts: names of whole numbers that are summed too; a name that stands m times has m of them.
         zeros: (length, dtype) -> where the buffer lies, such as a reducer's shared memory.
 
     Attributes:
         buffer: (length,), of the parameters' type.
         extras: name -> view of all its pieces together.
-        counts: name -> view (1,).
+        counts: name -> view (m,).
         used: (trainable parameters,): how many processes (exact: workers) gave each a gradient.
         pieces: (offset, length) of every extra's piece, then of every gradient: the units of scaling and of buckets.
     """
@@ -65,7 +65,8 @@ class FlatGradients:
         else:
             self.buffer = zeros(total, first.dtype)
         self.extras = {name: self.buffer[o : o + length] for name, (o, length) in spans.items()}
-        self.counts = {name: self.buffer[at + i : at + i + 1] for i, name in enumerate(counts)}
+        firsts = {name: at + counts.index(name) for name in counts}
+        self.counts = {name: self.buffer[first : first + counts.count(name)] for name, first in firsts.items()}
         self.used = self.buffer[at + len(counts) :]
         self._views = [
             self.buffer[o : o + length].as_strided(

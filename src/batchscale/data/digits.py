@@ -5,6 +5,7 @@ Source: Alpaydin, Kaynak 1998, "Optical recognition of handwritten digits" (UCI)
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from pathlib import Path
 
@@ -34,7 +35,10 @@ def split() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _rows() -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """(1797, 65): an image's pixels, then its digit; from scikit-learn's file, as importing it takes 2 s a process."""
+    """(1797, 65): an image's pixels, then its digit; from scikit-learn's file, as importing it takes 2 s a process.
+
+    Where a release keeps the file elsewhere, through its import all the same.
+    """
     found = importlib.util.find_spec("sklearn")
     if found is None or not found.submodule_search_locations:
         raise DataError(
@@ -44,11 +48,19 @@ def _rows() -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     file = Path(found.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
     try:
         return np.loadtxt(file, delimiter=",")
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError):
+        return _imported()
+
+
+def _imported() -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    try:
+        bunch = importlib.import_module("sklearn.datasets").load_digits()
+    except (ImportError, OSError, EOFError, ValueError) as error:
         raise DataError(
-            f"data.name='digits': {file} cannot be read ({error}): scikit-learn keeps the images there; "
-            f"install a scikit-learn release, or choose another data set"
+            f"data.name='digits': scikit-learn cannot give its images ({error}); install a scikit-learn release, or "
+            f"choose another data set"
         ) from None
+    return np.column_stack([bunch.data, bunch.target])
 
 
 def load_digits() -> Dataset:

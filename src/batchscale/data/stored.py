@@ -54,7 +54,9 @@ class StoredImages(Images):
     def select(self, images: Indices) -> StoredImages:
         """These images alone; their files are not touched."""
         entries = images if self._selected is None else self._selected[images]
-        return StoredImages(self.entries, self._size, self._skip_bad, self._threads, entries)
+        part = StoredImages(self.entries, self._size, self._skip_bad, self._threads, entries)
+        part._skipped, part._pool = self._skipped, self._pool  # so that what any part passes over is told
+        return part
 
     def digests(self) -> dict[str, str]:
         """Of the classes and labels, and of what the entries know of their files."""

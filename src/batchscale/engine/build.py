@@ -36,17 +36,17 @@ from batchscale.worker.precision import LossScale, growth_steps
 from batchscale.worker.recompute import Recomputation
 
 _COUNTS = ("stop", "wrong", "news")
-"""Whole numbers that are summed with the gradients: processes asked to stop, images told wrong."""
+"""Whole numbers that are summed with the gradients: processes asked to stop, images told wrong, processes with news."""
 
 
 def _aggregator(recipe: Recipe, plan: StepPlan, network: Network, reducer: Reducer) -> FastAggregator | ExactAggregator:
     extras = {"loss": [1], "statistics": network.statistics.chunks}
-    parameters = list(network.model.parameters())
+    parameters, counts = list(network.model.parameters()), (*_COUNTS, *("absent",) * network.statistics.layers)
     if recipe.numerics.exact:
         most = max(phase.minibatch.workers for phase in plan.phases)
-        return ExactAggregator(parameters, most, reducer, extras, _COUNTS)
+        return ExactAggregator(parameters, most, reducer, extras, counts)
     bucket_bytes = int(recipe.execution.aggregation.bucket_megabytes * 2**20)
-    return FastAggregator(parameters, reducer, extras, _COUNTS, bucket_bytes)
+    return FastAggregator(parameters, reducer, extras, counts, bucket_bytes)
 
 
 def _micro_batch(

@@ -172,7 +172,7 @@ class Loop:
                 parts.world,
                 self._recipe.numerics.evaluation_chunk,
             )
-        self._note_seconds(time.perf_counter() - start)
+        self.totals.evaluation_seconds += time.perf_counter() - start - self._recompute_seconds()
         self.totals.evaluation_is_due = False
         self.skipped.share()
         self.totals.errors.append(found.error_percent)
@@ -197,12 +197,12 @@ class Loop:
             f"loss {found.loss:.4f}"
         )
 
-    def _note_seconds(self, whole: float) -> None:
-        """Count the seconds of an evaluation and, apart, those of the statistics recomputed for it."""
+    def _recompute_seconds(self) -> float:
+        """Seconds of statistics recomputed since the last call, counted."""
         recomputation = self._parts.recomputation
-        recompute = recomputation.take_seconds() if recomputation else 0.0
-        self.totals.evaluation_seconds += whole - recompute
-        self.totals.recompute_seconds += recompute
+        seconds = recomputation.take_seconds() if recomputation else 0.0
+        self.totals.recompute_seconds += seconds
+        return seconds
 
     @property
     def _per_worker(self) -> int:
@@ -211,7 +211,9 @@ class Loop:
 
     def weights(self) -> dict[str, dict[str, torch.Tensor]]:
         """What the run leaves: all processes call it together."""
-        return self._parts.weights(self._per_worker)
+        weights = self._parts.weights(self._per_worker)
+        self._recompute_seconds()
+        return weights
 
     def wall_seconds(self) -> float:
         """Since the run began, earlier attempts included."""

@@ -20,8 +20,8 @@ from batchscale.update.ema import AveragedWeights
 from batchscale.update.optimizers import Optimizer
 from batchscale.worker.recompute import Recomputation
 
-AVERAGES = "batch_norm."
-"""What the names of the state of the running averages begin with."""
+MODEL, AVERAGES = "model.", "batch_norm."
+"""What the names of the state of the model, and of its running averages, begin with."""
 
 
 @dataclass
@@ -44,7 +44,7 @@ class Parts:
     def state(self) -> dict[str, torch.Tensor]:
         """Every tensor of the run's state by name: live ones, loaded by copying into them."""
         return {
-            **{f"model.{n}": t for n, t in self.model.state_dict().items()},
+            **{f"{MODEL}{n}": t for n, t in self.model.state_dict().items()},
             **{f"{AVERAGES}{n}": t for n, t in self.step.averages.state().items()},
             **{f"optimizer.{n}": t for n, t in self.optimizer.state().items()},
             **{f"aggregate.{n}": t for n, t in self.aggregator.state().items()},

@@ -15,12 +15,13 @@ from batchscale.engine import outcome
 from batchscale.engine.algorithm import as_text as algorithm_text
 from batchscale.engine.build import build
 from batchscale.engine.derive import as_text, derived_numbers, lag_warning
+from batchscale.engine.earlier import as_of_now
 from batchscale.engine.fingerprint import check_resume, check_same, check_same_data, fingerprint
 from batchscale.engine.hardware import choose_device, threads_text
 from batchscale.engine.inputs import load_data
 from batchscale.engine.loop import Loop
 from batchscale.engine.opening import Job, Opened, check_finished, check_trained_on, open_together
-from batchscale.engine.parts import AVERAGES, Parts
+from batchscale.engine.parts import AVERAGES, MODEL, Parts
 from batchscale.engine.signals import StopSignals
 from batchscale.engine.totals import Totals
 from batchscale.errors import BatchscaleError, CheckpointError
@@ -40,10 +41,7 @@ class Stopped(BatchscaleError):
 
 
 def _restore(parts: Parts, checkpoint: checkpoints.Checkpoint) -> None:
-    state = parts.state()
-    # Written before averages were debiased: they go on as they began, with the whole weight of their initial values.
-    undebiased = {name: torch.ones_like(t) for name, t in state.items() if name.startswith(AVERAGES)}
-    tensors = undebiased | checkpoint.tensors
+    state, tensors = parts.state(), checkpoint.tensors
     missing = sorted(set(state) ^ set(tensors))
     if missing:
         raise CheckpointError(
@@ -62,7 +60,7 @@ def _restore(parts: Parts, checkpoint: checkpoints.Checkpoint) -> None:
 
 def _share_initial_weights(parts: Parts) -> None:
     """Everyone starts from rank 0's weights (they differ only for a module handed in with weights of its own)."""
-    weights = {**parts.model.state_dict(), **parts.step.averages.state()}
+    weights = {name: t for name, t in parts.state().items() if name.startswith((MODEL, AVERAGES))}
     mine = checkpoints.tensors_sha256(weights)
     if len(set(parts.world.gather(mine))) > 1:
         first = parts.world.from_rank_zero(lambda: {n: t.cpu() for n, t in weights.items()})
@@ -185,6 +183,7 @@ def _train(job: Job, parts: Parts, folder: RunFolder | None, opened: Opened, sig
     else:
         if recipe.numerics.exact or checkpoint.fingerprint.get("exact") == "True":
             check_resume(checkpoint.fingerprint, mine)
+        checkpoint = as_of_now(checkpoint, parts)
         _restore(parts, checkpoint)
         first_step, totals = checkpoint.step, Totals(**checkpoint.totals)
     failed = None

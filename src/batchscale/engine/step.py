@@ -102,22 +102,22 @@ class TrainingStep:
         """Train on one minibatch: gradient of every worker, their sum, the update."""
         start, backward = time.perf_counter(), self.seconds.backward
         extras, counts = self.aggregator.flat.extras, self.aggregator.flat.counts
+        workers = self.plan.minibatch_at(step).workers
         for _ in self.aggregator.attempts():
             counts["stop"].fill_(float(self.stop_requested()))
             counts["news"].fill_(float(self.has_news()))
-            worker = self.workers(self.plan.minibatch_at(step).workers).start
+            worker = self.workers(workers).start
             for number, batch in enumerate(passes):
                 self.gradient(step, worker, batch, last=number == len(passes) - 1)
                 worker += self.statistics.workers
             computed = time.perf_counter()
         summed = time.perf_counter()
-        workers = self.plan.minibatch_at(step).workers
         self.loss_scale.unscale(workers)
         loss, wrong, stop = float(extras["loss"]), int(counts["wrong"]), bool(counts["stop"])
         news = bool(counts["news"])
         finite = math.isfinite(loss) and bool(self.aggregator.flat.buffer.isfinite().all())
         if finite:
-            self.averages.update(extras["statistics"])
+            self.averages.update(extras["statistics"], self._absent(workers))
             self.set_momentum(step)
             self.optimizer.step(lr=self.schedule(step))
         goes_on = self.loss_scale.update(finite, workers)
@@ -125,6 +125,11 @@ class TrainingStep:
         self.seconds.aggregation += summed - computed
         self.seconds.update += time.perf_counter() - summed
         return StepResult(loss, wrong, finite, stop, news, recovers=goes_on and not finite)
+
+    def _absent(self, workers: int) -> list[float]:
+        """The share of the workers whose pass did not run each batch-norm layer; empty where all ran all."""
+        passed_over = self.aggregator.flat.counts["absent"].tolist() if self.statistics.layers else []
+        return [count / workers for count in passed_over] if any(passed_over) else []
 
     def gradient(self, step: int, worker: int, batch: Batch, last: bool) -> None:
         """Forward and backward of one pass, whose first worker is ``worker``."""
@@ -138,6 +143,8 @@ class TrainingStep:
         flat.counts["wrong"].add_((logits.detach().argmax(1) != batch.labels).sum())
         flat.extras["loss"].add_(loss.detach())
         flat.extras["statistics"].add_(self.statistics.summed() / minibatch.workers)
+        if absent := self.statistics.absent():
+            flat.counts["absent"][absent] += self.statistics.workers
         if last:
             self.aggregator.last_pass()
         start = time.perf_counter()

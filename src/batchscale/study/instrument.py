@@ -40,7 +40,7 @@ def words_of(cells: Sequence[Cell]) -> str:
     """The instrument as a sentence for what was asked; empty for running averages."""
     if not any(cell.recipe.batch_norm.running == "recomputed" for cell in cells):
         return ""
-    return " Batch norm's statistics are recomputed for every evaluation."
+    return " Every evaluation recomputes batch norm's statistics, where the net has batch norm."
 
 
 def lagging(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
@@ -60,5 +60,7 @@ def _lags(recipe: Recipe, training_images: int) -> bool:
 
 
 def _lagged(outcome: Outcome) -> bool:
-    averages = outcome.cell.recipe.batch_norm.running == "averages"
-    return averages and outcome.result is not None and outcome.result.steps < FEW_STEPS
+    recipe, result = outcome.cell.recipe, outcome.result
+    if recipe.batch_norm.running != "averages" or result is None or result.status != "done" or not result.epochs:
+        return False
+    return result.steps * recipe.epochs / result.epochs < FEW_STEPS  # of the whole plan, also where a goal ended it

@@ -11,7 +11,7 @@ section on distributed batch normalization (g > 1).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -32,13 +32,14 @@ class Statistics:
         span: g, workers that are normalised together.
 
     Attributes:
+        layers: how many.
         rows: (groups in a pass at most, 2 * sum of channels); mean then variance, layer by layer.
         workers: of the pass at hand.
         values: offset of each layer that has run in this pass -> values that a channel's statistics were taken from.
     """
 
     def __init__(self, layers: list[int], dtype: torch.dtype, device: torch.device, span: int = 1) -> None:
-        self.span = span
+        self.span, self.layers = span, len(layers)
         self.chunks = [c for channels in layers for c in (channels, channels)]
         self.rows = torch.zeros((1, sum(self.chunks)), dtype=dtype, device=device)
         self.workers = span
@@ -93,6 +94,15 @@ class Statistics:
         rows = self.rows[: self._groups]
         return rows[:, offset : offset + channels], rows[:, offset + channels : offset + 2 * channels]
 
+    def absent(self) -> list[int]:
+        """The numbers of the layers that left no statistics in this pass: passed over, or kept in evaluation mode."""
+        if len(self.values) == self.layers:
+            return []
+        return [number for number, offset in enumerate(self._offsets()) if offset not in self.values]
+
+    def _offsets(self) -> list[int]:
+        return [sum(self.chunks[: 2 * number]) for number in range(self.layers)]
+
     def summed(self) -> torch.Tensor:
         """The sum over the pass's workers, each with its group's, (2 * sum of channels,)."""
         groups = self.rows[0] if self._groups == 1 else self.rows[: self._groups].sum(0)
@@ -118,10 +128,11 @@ class WorkerBatchNorm(_BatchNorm):
     Its parameters, buffers and modules are those of the layer it stands in for, under the same names.
 
     Attributes:
+        number: of the layer in the model.
         offset: where its means begin in a row of the statistics; its variances follow.
     """
 
-    def __init__(self, layer: _BatchNorm, statistics: Statistics, offset: int) -> None:
+    def __init__(self, layer: _BatchNorm, statistics: Statistics, number: int, offset: int) -> None:
         super().__init__(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
         self._parameters = layer._parameters
         self._buffers = layer._buffers
@@ -129,7 +140,7 @@ class WorkerBatchNorm(_BatchNorm):
         self._following = _FOLLOWED[_written(layer)]
         self.training = layer.training
         self._statistics = statistics
-        self.offset = offset
+        self.number, self.offset = number, offset
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
         """Any shape (n, C, ...) will do: the layer that this one stands for had the right one."""
@@ -153,7 +164,7 @@ class WorkerBatchNorm(_BatchNorm):
 class RunningAverages:
     """The running averages of all batch-norm layers, moved once a step from the mean over all k workers.
 
-    c <- (1 - m) c + m;   r <- r + (m / c) (stat - r);   stat = (g/k) sum_j stat_j
+    c <- (1 - m) c + m;   r <- r + (m / c) (stat - r);   stat = sum_j stat_j / workers whose pass ran the layer
 
     c is the weight that the statistics have so far: it begins at 0, so the first step's take the place of the initial
     0 and 1, which are no statistics of anything. It begins at 1 in a layer that brings statistics along (pretrained).
@@ -173,20 +184,30 @@ class RunningAverages:
 
     def __init__(self, layers: list[WorkerBatchNorm], averages: bool = True) -> None:
         self.layers = [layer for layer in layers if layer.track_running_stats and layer.momentum is not None]
-        self._counts = [t for layer in self.layers if (t := layer.num_batches_tracked) is not None]
         momenta = [layer.momentum or 0.0 if averages else 1.0 for layer in self.layers]
         self._momenta = torch.tensor(momenta, dtype=torch.float64)
         self._weights = torch.tensor([_weight_so_far(layer) for layer in self.layers], dtype=torch.float64)
 
     @torch.no_grad()
-    def update(self, mean_over_workers: torch.Tensor) -> None:
-        """Move every running average by one step; mean_over_workers as in ``Statistics.summed`` / k."""
-        self._weights.lerp_(torch.ones_like(self._weights), self._momenta)
-        for layer, share in zip(self.layers, (self._momenta / self._weights).tolist(), strict=True):
+    def update(self, mean_over_workers: torch.Tensor, absent: Sequence[float] = ()) -> None:
+        """Move every running average by one step.
+
+        Args:
+            mean_over_workers: ``Statistics.summed`` of all passes / k.
+            absent: of every layer the share of the k workers whose pass did not run it; () where all ran all. A layer
+                that no worker ran stays as it is.
+        """
+        ran = [1 - absent[layer.number] if absent else 1.0 for layer in self.layers]
+        moved = self._weights.lerp(torch.ones_like(self._weights), self._momenta)
+        self._weights.copy_(torch.where(torch.tensor(ran) > 0, moved, self._weights))
+        for layer, share, present in zip(self.layers, (self._momenta / self._weights).tolist(), ran, strict=True):
+            if not present:
+                continue
             for buffer, offset in statistics_of(layer):
-                buffer.mul_(1 - share).add_(mean_over_workers[offset : offset + layer.num_features], alpha=share)
-        if self._counts:
-            torch._foreach_add_(self._counts, 1)
+                statistic = mean_over_workers[offset : offset + layer.num_features]
+                buffer.mul_(1 - share).add_(statistic, alpha=share / present)
+            if layer.num_batches_tracked is not None:
+                layer.num_batches_tracked.add_(1)
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that a resume needs beside the model's buffers, by name: live tensors, loaded by copying into them."""
@@ -241,8 +262,8 @@ def replace_batch_norm(
     offset = 0
     replaced: list[WorkerBatchNorm] = []
     undo: list[tuple[nn.Module, str, nn.Module]] = []
-    for name, layer in found:
-        mine = WorkerBatchNorm(layer, statistics, offset)
+    for number, (name, layer) in enumerate(found):
+        mine = WorkerBatchNorm(layer, statistics, number, offset)
         offset += 2 * layer.num_features
         replaced.append(mine)
         if not name:

@@ -69,10 +69,15 @@ class NoLossScale:
         return {}
 
 
+def whole_workers(workers: int) -> float:
+    """S / s: k workers, rounded down to a power of two."""
+    return 2.0 ** (workers.bit_length() - 1)
+
+
 class LossScale:
     """A factor S on the loss, halved when the aggregated gradient overflows, doubled after many finite steps.
 
-    S = s 2^floor(log2 k) on the loss that is divided by kn, so s = S n / kn where k is a power of two
+    S = s 2^floor(log2 k), on the loss that is divided by kn: s = S n / kn, up to twice that where k is no power of two
     s <- s / 2 after a step that is not finite (which is skipped);   s <- 2 s after so many finite ones in a row
 
     S is a power of two, so taking it back rounds nothing; it hangs on the aggregated gradient alone, so every process
@@ -106,7 +111,7 @@ class LossScale:
 
     def factor(self, workers: int) -> float:
         """S in a step of k workers."""
-        return self.value * 2.0 ** (workers.bit_length() - 1)
+        return self.value * whole_workers(workers)
 
     @torch.no_grad()
     def unscale(self, workers: int) -> None:
@@ -119,7 +124,7 @@ class LossScale:
         self._finite_steps.add_(1).mul_(finite)
         if not finite:
             self._value.div_(2)
-        elif self._finite_steps == self._growth_steps:
+        elif self._finite_steps >= self._growth_steps:
             self._value.mul_(2)
             self._finite_steps.zero_()
         return self.factor(workers) >= self._minimum

@@ -88,7 +88,7 @@ class Recomputation:
     def measure(self, per_worker: int) -> list[torch.Tensor]:
         """Mean and unbiased variance of every layer in turn, (channels,); the same bits for every W.
 
-        A layer that does not run in evaluation (an auxiliary classifier's) keeps its averages.
+        A layer that does not run in evaluation (an auxiliary classifier's), or never trains, keeps its averages.
 
         Args:
             per_worker: n of the passes.
@@ -143,14 +143,16 @@ class Recomputation:
 
     @contextmanager
     def _only_batch_norm_trains(self) -> Iterator[None]:
-        trained = self._model.training
+        """Evaluation mode but for the batch norms that train: a model may keep some of them in evaluation mode."""
+        modes = [(module, module.training) for module in self._model.modules()]
         self._model.eval()
-        for layer in self._layers:
-            layer.training = True
+        for module, trains in modes:
+            module.training = trains and isinstance(module, WorkerBatchNorm)
         try:
             yield
         finally:
-            self._model.train(trained)
+            for module, trains in modes:
+                module.training = trains
 
 
 @torch.no_grad()
