@@ -31,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
     home = tempfile.mkdtemp(prefix="batchscale-home-")
     config.add_cleanup(lambda: shutil.rmtree(home, ignore_errors=True))
     os.environ["HOME"] = home
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{home}/inductor"  # else one in /tmp for all sessions
 
 
 settings.register_profile("no timing decides", deadline=None, suppress_health_check=[HealthCheck.too_slow])
