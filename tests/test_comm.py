@@ -125,6 +125,6 @@ def test_a_fact_may_name_a_folder_that_is_no_utf8(store, monkeypatch):
     told._job = asking._job = store
     assert not asking.job_knows("opened /r\udcfcn")
     told.tell_job("opened /r\udcfcn")
-    monkeypatch.setattr("batchscale.comm.world._process", lambda: "another")
+    monkeypatch.setattr("batchscale.comm.world.this_process", lambda: "another")
     assert asking.job_knows("opened /r\udcfcn")
     assert not asking.job_knows("opened /run")

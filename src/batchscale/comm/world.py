@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
-import socket
-import uuid
 import zlib
 from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import torch
@@ -20,13 +16,13 @@ from torch.distributed.rendezvous import rendezvous as dist_rendezvous
 
 from batchscale.comm.diagnosis import Doing, diagnose, first_line, tell
 from batchscale.comm.gloo import BATCH, schedule_gloo_threads
+from batchscale.comm.place import this_host, this_process
 from batchscale.comm.rendezvous import agree_on_name
 from batchscale.errors import ProcessError
 from batchscale.system.launcher import by_agent, described, way_out, world_told
 from batchscale.words import shown
 
 T = TypeVar("T")
-_IMPORTED = uuid.uuid4().hex
 _SERVERS: dict[tuple[str, str], Any] = {}  # rank 0's stores live as long as it: another rank may already be at its
 # next run while rank 0 still leaves this one, and would find a store that closes under its feet
 
@@ -146,7 +142,7 @@ class World:
         self._objects = here if on_gloo else dist.new_group(backend="gloo", timeout=timeout)
         schedule_gloo_threads(BATCH)
         hosts: dict[str, list[int]] = {}
-        for rank, host in enumerate(self.gather(_host(), "finding hosts")):
+        for rank, host in enumerate(self.gather(this_host(), "finding hosts")):
             hosts.setdefault(host, []).append(rank)
         self.hosts = list(hosts.values())
 
@@ -245,12 +241,12 @@ class World:
     def job_knows(self, fact: str) -> bool:
         """Whether an earlier attempt of this elastic job (the agents' store lives as long as it) has told this."""
         key = _fact(fact)
-        return self._job is not None and self._job.check([key]) and self._job.get(key).decode() != _process()
+        return self._job is not None and self._job.check([key]) and self._job.get(key).decode() != this_process()
 
     def tell_job(self, fact: str) -> None:
         """Let later attempts of this elastic job know."""
         if self._job is not None:
-            self._job.set(_fact(fact), _process())
+            self._job.set(_fact(fact), this_process())
 
     def close(self, wait: bool = True) -> None:
         """Leave the process group.
@@ -269,20 +265,6 @@ class World:
 def _fact(fact: str) -> str:
     """The key of a fact; a store's are UTF-8, and a folder's name may be none."""
     return f"fact/{shown(fact)}"
-
-
-def _process() -> str:
-    """This process and no other, forks and reused numbers included."""
-    return f"{_IMPORTED} {os.getpid()}"
-
-
-def _host() -> str:
-    """What processes have in common that may share memory: the running kernel, its process ids, the launcher's node."""
-    said = [os.environ.get("GROUP_RANK", "")]
-    with contextlib.suppress(OSError):
-        said.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip())
-        said.append(os.readlink("/proc/self/ns/pid"))
-    return " ".join([*said, socket.gethostname()])
 
 
 def brought_by(tensor: torch.Tensor) -> str:

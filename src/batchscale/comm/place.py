@@ -1,0 +1,25 @@
+"""Where a process is: words that tell it from others, and that it shares with those it may share memory with."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import uuid
+from pathlib import Path
+
+_IMPORTED = uuid.uuid4().hex
+
+
+def this_process() -> str:
+    """This process and no other, forks and reused numbers included."""
+    return f"{_IMPORTED} {os.getpid()}"
+
+
+def this_host() -> str:
+    """What processes have in common that may share memory: the running kernel, its process ids, the launcher's node."""
+    words = [os.environ.get("GROUP_RANK", "")]
+    with contextlib.suppress(OSError):
+        words.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip())
+        words.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join([*words, socket.gethostname()])
