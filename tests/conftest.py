@@ -14,9 +14,19 @@ import pytest
 from datafiles import CIFAR_FILES
 from hypothesis import HealthCheck, settings
 
+from batchscale.system import notes
+
 settings.register_profile("no timing decides", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no timing decides")
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No note was said before, and no launcher's variables are left over in the shell."""
+    monkeypatch.setattr(notes, "_noted", set())
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")
