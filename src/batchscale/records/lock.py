@@ -109,10 +109,10 @@ class RunLock:
             self._held.release()
 
     def discard(self) -> None:
-        """Let the folder go, and leave no trace of the lock."""
+        """Leave no trace of the lock, which ends with ``release()``: until then the folder, too, may be removed."""
         if self._file is not None:
             (self._folder / _LOCK).unlink(missing_ok=True)
-            self.release()
+            self._held.release()
 
     def __enter__(self) -> Self:
         return self
