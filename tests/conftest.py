@@ -15,6 +15,8 @@ import pytest
 from datafiles import CIFAR_FILES
 from hypothesis import HealthCheck, settings
 
+from batchscale.system import notes
+
 _OURS = ("BATCHSCALE_DATA",)
 _FORCED = ("BATCHSCALE_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "TORCHELASTIC_", "SLURM_", "OMP_", "GOMP_", "MKL_")
 _FORCED += ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "XDG_")
@@ -37,6 +39,14 @@ def pytest_configure(config: pytest.Config) -> None:
 settings.register_profile("no timing decides", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no timing decides")
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No note was said before, and no launcher's variables are left over in the shell."""
+    monkeypatch.setattr(notes, "_noted", set())
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 import urllib.error
 import urllib.request
 from dataclasses import replace
@@ -19,6 +20,7 @@ from datafiles import (
     unpack,
 )
 
+from batchscale.cli import main
 from batchscale.data import DATASETS
 from batchscale.data.prepare import check, prepare
 from batchscale.data.sources import IdxSource
@@ -77,6 +79,27 @@ def test_prepare_fetches_once(tmp_path: Path, fetchable: IdxSource, capsys: pyte
     assert prepare("mnist", folder)["fetched"] is False
     assert tree(folder) == before
     assert capsys.readouterr().out == ""  # standard output is for --json
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_a_fetch_that_is_stopped_leaves_nothing(
+    tmp_path: Path, fetchable: IdxSource, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    def stopped(root: Path, download: bool) -> None:
+        tiny_idx(root / "MNIST" / "raw")
+        signal.raise_signal(number)
+
+    before = tree(tmp_path)
+    monkeypatch.setattr("torchvision.datasets.MNIST", stopped)
+    previous = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as left:
+            main(["data", "prepare", "mnist", "--data", str(tmp_path)])
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, previous)
+    assert left.value.code == 128 + number
+    assert tree(tmp_path) == before
 
 
 def test_prepare_fills_in_what_is_missing(tmp_path: Path, fetchable: IdxSource) -> None:

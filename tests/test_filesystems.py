@@ -4,40 +4,27 @@ import errno
 import json
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from launching import SMALL
+from refusing import refusing
 
 from batchscale.cli import main
 from batchscale.comm.gloo import schedule_gloo_threads
 from batchscale.data import packed
+from batchscale.engine import checkpoint as checkpoints
+from batchscale.engine.checkpoint import Checkpoint
 from batchscale.errors import FolderError
 from batchscale.records import RunFolder, RunLock
 from batchscale.records.files import cannot_write, write_whole
 from batchscale.records.folder import check_free
-from batchscale.system import disk, notes
+from batchscale.system import disk
 
 TINY = (*SMALL, "epochs=1", "execution.log_steps=100", "numerics.threads=1")
-
-
-@pytest.fixture(autouse=True)
-def _afresh(monkeypatch):
-    monkeypatch.setattr(notes, "_noted", set())
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
-
-
-def refusing(number, only=lambda *given: True, otherwise=None):
-    """A system call that answers with this error."""
-
-    def call(*given, **named):
-        if only(*given):
-            raise OSError(number, os.strerror(number))
-        return otherwise(*given, **named)
-
-    return call
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
@@ -63,7 +50,8 @@ def test_without_locks_one_writer_at_a_time_and_a_dead_one_is_noticed(tmp_path, 
     held = tmp_path / ".lock.held"
     with RunLock(tmp_path), pytest.raises(FolderError, match=rf"process {os.getpid()} on host .*delete {held}"):
         RunLock(tmp_path)
-    RunLock(tmp_path).discard()
+    with RunLock(tmp_path) as lock:
+        lock.discard()
     assert not list(tmp_path.iterdir())
     ended = subprocess.Popen(["true"])
     ended.wait()
@@ -81,6 +69,71 @@ def test_without_locks_one_writer_at_a_time_and_a_dead_one_is_noticed(tmp_path, 
     with pytest.raises(FolderError, match="unknown process"):
         RunLock(tmp_path)
     check_free(tmp_path)  # files of the lock are none of the user's
+
+
+def test_a_living_holder_whose_start_is_hidden_keeps_its_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", refusing(errno.ENOSYS))
+    held = tmp_path / ".lock.held"
+    with RunLock(tmp_path):
+        holder = json.loads(held.read_text())
+    held.write_text(json.dumps({**holder, "pid": os.getppid(), "started": "1"}))
+    real = Path.read_text
+    hidden = refusing(errno.ENOENT, lambda path, *_, **__: path == Path(f"/proc/{os.getppid()}/stat"), real)
+    monkeypatch.setattr(Path, "read_text", hidden)  # as with hidepid
+    with pytest.raises(FolderError, match=f"process {os.getppid()} on host"):
+        RunLock(tmp_path)
+    monkeypatch.setattr(os, "kill", refusing(errno.EPERM))
+    with pytest.raises(FolderError, match=f"process {os.getppid()} on host"):
+        RunLock(tmp_path)
+    monkeypatch.setattr(os, "kill", refusing(errno.ESRCH))
+    RunLock(tmp_path).release()
+
+
+def test_a_holder_that_only_waits_for_its_parent_is_dead(tmp_path, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", refusing(errno.ENOSYS))
+    held = tmp_path / ".lock.held"
+    with RunLock(tmp_path):
+        holder = json.loads(held.read_text())
+    ended = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    held.write_text(json.dumps({**holder, "pid": ended.pid}))
+    RunLock(tmp_path).release()
+    ended.wait()
+
+
+def test_a_stand_in_that_could_not_be_written_is_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", refusing(errno.ENOSYS))
+    with monkeypatch.context() as full:
+        full.setattr(json, "dump", refusing(errno.ENOSPC))
+        with pytest.raises(FolderError, match="must have room"):
+            RunLock(tmp_path)
+    assert not (tmp_path / ".lock.held").exists()
+    RunLock(tmp_path).release()
+
+
+@pytest.mark.parametrize("folder_too", [False, True])
+def test_a_lock_that_its_holder_removes_is_not_kept_by_who_waited_for_it(tmp_path, folder_too):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    holder, taken = RunLock(folder), []
+    opened = threading.Event()
+
+    class Waiting(RunLock):
+        def _try(self):
+            opened.set()
+            return super()._try()
+
+    waiter = threading.Thread(target=lambda: taken.append(Waiting(folder, wait_seconds=60)))
+    waiter.start()
+    opened.wait()
+    holder.discard()
+    if folder_too:
+        folder.rmdir()
+    holder.release()
+    waiter.join()
+    with pytest.raises(FolderError, match="another run is writing there"):
+        RunLock(folder)
+    taken[0].release()
 
 
 def test_a_lock_that_fails_is_no_other_run(tmp_path, monkeypatch):
@@ -123,6 +176,38 @@ def test_a_file_system_that_renames_over_none_keeps_the_old_file_where_the_new_o
     disk.replace(new, old)
     assert [f.name for f in tmp_path.iterdir()] == ["file"]
     assert old.read_text() == "new"
+
+
+def test_a_file_that_was_written_is_not_said_to_be_none_where_the_old_one_cannot_be_removed(
+    tmp_path, monkeypatch, capsys
+):
+    path = tmp_path / "file"
+    path.write_text("old")
+    monkeypatch.setattr(os, "replace", refusing(errno.EEXIST))
+    monkeypatch.setattr(Path, "unlink", refusing(errno.EIO))
+    write_whole(path, b"new")
+    assert path.read_text() == "new"
+    assert "leaves the old one beside it as .NAME.PID.before.part; then rename it back" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_cannot_take_the_place_of_one_leaves_that_one(tmp_path, monkeypatch):
+    def checkpoint(number):
+        return Checkpoint(3, {"w": torch.tensor(number)}, {}, {}, {})
+
+    def content():
+        (folder,) = checkpoints.folders(tmp_path)
+        return checkpoints.load(folder).tensors["w"].item()
+
+    checkpoints.save(tmp_path, checkpoint(1.0))
+    real = os.rename
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "rename", refusing(errno.EIO, lambda s, t: Path(s).name == f".part-{os.getpid()}", real))
+        with pytest.raises(FolderError, match="cannot be written"):
+            checkpoints.save(tmp_path, checkpoint(2.0))
+    assert content() == 1.0
+    checkpoints.save(tmp_path, checkpoint(3.0))
+    assert content() == 3.0
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
 
 
 def test_a_run_that_could_not_begin_leaves_no_run(tmp_path, monkeypatch, capsys):

@@ -16,7 +16,8 @@ from worlds import in_processes
 from batchscale.engine.loop import Loop
 from batchscale.engine.run import Stopped
 from batchscale.worker.gradient import summed_loss
-from batchscale.worker.precision import LossScale, LowPrecision, growth_steps
+from batchscale.worker.precision import LossScale, LowPrecision
+from batchscale.worker.scale import growth_steps
 
 LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

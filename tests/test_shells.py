@@ -1,17 +1,14 @@
-"""Awkward shells: closed and full streams, temporary folders, the working folder, left-over variables."""
+"""Awkward shells: closed and full streams, the working folder, left-over variables."""
 
 import contextlib
 import errno
 import io
 import json
-import multiprocessing
 import os
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
-from multiprocessing import forkserver, popen_forkserver
 from pathlib import Path
 
 import pytest
@@ -21,32 +18,13 @@ from batchscale.bench.contender import _environment
 from batchscale.cli import main
 from batchscale.comm import World
 from batchscale.engine import launch as launching
-from batchscale.engine.signals import STOPS
-from batchscale.errors import ProcessError, UsageError
-from batchscale.study import workers
-from batchscale.system import disk, notes
+from batchscale.errors import ProcessError
+from batchscale.system import disk
+from batchscale.system.interpreter import without_working_folder
 from batchscale.system.launcher import is_worker
-from batchscale.system.temporary import socket_place, temporary_folder, temporary_place
+from batchscale.system.streams import Stream
 
 TINY = (*SMALL, "epochs=1", "execution.log_steps=100", "numerics.threads=1")
-
-
-@pytest.fixture(autouse=True)
-def _afresh(monkeypatch):
-    monkeypatch.setattr(notes, "_noted", set())
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
-
-
-def refusing(number, only=lambda *given: True, otherwise=None):
-    """A system call that answers with this error."""
-
-    def call(*given, **named):
-        if only(*given):
-            raise OSError(number, os.strerror(number))
-        return otherwise(*given, **named)
-
-    return call
 
 
 # Standard streams
@@ -123,87 +101,15 @@ def test_a_run_is_done_whatever_streams_are_closed(tmp_path, closed, processes):
     assert not json_ or json.loads(out) == result
 
 
-# Temporary folders
+def test_a_stream_without_a_descriptor_that_fails_leaks_none():
+    class Failing(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-
-@pytest.fixture
-def temporary(monkeypatch):
-    """Set TMPDIR, as it is read at the beginning of a process."""
-
-    def set_to(folder):
-        monkeypatch.setenv("TMPDIR", str(folder))
-        monkeypatch.setattr(tempfile, "tempdir", None)
-
-    return set_to
-
-
-@pytest.fixture
-def server(monkeypatch):
-    """A fork server of its own, that imports nothing before it is asked to."""
-    server = forkserver.ForkServer()
-    server.set_forkserver_preload([])
-    for module in (forkserver, popen_forkserver.forkserver):
-        monkeypatch.setattr(module, "ensure_running", server.ensure_running)
-        monkeypatch.setattr(module, "connect_to_new_process", server.connect_to_new_process)
-    monkeypatch.setattr(workers._CONTEXT, "set_forkserver_preload", lambda modules: None)
-    monkeypatch.delitem(multiprocessing.current_process()._config, "tempdir", raising=False)
-    yield server
-    server._stop()
-
-
-def test_a_fork_server_starts_with_a_long_tmpdir_hears_no_stop_and_imports_nothing_of_the_working_folder(
-    tmp_path, monkeypatch, temporary, server
-):
-    long = tmp_path / ("long" * 25)
-    long.mkdir()
-    temporary(long)
-    for name in ("random", "selectors", "struct"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit('the user has this module')\n")
-    monkeypatch.chdir(tmp_path)
-    before = multiprocessing.current_process()._config.get("tempdir")
-    workers.warm()
-    assert len(server._forkserver_address) < 100
-    blocked = next(
-        int(line.split()[1], 16)
-        for line in Path(f"/proc/{server._forkserver_pid}/status").read_text().splitlines()
-        if line.startswith("SigBlk")
-    )
-    assert all(blocked >> (number - 1) & 1 for number in STOPS)
-    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder])
-    process = workers._CONTEXT.Process(target=os._exit, args=(7,))
-    process.start()
-    process.join(60)
-    assert process.exitcode == 7
-    assert before is None
-
-
-def test_a_tmpdir_that_is_not_there_is_one_line(tmp_path, capsys, temporary, monkeypatch):
-    temporary(tmp_path / "nothing")
-    for _ in range(2):
-        assert temporary_place() != str(tmp_path / "nothing")
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert f"TMPDIR={tmp_path / 'nothing'}: cannot be used (No such file or directory)" in err
-    monkeypatch.setattr(tempfile, "gettempdir", refusing(errno.ENOENT))
-    with pytest.raises(UsageError, match=r"TMPDIR=.*no folder for temporary files can be written"):
-        temporary_place()
-
-
-def test_a_tmpdir_that_is_full_is_one_line(tmp_path, monkeypatch, temporary):
-    temporary(tmp_path)
-    monkeypatch.setattr(tempfile, "mkdtemp", refusing(errno.ENOSPC))
-    with pytest.raises(UsageError, match=f"TMPDIR={tmp_path}: cannot be used .No space left on device"):
-        temporary_folder("x")
-
-
-def test_sockets_of_a_long_tmpdir_lie_elsewhere(tmp_path, monkeypatch, temporary):
-    long = tmp_path / ("long" * 20)
-    long.mkdir()
-    temporary(long)
-    assert socket_place() in ("/tmp", "/var/tmp", "/dev/shm")
-    monkeypatch.setattr(os, "access", lambda *given: False)
-    with pytest.raises(UsageError, match="too many for the path of a socket"):
-        socket_place()
+    stream, before = Stream(Failing()), os.listdir("/proc/self/fd")
+    stream.write("lost")
+    assert stream.lost
+    assert os.listdir("/proc/self/fd") == before
 
 
 # The working folder, and what a shell has left over
@@ -223,18 +129,35 @@ def test_a_users_module_in_the_working_folder_shadows_no_library(tmp_path, monke
 
 
 def test_launched_processes_import_nothing_of_the_working_folder(tmp_path, monkeypatch):
-    seen = {}
+    seen, before = {}, dict(os.environ)
     monkeypatch.setattr(
         "torch.distributed.launcher.api.elastic_launch",
         lambda config, program: lambda *arguments: seen.update(os.environ),
     )
     launching.launch(["train"], 2, 0, ["batchscale"], "way on")
     assert seen["PYTHONSAFEPATH"] == "1"
-    assert "PYTHONSAFEPATH" not in os.environ or os.environ["PYTHONSAFEPATH"]
+    assert dict(os.environ) == before
     root = Path(launching.__file__).parents[2]
     monkeypatch.chdir(root)  # batchscale itself may be found there alone
     launching.launch(["train"], 2, 0, ["batchscale"], "way on")
     assert seen["PYTHONPATH"].split(os.pathsep)[-1] == str(root)
+
+
+def test_a_working_folder_that_is_deleted_is_one_line_where_torch_is_loaded(tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    with monkeypatch.context() as there:
+        there.chdir(gone)
+        gone.rmdir()
+        assert without_working_folder() == {"PYTHONSAFEPATH": "1"}
+        for command in (["train", "digits-cnn", "--processes", "2", "--out", str(tmp_path / "run")], ["demo"]):
+            assert main(command) == 2
+            err = capsys.readouterr().err
+            assert f"{command[0]}: the working folder was deleted" in err
+            assert err.count("\n") == 1
+    gone.mkdir()
+    code, out, err = shell(f"cd {gone} && rmdir {gone} && PYTHON recipes --json")
+    assert (code, bool(json.loads(out)), err) == (0, True, "")
 
 
 @pytest.mark.parametrize(
@@ -269,13 +192,18 @@ def test_one_of_w_processes_starts_none_and_says_what_told_it_so(tmp_path, monke
         monkeypatch.setenv(name, value)
     for command in (["train", "digits-cnn", "--processes", "2"], ["demo"]):
         assert main(command) == 2
-        assert "starts its own; if they are left over in this shell: unset RANK" in capsys.readouterr().err
+        assert "starts its own: use one of the two; if they are left over in this shell: unset RANK" in (
+            capsys.readouterr().err
+        )
     with pytest.raises(ProcessError, match=r"; as told by RANK=0, WORLD_SIZE=2.*unset RANK"):
         World.connect("cpu", 1.0)
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert not is_worker()  # a world of one, whose parent is a shell that it must not die with
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "job")
     assert is_worker()
+    for option in ("--processes=2", "--max-restarts=1"):
+        assert main(["train", "digits-cnn", option]) == 2
+        assert f"a launcher has started this process, but {option} starts its own" in capsys.readouterr().err
 
 
 def test_default_folders_of_one_second_do_not_collide(tmp_path, monkeypatch):

@@ -3,14 +3,16 @@
 import json
 import os
 import signal
+import sys
 
 import pytest
 from launching import SMALL, Started
+from torch.distributed.elastic.multiprocessing.api import SubprocessContext, _terminate_process_handler
 
 from batchscale.cli import main
 from batchscale.engine import launch as launching
 from batchscale.engine.loop import Loop
-from batchscale.engine.signals import RUNS_AT_ONCE, StopSignals, heard
+from batchscale.engine.signals import RUNS_AT_ONCE, StopSignals, final, heard
 
 HUP, USR1, TERM = signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM
 CODES = {signal.SIGINT: 130, TERM: 143, HUP: 129, USR1: 138}
@@ -59,12 +61,27 @@ def test_a_closed_terminal_tells_twice_and_a_job_that_is_stopped_whole_too(monke
         for number in (HUP, HUP, USR1, USR1):
             signal.raise_signal(number)
         assert signals.received == HUP
-    for name, value in ((RUNS_AT_ONCE, "1"), ("BATCHSCALE_TEST_MARK", "")):
-        monkeypatch.setenv(name, value)
-        with StopSignals() as signals:  # from outside, and from the study
-            for _ in range(2):
-                signal.raise_signal(TERM)
-            assert signals.received == TERM
+    a_launchers = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for watched in ({RUNS_AT_ONCE: "1"}, a_launchers):  # from outside, and from who watches over it
+        with monkeypatch.context() as environment:
+            for name, value in watched.items():
+                environment.setenv(name, value)
+            assert not final()
+            with StopSignals() as signals:
+                for _ in range(2):
+                    signal.raise_signal(TERM)
+                assert signals.received == TERM
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, TERM])
+def test_a_second_one_of_a_person_acts_as_usual(number):
+    assert number in final()
+    with StopSignals() as signals:
+        signal.raise_signal(number)
+        assert signals.received == number
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        assert signal.getsignal(number) is usual
+    assert signal.getsignal(number) is not signals._note
 
 
 def launched(monkeypatch, during):
@@ -91,6 +108,30 @@ def test_the_launcher_hands_a_signal_on_and_ends_with_its_code(monkeypatch, numb
         launched(monkeypatch, during)
     assert stopped.value.exit_code == CODES[number]
     assert signal.getsignal(HUP) is signal.SIG_DFL  # torch leaves handlers of its own
+
+
+@pytest.mark.parametrize("name", ["LaunchConfig", "elastic_launch"])
+def test_a_signal_before_the_agent_starts_is_a_stop_too(monkeypatch, name):
+    monkeypatch.setattr(f"torch.distributed.launcher.api.{name}", lambda *_, **__: signal.raise_signal(TERM))
+    with pytest.raises(launching.Interrupted) as stopped:
+        launching.launch(["train"], 2, 0, ["batchscale"], "way on")
+    assert stopped.value.exit_code == 143
+
+
+def test_torchs_agent_sets_no_handlers_where_it_is_told_so(monkeypatch):
+    """A property of torch: its change would else show in slow tests alone."""
+    start, numbers = SubprocessContext._start, (*CODES, signal.SIGQUIT)
+    handlers = []
+
+    def started(context):
+        handlers.extend(signal.getsignal(number) for number in numbers)
+        start(context)
+
+    monkeypatch.setattr(SubprocessContext, "_start", started)
+    monkeypatch.setattr(sys, "executable", "true")  # a program that takes any arguments and ends well
+    launching.launch(["train"], 1, 0, ["batchscale"], "way on")
+    assert len(handlers) == len(numbers)
+    assert _terminate_process_handler not in handlers
 
 
 def test_the_launcher_takes_back_no_ignored_signal(monkeypatch):

@@ -55,7 +55,7 @@ LEVELS = {
     "__init__": {
         "errors", "minibatch", "data", "aggregate", "comm", "update", "recipe", "records", "api",
     },
-    "__main__": {"cli"},
+    "__main__": {"cli", "system"},
 }  # fmt: skip
 """Room -> the rooms that it may import; '' is the package itself (its version)."""
 

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from batchscale import __version__
 from batchscale.cli import bench, compare, data, demo, recipes, report, study, train
 from batchscale.cli.options import remove_unused, verdict
-from batchscale.errors import BatchscaleError
+from batchscale.errors import BatchscaleError, UsageError
 from batchscale.system.disk import refusal
 from batchscale.system.streams import guarded, open_missing
+from batchscale.system.working_folder import working_folder
 from batchscale.words import UNWRITABLE
 
 _ABOUT = """\
@@ -38,6 +39,8 @@ _PATH_ERRORS = {
     errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.EROFS, errno.ENOSPC, errno.EDQUOT,
     errno.EIO,
 }  # fmt: skip
+
+_WITHOUT_TORCH = {"recipes", "report"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -109,6 +112,11 @@ def _run(options: argparse.Namespace) -> int:
     """The command's exit code, its errors told."""
     debug = getattr(options, "debug", False)
     try:
+        if working_folder() is None and options.command not in _WITHOUT_TORCH:  # MKL ends a process that loads it there
+            raise UsageError(
+                f"{options.command}: the working folder was deleted, and torch must be loaded in one that exists; "
+                "go to another one: cd DIR"
+            )
         return int(options.run(options))
     except BatchscaleError as error:
         if debug:

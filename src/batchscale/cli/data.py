@@ -40,12 +40,13 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Fetch, check or pack each of the named sets."""
     from batchscale.data.sources import source_of
+    from batchscale.engine.signals import leaving
 
     for name in options.names:
         source_of(name)  # a mistake in one is said before the others take their time
-    rows = [
-        _prepared(name, options) if options.action == "prepare" else _checked(name, options) for name in options.names
-    ]
+    with leaving():
+        work = _prepared if options.action == "prepare" else _checked
+        rows = [work(name, options) for name in options.names]
     said = [words for row in rows if (words := _verdict(row))]
     if options.json:
         print_json({"data": rows})

@@ -26,7 +26,7 @@ from batchscale.cli.options import (
 )
 from batchscale.errors import BatchscaleError, RunError, UsageError
 from batchscale.recipe import load_recipe
-from batchscale.system.launcher import LAUNCHER, check_alone, is_worker
+from batchscale.system.launcher import LAUNCHER, is_worker, starts_its_own
 from batchscale.system.streams import Stream
 from batchscale.words import counted
 
@@ -84,8 +84,9 @@ def run(options: argparse.Namespace) -> int:
     from batchscale.engine.launch import launched
     from batchscale.engine.signals import die_with_parent
 
-    if options.processes > 1:
-        check_alone(f"--processes={options.processes}")
+    for name, value, unasked in (("processes", options.processes, 1), ("max-restarts", options.max_restarts, 0)):
+        if value != unasked:
+            raise starts_its_own(f"--{name}={value}")
     die_with_parent(int(os.environ.get(LAUNCHER, os.getppid())))
     return _worker(options, launched())
 

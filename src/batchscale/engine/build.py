@@ -32,8 +32,9 @@ from batchscale.update.momentum import HasMomentum
 from batchscale.worker.batch_norm import replace_batch_norm
 from batchscale.worker.gradient import Probe
 from batchscale.worker.noise import GradientNoise
-from batchscale.worker.precision import LossScale, growth_steps
+from batchscale.worker.precision import LossScale
 from batchscale.worker.recompute import Recomputation
+from batchscale.worker.scale import growth_steps
 
 _COUNTS = ("stop", "wrong", "news")
 """Whole numbers that are summed with the gradients: processes asked to stop, images told wrong, processes with news."""

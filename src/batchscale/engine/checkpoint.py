@@ -22,7 +22,7 @@ from safetensors.torch import save as save_safetensors
 
 from batchscale.errors import CheckpointError
 from batchscale.records.files import cannot_write
-from batchscale.system.disk import sync, sync_folder
+from batchscale.system.disk import exchange, sync, sync_folder
 
 _KEPT = 2
 _FORMAT = 1
@@ -111,15 +111,15 @@ def save(out: Path, checkpoint: Checkpoint) -> Path:
         _write_synced(aside / "state.safetensors", state)
         _write_synced(aside / "manifest.json", json.dumps({**manifest, "seal": _seal(manifest)}).encode())
         sync_folder(aside)
-        if final.exists():  # of an earlier attempt: set aside until the new one is there
-            final.rename(root / f".part-{os.getpid()}-before")
-        aside.rename(final)
-        shutil.rmtree(root / f".part-{os.getpid()}-before", ignore_errors=True)
+        if final.exists():  # of an earlier attempt
+            exchange(aside, final)
+        else:
+            aside.rename(final)
         sync_folder(root)
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise cannot_write(final, error) from error
-    for old in folders(out)[:-_KEPT]:
+    for old in [*folders(out)[:-_KEPT], *root.glob(".step-*.before.part")]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 

@@ -11,7 +11,7 @@ from batchscale.minibatch import StepPlan, place_workers
 from batchscale.recipe.schema import Recipe
 from batchscale.update.schedule import PlannedSchedule, first_steps
 from batchscale.words import counted
-from batchscale.worker.precision import FIRST_LOSS_SCALE, LOSS_SCALE_UNIT, growth_steps
+from batchscale.worker.scale import FIRST_LOSS_SCALE, LOSS_SCALE_UNIT, growth_steps
 
 FEW_STEPS = 50
 """Runs below it are too short for running averages to follow the weights."""

@@ -12,7 +12,7 @@ import torch
 
 from batchscale.engine.checkpoint import Checkpoint
 from batchscale.engine.parts import AVERAGES, Parts
-from batchscale.worker.precision import whole_workers
+from batchscale.worker.scale import whole_workers
 
 _SCALE = "loss_scale.value"
 

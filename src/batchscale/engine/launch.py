@@ -14,13 +14,16 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchscale.engine.signals import STOPS, final, heard
 from batchscale.errors import BatchscaleError, ProcessError, UsageError, one_line
 from batchscale.system.interpreter import variables, without_working_folder
 from batchscale.system.launcher import LAUNCHER
 from batchscale.system.temporary import temporary_folder
+
+if TYPE_CHECKING:
+    from torch.distributed.launcher.api import LaunchConfig
 
 _COMMAND = "BATCHSCALE_COMMAND"  # what they are to record as the command, for a shell
 _HANDLED = "TORCHELASTIC_SIGNALS_TO_HANDLE"  # by torch: none, as _signals_raise does
@@ -66,37 +69,45 @@ def launch(arguments: Sequence[str], processes: int, max_restarts: int, command:
         ProcessError: a process died or hung; names the rank and its last error.
         Interrupted: this launcher, or a process, received a signal to stop.
     """
-    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed.launcher.api import elastic_launch
 
     for name in ("torch.distributed.elastic", "torch.distributed.launcher"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    with temporary_folder("batchscale-") as logs, variables(**_environment(command)), _signals_raise():
-        config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=processes,
-            logs_specs=DefaultLogsSpecs(log_dir=logs),
-            run_id=uuid.uuid4().hex,
-            rdzv_backend="c10d",
-            rdzv_endpoint="127.0.0.1:0",
-            rdzv_configs={"is_host": True},
-            local_addr="127.0.0.1",
-            max_restarts=max_restarts,
-            monitor_interval=0.1,
-        )
-        if hasattr(config, "shutdown_timeout"):  # of newer torch; older ones wait 30 s
-            config.shutdown_timeout = _SHUTDOWN_SECONDS
-        if hasattr(config, "signals_to_handle"):  # it goes before the environment variable
-            config.signals_to_handle = ""
-        try:
+    try:
+        with temporary_folder("batchscale-") as logs, variables(**_environment(command)), _signals_raise():
+            config = _configuration(processes, max_restarts, logs)
             elastic_launch(config, sys.executable)("-m", "batchscale", *arguments)
-        except SignalException as error:
-            raise Interrupted(int(error.sigval), way_on) from None
-        except ChildFailedError as error:
-            raise _explain(error, way_on) from None
+    except SignalException as error:
+        raise Interrupted(int(error.sigval), way_on) from None
+    except ChildFailedError as error:
+        raise _explain(error, way_on) from None
+
+
+def _configuration(processes: int, max_restarts: int, logs: str) -> LaunchConfig:
+    """Of torch's agent: one host, loopback alone, no handlers of its own."""
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+    from torch.distributed.launcher.api import LaunchConfig
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        logs_specs=DefaultLogsSpecs(log_dir=logs),
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        rdzv_configs={"is_host": True},
+        local_addr="127.0.0.1",
+        max_restarts=max_restarts,
+        monitor_interval=0.1,
+    )
+    if hasattr(config, "shutdown_timeout"):  # of newer torch; older ones wait 30 s
+        config.shutdown_timeout = _SHUTDOWN_SECONDS
+    if hasattr(config, "signals_to_handle"):  # it goes before the environment variable
+        config.signals_to_handle = ""
+    return config
 
 
 @contextlib.contextmanager
@@ -119,11 +130,13 @@ def _signals_raise() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    kept = {number: signal.signal(number, stop) for number in heard()}
+    previous = {number: signal.getsignal(number) for number in heard()}
     try:
+        for number in previous:
+            signal.signal(number, stop)
         yield
     finally:
-        for number, handler in kept.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 

@@ -20,7 +20,7 @@ from batchscale.engine.step import StepResult
 from batchscale.engine.totals import Totals
 from batchscale.recipe import identity
 from batchscale.records import RunFolder
-from batchscale.worker.precision import LOSS_SCALE_UNIT
+from batchscale.worker.scale import LOSS_SCALE_UNIT
 
 
 class Loop:

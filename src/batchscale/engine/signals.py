@@ -6,12 +6,13 @@ before the limit), unless the program has a use of its own for it.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import sys
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -62,6 +63,29 @@ class StopSignals:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
         for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """Within it, a signal to stop raises SystemExit (128 + its number), so that what is half made goes; once.
+
+    Outside the main thread, which hears no signals, nothing.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        for one in previous:
+            signal.signal(one, signal.SIG_IGN)  # a second one would cut the tidying up short
+        raise SystemExit(128 + number)
+
+    is_main = threading.current_thread() is threading.main_thread()
+    previous = {number: signal.getsignal(number) for number in heard()} if is_main else {}
+    try:
+        for number in previous:
+            signal.signal(number, leave)
+        yield
+    finally:
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 

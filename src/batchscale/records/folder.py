@@ -109,6 +109,7 @@ class RunFolder:
             self.lock.discard()
             with contextlib.suppress(OSError):  # not empty: somebody else's
                 self.path.rmdir()
+            self.lock.release()
 
     def write_recipe(self, text: str) -> None:
         """recipe.yaml: the resolved recipe."""

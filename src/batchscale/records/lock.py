@@ -21,6 +21,7 @@ _LOCK, _HELD = ".lock", ".lock.held"
 LOCK_FILES = (_LOCK, _HELD)
 _HELD_BY_ANOTHER = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
 _NO_LOCKS = (LACKING | {errno.ENOLCK}) - _HELD_BY_ANOTHER
+_LOOKS = 3  # at the lock's file; a bound, should a file system give one file several numbers
 
 
 class RunLock:
@@ -41,7 +42,7 @@ class RunLock:
         self._folder, self._held = folder, HeldFile(folder / _HELD)
         deadline = time.monotonic() + wait_seconds
         try:
-            self._file: IO[str] | None = open(folder / _LOCK, "a+", encoding="utf-8")  # noqa: SIM115 - until release()
+            self._file: IO[str] | None = self._open()
         except OSError as error:
             raise cannot_write(folder / _LOCK, error) from error
         try:
@@ -62,20 +63,43 @@ class RunLock:
             self._file.close()
             raise
 
+    def _open(self) -> IO[str]:
+        return open(self._folder / _LOCK, "a+", encoding="utf-8")
+
     def _try(self) -> str | None:
         """Take it; who holds it, where that is another one."""
-        assert self._file is not None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _HELD_BY_ANOTHER:
-                self._file.seek(0)
-                return self._file.read().strip() or "unknown process"
-            if error.errno not in _NO_LOCKS:
-                raise
-            note(f"the file system of {self._folder} has no locks ({error.strerror}): {_HELD} there stands in for one")
-            return self._held.take()
+        for _ in range(_LOOKS):
+            assert self._file is not None
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                return self._holder(self._file, error)
+            if self._is_there(self._file):
+                break
+            self._file.close()
+            self._folder.mkdir(exist_ok=True)
+            self._file = self._open()
         return None
+
+    def _holder(self, file: IO[str], error: OSError) -> str | None:
+        """Who holds it, after the system's answer; None where this process has taken what stands in for it."""
+        if error.errno in _HELD_BY_ANOTHER:
+            file.seek(0)
+            return file.read().strip() or "unknown process"
+        if error.errno not in _NO_LOCKS:
+            raise error
+        note(f"the file system of {self._folder} has no locks ({error.strerror}): {_HELD} there stands in for one")
+        return self._held.take()
+
+    def _is_there(self, file: IO[str]) -> bool:
+        """Whether the name is still this file's: ``discard`` of the holder before removes it, and its folder perhaps.
+
+        Else a newcomer would make, and lock, a new file beside this one.
+        """
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), os.stat(self._folder / _LOCK))
+        except FileNotFoundError:
+            return False
 
     def release(self) -> None:
         """Let the folder go."""
@@ -85,10 +109,10 @@ class RunLock:
             self._held.release()
 
     def discard(self) -> None:
-        """Let the folder go, and leave no trace of the lock."""
+        """Leave no trace of the lock, which ends with ``release()``: until then the folder, too, may be removed."""
         if self._file is not None:
             (self._folder / _LOCK).unlink(missing_ok=True)
-            self.release()
+            self._held.release()
 
     def __enter__(self) -> Self:
         return self
@@ -122,9 +146,9 @@ class HeldFile:
                 if (holder := self._living()) is not None:
                     return holder
                 continue
+            self._taken = True  # before it is written, so that release() removes one that could not be
             with open(handle, "w", encoding="utf-8") as file:
                 json.dump(_identity(), file)
-            self._taken = True
             return None
         return "a process that has just begun"
 
@@ -133,9 +157,8 @@ class HeldFile:
         try:
             content = self._path.read_text(encoding="utf-8")
             holder = parse_json(content)
-            who = f"process {holder['pid']} on host {holder['host']}"
             if not _is_dead(holder):
-                return f"{who}; where that has ended, delete {self._path}"
+                return f"process {holder['pid']} on host {holder['host']}; where that has ended, delete {self._path}"
             aside = self._path.with_name(f"{self._path.name}.{os.getpid()}.part")
             os.rename(self._path, aside)
             if aside.read_text(encoding="utf-8") != content:  # another one was quicker, and this is its new file
@@ -144,7 +167,7 @@ class HeldFile:
             aside.unlink()
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             return f"unknown process; where that has ended, delete {self._path}"
         return None
 
@@ -173,15 +196,24 @@ def _surroundings() -> dict[str, str | None]:
 
 
 def _started(pid: int) -> str | None:
-    """When a process began, in ticks since the boot; None where none lives."""
+    """When a process began, in ticks since the boot; "ended" where it only waits for its parent; None if not seen."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except OSError:
         return None
-    return None if state == "Z" else fields[18]
+    return "ended" if state == "Z" else fields[18]
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:
-    here = _surroundings()
-    told = None not in here.values() and all(holder.get(name) == value for name, value in here.items())
-    return told and _started(int(holder["pid"])) != holder["started"]
+    """Whether it certainly is; /proc may hide the processes of other users (hidepid)."""
+    surroundings, pid = _surroundings(), int(holder["pid"])
+    if None in surroundings.values() or any(holder.get(name) != value for name, value in surroundings.items()):
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # it lives, as another user's
+    starts = _started(pid), holder["started"]
+    return None not in starts and starts[0] != starts[1]

@@ -83,18 +83,29 @@ def replace(aside: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in _NOT_OVER or not path.exists():
             raise
-        kept = path.with_name(f".{path.name}.{os.getpid()}.before.part")
-        os.rename(path, kept)
-        try:
-            os.rename(aside, path)
-        except OSError:
-            os.rename(kept, path)
-            raise
-        kept.unlink()
+        old = exchange(aside, path)
+        with contextlib.suppress(OSError):  # the new one is in its place: that is what was asked for
+            old.unlink()
         note(
-            f"the file system does not rename over a file ({error.strerror}): one killed in that moment leaves it "
-            f"aside as .NAME.PID.before.part"
+            f"the file system does not rename over a file ({error.strerror}): a command killed in that moment leaves "
+            f"the old one beside it as .NAME.PID.before.part; then rename it back"
         )
+
+
+def exchange(aside: Path, path: Path) -> Path:
+    """Put a file or folder in the place of another by two renames; returns where the old one lies now.
+
+    Raises:
+        OSError: it cannot come there; the old one is as it was.
+    """
+    old = path.with_name(f".{path.name}.{os.getpid()}.before.part")
+    os.rename(path, old)
+    try:
+        os.rename(aside, path)
+    except OSError:
+        os.rename(old, path)
+        raise
+    return old
 
 
 def lay(source: Path, target: Path, link: str) -> None:

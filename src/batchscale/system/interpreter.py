@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from batchscale.system.working_folder import working_folder
+
 
 def without_working_folder() -> dict[str, str]:
     """Variables for a Python process, so that a module in the working folder is no library's (PYTHONSAFEPATH).
@@ -14,8 +16,8 @@ def without_working_folder() -> dict[str, str]:
     Where that folder is the one that batchscale itself was found in (a source tree that is not installed), it stays.
     """
     root = str(Path(__file__).parents[2])
-    found_there = {} if os.getcwd() != root else {"PYTHONPATH": os.pathsep.join([*_python_path(), root])}
-    return {"PYTHONSAFEPATH": "1", **found_there}
+    source_tree = {"PYTHONPATH": os.pathsep.join([*_python_path(), root])} if working_folder() == root else {}
+    return {"PYTHONSAFEPATH": "1", **source_tree}
 
 
 def _python_path() -> list[str]:
@@ -25,12 +27,12 @@ def _python_path() -> list[str]:
 @contextlib.contextmanager
 def variables(**values: str) -> Iterator[None]:
     """Within it, these environment variables are set."""
-    kept = {name: os.environ.get(name) for name in values}
+    previous = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
         yield
     finally:
-        for name, value in kept.items():
+        for name, value in previous.items():
             if value is None:
                 os.environ.pop(name, None)
             else:

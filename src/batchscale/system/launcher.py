@@ -59,10 +59,19 @@ def check_alone(what: str) -> None:
         UsageError: names the variables and their values.
     """
     if world_told()[1] > 1:
-        raise UsageError(
-            f"{described()}: set, so this is one of {os.environ['WORLD_SIZE']} processes, but {what} starts its "
-            f"own; {way_out()}"
-        )
+        raise starts_its_own(what)
+
+
+def starts_its_own(what: str) -> UsageError:
+    """The mistake of giving a process that a launcher has started what starts processes itself.
+
+    Args:
+        what: the command or option.
+    """
+    return UsageError(
+        f"{described()}: set, so a launcher has started this process, but {what} starts its own: use one of the two; "
+        f"{way_out()}"
+    )
 
 
 def described() -> str:

@@ -61,10 +61,9 @@ class Stream:
             yield
         except OSError as error:
             self.lost = self.lost or error
-            with contextlib.suppress(OSError, ValueError):  # what waits in its buffer would fail again at exit
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, self._stream.fileno())
-                os.close(nowhere)
+            # what waits in its buffer would fail again at exit
+            with contextlib.suppress(OSError, ValueError), open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -25,16 +25,23 @@ def temporary_place() -> str:
     try:
         place = tempfile.gettempdir()
     except OSError:
-        said = f"{name}={os.environ[name]}" if name else "no TMPDIR"
+        setting = f"{name}={os.environ[name]}" if name else "no TMPDIR"
         raise UsageError(
-            f"{said}: no folder for temporary files can be written; set TMPDIR to one that exists and has room"
+            f"{setting}: no folder for temporary files can be written; set TMPDIR to one that exists and has room"
         ) from None
-    if name and place != os.path.abspath(os.environ[name]):
+    if name and not _are_same(place, os.environ[name]):
         note(
             f"{name}={os.environ[name]}: {_fault(os.environ[name])}; temporary files go to {place}; set {name} to a "
             f"folder that exists and has room, or unset it"
         )
     return place
+
+
+def _are_same(place: str, named: str) -> bool:
+    try:
+        return os.path.samefile(place, named)
+    except OSError:
+        return False
 
 
 def _fault(folder: str) -> str:
@@ -81,9 +88,9 @@ def temporary_folder(prefix: str, place: str | None = None) -> tempfile.Temporar
 @contextlib.contextmanager
 def short_paths() -> Iterator[None]:
     """Within it, Python puts its sockets into ``socket_place()``."""
-    kept = tempfile.tempdir
+    previous = tempfile.tempdir
     tempfile.tempdir = socket_place()
     try:
         yield
     finally:
-        tempfile.tempdir = kept
+        tempfile.tempdir = previous

@@ -16,16 +16,9 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-LOSS_SCALE_UNIT = "S n / kn, S on the loss that is divided by kn"
-FIRST_LOSS_SCALE = 2.0**16
+from batchscale.worker.scale import FIRST_LOSS_SCALE, MOST_GROWTH_STEPS, whole_workers
+
 _MINIMUM = 1.0  # of S: below it the float32 gradient itself would be made smaller
-_GROWTH_STEPS = 2000  # torch.amp.GradScaler's
-_FEWEST_GROWTH_STEPS = 50  # each growth may cost a skipped step: at most one in fifty
-
-
-def growth_steps(total_steps: int) -> int:
-    """Finite steps in a row before the loss scale doubles: a twentieth of the run, between 50 and 2,000."""
-    return min(max(total_steps // 20, _FEWEST_GROWTH_STEPS), _GROWTH_STEPS)
 
 
 class LowPrecision(nn.Module):
@@ -69,11 +62,6 @@ class NoLossScale:
         return {}
 
 
-def whole_workers(workers: int) -> float:
-    """S / s: k workers, rounded down to a power of two."""
-    return 2.0 ** (workers.bit_length() - 1)
-
-
 class LossScale:
     """A factor S on the loss, halved when the aggregated gradient overflows, doubled after many finite steps.
 
@@ -96,7 +84,7 @@ class LossScale:
         self,
         parameters: Iterable[nn.Parameter],
         start: float = FIRST_LOSS_SCALE,
-        growth_steps: int = _GROWTH_STEPS,
+        growth_steps: int = MOST_GROWTH_STEPS,
         minimum: float = _MINIMUM,
     ) -> None:
         self._parameters = list(parameters)
