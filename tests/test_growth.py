@@ -130,7 +130,7 @@ SIZES = [(2, 8)] * 7 + [(4, 8)] * 4 + [(4, 16)] * 2
 
 
 def plain_torch(dataset):
-    """The run of GROWN in a loop of plain torch, its sizes and images by hand."""
+    """The run of GROWN in a loop of plain torch, its sizes and images by hand; running averages debiased at the end."""
     torch.manual_seed(key(0, 200) >> 1)
     model = MODELS["cnn"]((1, 8, 8), 4).double()
     sgd = torch.optim.SGD(model.parameters(), lr=1, momentum=0.9, nesterov=True)
@@ -138,6 +138,9 @@ def plain_torch(dataset):
     pixels = dataset.train_images.double()
     pixels = (pixels - pixels.mean()) / pixels.std(correction=0)
     order = np.concatenate([shuffled(key(0, epoch, 0), np.arange(110), 110) for epoch in range(4)])
+    averages = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in averages:
+        norm.running_var.zero_()
     at = 0
     for workers, n in SIZES:
         sgd.zero_grad()
@@ -161,6 +164,9 @@ def plain_torch(dataset):
         sgd.param_groups[0]["lr"] = 0.05 * workers * n / 32 * share
         sgd.step()
         at += workers * n
+    for norm in averages:
+        norm.running_mean.div_(1 - 0.9 ** len(SIZES))
+        norm.running_var.div_(1 - 0.9 ** len(SIZES))
     return model.state_dict()
 
 

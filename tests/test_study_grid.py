@@ -348,7 +348,7 @@ def _outcome(tmp_path, way, seed, error, status="done", epochs=(1.0,), on="test"
 
     result = Result(
         status=status, recipe="r", folder="", test_error_percent=error, test_error_median_last_5=error, test_loss=1.0,
-        train_loss=1.0, steps=1, epochs=1.0, images_per_second=1.0, wall_seconds=1.0, weights_sha256=None, processes=1,
+        train_loss=1.0, steps=99, epochs=1.0, images_per_second=1.0, wall_seconds=1.0, weights_sha256=None, processes=1,
         workers=1, per_worker=1, evaluated_on=on,
     )  # fmt: skip
     cell = Cell({"way": way, "seed": seed}, load_recipe("digits-cnn", [f"seed={seed}", *SHORT]))
