@@ -123,3 +123,17 @@ def test_lines_that_name_no_image_are_told_with_the_form_of_one_that_would(tmp_p
     write_flat(tmp_path, ["cat", "dog"], files, f"{line}\n")
     with refused("(2 of 2 images)", f"first line 1 ('{line}'): must be '{files[0]} CLASS'", "without folders"):
         labels(tmp_path)
+
+
+def test_other_files_that_cannot_be_read_are_told_in_words(tmp_path: Path):
+    """Before, scipy's and the system's raw values were in the line."""
+    listed = write_flat(tmp_path, ["cat", "dog"], AB, "1\n2\n", "ILSVRC2012_validation_ground_truth.txt")
+    (tmp_path / "meta.mat").write_bytes(b"no table" * 40)
+    with refused(f"{listed.parent / 'meta.mat'}: not the devkit's table of synsets (damaged, or another file)"):
+        labels(tmp_path)
+    (tmp_path / "train.index").write_bytes(b"")
+    with refused("train.index: cannot be opened with its .images (empty)"):
+        labels(tmp_path)
+    (tmp_path / "train.index").write_bytes(b"x")
+    with refused("train.index: cannot be opened with its .images (No such file or directory)"):
+        labels(tmp_path)
