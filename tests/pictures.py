@@ -55,3 +55,16 @@ def write_set(root: Path, train: int = 12, val: int = 4) -> Path:
     write_classes(root / "train", dict.fromkeys(wnids, train))
     write_classes(root / "val", dict.fromkeys(wnids, val))
     return root
+
+
+PICTURE = jpeg(noise(9, 12))
+
+
+def write_flat(root: Path, classes: list[str], files: list[str], content: str | bytes, name: str = "val.txt") -> Path:
+    """A flat validation folder with a list of its labels; returns the list."""
+    write_classes(root / "train", dict.fromkeys(classes, 1), 9, 12)
+    (root / "val").mkdir()
+    for file in files:
+        (root / "val" / file).write_bytes(PICTURE)
+    (root / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return root / name

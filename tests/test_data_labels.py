@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from datafiles import refused
-from pictures import jpeg, noise, write_classes
+from pictures import PICTURE, write_classes, write_flat
 
 from batchscale.cli import main
 from batchscale.data import Reading, open_dataset
@@ -15,20 +15,10 @@ from batchscale.engine.inputs import load_data
 from batchscale.recipe import load_recipe
 
 CATS = ["house cat", "tiger", "tiger cat", "tiger, white"]
-PICTURE = jpeg(noise(9, 12))
 
 
 def labels(root: Path, choice: str | None = None) -> list[int]:
     return open_dataset("folder", root, Reading(size=8, labels=choice)).test.labels.tolist()
-
-
-def write_flat(root: Path, classes: list[str], files: list[str], content: str | bytes, name: str = "val.txt") -> Path:
-    write_classes(root / "train", dict.fromkeys(classes, 1), 9, 12)
-    (root / "val").mkdir()
-    for file in files:
-        (root / "val" / file).write_bytes(PICTURE)
-    (root / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    return root / name
 
 
 ABC = ["a.jpg", "b.jpg", "c.jpg", "my d.jpg"]
@@ -206,13 +196,17 @@ def test_what_is_passed_over_is_counted_and_named(tmp_path: Path, capsys: pytest
     assert main(["data", "check", "folder", "--data", str(tmp_path / "packed")]) == 0
 
 
-def test_numbered_folders_that_do_not_begin_at_0_are_told_to_be_in_the_order_of_text(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("numbers", "said"), [(range(1, 11), "0..9: labels go by their names as text: 1, 10, 2, 3, ..."),
+                          ((0, 1, 2, 10), "0..3: labels go by their names as text: 0, 1, 10, 2\n")]
+)  # fmt: skip
+def test_numbered_folders_that_are_not_0_and_on_are_told_to_be_in_the_order_of_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], numbers: list[int], said: str
 ):
     for part in ("train", "val"):
-        write_classes(tmp_path / part, {str(n): 1 for n in range(1, 11)}, 9, 12)
+        write_classes(tmp_path / part, {str(n): 1 for n in numbers}, 9, 12)
     assert main(["data", "check", "folder", "--data", str(tmp_path)]) == 0
-    assert "note: class folders are numbered, but not from 0" in capsys.readouterr().out
+    assert f"note: class folders are numbered, but not {said}" in capsys.readouterr().out
 
 
 def test_lines_of_a_list_that_name_no_image_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

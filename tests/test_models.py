@@ -175,6 +175,8 @@ def saved(tmp_path):
     torch.save(state, tmp_path / "plain.pt")
     wrapped = {"epoch": 3, "state_dict": {f"module.{n}": t for n, t in state.items()}}
     torch.save(wrapped, tmp_path / "wrapped.pth")
+    save_file(state, tmp_path / "safe.bin")
+    torch.save(state, tmp_path / "zip.safetensors")
     torch.save({n: t for n, t in state.items() if not n.endswith("num_batches_tracked")}, tmp_path / "old.pt")
     prefixed = {
         f"{n.split('.')[0]}._orig_mod.{n.partition('.')[2]}" if n.startswith("1.") else n: t for n, t in state.items()
@@ -201,7 +203,17 @@ PREFIXES = {
 
 @pytest.mark.parametrize(
     "file",
-    ["plain.safetensors", "plain.pt", "wrapped.pth", "old.pt", "averaged.pt", "compiled_part.pt", *PREFIXES],
+    [
+        "plain.safetensors",
+        "plain.pt",
+        "safe.bin",
+        "zip.safetensors",
+        "wrapped.pth",
+        "old.pt",
+        "averaged.pt",
+        "compiled_part.pt",
+        *PREFIXES,
+    ],
 )
 def test_weights_come_from_a_local_file(saved, tmp_path, file):
     model = built(f"model.pretrained={tmp_path / file}")
@@ -234,6 +246,11 @@ class Code:
         ("several.pt", ["model.pretrained_key=net"], "pretrained_key=net: .* but model, ema, n; give one of these"),
         ("plain.pt", ["model.pretrained_key=ema"], "no state dict of that name, but the file itself"),
         ("damaged.safetensors", [], "cannot be read as weights"),
+        ("text.pt", [], r"cannot be read as weights \(damaged, or not tensors alone\); give safetensors"),
+        ("cut.pt", [], r"cannot be read as weights \(damaged, or not tensors alone\); give safetensors"),
+        ("cut.safetensors", [], r"cannot be read as weights \(damaged, or not tensors alone\); give safetensors"),
+        ("empty.pt", [], r"cannot be read as weights \(empty\); give safetensors"),
+        ("folder", [], "is a folder; give the file of weights in it"),
         ("code.pt", [], r"cannot be read as weights \(damaged, or not tensors alone\); give safetensors"),
         ("list.pt", [], "holds no state dict"),
         ("plain.pt", ["model.fc_init=0.01"], "weights are drawn or read; leave one out"),
@@ -249,6 +266,11 @@ def test_a_file_that_does_not_fit_is_one_line(saved, tmp_path, capsys, file, ove
     torch.save([1, 2], tmp_path / "list.pt")
     torch.save({"x": Code()}, tmp_path / "code.pt")
     (tmp_path / "damaged.safetensors").write_bytes(b"\0" * 100)
+    (tmp_path / "text.pt").write_text("epoch 1\nepoch 2\n")
+    for kind in ("pt", "safetensors"):
+        (tmp_path / f"cut.{kind}").write_bytes((tmp_path / f"plain.{kind}").read_bytes()[:30_000])
+    (tmp_path / "empty.pt").touch()
+    (tmp_path / "folder").mkdir()
     classes = 7 if "classes" in overrides else 10
     with pytest.raises(RecipeError, match=said) as error:
         built(f"model.pretrained={tmp_path / file}", *[o for o in overrides if "=" in o], classes=classes)

@@ -67,12 +67,14 @@ class Entries(ABC):
         names: of the files; what they are relative to, the subclass says.
         form: what became of the images' own bytes, in words.
         passed_over: what lies beside the images and is none of them.
+        label_source: where the labels are from, in words; "" for class folders that are named by their classes.
     """
 
     labels: npt.NDArray[np.int64]
     classes: tuple[str, ...]
     names: Names
     form = "their own bytes"
+    label_source = ""
     passed_over: PassedOver
 
     def __len__(self) -> int:
@@ -109,6 +111,7 @@ class FolderEntries(Entries):
         classes: names, in the order of the labels.
         folders: of each class, below root; "" where all files lie in root.
         passed: what lies there and is no image of the part.
+        label_source: see Entries.
     """
 
     def __init__(
@@ -119,9 +122,10 @@ class FolderEntries(Entries):
         classes: tuple[str, ...],
         folders: tuple[str, ...],
         passed: PassedOver,
+        label_source: str = "",
     ) -> None:
         self.root, self.names, self.labels, self.classes = root, names, labels, classes
-        self._folders, self.passed_over = folders, passed
+        self._folders, self.passed_over, self.label_source = folders, passed, label_source
 
     def name(self, entry: int) -> str:
         """The path."""

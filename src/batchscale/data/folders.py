@@ -6,7 +6,7 @@ Classes are numbered in the order of their folders' names; where the names are t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,8 +15,8 @@ import numpy as np
 from batchscale.data.entries import FolderEntries, Names
 from batchscale.data.faults import Tell, stop
 from batchscale.data.passed_over import PassedOver
-from batchscale.data.readings import CHOICE, LabelsAre, numbers_of, two_ways
-from batchscale.data.val_labels import Flat, labels_of
+from batchscale.data.readings import CHOICE, LabelsAre, numbers_of, two_orders, two_ways
+from batchscale.data.val_labels import Flat, ListedLabels, labels_of, lists_in
 from batchscale.errors import DataError
 from batchscale.words import counted
 
@@ -172,6 +172,8 @@ def _as_trained(walk: _Walk, folders: list[str], classes: tuple[str, ...], label
                     f"where they are names"
                 )
             )
+        if not example and labels is None and (example := two_orders(folders, classes)):
+            walk.tell(DataError(f"{part}: its class folders can be read in two ways: {example}"))
         return sorted(folders, key=int)
     expected = numbers.keys() if labels == "numbers" else set(classes)
     lacking, more = sorted(expected - set(folders)), sorted(set(folders) - expected)
@@ -214,8 +216,13 @@ def read_test(
     folders = walk.class_folders()
     if not folders:
         return _read_flat(walk, root, classes, given, labels)
+    for path in lists_in([folder for folder in dict.fromkeys((root, given)) if folder != part]):
+        walk.passed.add("list", "of labels, as there are class folders", os.path.relpath(path, root))
     as_trained = _as_trained(walk, folders, classes, labels)
-    return _read_classes(walk, as_trained or folders, classes if as_trained else tuple(folders))
+    entries = _read_classes(walk, as_trained or folders, classes if as_trained else tuple(folders))
+    if as_trained and set(as_trained) != set(classes):
+        entries.label_source = f"{part}, its class folders read as labels from 0"
+    return entries
 
 
 def _read_flat(
@@ -224,13 +231,14 @@ def _read_flat(
     """Images without class folders; those whose label is not known count as of the first class."""
     walk = replace(walk, passed=PassedOver())  # the folder is looked through once more
     part, images = walk.root, walk.images("")
-    known: Mapping[str, int] = {}
+    listed = ListedLabels({})
     if not images:
         walk.tell(DataError(f"{part}: holds no image: must be val/<class>/<image>, or val/<image>; complete the copy"))
     elif classes:
         files = [os.fsdecode(name) for name in images]
-        known = labels_of(Flat(root, part, files, classes, given, labels, walk.passed), walk.tell)
-    numbers = np.array([known.get(os.fsdecode(name), 0) for name in images], np.int64)
+        listed = labels_of(Flat(root, part, files, classes, given, labels, walk.passed), walk.tell)
+    numbers = np.array([listed.labels.get(os.fsdecode(name), 0) for name in images], np.int64)
     lengths = np.array([len(name) for name in images], np.int64)
     names = Names.of([b"".join(images)], [lengths])
-    return FolderEntries(part, names, numbers, classes, ("",) * max(len(classes), 1), walk.passed)
+    folders = ("",) * max(len(classes), 1)
+    return FolderEntries(part, names, numbers, classes, folders, walk.passed, listed.source)

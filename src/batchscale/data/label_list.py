@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchscale.data.passed_over import PassedOver
-from batchscale.data.text import Line, unquoted
+from batchscale.data.text import Line, encoding_fault, quoted, unquoted
 from batchscale.errors import DataError
 from batchscale.words import counted
 
@@ -72,7 +72,7 @@ def read_pairs(
         named = [(file, word) for name, word in _cuts(line.text) if (file := files.get(name)) is not None]
         known = [(file, word) for file, word in dict.fromkeys(named) if word in words]
         if len(known) > 1:
-            ways = " or ".join(f"{file!r} of the class {word!r}" for file, word in known[:2])
+            ways = " or ".join(f"{quoted(file)} of the class {quoted(word)}" for file, word in known[:2])
             raise DataError(
                 f"{path}: {line}: can be read in two ways: {ways}; write it as CSV with quotes, or rename the files"
             )
@@ -83,13 +83,36 @@ def read_pairs(
     return pairs
 
 
-def unknown_class(path: Path, unknown: Sequence[Labelled]) -> DataError:
-    """That images have a class that train lacks."""
+def unknown_class(path: Path, unknown: Sequence[Labelled], reason: str) -> DataError:
+    """That images have a class that train lacks; the reason is that of the first."""
     first = unknown[0]
-    counting = "; labels are counted from 0, so counted from 1 every one would be off" if first.word.isdecimal() else ""
     return DataError(
-        f"{path}: line {first.line.number} gives {first.file} the class {first.word!r}: no class folder of train has "
-        f"that name ({counted(len(unknown), 'such file')}){counting}; correct the list"
+        f"{path}: line {first.line.number} gives {first.file} the class {quoted(first.word)}: {reason} "
+        f"({counted(len(unknown), 'such file')}); {encoding_fault(first.word)}correct the list"
+    )
+
+
+def incomplete(
+    path: Path, without: Sequence[str], files: Sequence[str], useless: Sequence[Line], separator: str
+) -> DataError:
+    """That images have no label.
+
+    Args:
+        path: of the list.
+        without: images that it does not name.
+        files: all images.
+        useless: its lines that give no image a class.
+        separator: of file and class.
+    """
+    number = f"{len(without)} of {counted(len(files), 'image')}"
+    if not useless:
+        return DataError(f"{path}: has no label for {without[0]} ({number}): complete it")
+    gives = "line gives" if len(useless) == 1 else "lines give"
+    return DataError(
+        f"{path}: has no label for {without[0]} ({number}), and {len(useless)} {gives} no image a class, first "
+        f"{useless[0]}: must be '{without[0]}{separator}CLASS': the file's name first, letter for letter, without "
+        f"folders (without extension where no other file has that name); {encoding_fault(useless[0].text)}correct or "
+        f"complete it"
     )
 
 

@@ -72,7 +72,8 @@ class PackedEntries(Entries):
             weakref.finalize(self, os.close, self._file)
             found_bytes = os.fstat(self._file).st_size
         except (OSError, ValueError) as error:
-            raise DataError(f"{index}: cannot be opened with its .images ({error}): must be whole; {_AGAIN}") from None
+            reason = error.strerror if isinstance(error, OSError) else "empty"  # numpy maps no empty file
+            raise DataError(f"{index}: cannot be opened with its .images ({reason}): must be whole; {_AGAIN}") from None
         self.header, self.passed_over = self._read_header(), PassedOver()
         self.classes = tuple(self.header["classes"])
         if smaller := self.header.get("smaller"):

@@ -49,7 +49,7 @@ def check_folders(source: FolderSource, folder: Path | None, labels: LabelsAre |
         "name": source.name,
         "folder": shown(str(root)),
         "faults": faults,
-        "notes": _notes(root, parts[0].classes, isinstance(parts[0], PackedEntries)),
+        "notes": _notes(root, parts),
         "classes": len(parts[0].classes),
         **{
             part: summary(entries, inspect(entries, part, _threads(), tell))
@@ -58,9 +58,9 @@ def check_folders(source: FolderSource, folder: Path | None, labels: LabelsAre |
     }
 
 
-def _notes(root: Path, classes: tuple[str, ...], packed: bool) -> list[str]:
+def _notes(root: Path, parts: tuple[Entries, Entries]) -> list[str]:
     """What a user may not expect of a set that has no fault."""
-    notes = []
+    notes, classes, packed = [], parts[0].classes, isinstance(parts[0], PackedEntries)
     there = [name for name in TEST_FOLDERS if (root / name).is_dir()]
     if packed and (also := [name for name in ("train", *there) if (root / name).is_dir()]):
         notes.append(f"the packed form is taken, and {' and '.join(also)} beside it passed over")
@@ -68,7 +68,12 @@ def _notes(root: Path, classes: tuple[str, ...], packed: bool) -> list[str]:
         notes.append(f"{there[0]} is the validation part, and {' and '.join(there[1:])} beside it passed over")
     if classes and all(name.isdecimal() for name in classes) and list(classes) != sorted(classes, key=int):
         numbers = ", ".join(classes[:4])
-        notes.append(f"class folders are numbered, but not from 0: labels go by their names as text: {numbers}, ...")
+        last, more = len(classes) - 1, ", ..." if len(classes) > 4 else ""
+        notes.append(
+            f"class folders are numbered, but not 0..{last}: labels go by their names as text: {numbers}{more}"
+        )
+    if source := parts[1].label_source:
+        notes.append(shown(f"labels of the validation part are those of {source}"))
     alike = Counter(name.casefold() for name in classes)
     if twins := [shown(name) for name in classes if alike[name.casefold()] > 1]:
         notes.append(f"class folders that differ in upper and lower case alone: {', '.join(twins[:4])}")

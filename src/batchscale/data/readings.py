@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
+from batchscale.data.text import quoted
 from batchscale.errors import DataError
 
 LabelsAre = Literal["names", "numbers"]
@@ -32,8 +33,50 @@ def two_ways(words: Collection[str], classes: Sequence[str]) -> str:
     return ""
 
 
-def reading(words: Collection[str], classes: Sequence[str], labels: LabelsAre | None, where: str) -> Mapping[str, int]:
-    """Word -> label, all words read in one way; those that have no meaning in it are missing.
+def two_orders(words: Collection[str], classes: Sequence[str]) -> str:
+    """A label that is another class by text than by number, with both, in words; "" where there is none.
+
+    Numbered folders without 0..C-1 are sorted as text, which a user who counted them by number may not expect.
+    """
+    if not all(name.isdecimal() for name in classes):
+        return ""
+    for label, (by_text, by_number) in enumerate(zip(classes, sorted(classes, key=int), strict=True)):
+        if by_text != by_number and str(label) in words:
+            return (
+                f"{label} is train/{by_text} in the order of the folders' names as text, train/{by_number} in the "
+                f"order of their numbers; give the names of train's folders, or take the order of text with "
+                f"data.labels=numbers (`batchscale data`: --labels)"
+            )
+    return ""
+
+
+def meaning(labels: LabelsAre, classes: Sequence[str]) -> Mapping[str, int]:
+    """Word -> label, in this reading."""
+    return names_of(classes) if labels == "names" else numbers_of(classes)
+
+
+def misfit(word: str, used: Collection[str], classes: Sequence[str], labels: LabelsAre | None) -> str:
+    """Why a word of a list stands for no class.
+
+    Args:
+        word: that does not.
+        used: all words of the list.
+        classes: of the training part, in the order of the labels.
+        labels: the user's choice; None where there is none.
+    """
+    names = set(used) & set(classes)
+    if labels == "numbers":
+        return f"must be a label in 0..{len(classes) - 1}, by data.labels=numbers"
+    if labels is None and word.isdecimal():
+        if spelled := sorted(name for name in names if not name.isdecimal()):
+            return f"is a number, and {quoted(spelled[0])} a class's name: all words must be read in one way"
+        if not names:
+            return f"is beyond the labels 0..{len(classes) - 1}, which are counted from 0, not from 1"
+    return "no class folder of train has that name"
+
+
+def reading(words: Collection[str], classes: Sequence[str], labels: LabelsAre | None, where: str) -> LabelsAre:
+    """How to read all words: in one way, in which some may have no meaning.
 
     Args:
         words: all that were found.
@@ -46,7 +89,7 @@ def reading(words: Collection[str], classes: Sequence[str], labels: LabelsAre | 
     """
     names, numbers, used = names_of(classes), numbers_of(classes), set(words)
     if labels is not None:
-        return names if labels == "names" else numbers
+        return labels
     as_names, as_numbers = used <= names.keys(), used <= numbers.keys()
     if as_numbers and (example := two_ways(used, classes)):
         raise DataError(f"{where}: can be read in two ways: {example}; {CHOICE}")
@@ -57,4 +100,6 @@ def reading(words: Collection[str], classes: Sequence[str], labels: LabelsAre | 
             f"train/{classes[first]}, counted from 1 it is train/{classes[first - 1]}; take data.labels=numbers "
             f"(`batchscale data`: --labels) for labels from 0, or write the classes' names"
         )
-    return numbers if as_numbers or not used & names.keys() else names
+    if as_numbers and not as_names and (example := two_orders(used, classes)):
+        raise DataError(f"{where}: can be read in two ways: {example}")
+    return "numbers" if as_numbers or not used & names.keys() else "names"

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchscale.errors import DataError
+from batchscale.words import shown
 
+_SAVE = "it is no text in UTF-8: save it as UTF-8, or "
 _WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -20,7 +22,7 @@ class Line:
     text: str
 
     def __str__(self) -> str:
-        return f"line {self.number} ({self.text!r})"
+        return f"line {self.number} ({quoted(self.text)})"
 
 
 def lines_of(path: Path, named: str = "") -> list[Line]:
@@ -49,6 +51,16 @@ def lines_of(path: Path, named: str = "") -> list[Line]:
     text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
     split = re.split("\r\n|\n|\r", text)  # str.splitlines would also cut at characters that names may hold
     return [Line(number, stripped) for number, line in enumerate(split, 1) if (stripped := line.strip())]
+
+
+def quoted(text: str) -> str:
+    """A word or a name in a message; repr would write bytes that are no UTF-8 as surrogates."""
+    return f"'{shown(text)}'"
+
+
+def encoding_fault(text: str) -> str:
+    """The way out where words of a list are no UTF-8; "" where they are."""
+    return _SAVE if any("\udc80" <= character <= "\udcff" for character in text) else ""
 
 
 def unquoted(text: str) -> str:

@@ -6,6 +6,7 @@ models) and ``_orig_mod.`` (torch.compile), in any order and number.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -120,14 +121,27 @@ def _equal(a: Weights, b: Weights) -> bool:
 
 def _read(file: str) -> Any:
     path = Path(file)
+    if path.is_dir():
+        raise RecipeError(f"model.pretrained={file}: is a folder; give the file of weights in it")
     if not path.is_file():
         raise RecipeError(f"model.pretrained={file}: no such file; give a local file (nothing is downloaded)")
+    way_out = "give safetensors, or a state dict by torch.save"
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with open(path, "rb") as stream:  # by its path, torch would go by the extension
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # readers refuse damage, and the unpickler code, with many kinds of errors
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if "weights only" in reason.lower():  # torch goes on to say how to run the code that the file holds
-            reason = "damaged, or not tensors alone"
-        raise RecipeError(f"model.pretrained={file}: cannot be read as weights ({reason}); give safetensors") from None
+        reason = "damaged, or not tensors alone"
+        if isinstance(error, OSError) and error.strerror and error.errno != errno.EINVAL:  # EINVAL: cut short
+            reason = error.strerror
+        elif not path.stat().st_size:
+            reason = "empty"
+        raise RecipeError(f"model.pretrained={file}: cannot be read as weights ({reason}); {way_out}") from None
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By the content: eight bytes with the length of a JSON object, little-endian, then that object (its README)."""
+    with open(path, "rb") as stream:
+        length, brace = int.from_bytes(stream.read(8), "little"), stream.read(1)
+    return brace == b"{" and length <= path.stat().st_size - 8
