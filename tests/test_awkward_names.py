@@ -16,6 +16,7 @@ from pictures import jpeg, noise
 import batchscale
 from batchscale.cli import main
 from batchscale.errors import DataError
+from batchscale.study.table import write_table
 from batchscale.system import notes
 from batchscale.words import shown
 
@@ -130,3 +131,8 @@ def test_runs_in_such_folders_are_compared_reported_and_told(tmp_path: Path, mon
     assert told("report", runs[1]) == f"{tmp_path}/out\\nline/report.html\n"
     notes.note(f"{runs[1]}: noted")
     assert utf8[1].getvalue().decode().endswith(f"note: {tmp_path}/out\\nline: noted\n")
+
+
+def test_a_table_holds_such_names(tmp_path: Path):
+    write_table(tmp_path / "table.csv", [{"name": "way \udcff", "lines": "a\nb"}])
+    assert (tmp_path / "table.csv").read_text(encoding="utf-8") == 'name,lines\nway \\xff,"a\nb"\n'
