@@ -10,11 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from launching import SMALL
 from pictures import jpeg, noise
 
 import batchscale
 from batchscale.cli import main
 from batchscale.errors import DataError
+from batchscale.study.table import write_table
+from batchscale.system import notes
 from batchscale.words import shown
 
 RECIPE = [
@@ -107,3 +110,29 @@ def test_a_name_is_written_in_one_way_and_in_one_line(name: str, written: str):
     assert shown(name) == shown(shown(name)) == written
     error = DataError(f"{name}: cannot be read")
     assert str(error) == str(pickle.loads(pickle.dumps(error))) == f"{written}: cannot be read"
+
+
+def test_runs_in_such_folders_are_compared_reported_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Final weights were "not comparable: ... not valid UTF-8", documents held lone surrogates, lines broke in two."""
+    utf8 = terminal(monkeypatch)
+    words = ["train", *SMALL, "epochs=0.2", "numerics.threads=1", "--out"]
+    runs = [str(tmp_path / name) for name in ("out\udcff", "out\nline")]
+
+    def told(*arguments: str) -> str:
+        utf8[0].truncate(0)
+        utf8[0].seek(0)
+        assert main([*arguments]) == 0
+        return utf8[0].getvalue().decode()
+
+    assert json.loads(told(*words, runs[0], "--json"))["folder"] == str(tmp_path / r"out\xff")
+    assert told(*words, runs[1]).endswith(f"; {tmp_path}/out\\nline\n")
+    assert "final weights: equal" in told("compare", *runs)
+    assert json.loads(told("report", runs[0], "--json"))["report"] == str(tmp_path / r"out\xff" / "report.html")
+    assert told("report", runs[1]) == f"{tmp_path}/out\\nline/report.html\n"
+    notes.note(f"{runs[1]}: noted")
+    assert utf8[1].getvalue().decode().endswith(f"note: {tmp_path}/out\\nline: noted\n")
+
+
+def test_a_table_holds_such_names(tmp_path: Path):
+    write_table(tmp_path / "table.csv", [{"name": "way \udcff", "lines": "a\nb"}])
+    assert (tmp_path / "table.csv").read_text(encoding="utf-8") == 'name,lines\nway \\xff,"a\nb"\n'

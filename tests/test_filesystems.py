@@ -1,6 +1,7 @@
 """File systems that lack calls, or refuse to be written."""
 
 import errno
+import io
 import json
 import os
 import subprocess
@@ -140,6 +141,29 @@ def test_a_lock_that_fails_is_no_other_run(tmp_path, monkeypatch):
     monkeypatch.setattr("fcntl.flock", refusing(errno.EIO))
     with pytest.raises(FolderError, match="cannot be written"):
         RunLock(tmp_path)
+
+
+def test_a_disk_that_is_full_at_the_start_is_told_with_its_path(tmp_path, monkeypatch, capsys):
+    """What waits in the lock file's buffer fails once more as it is closed, and that error had no path."""
+
+    class Full(io.FileIO):
+        write = refusing(errno.ENOSPC)
+
+    monkeypatch.setattr(RunLock, "_open", lambda lock: io.TextIOWrapper(io.BufferedRandom(Full(tmp_path / "f", "w+"))))
+    assert main(["train", *TINY, "--out", str(tmp_path / "run")]) == 2
+    err = capsys.readouterr().err
+    assert f"{tmp_path}/run/.lock: cannot be written (No space left on device): the disk must have room" in err
+    assert "--out DIR" in err
+
+
+def test_a_page_that_cannot_be_written_has_a_way_out_that_exists(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    assert main(["train", *TINY, "--out", str(out)]) == 0
+    monkeypatch.setattr(os, "fsync", refusing(errno.EROFS))
+    assert main(["report", str(out)]) == 2
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert err.endswith(f"or copy {out} to where you may write, and report on the copy")
+    assert "--out" not in err
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_changes_have_no_place_beside_no_momentum_or_in_an_optimizer_without_one
         RecipeError, match=r"momentum=0 with momentum_changes: the first momentum, too, must be above 0"
     ):
         recipe_from(RECIPE, [CHANGES, "optimizer.momentum=0", "optimizer.nesterov=false"])
-    with pytest.raises(RecipeError, match=r"momentum_changes=.* has no place in adamw"):
+    with pytest.raises(RecipeError, match=r"momentum_changes has no place in adamw"):
         recipe_from(RECIPE, ["optimizer={name: adamw, momentum_changes: [{epoch: 1, momentum: 0.5}]}"])
 
 

@@ -160,6 +160,39 @@ def test_a_warmup_given_in_epochs_takes_the_place_of_its_steps():
     assert (warmup.epochs, warmup.steps) == (None, 7)
 
 
+@pytest.mark.parametrize("name", ["pt #1.pt", "two\nlines", "out\udcff/w.pt", "7", "a: b", "[x]", " b ", "it's"])
+def test_a_name_of_a_file_is_taken_as_typed(name):
+    """YAML made `pt` of the first, a blank of the second's line break, and no document of the third."""
+    for override in (["model.pretrained={}"], ["data.name=folder", "data.subset={}"]):
+        *before, last = override
+        recipe = load_recipe("digits-cnn", [*before, last.format(name)])
+        assert name in (recipe.model.pretrained, recipe.data.subset)
+        assert recipe_from(yaml.safe_load(dump_recipe(recipe))) == recipe
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"), [("'pt #1.pt'", "pt #1.pt"), ('"a\\tb"', "a\tb"), ("null", None), ("~", None), ("", None)]
+)
+def test_quotes_and_null_of_yaml_hold_for_names_of_files(typed, read):
+    assert load_recipe("digits-cnn", [f"model.pretrained={typed}"]).model.pretrained == read
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("optimizer.momentum_changes=0.5", r"momentum_changes=0.5: must be a list of \{epoch, momentum\}; set it with"),
+        ("learning_rate.decay.epochs=5", "decay.epochs=5: must be a list; set it with"),
+        (
+            "optimizer={name: adamw, momentum_changes: [{epoch: 1, momentum: 0.5}]}",
+            "recipe entry optimizer: momentum_changes has no place in adamw",
+        ),
+    ],
+)
+def test_a_list_is_called_a_list(override, said):
+    with pytest.raises(RecipeError, match=said):
+        load_recipe("digits-cnn", [override])
+
+
 @pytest.mark.parametrize(("override", "said"), BAD, ids=[b[0] for b in BAD])
 def test_a_bad_override_is_one_clear_line(override, said):
     with pytest.raises(RecipeError, match=said) as error:

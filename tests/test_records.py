@@ -1,13 +1,19 @@
 """A run on disk: whole files or none, lines that survive a kill, one writer at a time."""
 
+import errno
 import json
 import multiprocessing
+from pathlib import Path
 
 import pytest
+from launching import SMALL
+from refusing import refusing
 
+from batchscale.cli import main
 from batchscale.errors import FolderError
 from batchscale.records import RunFolder, RunLock, read_result
 from batchscale.records.files import finite, read_lines, write_json, write_whole
+from batchscale.records.findings import read_findings
 from batchscale.records.folder import check_free
 
 
@@ -87,3 +93,34 @@ def test_a_damaged_result_is_named(tmp_path, content):
 def test_no_result(tmp_path):
     with pytest.raises(FolderError, match=r"holds no result.json"):
         read_result(tmp_path)
+
+
+def test_a_run_that_was_moved_lies_where_it_is(tmp_path, capsys):
+    words = ["train", *SMALL, "epochs=0.2", "numerics.threads=1", "--out"]
+    assert main([*words, str(tmp_path / "run")]) == 0
+    moved = (tmp_path / "run").rename(tmp_path / "moved")
+    capsys.readouterr()
+    assert main([*words, str(moved), "--resume"]) == 0
+    assert capsys.readouterr().out.endswith(f"; {moved}\n")
+    assert main([*words, str(moved), "--resume", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["folder"] == str(moved)
+
+
+@pytest.mark.parametrize("name", ["environment.json", "result.json"])
+def test_a_file_that_may_not_be_read_is_no_reason_to_train_again(tmp_path, monkeypatch, capsys, name):
+    (tmp_path / "recipe.yaml").write_text("epochs: 1\n")
+    for file in ("environment.json", "result.json"):
+        (tmp_path / file).write_text("{}")
+    real = Path.read_text
+    monkeypatch.setattr(Path, "read_text", refusing(errno.EACCES, lambda path: path.name == name, real))
+    assert main(["report", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert f"{name} cannot be read (Permission denied); change its permissions" in err
+    assert "train" not in err
+
+
+@pytest.mark.parametrize(("reader", "name"), [(read_result, "result.json"), (read_findings, "findings.json")])
+def test_what_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch, reader, name):
+    monkeypatch.setattr(Path, "read_text", refusing(errno.EACCES))
+    with pytest.raises(FolderError, match=rf"{name}: cannot be read \(Permission denied\); change its permissions"):
+        reader(tmp_path)

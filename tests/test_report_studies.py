@@ -111,7 +111,7 @@ def test_damaged_findings_leave_the_runs_and_a_warning(tmp_path):
         assert "of 3 runs, 2 have ended, 1 is missing" in page
     (tmp_path / "findings.json").unlink()
     (tmp_path / "findings.json").mkdir()
-    assert "<li>findings.json: damaged (Is a directory)" in write_report(tmp_path).read_text()
+    assert "<li>findings.json: cannot be read (Is a directory)" in write_report(tmp_path).read_text()
 
 
 def test_a_study_json_that_cannot_be_read_is_named(tmp_path):

@@ -25,7 +25,7 @@ LEVELS = {
     "errors": {"words"},
     "minibatch": {"errors"},
     "randomness": set(),
-    "system": {"errors"},
+    "system": {"errors", "words"},
     "recipe": {"errors"},
     "data": {"errors", "minibatch", "randomness", "system", "words"},
     "models": {"errors"},

@@ -18,7 +18,7 @@ from batchscale.errors import BatchscaleError, UsageError
 from batchscale.system.disk import refusal
 from batchscale.system.streams import guarded, open_missing
 from batchscale.system.working_folder import working_folder
-from batchscale.words import UNWRITABLE
+from batchscale.words import UNWRITABLE, shown
 
 _ABOUT = """\
 Train neural networks by distributed synchronous SGD with large minibatches.
@@ -47,7 +47,7 @@ class _Parser(argparse.ArgumentParser):
     """Errors of usage in one line."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {shown(message)}; see {self.prog} --help\n")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -104,7 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _temporary(path: str) -> str:
     """The way out where a path lies in the folder for temporary files."""
-    place = tempfile.gettempdir()
+    try:
+        place = tempfile.gettempdir()
+    except OSError:  # there is none
+        return ""
     return f", or set TMPDIR (now {place}) to a folder that has room" if path.startswith(f"{place}/") else ""
 
 
@@ -128,7 +131,7 @@ def _run(options: argparse.Namespace) -> int:
             raise
         path = "a file" if error.filename is None else os.fsdecode(error.filename)
         said = refusal(error, "must be a path that can be used; give another")
-        print(f"batchscale: {path}: cannot be used {said}{_temporary(path)}", file=sys.stderr, flush=True)
+        print(f"batchscale: {shown(path)}: cannot be used {said}{_temporary(path)}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
         return 130

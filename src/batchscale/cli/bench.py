@@ -14,6 +14,7 @@ from batchscale.recipe import load_recipe
 from batchscale.records.files import cannot_write, write_json
 from batchscale.records.folder import check_free
 from batchscale.system.launcher import check_alone
+from batchscale.words import shown
 
 _DEFAULT_RECIPE = "fashion-mnist-cnn"
 _DEFAULT_OVERRIDES = ("minibatch.workers=16", "minibatch.per_worker=32")
@@ -218,4 +219,4 @@ def _write(found: dict[str, Any], out: Path) -> None:
         written = [out / "allreduce.json", *all_reduce_figure(found, out / "allreduce")]
     except OSError as error:
         raise cannot_write(out, error) from error
-    print(f"wrote {', '.join(map(str, written))}", file=sys.stderr, flush=True)
+    print(shown(f"wrote {', '.join(map(str, written))}"), file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from batchscale.cli.options import add_common, print_json
+from batchscale.words import shown
 
 
 def add(commands: Any) -> None:
@@ -34,5 +35,5 @@ def run(options: argparse.Namespace) -> int:
             final = found["final_weights"]
             print(f"final weights: {final if final == 'equal' else f'first differing tensor: {final}'}")
         if found["data"] not in (None, "equal"):
-            print(f"other data: {found['data']}")
+            print(f"other data: {shown(found['data'])}")
     return 0 if found["equal"] else 1

@@ -10,6 +10,7 @@ from typing import Any
 
 from batchscale.cli.options import add_common, default_folder, folder_path, positive, print_json
 from batchscale.system.launcher import check_alone
+from batchscale.words import shown
 
 
 def add(commands: Any) -> None:
@@ -57,5 +58,6 @@ def run(options: argparse.Namespace) -> int:
         "\nThe same net, data and epochs. Leaving the lr unscaled is what breaks; scaling it with kn mends it."
         "\nOn a problem this small, at this lr, warmup makes no clear difference; docs/log.md says where it does."
     )
-    print(f"\n{found['seconds']:.0f} s; figure: {', '.join(found['figures'])}; runs below {out}")
+    places = f"figure: {', '.join(found['figures'])}; runs below {out}"
+    print(f"\n{found['seconds']:.0f} s; {shown(places)}")
     return 0

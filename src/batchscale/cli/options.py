@@ -17,6 +17,7 @@ from batchscale.records.command import this_command
 from batchscale.records.files import cannot_write, finite
 from batchscale.system.disk import new_folder
 from batchscale.system.streams import Stream
+from batchscale.words import UNWRITABLE, shown
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +77,16 @@ def not_negative(text: str) -> int:
 
 def print_json(document: Any) -> None:
     """One JSON document on standard output."""
-    print(json.dumps(finite(document), indent=2), flush=True)
+    print(json.dumps(_writable(finite(document)), indent=2), flush=True)
+
+
+def _writable(value: Any) -> Any:
+    """A document with bytes that are no UTF-8 as ``\\xff``: readers of JSON refuse lone surrogates."""
+    if isinstance(value, dict):
+        return {_writable(key): _writable(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_writable(inner) for inner in value]
+    return value.encode("utf-8", UNWRITABLE).decode() if isinstance(value, str) else value
 
 
 def default_folder(options: argparse.Namespace, name: str) -> Path:
@@ -123,6 +133,6 @@ def verdict(code: int, output: Stream, options: argparse.Namespace) -> int:
         return code
     what = "the document of --json" if getattr(options, "json", False) else "what this command prints"
     kept = getattr(options, "keeps", None)
-    where = f"; all of it lies in {kept}" if kept else "; give it a file or a pipe, and the same command again"
+    where = f"; all of it lies in {shown(kept)}" if kept else "; give it a file or a pipe, and the same command again"
     print(f"batchscale: standard output: {output.lost.strerror}: {what} is lost{where}", file=sys.stderr, flush=True)
     return code if code or (kept and not getattr(options, "json", False)) else 1

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from batchscale.cli.options import add_common, print_json
+from batchscale.words import shown
 
 
 def add(commands: Any) -> None:
@@ -29,6 +30,6 @@ def run(options: argparse.Namespace) -> int:
         print_json({"report": str(written.path), "kind": written.kind, "runs": written.runs, "skipped": skipped})
         return 0
     for one in skipped:
-        print(f"skipped {one['name']}: {one['reason']}")
-    print(written.path)
+        print(shown(f"skipped {one['name']}: {one['reason']}"))
+    print(shown(str(written.path)))
     return 0

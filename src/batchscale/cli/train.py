@@ -28,7 +28,7 @@ from batchscale.errors import BatchscaleError, RunError, UsageError
 from batchscale.recipe import load_recipe
 from batchscale.system.launcher import LAUNCHER, is_worker, starts_its_own
 from batchscale.system.streams import Stream
-from batchscale.words import counted
+from batchscale.words import counted, shown
 
 if TYPE_CHECKING:
     from batchscale.engine.opening import Job
@@ -39,6 +39,7 @@ Train RECIPE: a shipped recipe's name (see `batchscale recipes`) or a YAML file.
 
 key=value overrides an entry by its dotted name:
   batchscale train fashion-mnist-cnn minibatch.workers=32 learning_rate.warmup.epochs=2 --processes 2
+Values are YAML; names of files (model.pretrained, data.subset) are taken as typed.
 
 The run is k workers of n images; --processes only says how many processes host the workers. A run that was
 killed goes on with --resume, on any number of processes:
@@ -228,7 +229,7 @@ def _report(result: Result, options: argparse.Namespace, already: bool = False) 
         print(
             f"{done}: {result.evaluated_on} error {error} after {counted(result.steps, 'step')} "
             f"({counted(result.epochs, 'epoch', 'g')}), {speed}, "
-            f"{result.wall_seconds:.1f} s; weights {(result.weights_sha256 or '')[:12]}; {result.folder}"
+            f"{result.wall_seconds:.1f} s; weights {(result.weights_sha256 or '')[:12]}; {shown(result.folder)}"
         )
     return 0 if result.status == "done" else 1
 

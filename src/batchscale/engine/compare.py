@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load as from_bytes
 
 from batchscale.data.contents import difference
 from batchscale.engine.checkpoint import folders, load
@@ -82,7 +82,7 @@ def _final(first: Path, second: Path) -> str | None:
     if not all(p.is_file() for p in paths):
         return None
     try:
-        return _first_difference(load_file(paths[0]), load_file(paths[1])) or "equal"
+        return _first_difference(*(from_bytes(path.read_bytes()) for path in paths)) or "equal"
     except (SafetensorError, OSError) as error:
         return f"not comparable: {error}"
 

@@ -18,6 +18,7 @@ from batchscale.recipe import Recipe, identity, load_recipe
 from batchscale.records import Result, RunFolder, read_result
 from batchscale.records.command import resumption
 from batchscale.records.folder import attempted, check_free, holds_run
+from batchscale.words import shown
 
 Resume = Literal["no", "yes", "auto"]
 
@@ -80,7 +81,7 @@ def finished_result(out: Path) -> Result | None:
     try:
         result = read_result(out)
     except FolderError as error:
-        print(f"{error.args[0].split(';')[0]}; passed over", file=sys.stderr, flush=True)
+        print(f"{str(error).split(';')[0]}; passed over", file=sys.stderr, flush=True)
         return None
     return result if result.status in ("done", "diverged") else None
 
@@ -154,7 +155,7 @@ def _open(job: Job, out: Path, world: World) -> tuple[RunFolder, Opened]:
             return folder, Opened(True, None, finished, data=trained_on(out))
         checkpoint, damaged = checkpoints.newest(out)
         for line in damaged:
-            print(f"{line}; passed over for the one before it", file=sys.stderr, flush=True)
+            print(f"{shown(line)}; passed over for the one before it", file=sys.stderr, flush=True)
         if checkpoint is not None:
             checkpoints.check_identity(checkpoint.identity, identity(job.recipe), out)
         return folder, Opened(True, checkpoint, decided=_decided(folder, checkpoint), data=trained_on(out))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load as load_safetensors
 from torch import nn
 
 from batchscale.errors import RecipeError
@@ -128,7 +128,7 @@ def _read(file: str) -> Any:
     way_out = "give safetensors, or a state dict by torch.save"
     try:
         if _is_safetensors(path):
-            return load_file(path)
+            return load_safetensors(path.read_bytes())  # its own reader of files wants names in UTF-8
         with open(path, "rb") as stream:  # by its path, torch would go by the extension
             return torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # readers refuse damage, and the unpickler code, with many kinds of errors

@@ -8,7 +8,7 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -99,6 +99,31 @@ def _dotted(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
             yield prefix + name
 
 
+def _annotation(key: str) -> Any:
+    """The type of the entry of this dotted name; None where there is no such entry."""
+    kind: Any = Recipe
+    for name in key.split("."):
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel) and name in kind.model_fields):
+            return None
+        kind = kind.model_fields[name].annotation
+    return kind
+
+
+def _typed(key: str, text: str) -> Any:
+    """The value of an override: of YAML; for an entry that is text, such as a file's name, the words as typed.
+
+    YAML would take `` #1`` for a comment, make a line break a blank, and refuse bytes that are no UTF-8. Its quotes and
+    its null hold for text, too.
+    """
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    if _annotation(key) not in (str, str | None) or quoted or text in _NULL:
+        return parse_yaml(text, f"argument {f'{key}={text}'!r}")
+    return text
+
+
+_NULL = ("", "~", "null", "Null", "NULL")  # of YAML 1.2, section 10.3.2
+
+
 def _unknown(key: str) -> RecipeError:
     known = list(_dotted(Recipe))
     last = key.rsplit(".", 1)[-1]
@@ -123,7 +148,7 @@ def _override(content: dict[str, Any], override: str) -> None:
         at = at.setdefault(parent, {})
         if not isinstance(at, dict):
             raise _unknown(key)
-    value = parse_yaml(text, f"argument {override!r}")
+    value = _typed(key, text)
     if isinstance(at.get(last), dict) and not isinstance(value, dict):
         raise _group(key)
     at.pop(_IN_PLACE_OF.get(key, ""), None)
@@ -174,8 +199,18 @@ def _explain(error: ValidationError) -> RecipeError:
     rule = " or ".join(dict.fromkeys(r.removeprefix("Value error, ") for r in rules))
     if first["type"] == "value_error":
         return RecipeError(f"recipe entry {key}: {rule}" if key else f"recipe: {rule}")
+    if first["type"] == "tuple_type":
+        rule = f"must be a list{_items(entry)}"
     value = reprlib.repr(first["input"])
     return RecipeError(f"recipe entry {key}={value}: {rule[:1].lower() + rule[1:]}; set it with {entry}=VALUE")
+
+
+def _items(entry: str) -> str:
+    """What a list of this entry holds, where that is groups of entries: `` of {epoch, momentum}``."""
+    item = next(iter(get_args(_annotation(entry))), None)
+    if isinstance(item, type) and issubclass(item, BaseModel):
+        return f" of {{{', '.join(item.model_fields)}}}"
+    return ""
 
 
 def recipe_from(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
@@ -183,7 +218,7 @@ def recipe_from(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> Re
 
     Args:
         content: the nested entries of a recipe.
-        overrides: "dotted.key=value" each, the value in YAML.
+        overrides: "dotted.key=value" each, the value in YAML; a file's name as it is.
 
     Returns:
         The frozen recipe, defaults filled in.
@@ -209,7 +244,7 @@ def load_recipe(name_or_file: str | Path, overrides: Iterable[str] = ()) -> Reci
 
     Args:
         name_or_file: a shipped recipe's name, or a YAML file.
-        overrides: "dotted.key=value" each, the value in YAML.
+        overrides: "dotted.key=value" each, the value in YAML; a file's name as it is.
 
     Returns:
         The frozen recipe, defaults filled in.

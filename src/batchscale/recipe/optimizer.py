@@ -59,8 +59,9 @@ class Optimizer(Entry):
         taken = OPTIMIZER_OPTIONS[self.name]
         for option in sorted(self.model_fields_set & _OWN_OPTIONS):
             if option not in taken:
+                given = _written(option, getattr(self, option))
                 raise ValueError(
-                    f"{option}={getattr(self, option)} has no place in {self.name}, which takes {', '.join(taken)}; "
+                    f"{given} has no place in {self.name}, which takes {', '.join(taken)}; "
                     f"leave it out, or give the whole entry, such as optimizer={{name: {self.name}}}"
                 )
         if "nesterov" in taken and self.nesterov and self.momentum == 0:
@@ -86,6 +87,11 @@ class Optimizer(Entry):
     def _without_options_that_have_no_place(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         content: dict[str, Any] = handler(self)
         return {k: v for k, v in content.items() if k not in _OWN_OPTIONS or k in OPTIMIZER_OPTIONS[self.name]}
+
+
+def _written(option: str, value: Any) -> str:
+    """An option as a recipe has it; a list by its name alone."""
+    return option if isinstance(value, tuple) else f"{option}={value}"
 
 
 _OWN_OPTIONS = {option for options in OPTIMIZER_OPTIONS.values() for option in options}

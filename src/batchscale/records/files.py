@@ -15,8 +15,16 @@ from batchscale.system.disk import refusal, replace, sync, sync_folder
 _MOST_NESTED = 64
 
 
-def write_whole(path: Path, content: bytes) -> None:
+_ANOTHER_OUT = "or give another --out DIR"
+
+
+def write_whole(path: Path, content: bytes, way_out: str = _ANOTHER_OUT) -> None:
     """Replace a file by new content, or leave it as it was.
+
+    Args:
+        path: of the file.
+        content: all of it.
+        way_out: for the message, where it cannot be written.
 
     Raises:
         FolderError: the folder is read-only, full, or a size limit is reached.
@@ -32,12 +40,18 @@ def write_whole(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):  # the first error is the one to tell
             aside.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
+        raise cannot_write(path, error, way_out) from error
 
 
-def cannot_write(path: Path, error: OSError) -> FolderError:
+def cannot_write(path: Path, error: OSError, way_out: str = _ANOTHER_OUT) -> FolderError:
     """The one line for a folder that cannot be written."""
-    return FolderError(f"{path}: cannot be written {refusal(error)}, or give another --out DIR")
+    return FolderError(f"{path}: cannot be written {refusal(error)}, {way_out}")
+
+
+def cannot_read(path: Path | str, error: OSError, otherwise: str) -> FolderError:
+    """The one line for a file that is there and cannot be read: only where nobody forbids it, it may be made anew."""
+    way_out = "change its permissions" if isinstance(error, PermissionError) else otherwise
+    return FolderError(f"{path}: cannot be read ({error.strerror or error}); {way_out}")
 
 
 def write_json(path: Path, content: Any) -> None:

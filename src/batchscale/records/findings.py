@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from batchscale.errors import FolderError
-from batchscale.records.files import parse_json, write_json
+from batchscale.records.files import cannot_read, parse_json, write_json
 
 Scale = Literal["linear", "log2", "log10"]
 
@@ -135,6 +135,8 @@ def read_findings(folder: Path) -> Findings:
         return Findings.model_validate(parse_json(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise FolderError(f"{folder}: holds no findings.json: not a study's folder, or one not finished") from None
-    except (OSError, ValueError, ValidationError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0]
+    except OSError as error:
+        raise cannot_read(path, error, "run the study again on its folder") from error
+    except (ValueError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
         raise FolderError(f"{path}: damaged ({reason}); run the study again on its folder") from None

@@ -104,7 +104,8 @@ class RunLock:
     def release(self) -> None:
         """Let the folder go."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # a full disk: what waits in its buffer was told of when written
+                self._file.close()
             self._file = None
             self._held.release()
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from batchscale.errors import FolderError
-from batchscale.records.files import parse_json
+from batchscale.records.files import cannot_read, parse_json
 
 Status = Literal["done", "diverged", "failed"]
 
@@ -48,7 +48,7 @@ class Result(BaseModel):
 
 
 def read_result(folder: Path) -> Result:
-    """The result of a finished run.
+    """The result of a finished run, which lies in this folder now, wherever it was trained.
 
     Raises:
         FolderError: there is none, or it is damaged.
@@ -56,9 +56,11 @@ def read_result(folder: Path) -> Result:
     path = folder / "result.json"
     try:
         content: Any = parse_json(path.read_text(encoding="utf-8"))
-        return Result.model_validate(content)
+        return Result.model_validate(content).model_copy(update={"folder": str(folder)})
     except FileNotFoundError:
         raise FolderError(f"{folder}: holds no result.json: not a finished run; finish it with --resume") from None
-    except (OSError, ValueError, ValidationError) as error:
+    except OSError as error:
+        raise cannot_read(path, error, "train the run again") from error
+    except (ValueError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise FolderError(f"{path}: damaged ({reason}); train the run again") from None

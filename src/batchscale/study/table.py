@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchscale.records.files import finite, write_whole
+from batchscale.words import UNWRITABLE
 
 
 def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -18,4 +19,4 @@ def write_table(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(finite(row) for row in rows)
-    write_whole(path, text.getvalue().encode())
+    write_whole(path, text.getvalue().encode("utf-8", UNWRITABLE))

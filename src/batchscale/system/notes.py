@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from batchscale.words import shown
+
 _noted: set[str] = set()
 
 
@@ -11,4 +13,4 @@ def note(line: str) -> None:
     """One line on standard error; never twice in a process."""
     if line not in _noted:
         _noted.add(line)
-        print(f"note: {line}", file=sys.stderr, flush=True)
+        print(f"note: {shown(line)}", file=sys.stderr, flush=True)

@@ -21,6 +21,7 @@ from batchscale.cli.options import (
 )
 from batchscale.recipe import Recipe
 from batchscale.system.launcher import check_alone
+from batchscale.words import shown
 
 if TYPE_CHECKING:
     from batchscale.records.findings import Findings
@@ -88,7 +89,7 @@ def open_study(options: argparse.Namespace, kind: str, recipe: Recipe, asked: di
     check_alone("study")
     out = options.out or default_folder(options, f"{name}-{kind}")
     if options.out is None:
-        print(f"the study's folder: {out}", file=sys.stderr, flush=True)
+        print(shown(f"the study's folder: {out}"), file=sys.stderr, flush=True)
     return Study(
         out,
         kind,
@@ -132,7 +133,7 @@ def finish(
             print(f"\n{table.title}\n{as_text(table.columns, table.rows)}")
             if table.caption:
                 print(textwrap.fill(table.caption, _COLUMNS, initial_indent="  ", subsequent_indent="  "))
-        print(f"\n{findings.answer}\n{page}: the figures; {study.out / 'table.csv'}: one row a run")
+        print(f"\n{findings.answer}\n{shown(f'{page}: the figures; {study.out}/table.csv')}: one row a run")
     return int(any(outcome.status == "failed" for outcome in outcomes))
 
 

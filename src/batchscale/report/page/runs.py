@@ -58,7 +58,9 @@ def read_run(folder: Path, name: str) -> Run:
     ended = (folder / "result.json").exists()
     try:
         result = read_result(folder) if ended else None
-    except FolderError:
+    except FolderError as error:
+        if isinstance(error.__cause__, OSError):
+            raise _cannot_read("result.json", error.__cause__) from error.__cause__
         raise FolderError("result.json is damaged") from None
     return Run(
         name=name,
@@ -122,5 +124,11 @@ def _read(path: Path, without: str) -> str:
         raise FolderError(f"{path.name} is no file")
     try:
         return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise FolderError(f"{path.name} cannot be read ({getattr(error, 'strerror', None) or 'not UTF-8'})") from None
+    except OSError as error:
+        raise _cannot_read(path.name, error) from error
+    except UnicodeDecodeError:
+        raise FolderError(f"{path.name} cannot be read (not UTF-8)") from None
+
+
+def _cannot_read(name: str, error: OSError) -> FolderError:
+    return FolderError(f"{name} cannot be read ({error.strerror})")

@@ -49,7 +49,8 @@ def write(folder: Path) -> Written:
         raise FolderError(f"{folder}: is no folder; give the folder of a study, a run or results of bench")
     findings, runs, skipped = _gathered(folder)
     path = folder / NAME
-    write_whole(path, render(findings, runs, skipped).encode("utf-8"))
+    page = render(findings, runs, skipped).encode("utf-8")
+    write_whole(path, page, f"or copy {folder} to where you may write, and report on the copy")
     return Written(path, findings.kind, len(runs), skipped)
 
 
@@ -61,7 +62,9 @@ def _gathered(folder: Path) -> tuple[Findings, list[Run], list[tuple[str, str]]]
         try:
             run = read_run(folder, ".")
         except FolderError as error:
-            raise FolderError(f"{folder}: {error}; train the run again, or give another folder") from None
+            forbidden = isinstance(error.__cause__, PermissionError)
+            way_out = "change its permissions" if forbidden else "train the run again"
+            raise FolderError(f"{folder}: {error}; {way_out}, or give another folder") from None
         return run_findings(folder, run), [run], []
     try:
         findings, skipped = bench_findings(folder)
