@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from batchscale.comm.collectives import COLLECTIVES, make
-from batchscale.report.schedules import Round, draw_schedule
+from batchscale.report.draw.schedules import Round, draw_schedule
 
 LENGTH = 840  # every piece that is drawn is a whole number of elements
 HOSTS = [[0, 1, 2, 3], [4, 5, 6, 7]]

@@ -20,7 +20,7 @@ from batchscale.aggregate import FastAggregator
 from batchscale.bench.statistics import paired_ratio, spread
 from batchscale.bench.turns import in_turn
 from batchscale.comm import Choice, Reducer, World
-from batchscale.comm.world import BATCH, OTHER, schedule_gloo_threads
+from batchscale.comm.world.world import BATCH, OTHER, schedule_gloo_threads
 
 ROUNDS, STEPS = 24, 12
 PIXELS, WIDTH, HIDDEN, CLASSES = 784, 512, 6, 10

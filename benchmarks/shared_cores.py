@@ -22,13 +22,13 @@ import torch
 
 from batchscale.bench.statistics import paired_ratio, spread
 from batchscale.bench.turns import in_turn
+from batchscale.build.build import build
+from batchscale.build.inputs import load_data
 from batchscale.comm import World
 from batchscale.data.images import Splits
-from batchscale.engine.build import build
-from batchscale.engine.hardware import own_cores
-from batchscale.engine.inputs import load_data
-from batchscale.engine.parts import Parts
+from batchscale.launch.hardware import own_cores
 from batchscale.recipe import Recipe, load_recipe
+from batchscale.training.parts import Parts
 
 CHOICES, ROUNDS, BLOCK_SECONDS = 7, 9, 0.5
 

@@ -1,4 +1,4 @@
-"""What shared memory gives to training: a step of the engine with it and with the backend (as tuned here), in turn.
+"""What shared memory gives to training: a training step with it and with the backend (as tuned here), in turn.
 
 python benchmarks/training_reduction.py [PROCESSES [key=value ...]]
 
@@ -19,7 +19,7 @@ from batchscale.bench.contender import Block, Contender
 from batchscale.bench.statistics import paired_ratio, spread
 from batchscale.bench.task import Task
 from batchscale.bench.turns import in_turn, stop_check
-from batchscale.engine.signals import StopSignals
+from batchscale.launch.signals import StopSignals
 from batchscale.recipe import load_recipe
 
 RECIPE, ALGORITHMS = "fashion-mnist-cnn", ("shared_memory", "builtin")

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from datafiles import CIFAR_FILES
 from hypothesis import HealthCheck, settings
+from support.datafiles import CIFAR_FILES
 
 from batchscale.system import notes
 

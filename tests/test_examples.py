@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from worlds import in_processes
+from support.worlds import in_processes
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 

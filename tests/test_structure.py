@@ -20,44 +20,35 @@ from batchscale.update.schedule import DECAYS, SCALINGS, WARMUPS
 
 SOURCE = Path(batchscale.__file__).parent
 
-LEVELS = {
-    "words": set(),
-    "errors": {"words"},
-    "minibatch": {"errors"},
-    "randomness": set(),
-    "system": {"errors", "words"},
-    "recipe": {"errors"},
-    "data": {"errors", "minibatch", "randomness", "system", "words"},
-    "models": {"errors"},
-    "comm": {"errors", "system", "words"},
-    "update": {"errors", "minibatch", "randomness"},
-    "records": {"errors", "system"},
-    "worker": {"errors", "words", "randomness", "data", "models", "comm"},
-    "aggregate": {"errors", "comm"},
-    "engine": {
-        "errors", "words", "minibatch", "randomness", "worker", "aggregate", "update", "comm", "data", "models",
-        "recipe", "records", "system",
-    },
-    "report": {"errors", "system", "words", "records", "recipe"},
-    "study": {
-        "errors", "words", "minibatch", "randomness", "engine", "worker", "aggregate", "update", "comm", "data",
-        "models", "recipe", "records", "system",
-    },
-    "bench": {
-        "errors", "words", "minibatch", "randomness", "engine", "worker", "aggregate", "update", "comm", "data",
-        "models", "recipe", "records", "system",
-    },
-    "api": {"engine", "recipe", "records", "data"},
-    "cli": {
-        "errors", "words", "minibatch", "randomness", "engine", "recipe", "records", "data", "study", "report", "bench",
-        "system", "",
-    },
-    "__init__": {
-        "errors", "minibatch", "data", "aggregate", "comm", "update", "recipe", "records", "api",
-    },
-    "__main__": {"cli", "system"},
-}  # fmt: skip
-"""Room -> the rooms that it may import; '' is the package itself (its version)."""
+_TABLE = """
+words:
+errors: words
+randomness:
+minibatch: errors
+system: words errors
+recipe: errors
+models: errors
+comm: words errors system
+data: words errors randomness minibatch system
+update: errors minibatch
+records: errors system
+worker: words errors randomness comm data
+aggregate: errors comm
+launch: errors system recipe comm
+training: words errors randomness minibatch system recipe comm data update records worker aggregate launch
+build: words errors randomness minibatch recipe models comm data update records worker aggregate launch training
+run: words errors minibatch recipe comm data records worker launch training build
+report: words errors system recipe records
+study: words errors randomness system recipe data update records launch build run
+bench: words errors randomness minibatch system recipe models comm data records aggregate launch build
+api: recipe data records run
+cli: words errors system recipe data records launch training build run report study bench batchscale
+__init__: errors minibatch recipe comm data update records aggregate api
+__main__: system cli
+"""
+"""Room: the rooms that it imports, in the order of the floors; batchscale is the package itself (its version)."""
+
+LEVELS = {room: set(below.split()) for room, _, below in (line.partition(":") for line in _TABLE.split("\n") if line)}
 
 
 def imports_of(file: Path) -> set[str]:
@@ -70,7 +61,7 @@ def imports_of(file: Path) -> set[str]:
             names = [node.module]
         for name in names:
             if name == "batchscale" or name.startswith("batchscale."):
-                found.add([*name.split("."), ""][1])
+                found.add([*name.split("."), name][1])
     return found
 
 
@@ -79,17 +70,29 @@ def test_every_room_is_in_the_table():
     assert rooms - {"__pycache__", "recipes"} == set(LEVELS)
 
 
+def files_of(room: str) -> list[Path]:
+    return [SOURCE / f"{room}.py"] if (SOURCE / f"{room}.py").exists() else sorted((SOURCE / room).rglob("*.py"))
+
+
 @pytest.mark.parametrize("room", sorted(LEVELS))
-def test_imports_point_down(room):
-    files = [SOURCE / f"{room}.py"] if (SOURCE / f"{room}.py").exists() else sorted((SOURCE / room).rglob("*.py"))
-    for file in files:
+def test_imports_are_those_of_the_table(room):
+    for file in files_of(room):
         beyond = imports_of(file) - LEVELS[room] - {room}
         assert not beyond, f"{file.relative_to(SOURCE)} imports {sorted(beyond)}"
+    used = set().union(*map(imports_of, files_of(room)))
+    assert LEVELS[room] <= used, f"no file of {room} imports {sorted(LEVELS[room] - used)}: take it out of the table"
+
+
+def test_imports_point_down():
+    floors = list(LEVELS)
+    for room, below in LEVELS.items():
+        for other in below - {"batchscale"}:
+            assert floors.index(other) < floors.index(room), f"{room} imports {other}, which stands above it"
 
 
 def test_no_room_imports_another_in_both_directions():
     for room, below in LEVELS.items():
-        for other in below - {""}:
+        for other in below - {"batchscale"}:
             assert room not in LEVELS[other], f"{room} and {other} may import each other"
 
 
@@ -131,7 +134,7 @@ def test_public_names_are_those_listed_and_all_load():
         "from batchscale.cli import main; main(['recipes'])",
         "from batchscale.cli import main; assert main(['train', 'digits-cnn', 'epochs=abc']) == 2",
         "import batchscale.report.figures, batchscale.records, batchscale.recipe, batchscale.update.schedule",
-        "import batchscale.report.schedules",
+        "import batchscale.report.draw.schedules",
         "import batchscale.report.page, batchscale.cli.report",
     ],
 )

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchscale.engine.opening import Job, Resume
-from batchscale.engine.run import train_here
 from batchscale.recipe import Recipe, load_recipe, recipe_from
 from batchscale.records import Result
+from batchscale.run.opening import Job, Resume
+from batchscale.run.run import train_here
 
 if TYPE_CHECKING:
     from torch import nn

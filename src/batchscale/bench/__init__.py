@@ -6,7 +6,7 @@ until their next turn. Ratios are medians of ratios within a round, so that what
 both sides alike.
 
     ceiling       forward, backward and update alone, on images in memory; no communication, no feed
-    batchscale    the engine, fast mode; batchscale_exact: exact mode
+    batchscale    the trainer, fast mode; batchscale_exact: exact mode
     peers/        the same training as other libraries' documentation writes it, one file each
 
     data/         from a data set to minibatches, beside what other libraries' documentation writes

@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 
-from batchscale.engine.signals import die_with_parent
+from batchscale.launch.signals import die_with_parent
 
 _MODULES = {
     "ceiling": "batchscale.bench.ceiling",

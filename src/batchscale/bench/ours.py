@@ -1,4 +1,4 @@
-"""batchscale's own contender: the engine's parts, step and feed, in fast mode."""
+"""batchscale's own contender: the trainer's parts, step and feed, in fast mode."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import torch
 
 from batchscale.bench.meter import Meter
 from batchscale.bench.task import Task
+from batchscale.build.build import build
 from batchscale.comm import World
-from batchscale.engine.build import build
 from batchscale.recipe import recipe_from
 
 _ENDLESS_EPOCHS = 1e6
 
 
 def train(task: Task, meter: Meter, exact: bool) -> None:
-    """The engine's steps, without end."""
+    """The trainer's steps, without end."""
     mode = ["numerics.exact=true", "numerics.micro_batch=auto"] if exact else ["numerics.exact=false"]
     recipe = recipe_from(task.content, [f"epochs={_ENDLESS_EPOCHS}", f"numerics.threads={task.threads}", *mode])
     world = World.connect(torch.device("cpu"), recipe.execution.timeout_seconds)

@@ -16,9 +16,9 @@ from batchscale.bench.rounds import Budget, Rounds
 from batchscale.bench.task import Task
 from batchscale.bench.torchvision_files import lay_out, torchvision_name
 from batchscale.bench.turns import stop_check
-from batchscale.engine.build import validate
-from batchscale.engine.signals import StopSignals
+from batchscale.build.build import validate
 from batchscale.errors import RecipeError, UsageError
+from batchscale.launch.signals import StopSignals
 from batchscale.recipe import Recipe, recipe_from
 from batchscale.system.temporary import temporary_folder
 from batchscale.words import counted

@@ -12,9 +12,9 @@ from typing import Any, Self
 import torch
 from torch import nn
 
+from batchscale.build.inputs import load_data
 from batchscale.data import DATASETS
 from batchscale.data.images import Splits
-from batchscale.engine.inputs import load_data
 from batchscale.models import named_model
 from batchscale.recipe import Recipe, recipe_from
 

@@ -6,8 +6,8 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from batchscale.engine.signals import StopSignals
 from batchscale.errors import BatchscaleError
+from batchscale.launch.signals import StopSignals
 
 T = TypeVar("T")
 

@@ -166,7 +166,7 @@ def run_data(options: argparse.Namespace) -> int:
         raise UsageError(f"data.name={recipe.data.name}: must be folder where no recipe is named; name a RECIPE")
     from batchscale.bench.data.measure import BUDGET, bench_data
     from batchscale.bench.data.table import as_table
-    from batchscale.engine.hardware import own_cores
+    from batchscale.launch.hardware import own_cores
 
     found = bench_data(
         recipe,

@@ -20,7 +20,7 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print what differs; 0 where nothing does, 1 where something does or nothing could be compared."""
-    from batchscale.engine.compare import compare
+    from batchscale.run.compare import compare
 
     found = compare(*options.runs)
     if options.json:

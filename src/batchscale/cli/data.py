@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Fetch, check or pack each of the named sets."""
     from batchscale.data.sources import source_of
-    from batchscale.engine.signals import leaving
+    from batchscale.launch.signals import leaving
 
     for name in options.names:
         source_of(name)  # a mistake in one is said before the others take their time
@@ -76,10 +76,10 @@ def _verdict(row: dict[str, Any]) -> str:
 
 
 def _prepared(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    from batchscale.data.folder_source import FolderSource
-    from batchscale.data.pack import Smaller
-    from batchscale.data.prepare import prepare
-    from batchscale.data.prepare_folders import prepare_folders
+    from batchscale.data.image.folder_source import FolderSource
+    from batchscale.data.image.pack import Smaller
+    from batchscale.data.image.prepare_folders import prepare_folders
+    from batchscale.data.official.prepare import prepare
     from batchscale.data.sources import source_of
 
     source = source_of(name)
@@ -96,9 +96,9 @@ def _prepared(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _checked(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    from batchscale.data.folder_source import FolderSource
-    from batchscale.data.prepare import check
-    from batchscale.data.prepare_folders import check_folders
+    from batchscale.data.image.folder_source import FolderSource
+    from batchscale.data.image.prepare_folders import check_folders
+    from batchscale.data.official.prepare import check
     from batchscale.data.sources import source_of
 
     source = source_of(name)

@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train, print a table, draw the figure."""
     from batchscale.report.figures import error_curves
-    from batchscale.study.demo import run_demo
+    from batchscale.study.demo.study import run_demo
 
     check_alone("demo")
     out: Path = options.out or default_folder(options, "demo")

@@ -31,8 +31,8 @@ from batchscale.system.streams import Stream
 from batchscale.words import counted, shown
 
 if TYPE_CHECKING:
-    from batchscale.engine.opening import Job
     from batchscale.records import Result
+    from batchscale.run.opening import Job
 
 _ABOUT = """\
 Train RECIPE: a shipped recipe's name (see `batchscale recipes`) or a YAML file.
@@ -82,8 +82,8 @@ def run(options: argparse.Namespace) -> int:
     """Train in this process, or launch W of them."""
     if not is_worker():
         return _parent(options)
-    from batchscale.engine.launch import launched
-    from batchscale.engine.signals import die_with_parent
+    from batchscale.launch.processes import launched
+    from batchscale.launch.signals import die_with_parent
 
     for name, value, unasked in (("processes", options.processes, 1), ("max-restarts", options.max_restarts, 0)):
         if value != unasked:
@@ -95,8 +95,8 @@ def run(options: argparse.Namespace) -> int:
 def _job(options: argparse.Namespace, out: Path) -> Job:
     overrides = [*options.overrides, *(["numerics.exact=true"] if options.exact else [])]
     recipe = load_recipe(options.recipe, overrides)  # a mistake in it is said before torch is imported
-    from batchscale.engine.launch import launched, launched_command
-    from batchscale.engine.opening import Job
+    from batchscale.launch.processes import launched, launched_command
+    from batchscale.run.opening import Job
 
     command = launched_command() if launched() else tuple(command_words(options))
     return Job(_name(options), recipe, out, data_folder(options), options.resume, command=command)
@@ -123,23 +123,23 @@ def _out(options: argparse.Namespace) -> Path:
 def _parent(options: argparse.Namespace) -> int:
     out = _out(options)
     job = _job(options, out)
-    from batchscale.engine.checkpoint import steps_saved
-    from batchscale.engine.opening import check_finished, check_trained_on, finished_result, goes_on, trained_on
-    from batchscale.engine.run import Stopped, train_here
     from batchscale.records import RunLock
     from batchscale.records.folder import attempts
+    from batchscale.run.opening import check_finished, check_trained_on, finished_result, goes_on, trained_on
+    from batchscale.run.run import Stopped, train_here
+    from batchscale.training.checkpoint import steps_saved
 
     if resumed := goes_on(job, out):
         if (finished := finished_result(out)) is not None:
             check_finished(job, out, trained_on(out))
             return _report(finished, options, already=True)
         RunLock(out, wait_seconds=5.0).release()
-    from batchscale.engine.build import validate
+    from batchscale.build.build import validate
 
     dataset = validate(job.recipe, job.data_folder, options.processes)
     if resumed:
         check_trained_on(out, trained_on(out), dataset.contents)
-    from batchscale.engine.launch import Interrupted, launch
+    from batchscale.launch.processes import Interrupted, launch
 
     before = attempts(out)
     try:
@@ -184,12 +184,12 @@ def _worker_arguments(options: argparse.Namespace, out: Path) -> list[str]:
 
 def _worker(options: argparse.Namespace, ours: bool) -> int:
     """One of W processes: errors go to the launcher; under an outside one rank 0 says them."""
-    from batchscale.engine.launch import record_error
+    from batchscale.launch.processes import record_error
     from batchscale.records.folder import attempts
 
     first, begun, out = int(os.environ["RANK"]) == 0, 0, None
     try:
-        from batchscale.engine.run import train_here
+        from batchscale.run.run import train_here
 
         out = _out(options)
         begun = attempts(out)
@@ -236,7 +236,7 @@ def _report(result: Result, options: argparse.Namespace, already: bool = False) 
 
 def _record_failure(job: Job, out: Path, options: argparse.Namespace, error: Exception) -> None:
     """The result of a run that was begun or gone on with, and failed; a resume goes on all the same."""
-    from batchscale.engine.outcome import failed_result
+    from batchscale.run.outcome import failed_result
 
     document = failed_result(job, out, options.processes, error)
     if options.json:

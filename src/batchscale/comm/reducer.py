@@ -19,13 +19,13 @@ import torch
 
 from batchscale.comm.collectives import BETWEEN, COLLECTIVES, make
 from batchscale.comm.collectives.hierarchical import Hierarchical
-from batchscale.comm.collectives.shared_memory import DTYPES, SharedMemoryAllReduce
+from batchscale.comm.collectives.point_to_point import PointToPoint
+from batchscale.comm.collectives.schedule import Collective
+from batchscale.comm.collectives.subgroups import SubgroupHierarchical, SubgroupTorus
 from batchscale.comm.collectives.torus import Torus
-from batchscale.comm.mapping import NoSharedMemory
-from batchscale.comm.point_to_point import PointToPoint
-from batchscale.comm.schedule import Collective
-from batchscale.comm.subgroups import SubgroupHierarchical, SubgroupTorus
-from batchscale.comm.world import World
+from batchscale.comm.shared.all_reduce import DTYPES, SharedMemoryAllReduce
+from batchscale.comm.shared.mapping import NoSharedMemory
+from batchscale.comm.world.world import World
 from batchscale.errors import UsageError
 
 BUILTIN, SHARED_MEMORY, THREE_PHASE = "builtin", "shared_memory", "three_phase"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchscale.data.dataset import Dataset
+from batchscale.data.image.dataset import Dataset
 from batchscale.data.source import Reading
 from batchscale.data.sources import DATASETS, load_dataset, open_dataset
 

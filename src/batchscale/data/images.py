@@ -1,6 +1,6 @@
 """The seam between a run and its images, wherever they lie: whole minibatches of uint8 pixels with their labels.
 
-Two members: :class:`TensorImages` in memory, and :class:`batchscale.data.stored.StoredImages` on disk.
+Two members: :class:`TensorImages` in memory, and :class:`batchscale.data.image.stored.StoredImages` on disk.
 """
 
 from __future__ import annotations

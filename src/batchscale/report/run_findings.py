@@ -10,8 +10,8 @@ from batchscale.records.command import resumption
 from batchscale.records.files import damaged_lines, is_number, read_lines
 from batchscale.records.findings import Axis, Figure, Findings, Series, Table
 from batchscale.records.result import Result
+from batchscale.report.draw.scales import number
 from batchscale.report.page.runs import Run
-from batchscale.report.page.scales import number
 from batchscale.report.page.text import said
 from batchscale.words import counted
 

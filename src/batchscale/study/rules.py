@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from batchscale.engine.planning import plan_of, schedule_of
+from batchscale.build.planning import plan_of, schedule_of
 from batchscale.errors import RecipeError, UsageError
 from batchscale.recipe import recipe_from
 from batchscale.recipe.schema import Recipe, ScalingName, WarmupName

@@ -2,7 +2,7 @@
 
 For group j, channel c:   y = gamma (x - mu_jc) / sqrt(var_jc + eps) + beta
 
-The statistics of every group of a pass are left in ``Statistics``; the engine sums them over all k workers
+The statistics of every group of a pass are left in ``Statistics``; the step sums them over all k workers
 and moves the running averages once a step, with unbiased variances (``RunningAverages``).
 
 Source: Goyal et al. 2017, section 2.3 (statistics over n, never over kn) and section 5.1; Ying et al. 2018,

@@ -19,11 +19,11 @@ from batchscale.bench.allreduce.fit import fit
 from batchscale.bench.allreduce.rows import COPY_ALL, COPY_ONE, ELEMENT_BYTES, AllReduceTask, algorithm_of
 from batchscale.bench.results import UNSTEADY_RANGE, machine_conditions
 from batchscale.bench.statistics import Spread, paired_ratio, spread
+from batchscale.build.algorithm import machine
 from batchscale.comm import Choice, World
 from batchscale.comm.collectives import make
+from batchscale.comm.collectives.schedule import Cost
 from batchscale.comm.reducer import BUILTIN, SHARED_MEMORY
-from batchscale.comm.schedule import Cost
-from batchscale.engine.algorithm import machine
 
 if TYPE_CHECKING:
     from batchscale.bench.allreduce.measure import Cell

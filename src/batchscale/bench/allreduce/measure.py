@@ -24,13 +24,13 @@ from batchscale.bench.allreduce.rows import (
 )
 from batchscale.bench.contender import Contender
 from batchscale.bench.turns import in_turn, stop_check
+from batchscale.build.algorithm import store, stored_file
 from batchscale.comm import Choice, World
-from batchscale.comm.gloo import BATCH
-from batchscale.comm.mapping import free_bytes
 from batchscale.comm.reducer import BUILTIN, SHARED_MEMORY
-from batchscale.engine.algorithm import store, stored_file
-from batchscale.engine.signals import StopSignals
+from batchscale.comm.shared.mapping import free_bytes
+from batchscale.comm.world.gloo import BATCH
 from batchscale.errors import FolderError, UsageError
+from batchscale.launch.signals import StopSignals
 from batchscale.system.temporary import temporary_folder
 
 MOST_PROCESSES = 64

@@ -18,8 +18,8 @@ import torch
 from batchscale.bench.allreduce.rows import AUTO, ELEMENT_BYTES, SHIPPED, AllReduceTask, algorithm_of
 from batchscale.bench.meter import Meter
 from batchscale.comm import Choice, Reducer, World
-from batchscale.comm.gloo import BATCH, OTHER, schedule_gloo_threads
 from batchscale.comm.reducer import BUILTIN, SHARED_MEMORY
+from batchscale.comm.world.gloo import BATCH, OTHER, schedule_gloo_threads
 from batchscale.errors import ProcessError
 
 TASK = AllReduceTask

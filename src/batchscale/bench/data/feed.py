@@ -1,4 +1,4 @@
-"""batchscale's own contender: the engine's feed, a minibatch in one pass."""
+"""batchscale's own contender: the trainer's feed, a minibatch in one pass."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import torch
 
 from batchscale.bench.data.task import DataTask
+from batchscale.build.inputs import make_feed, make_normalizer
+from batchscale.build.planning import plan_of
 from batchscale.data.images import Labelled
-from batchscale.engine.inputs import make_feed, make_normalizer
-from batchscale.engine.planning import plan_of
 
 
 def feed_minibatches(task: DataTask) -> Iterator[Labelled]:

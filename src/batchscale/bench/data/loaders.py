@@ -22,7 +22,7 @@ from torchvision.datasets import ImageFolder
 from batchscale.bench.data.task import DataTask
 from batchscale.bench.data.transforms import of_opencv, of_pil, of_tensor
 from batchscale.data.images import Labelled
-from batchscale.engine.signals import die_with_parent
+from batchscale.launch.signals import die_with_parent
 
 _ENDLESS_IMAGES = 1 << 60
 

@@ -16,8 +16,8 @@ from batchscale.bench.data.prepare import Preparation
 from batchscale.bench.data.task import DataTask
 from batchscale.bench.rounds import Budget, Rounds
 from batchscale.bench.turns import stop_check
-from batchscale.engine.signals import StopSignals
 from batchscale.errors import UsageError
+from batchscale.launch.signals import StopSignals
 from batchscale.recipe import Recipe
 from batchscale.system.temporary import socket_place, temporary_folder
 

@@ -13,9 +13,9 @@ from batchscale.bench.data.contenders import ON_DISK as ON_DISK_CONTENDERS
 from batchscale.bench.data.sample import PHOTOGRAPHS, Sample, Written, photographs, write
 from batchscale.bench.data.task import DataTask
 from batchscale.bench.torchvision_files import lay_out, torchvision_name
+from batchscale.build.inputs import load_data
+from batchscale.data.image.stored import StoredImages
 from batchscale.data.source import Reading
-from batchscale.data.stored import StoredImages
-from batchscale.engine.inputs import load_data
 from batchscale.minibatch import Minibatch
 from batchscale.recipe import Recipe, recipe_from
 from batchscale.recipe.schema import ON_DISK

@@ -17,11 +17,11 @@ import numpy as np
 from PIL import Image
 
 from batchscale.bench.data.contenders import FEED, PACKED
-from batchscale.data.folder_source import FolderSource
-from batchscale.data.jpeg import BadImage, decode_whole
-from batchscale.data.prepare_folders import prepare_folders
+from batchscale.data.image.folder_source import FolderSource
+from batchscale.data.image.jpeg import BadImage, decode_whole
+from batchscale.data.image.prepare_folders import prepare_folders
+from batchscale.data.image.stored import StoredImages
 from batchscale.data.sources import DATASETS
-from batchscale.data.stored import StoredImages
 from batchscale.errors import DataError
 from batchscale.randomness import key, shuffled, uniform
 from batchscale.system.disk import lay

@@ -13,7 +13,7 @@ from batchscale.recipe import load_recipe
 from batchscale.words import counted
 
 if TYPE_CHECKING:
-    from batchscale.study.cell import Change
+    from batchscale.study.runner.cell import Change
 
 _ABOUT = """\
 Train RECIPE in several ways, a few seeds each, and compare. The first way is the reference.
@@ -47,12 +47,12 @@ def add(studies: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the grid, print the comparison."""
-    from batchscale.study.cell import cells
+    from batchscale.study.runner.cell import cells
 
     changes = _changes(options.way)
     recipe = load_recipe(options.recipe, options.overrides)
     wanted = cells(options.recipe, options.overrides, changes, options.seeds, options.processes)
-    from batchscale.study.ways import findings_of, summaries
+    from batchscale.study.grid.findings import findings_of, summaries
 
     asked = {"ways": {change.name: list(change.overrides) for change in changes}}
     with open_study(options, "grid", recipe, asked) as study:
@@ -91,7 +91,7 @@ def _changes(ways: list[str]) -> list[Change]:
     Raises:
         UsageError: no name, a name twice, or a word that is no key=value.
     """
-    from batchscale.study.cell import Change
+    from batchscale.study.runner.cell import Change
 
     made: dict[str, Change] = {}
     for way in ways or ["as given:"]:

@@ -56,11 +56,11 @@ def run(options: argparse.Namespace) -> int:
 
     minibatches = parse_minibatches(options.minibatches)
     rules = (rule_of(recipe),) if options.rules is None else parse_rules(options.rules)
-    from batchscale.study.minibatch_error import Question, cells_of, check_asked, findings_of
+    from batchscale.study.minibatch_error.study import Question, cells_of, check_asked, findings_of
 
     check_asked(recipe, minibatches, options.reference)
     check_out(options, "minibatch-error", recipe)
-    from batchscale.engine.inputs import load_data
+    from batchscale.build.inputs import load_data
 
     question = Question(
         recipe_name(options), recipe, minibatches, rules, options.seeds,

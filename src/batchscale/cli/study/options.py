@@ -25,8 +25,8 @@ from batchscale.words import shown
 
 if TYPE_CHECKING:
     from batchscale.records.findings import Findings
-    from batchscale.study.cell import Outcome
-    from batchscale.study.grid import Study
+    from batchscale.study.runner.cell import Outcome
+    from batchscale.study.runner.study import Study
 
 _COLUMNS = 120  # of a line of prose
 
@@ -68,7 +68,7 @@ def check_out(options: argparse.Namespace, kind: str, recipe: Recipe | None) -> 
     Raises:
         FolderError: the folder holds something else, or cannot be written.
     """
-    from batchscale.study.folder import check_study
+    from batchscale.study.runner.folder import check_study
 
     if options.out is not None:
         check_study(options.out, kind, recipe)
@@ -83,7 +83,7 @@ def open_study(options: argparse.Namespace, kind: str, recipe: Recipe, asked: di
         recipe: the reference.
         asked: what was asked beside the recipe and the options that all studies have.
     """
-    from batchscale.study.grid import Study
+    from batchscale.study.runner.study import Study
 
     name = recipe_name(options)
     check_alone("study")

@@ -47,14 +47,14 @@ def run(options: argparse.Namespace) -> int:
     if options.jobs != 1:
         raise UsageError(f"--jobs={options.jobs}: this study measures time, one run at a time; leave --jobs out")
     recipe = load_recipe(options.recipe, options.overrides)
-    from batchscale.study.scaling import STRONG, WEAK, Question, cells_of, check_asked, parse_processes
+    from batchscale.study.scaling.question import STRONG, WEAK, Question, cells_of, check_asked, parse_processes
 
     processes = parse_processes(options.processes)
     modes = (STRONG, WEAK) if options.mode == "both" else (options.mode,)
     check_asked(recipe, processes, modes)
     check_out(options, "scaling", recipe)
-    from batchscale.engine.inputs import load_data
-    from batchscale.study.scaling_findings import findings_of
+    from batchscale.build.inputs import load_data
+    from batchscale.study.scaling.findings import findings_of
 
     question = Question(
         recipe_name(options), recipe, processes, modes, options.seeds,

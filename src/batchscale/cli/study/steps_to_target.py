@@ -91,7 +91,7 @@ def _search(options: argparse.Namespace, recipe: Recipe, goal: Goal, minibatches
     """The search of these options, on the recipe with a held-out part."""
     lr = None if options.lr is None else _range(options, "lr")
     others = [_range(options, name) for name in ("momentum", "weight-decay", "final-lr")]
-    from batchscale.engine.inputs import load_data
+    from batchscale.build.inputs import load_data
     from batchscale.study.steps_to_target.search import Search
 
     data, folder = recipe.data, data_folder(options)

@@ -34,12 +34,12 @@ def add(studies: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the study, print the table."""
     recipe = load_recipe(options.recipe, options.overrides)
-    from batchscale.study.warmup import Question, cells_of, check_asked, findings_of, parse_kinds
+    from batchscale.study.warmup.study import Question, cells_of, check_asked, findings_of, parse_kinds
 
     kinds = parse_kinds(options.kinds)
     check_asked(recipe, options.minibatch)
     check_out(options, "warmup", recipe)
-    from batchscale.engine.inputs import load_data
+    from batchscale.build.inputs import load_data
 
     training_images = len(load_data(recipe, data_folder(options)).train)
     question = Question(

@@ -15,9 +15,9 @@ from batchscale.comm.collectives.direct import Direct
 from batchscale.comm.collectives.halving_doubling import HalvingDoubling
 from batchscale.comm.collectives.hierarchical import Hierarchical
 from batchscale.comm.collectives.ring import Ring
+from batchscale.comm.collectives.schedule import Collective, GroupCollective, is_power_of_two
 from batchscale.comm.collectives.three_phase import ThreePhase
 from batchscale.comm.collectives.torus import Torus, nearest_to_square
-from batchscale.comm.schedule import Collective, GroupCollective, is_power_of_two
 from batchscale.errors import RecipeError
 
 T = TypeVar("T")

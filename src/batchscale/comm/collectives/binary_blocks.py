@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import itertools
 
-from batchscale.comm.primitives import BetweenBlocks, Doubling, Halving
-from batchscale.comm.schedule import GroupCollective, Groups, Stage, is_power_of_two
+from batchscale.comm.collectives.primitives import BetweenBlocks, Doubling, Halving
+from batchscale.comm.collectives.schedule import GroupCollective, Groups, Stage, is_power_of_two
 from batchscale.errors import RecipeError
 
 

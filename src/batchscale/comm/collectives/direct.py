@@ -10,8 +10,8 @@ Source: Thakur, Rabenseifner, Gropp 2005, section 4.4 (pairwise exchange), all a
 
 from __future__ import annotations
 
-from batchscale.comm.primitives import DirectAllGather, DirectReduceScatter
-from batchscale.comm.schedule import GroupCollective, Groups, Stage
+from batchscale.comm.collectives.primitives import DirectAllGather, DirectReduceScatter
+from batchscale.comm.collectives.schedule import GroupCollective, Groups, Stage
 
 
 class Direct(GroupCollective):

@@ -11,8 +11,8 @@ Goyal et al. 2017, section 4.
 
 from __future__ import annotations
 
-from batchscale.comm.primitives import Doubling, Halving
-from batchscale.comm.schedule import GroupCollective, Groups, Stage, is_power_of_two
+from batchscale.comm.collectives.primitives import Doubling, Halving
+from batchscale.comm.collectives.schedule import GroupCollective, Groups, Stage, is_power_of_two
 from batchscale.errors import RecipeError
 
 

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from batchscale.comm.collectives.primitives import GatherInTurn, RingAllGather, RingReduceScatter, ScatterInTurn
 from batchscale.comm.collectives.ring import Ring
-from batchscale.comm.primitives import GatherInTurn, RingAllGather, RingReduceScatter, ScatterInTurn
-from batchscale.comm.schedule import Collective, Groups, Phase, Stage, by_size
+from batchscale.comm.collectives.schedule import Collective, Groups, Phase, Stage, by_size
 
 
 class Hierarchical(Collective):

@@ -10,8 +10,8 @@ Source: Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce algorithms for cl
 
 from __future__ import annotations
 
-from batchscale.comm.primitives import RingAllGather, RingReduceScatter
-from batchscale.comm.schedule import GroupCollective, Groups, Stage
+from batchscale.comm.collectives.primitives import RingAllGather, RingReduceScatter
+from batchscale.comm.collectives.schedule import GroupCollective, Groups, Stage
 
 
 class Ring(GroupCollective):

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from batchscale.comm.primitives import DirectAllGather, DirectReduceScatter
-from batchscale.comm.schedule import Collective, GroupCollective, Groups, Stage, by_size
+from batchscale.comm.collectives.primitives import DirectAllGather, DirectReduceScatter
+from batchscale.comm.collectives.schedule import Collective, GroupCollective, Groups, Stage, by_size
 
 
 class ThreePhase(Collective):

@@ -14,9 +14,9 @@ import math
 
 import numpy as np
 
+from batchscale.comm.collectives.primitives import RingAllGather, RingReduceScatter
 from batchscale.comm.collectives.ring import Ring
-from batchscale.comm.primitives import RingAllGather, RingReduceScatter
-from batchscale.comm.schedule import GroupCollective, Groups, Ints, Stage
+from batchscale.comm.collectives.schedule import GroupCollective, Groups, Ints, Stage
 from batchscale.errors import RecipeError
 
 

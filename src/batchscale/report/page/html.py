@@ -15,8 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from batchscale.records.findings import Findings
+from batchscale.report.draw.lines import MARKERS
 from batchscale.report.page.runs import Run
-from batchscale.report.page.svg import MARKERS
 from batchscale.report.page.text import clean, command_line
 from batchscale.report.page.views import (
     environment_of,

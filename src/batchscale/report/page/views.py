@@ -11,11 +11,11 @@ from xml.etree import ElementTree as ET
 from markupsafe import Markup
 
 from batchscale.records.findings import Axis, Figure, Findings, Series, Table
+from batchscale.report.draw.lines import draw, look, slots, swatch
+from batchscale.report.draw.scales import number
+from batchscale.report.draw.thin import evenly, thinned
 from batchscale.report.page.runs import Run
-from batchscale.report.page.scales import number
-from batchscale.report.page.svg import draw, look, slots, swatch
 from batchscale.report.page.text import clean, command_line, flat, said
-from batchscale.report.page.thin import evenly, thinned
 
 _MOST_TABLE_ROWS, _FEWEST_OF_SERIES = 60, 6
 _APART = ("time", "command", "recipe", "from_step", "derived", "decided", "fingerprint", "data")

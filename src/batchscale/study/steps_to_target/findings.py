@@ -8,8 +8,8 @@ from typing import Any
 
 from batchscale.records.findings import Findings, Table
 from batchscale.records.provenance import environment
-from batchscale.study.cell import Outcome
-from batchscale.study.instrument import words_of
+from batchscale.study.evidence.instrument import words_of
+from batchscale.study.runner.cell import Outcome
 from batchscale.study.steps_to_target import figures
 from batchscale.study.steps_to_target.hyperbola import FEWEST_POINTS, Hyperbola, fit
 from batchscale.study.steps_to_target.regimes import (

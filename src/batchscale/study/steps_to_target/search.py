@@ -18,15 +18,15 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from batchscale.engine.planning import plan_of
+from batchscale.build.planning import plan_of
 from batchscale.errors import FolderError, UsageError
 from batchscale.recipe import Recipe, load_recipe, recipe_from
 from batchscale.recipe.schema import OPTIMIZER_OPTIONS
 from batchscale.records import read_result
 from batchscale.records.folder import holds_run
-from batchscale.study.cell import Cell, Outcome
-from batchscale.study.instrument import recomputed
+from batchscale.study.evidence.instrument import recomputed
 from batchscale.study.rules import check_fits, check_workers, workers_of
+from batchscale.study.runner.cell import Cell, Outcome
 from batchscale.study.steps_to_target.space import Dimension, Space
 from batchscale.study.steps_to_target.trials import Goal, Point, Trial, evaluations_of, summarize
 from batchscale.words import counted

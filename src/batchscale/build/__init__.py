@@ -1,0 +1,1 @@
+"""Names of a recipe turned into parts."""

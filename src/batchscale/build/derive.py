@@ -1,0 +1,194 @@
+"""Numbers that follow from a recipe, each with its formula: printed before training starts, kept in the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from batchscale.build.planning import decay_epochs, momentum_of, plan_of, recompute_examples, schedule_of
+from batchscale.minibatch import StepPlan, place_workers
+from batchscale.recipe.schema import Recipe
+from batchscale.update.schedule import PlannedSchedule, first_steps
+from batchscale.words import counted
+from batchscale.worker.scale import FIRST_LOSS_SCALE, LOSS_SCALE_UNIT, growth_steps
+
+FEW_STEPS = 50
+"""Runs below it are too short for running averages to follow the weights."""
+
+
+@dataclass(frozen=True)
+class Derived:
+    """One derived number: its name, formula and value as text."""
+
+    name: str
+    formula: str
+    value: str
+
+
+_FACTORS = {"linear": "kn / reference_minibatch", "sqrt": "sqrt(kn / reference_minibatch)", "none": "1"}
+
+
+def derived_numbers(recipe: Recipe, training_images: int, processes: int) -> list[Derived]:
+    """Minibatch, steps, workers per process and the lr at each phase, each with its formula."""
+    k, n = recipe.minibatch.workers, recipe.minibatch.per_worker
+    plan = plan_of(recipe, training_images)
+    schedule = schedule_of(recipe, plan)
+    entry, first = recipe.learning_rate, schedule.first
+    spe = plan.phases[0].steps_per_epoch
+    rows = [
+        Derived("minibatch", f"kn = workers x per_worker = {k} x {n}", counted(plan.minibatch.images, "image")),
+        Derived("training images", "N, after data.holdout and data.train_images", f"{training_images}"),
+        Derived("steps per epoch", f"N / kn, partial minibatch: {recipe.data.partial}", f"{float(spe):g}"),
+        *_phases(recipe, plan, schedule),
+        Derived(
+            "steps",
+            f"ceil(epochs x steps per epoch){', phase by phase' if plan.growth else ''}, epochs = {recipe.epochs:g}",
+            f"{plan.total_steps}",
+        ),
+        *_placed(plan, processes, recipe.batch_norm.span),
+        Derived(
+            "target lr",
+            f"reference x {_FACTORS[entry.scaling]} = {entry.reference:g} x {first.target / entry.reference:g}"
+            if entry.reference
+            else "reference = 0",
+            f"{first.target:g}",
+        ),
+        *_warmup(plan, schedule),
+        *_falls(recipe, plan, schedule),
+        *_loss_scale(recipe, plan),
+        *_statistics(recipe, plan),
+        *_momentum(recipe, plan),
+    ]
+    rows.append(Derived("last lr", f"decay {entry.decay.kind}", f"{schedule(plan.total_steps - 1):.4g}"))
+    return rows
+
+
+def _phases(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[Derived]:
+    """Each phase of a minibatch that grows: from which step on, how many, at which lr."""
+    growth = recipe.minibatch.growth
+    if growth.kind == "none":
+        return []
+    rule = {"linear": "kn / first kn", "sqrt": "sqrt(kn / first kn)", "none": "1"}[schedule.scaling]
+    about = {
+        "phases": f"at {counted(len(plan.growth), 'given epoch')}",
+        "doubling": f"x 2 every {counted(growth.every_epochs, 'epoch', 'g')}",
+        "instead_of_decay": f"/ {_factors(recipe.learning_rate.decay.factor)} at a decay while kn <= N / 10 = "
+        f"{plan.training_images / 10:g}",
+    }
+    found = counted(len(plan.growth), "change") if plan.growth else "never within this run"
+    rows = [Derived("growth", f"{about[growth.kind]}; lr x {rule}", found)]
+    for number, phase in enumerate(plan.phases):
+        k, n = phase.minibatch.workers, phase.minibatch.per_worker
+        steps = plan.steps_of(phase)
+        rows.append(
+            Derived(
+                f"phase {number + 1}",
+                f"epoch {float(phase.first_epoch):g}: kn = {k} x {n}, "
+                f"{counted(float(phase.steps_per_epoch), 'step', 'g')} an epoch",
+                f"{counted(phase.minibatch.images, 'image')}, {counted(len(steps), 'step')} from step {steps.start}, "
+                f"lr {schedule(steps.start):g}",
+            )
+        )
+    return rows
+
+
+def _placed(plan: StepPlan, processes: int, span: int) -> list[Derived]:
+    """Workers per process, for every number of workers."""
+    numbers = dict.fromkeys(phase.minibatch.workers for phase in plan.phases)
+    placed = [(k, ", ".join(str(len(part)) for part in place_workers(k, processes, span))) for k in numbers]
+    return [
+        Derived("workers per process", f"{counted(k, 'worker')} on {counted(processes, 'process')}", text)
+        for k, text in placed
+    ]
+
+
+def _warmup(plan: StepPlan, schedule: PlannedSchedule) -> list[Derived]:
+    """The lr in the warmup and after it, or where the run ends in it."""
+    first = schedule.first
+    if first.warmup == "none":
+        return []
+    after, last = math.ceil(first.warmup_steps), plan.total_steps - 1
+    value = f"lr {first(after):g} after it"
+    if first_steps(plan, last) < first.warmup_steps:
+        value = f"never reached: the run ends at lr {schedule(last):g} after {counted(plan.total_steps, 'step')}"
+    about = f"{first.warmup}, from lr {first(0):g} for {counted(first.warmup_steps, 'step', 'g')}"
+    return [Derived("warmup", about, value)]
+
+
+def _falls(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[Derived]:
+    """The lr after each step of a decay, or at the end of one that has an end of its own."""
+    entry = recipe.learning_rate.decay
+    if entry.kind == "step":
+        epochs = decay_epochs(recipe, plan)
+        at = f"x {_factors(entry.factor)} at epochs {epochs}"
+        return [Derived("decay", at, _from(plan, epochs, lambda step: f"lr {schedule(step):g}"))]
+    if entry.end is None:
+        return []
+    value = _from(plan, [entry.end], lambda step: f"lr {schedule(step):.4g}")
+    return [Derived("decay", f"{entry.kind}, to {entry.final:g} of the target at epoch {entry.end:g}", value)]
+
+
+def _momentum(recipe: Recipe, plan: StepPlan) -> list[Derived]:
+    """The momentum from each change on."""
+    entry = recipe.optimizer
+    if not entry.momentum_changes:
+        return []
+    momentum, epochs = momentum_of(recipe, plan), [change.epoch for change in entry.momentum_changes]
+    value = _from(plan, epochs, lambda step: f"{momentum(step):g}")
+    return [Derived("momentum", f"{entry.momentum:g}, others at epochs {epochs}", value)]
+
+
+def _from(plan: StepPlan, epochs: Sequence[float], value: Callable[[int], str]) -> str:
+    """What holds from each of these epochs on, and which of them the run does not reach."""
+    begins = {epoch: math.ceil(plan.steps(epoch)) for epoch in epochs}
+    reached = [f"{value(step)} from step {step}" for step in begins.values() if step < plan.total_steps]
+    beyond = [f"{epoch:g}" for epoch, step in begins.items() if step >= plan.total_steps]
+    if beyond:
+        reached.append(f"never reached in a run of {counted(plan.epochs, 'epoch', 'g')}: epoch {', '.join(beyond)}")
+    return "; ".join(reached) or "none"
+
+
+def _loss_scale(recipe: Recipe, plan: StepPlan) -> list[Derived]:
+    """Where fp16's loss scale begins, and when it doubles."""
+    if recipe.precision != "fp16":
+        return []
+    doubles = f"doubles after {counted(growth_steps(plan.total_steps), 'finite step')} in a row"
+    return [Derived("loss scale", LOSS_SCALE_UNIT, f"{FIRST_LOSS_SCALE:g} at first, {doubles}")]
+
+
+def _statistics(recipe: Recipe, plan: StepPlan) -> list[Derived]:
+    """Over how many examples batch norm's statistics are recomputed."""
+    if recipe.batch_norm.running != "recomputed":
+        return []
+    per_worker = plan.phases[-1].minibatch.per_worker
+    examples = recompute_examples(recipe, plan.training_images, per_worker)
+    formula = "batch_norm.recompute_examples" if recipe.batch_norm.recompute_examples else "min(N, 64 n)"
+    group = per_worker * recipe.batch_norm.span
+    passes = f"{counted(examples // group, 'pass')} of {counted(group, 'image')}"
+    return [Derived("recomputed statistics", formula, passes)]
+
+
+def lag_warning(recipe: Recipe, total_steps: int) -> str | None:
+    """What an evaluation measures after few steps, where batch norm has running averages; None where nothing lags.
+
+    At momentum 0.1 the averages are those of about the last ten steps: of a run of 50, a fifth.
+    """
+    if recipe.batch_norm.running != "averages" or total_steps >= FEW_STEPS:
+        return None
+    return (
+        f"evaluations normalise by batch norm's running averages, which lag about ten steps behind the weights, and "
+        f"this run has {counted(total_steps, 'step')}: errors may be of the averages, not of the weights; "
+        f"batch_norm.running=recomputed measures the weights"
+    )
+
+
+def _factors(factor: float | tuple[float, ...]) -> str:
+    return ", ".join(f"{f:g}" for f in factor) if isinstance(factor, tuple) else f"{factor:g}"
+
+
+def as_text(rows: list[Derived]) -> str:
+    """The derived numbers as aligned lines."""
+    width = max(len(row.name) for row in rows)
+    formula = max(len(row.formula) for row in rows)
+    return "\n".join(f"{row.name:<{width}}  {row.formula:<{formula}}  = {row.value}" for row in rows)

@@ -1,0 +1,138 @@
+"""What a run reads: its data set, the normalisation of its images, the feed of its passes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from batchscale.build.network import WEIGHTS
+from batchscale.build.planning import recompute_examples
+from batchscale.data import DATASETS, Dataset, Reading, open_dataset
+from batchscale.data.contents import Contents
+from batchscale.data.feed import Feed, Normalizer
+from batchscale.data.images import Augmentation, Images, Splits, TensorImages
+from batchscale.errors import DataError
+from batchscale.launch.hardware import own_cores
+from batchscale.minibatch import StepPlan
+from batchscale.randomness import key, shuffled
+from batchscale.recipe.schema import Data, Recipe
+
+_HOLDOUT = 201  # stream: one order of all training images, held-out ones from its start, trained ones from its end
+_RECOMPUTE = 202  # stream: the order of the examples that batch norm's statistics are recomputed over
+
+
+def load_data(recipe: Recipe, folder: Path | None, own: Dataset | None = None) -> Splits:
+    """The recipe's data set: data.train_images of it, and data.holdout others in place of the test set.
+
+    Raises:
+        DataError: files are missing or damaged, or more images are held out or trained on than there are.
+    """
+    dataset = _read_data(recipe, folder, own)
+    augment = recipe.data.augment
+    if (augment.flip or augment.crop != "none") and not dataset.train.raw:
+        raise DataError("data.augment: acts on uint8 images (C, H, W), the data is floating; leave data.augment out")
+    if augment.crop == "padded" and augment.padding > min(dataset.image_shape[1:]):
+        raise DataError(
+            f"data.augment.padding={augment.padding}: must not exceed the image, {dataset.image_shape[1:]}; lower it"
+        )
+    return dataset
+
+
+def data_at_hand(recipe: Recipe, folder: Path | None, own: Dataset | None = None, quiet: bool = False) -> Contents:
+    """What the data are that a finished run is asked for with; nothing is known of those that cannot be opened."""
+    try:
+        return load_data(recipe, folder, own).contents
+    except DataError as error:
+        if not quiet:
+            print(f"finished before, and not compared with the data at hand: {error}", file=sys.stderr, flush=True)
+        return {}
+
+
+def _read_data(recipe: Recipe, folder: Path | None, own: Dataset | None) -> Splits:
+    if own is None and recipe.data.name == "own":
+        raise DataError(
+            "data.name=own: stands for a data set handed in from Python; use batchscale.train(..., data=...)"
+        )
+    dataset = own.splits() if own else open_dataset(recipe.data.name, folder, _reading(recipe))
+    return _parted(dataset, recipe.data)
+
+
+def _parted(dataset: Splits, data: Data) -> Splits:
+    """The images trained on and those held out, both by one order that hangs on no seed: larger parts hold smaller."""
+    held, total, wanted = data.holdout, len(dataset.train), data.train_images
+    if held >= total:
+        raise DataError(f"data.holdout={held}: must be below the {total} training images; lower it")
+    if wanted is not None and wanted > total - held:
+        left = f" that data.holdout={held} leaves of {total}" if held else ""
+        raise DataError(
+            f"data.train_images={wanted}: must not exceed the {total - held} training images{left}; lower it"
+        )
+    trained = wanted or total - held
+    if trained == total:
+        return dataset
+    order = shuffled(key(_HOLDOUT), np.arange(total), total)
+    inside, outside = np.sort(order[total - trained :]), np.sort(order[:held])
+    test = dataset.train.select(outside) if held else dataset.test
+    return replace(dataset, train=dataset.train.select(inside), test=test)
+
+
+def examples_to_recompute(recipe: Recipe, dataset: Splits, per_worker: int) -> Images:
+    """The first M training images of one order that hangs on no seed and no step: every run is measured alike."""
+    total = len(dataset.train)
+    wanted = recompute_examples(recipe, total, per_worker)
+    return dataset.train.select(shuffled(key(_RECOMPUTE), np.arange(wanted), total))
+
+
+def _reading(recipe: Recipe) -> Reading:
+    data, threads = recipe.data, recipe.execution.decode_threads
+    return Reading(
+        data.augment.size or Reading.size,
+        Path(data.subset) if data.subset else None,
+        data.skip_bad,
+        own_cores() if threads == "auto" else threads,
+        data.labels,
+    )
+
+
+def make_normalizer(recipe: Recipe, dataset: Splits, own: bool, device: torch.device) -> Normalizer:
+    """What turns images into the model's inputs; an own data set's mean and deviation are taken from its images."""
+    formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+    if not dataset.train.raw:
+        mean, std = [0.0], [1.0]
+    elif isinstance(dataset.train, TensorImages) and (own or recipe.data.name == "own"):
+        images = dataset.train.images
+        sums = [images[:, c].double() for c in range(images.shape[1])]
+        mean, std = [float(s.mean()) for s in sums], [float(s.std(correction=0)) or 1.0 for s in sums]
+    else:
+        source = DATASETS[recipe.data.name]
+        mean, std = list(source.mean), list(source.std)
+    return Normalizer(mean, std, WEIGHTS[recipe.precision], formats[recipe.numerics.memory_format], device)
+
+
+def make_feed(
+    recipe: Recipe,
+    dataset: Splits,
+    normalizer: Normalizer,
+    plan: StepPlan,
+    workers: Callable[[int], range],
+    micro_batch: int,
+) -> Feed:
+    """The passes of this process's workers, step by step.
+
+    Args:
+        recipe, dataset, normalizer, plan: of the run.
+        workers: k -> the numbers of this process's workers.
+        micro_batch: images of one pass.
+    """
+    augment = recipe.data.augment
+    padding = augment.padding if augment.crop == "padded" else 0
+    return Feed(
+        dataset.train,
+        plan=plan, workers=workers, micro_batch=micro_batch, seed=recipe.seed, normalizer=normalizer,
+        augmentation=Augmentation(augment.flip, padding, augment.crop == "scale-aspect"), span=recipe.batch_norm.span,
+    )  # fmt: skip

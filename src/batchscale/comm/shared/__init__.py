@@ -1,0 +1,1 @@
+"""All-reduce through memory that the processes of a host share."""

@@ -1,0 +1,158 @@
+"""`batchscale data check` and `prepare` for image folders: look at every file; write the packed form."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from batchscale.data.image.entries import Entries
+from batchscale.data.image.folder_source import FolderSource
+from batchscale.data.image.folders import TEST_FOLDERS
+from batchscale.data.image.inspect import inspect, summary
+from batchscale.data.image.pack import Smaller, pack
+from batchscale.data.image.packed import PackedEntries, index_of
+from batchscale.data.readings import LabelsAre
+from batchscale.errors import DataError
+from batchscale.words import counted, shown
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_folders(source: FolderSource, folder: Path | None, labels: LabelsAre | None = None) -> dict[str, Any]:
+    """Decode every image of both parts, whatever is wrong with their folders.
+
+    Args:
+        source: of DATASETS.
+        folder: what --data names.
+        labels: how to read the labels of the validation part; None where only one reading is possible.
+
+    Returns:
+        name, folder, faults (of the folders, a line each), notes (what was chosen among several that are there),
+        classes, and train and val: images, images_per_class, bad and damaged (file -> reason), kinds, shortest_side,
+        longest_side, other_files, passed_over (what is no image of the part: kind -> number and first names), packed.
+
+    Raises:
+        DataError: no folder holds the set.
+    """
+    faults: list[str] = []
+
+    def tell(fault: DataError) -> None:
+        faults.append(str(fault))
+
+    parts = source.parts(folder, tell, labels)
+    root = source.root(folder)
+    return {
+        "name": source.name,
+        "folder": shown(str(root)),
+        "faults": faults,
+        "notes": _notes(root, parts),
+        "classes": len(parts[0].classes),
+        **{
+            part: summary(entries, inspect(entries, part, _threads(), tell))
+            for part, entries in zip(("train", "val"), parts, strict=True)
+        },
+    }
+
+
+def _notes(root: Path, parts: tuple[Entries, Entries]) -> list[str]:
+    """What a user may not expect of a set that has no fault."""
+    notes, classes, packed = [], parts[0].classes, isinstance(parts[0], PackedEntries)
+    there = [name for name in TEST_FOLDERS if (root / name).is_dir()]
+    if packed and (also := [name for name in ("train", *there) if (root / name).is_dir()]):
+        notes.append(f"the packed form is taken, and {' and '.join(also)} beside it passed over")
+    elif len(there) > 1:
+        notes.append(f"{there[0]} is the validation part, and {' and '.join(there[1:])} beside it passed over")
+    if classes and all(name.isdecimal() for name in classes) and list(classes) != sorted(classes, key=int):
+        numbers = ", ".join(classes[:4])
+        last, more = len(classes) - 1, ", ..." if len(classes) > 4 else ""
+        notes.append(
+            f"class folders are numbered, but not 0..{last}: labels go by their names as text: {numbers}{more}"
+        )
+    if source := parts[1].label_source:
+        notes.append(shown(f"labels of the validation part are those of {source}"))
+    alike = Counter(name.casefold() for name in classes)
+    if twins := [shown(name) for name in classes if alike[name.casefold()] > 1]:
+        notes.append(f"class folders that differ in upper and lower case alone: {', '.join(twins[:4])}")
+    return notes
+
+
+def _pack_both(
+    parts: tuple[Entries, Entries], into: Path, smaller: Smaller | None, skip_bad: bool, labels: LabelsAre | None
+) -> dict[str, str]:
+    """Write both parts, or neither; returns what was left out."""
+    files = [index_of(into, part).with_suffix(end) for part in ("train", "val") for end in (".index", ".images")]
+    mine = [file for file in files if not file.exists()]
+    left_out: dict[str, str] = {}
+    try:
+        for part, entries in (("val", parts[1]), ("train", parts[0])):  # train.index last: it makes the folder a set
+            left_out |= pack(entries, part, into, smaller, skip_bad, _threads(), labels)
+    except BaseException:  # an interrupt, too
+        for file in mine:
+            file.unlink(missing_ok=True)
+        raise
+    return left_out
+
+
+def prepare_folders(
+    source: FolderSource,
+    folder: Path | None,
+    out: Path | None,
+    smaller: Smaller | None,
+    skip_bad: bool,
+    labels: LabelsAre | None = None,
+) -> dict[str, Any]:
+    """Write the packed form of both parts into a folder of its own.
+
+    Args:
+        source: of DATASETS.
+        folder: what --data names.
+        out: where to; None for the set's folder with -packed after its name.
+        smaller: None to keep every image's bytes.
+        skip_bad: leave out what cannot be read.
+        labels: how to read the labels of the validation part; None where only one reading is possible.
+
+    Returns:
+        name, folder, left_out (file -> reason), passed_over (what lies beside the images), and message, one line.
+
+    Raises:
+        DataError: an unreadable image, a folder that holds another packed set or cannot be written.
+    """
+    root = source.root(folder).resolve()
+    parts = source.parts(folder, labels=labels)
+    if isinstance(parts[0], PackedEntries):
+        return {
+            "name": source.name,
+            "folder": shown(str(root)),
+            "left_out": {},
+            "passed_over": {},
+            "message": shown(f"{source.name} in {root}: is in packed form already; ")
+            + "`batchscale data check` reads all of it",
+        }
+    into = out or root.with_name(f"{root.name}-packed")
+    for part in ("train", *TEST_FOLDERS):
+        if into.resolve().is_relative_to(root / part):
+            raise DataError(f"--out={into}: lies within {root / part}, whose folders are classes; give a DIR beside it")
+    there = [str(p) for part in ("train", "val") if (p := index_of(into, part)).exists()]
+    if there:
+        raise DataError(f"--out={into}: holds {there[0]} already: is never overwritten; give another --out DIR")
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--out={into}: cannot be made ({error.strerror or error}); give another --out DIR") from None
+    left_out = _pack_both(parts, into, smaller, skip_bad, labels)
+    images = len(parts[0]) + len(parts[1]) - len(left_out)
+    omitted = f", {len(left_out)} unreadable left out" if left_out else ""
+    passed = {part: entries.passed_over for part, entries in zip(("train", "val"), parts, strict=True)}
+    omitted += "".join(f", passed over in {part}: {what}" for part, what in passed.items() if what)
+    packed = f"{source.name}: {counted(images, 'image')} packed into {into}{omitted}; train with --data {into}"
+    return {
+        "name": source.name,
+        "folder": shown(str(into)),
+        "left_out": left_out,
+        "passed_over": {part: what.record() for part, what in passed.items()},
+        "message": shown(packed),
+    }

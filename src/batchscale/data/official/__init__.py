@@ -1,0 +1,1 @@
+"""Official files: fetched, checked, named."""

@@ -1,1 +1,0 @@
-"""The engine: names turned into parts, the step, the loop, evaluation, checkpoints, launching."""

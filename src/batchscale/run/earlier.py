@@ -1,0 +1,44 @@
+"""Checkpoints that versions before this one have written, brought into the words of this one.
+
+Before 2026-11-29 a checkpoint held no weight of the running averages, which were not debiased, and fp16's loss scale as
+S, the factor on the loss that is divided by kn, in place of s = S n / kn. A run that began so goes on so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from batchscale.training.checkpoint import Checkpoint
+from batchscale.training.parts import AVERAGES, Parts
+from batchscale.worker.scale import whole_workers
+
+_SCALE = "loss_scale.value"
+
+
+def as_of_now(checkpoint: Checkpoint, parts: Parts) -> Checkpoint:
+    """The checkpoint as this version would have written it; one of this version as it is.
+
+    Args:
+        checkpoint: of the run that goes on.
+        parts: of it.
+    """
+    lacking = {name: t for name, t in parts.state().items() if name.startswith(AVERAGES)}
+    if not lacking.keys() - checkpoint.tensors.keys():
+        return checkpoint
+    # Averages that began at 0 and 1 go on with those values' whole weight, as they have begun.
+    tensors = {name: torch.ones_like(t) for name, t in lacking.items()} | checkpoint.tensors
+    totals = dict(checkpoint.totals)
+    if _SCALE in tensors:
+        tensors[_SCALE] = tensors[_SCALE] / _workers_at(parts, checkpoint.step)
+        totals["loss_scales"] = [
+            [step, scale / _workers_at(parts, step)] for step, scale in totals.get("loss_scales", [])
+        ]
+    return replace(checkpoint, tensors=tensors, totals=totals)
+
+
+def _workers_at(parts: Parts, step: float) -> float:
+    """S / s in a step."""
+    plan = parts.step.plan
+    return whole_workers(plan.minibatch_at(min(int(step), plan.total_steps - 1)).workers)

@@ -1,0 +1,186 @@
+"""The output folder of a run, opened: a new one, or one that is there and goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from batchscale.build.inputs import data_at_hand
+from batchscale.comm import World
+from batchscale.data import Dataset
+from batchscale.data.contents import Contents, difference, merged
+from batchscale.errors import BatchscaleError, CheckpointError, FolderError
+from batchscale.recipe import Recipe, identity, load_recipe
+from batchscale.records import Result, RunFolder, read_result
+from batchscale.records.command import resumption
+from batchscale.records.folder import attempted, check_free, holds_run
+from batchscale.training import checkpoint as checkpoints
+from batchscale.words import shown
+
+Resume = Literal["no", "yes", "auto"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train and where.
+
+    Args:
+        name: of the recipe, for the records.
+        recipe: resolved.
+        out: the run's folder; None to write nothing.
+        data_folder: of the data sets.
+        resume: "no": a new run; "yes": go on with one; "auto": either.
+        quiet: no progress.
+        command: words that began it, for the records; () where that was no command line of batchscale.
+    """
+
+    name: str
+    recipe: Recipe
+    out: Path | None
+    data_folder: Path | None = None
+    resume: Resume = "no"
+    quiet: bool = False
+    command: tuple[str, ...] = ()
+
+    @property
+    def way_on(self) -> str:
+        """How to go on with it where it stops."""
+        if self.out is None:
+            return "no folder was given, so nothing was kept"
+        if not self.command:
+            return 'go on with the same call and resume="yes"'
+        return f"go on with: {resumption(self.command, self.out)}"
+
+
+def goes_on(job: Job, out: Path) -> bool:
+    """Whether this job goes on with a run that is there; everything wrong with the folder is said here.
+
+    Raises:
+        FolderError, CheckpointError: no run to go on with, another recipe's run, or no place for a new one.
+    """
+    if job.resume == "no" or (job.resume == "auto" and not holds_run(out)):
+        check_free(out)
+        return False
+    if not holds_run(out):
+        raise FolderError(f"{out}: holds no run to resume; leave --resume out, or use --resume=auto to start or go on")
+    try:
+        begun = load_recipe(out / "recipe.yaml")
+    except BatchscaleError as error:
+        raise CheckpointError(f"{error}; start a new run in another --out DIR (nothing was changed)") from None
+    checkpoints.check_identity(identity(begun), identity(job.recipe), out)
+    return True
+
+
+def finished_result(out: Path) -> Result | None:
+    """The result of a run that is done or has diverged, else None (a damaged one is as none: the run goes on)."""
+    if not (out / "result.json").is_file():
+        return None
+    try:
+        result = read_result(out)
+    except FolderError as error:
+        print(f"{str(error).split(';')[0]}; passed over", file=sys.stderr, flush=True)
+        return None
+    return result if result.status in ("done", "diverged") else None
+
+
+def trained_on(out: Path) -> Contents:
+    """The data that the attempts of a run have recorded; nothing of a run that is too old to have such a record."""
+    return merged(attempted(out, "data"))
+
+
+def check_trained_on(out: Path, before: Contents, now: Contents) -> None:
+    """Raise where the data at hand are not those of the run that is there.
+
+    Args:
+        out: of the run.
+        before: from ``trained_on``.
+        now: ``Splits.contents`` of the data at hand.
+
+    Raises:
+        CheckpointError: names what differs.
+    """
+    if said := difference(before, now, ("there", "here")):
+        raise CheckpointError(
+            f"{out}: holds a run on other data: {said}; a run goes on with the images that it began with, wherever "
+            f"they lie; name these with --data, or give another --out DIR (nothing was changed)"
+        )
+
+
+def check_finished(
+    job: Job, out: Path, before: Contents, world: World | None = None, own: Dataset | None = None
+) -> None:
+    """Raise, on all processes alike, where a finished run is asked for with other data than its own.
+
+    Args:
+        job: of this call.
+        out: of the run.
+        before: from ``trained_on``.
+        world: of this call; None for one process that speaks for all.
+        own: one's own data set; None for the recipe's.
+
+    Raises:
+        CheckpointError: names what differs.
+    """
+    if before:
+        world = world or World()
+        mine = data_at_hand(job.recipe, job.data_folder, own, quiet=world.rank > 0)
+        check_trained_on(out, before, world.gather(mine, "comparing the data with the finished run's")[0])
+
+
+@dataclass
+class Opened:
+    """What rank 0 found in the output folder, as all processes learn it."""
+
+    resumed: bool = False
+    checkpoint: checkpoints.Checkpoint | None = None
+    finished: Result | None = None
+    decided: dict[str, Any] | None = None
+    data: Contents = field(default_factory=dict)
+
+
+def _open(job: Job, out: Path, world: World) -> tuple[RunFolder, Opened]:
+    """Lock the folder, then look: what was there before the lock may have changed."""
+    if world.job_knows(f"opened {out.resolve()}"):
+        job = dataclasses.replace(job, resume="auto")  # a further attempt of the elastic job that began this run
+    goes_on(job, out)
+    folder = RunFolder(out)
+    try:
+        resumed = goes_on(job, out)
+        if not resumed:
+            return folder, Opened()
+        if (finished := finished_result(out)) is not None:
+            return folder, Opened(True, None, finished, data=trained_on(out))
+        checkpoint, damaged = checkpoints.newest(out)
+        for line in damaged:
+            print(f"{shown(line)}; passed over for the one before it", file=sys.stderr, flush=True)
+        if checkpoint is not None:
+            checkpoints.check_identity(checkpoint.identity, identity(job.recipe), out)
+        return folder, Opened(True, checkpoint, decided=_decided(folder, checkpoint), data=trained_on(out))
+    except BaseException:
+        folder.close()
+        raise
+
+
+def _decided(folder: RunFolder, checkpoint: checkpoints.Checkpoint | None) -> dict[str, Any]:
+    """What was chosen when the run began, and holds on; of the micro-batch the checkpoint knows best."""
+    attempts = attempted(folder.path, "decided")
+    algorithms = [found["algorithm"] for found in attempts if isinstance(found.get("algorithm"), dict)]
+    micro_batch = int(checkpoint.fingerprint["micro_batch"]) if checkpoint else None
+    cores_per_thread = next((found["cores_per_thread"] for found in attempts if "cores_per_thread" in found), None)
+    return {"micro_batch": micro_batch, "cores_per_thread": cores_per_thread, "algorithms": algorithms}
+
+
+def open_together(job: Job, out: Path, world: World) -> tuple[RunFolder | None, Opened]:
+    """Rank 0 opens the folder; everyone learns what is there, or gets rank 0's error."""
+    mine: list[RunFolder] = []
+
+    def open_it() -> Opened:
+        folder, opened = _open(job, out, world)
+        mine.append(folder)
+        return opened
+
+    opened = world.from_rank_zero(open_it, "opening the output folder")
+    return (mine[0] if mine else None), opened

@@ -1,0 +1,222 @@
+"""A run on this process: folder, parts, loop, result. Every process of the run calls ``train_here`` alike."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+import torch
+from torch import nn
+
+from batchscale.build.algorithm import as_text as algorithm_text
+from batchscale.build.build import build
+from batchscale.build.derive import as_text, derived_numbers, lag_warning
+from batchscale.build.inputs import load_data
+from batchscale.comm import World
+from batchscale.data import Dataset
+from batchscale.errors import BatchscaleError, CheckpointError
+from batchscale.launch.hardware import choose_device, threads_text
+from batchscale.launch.signals import StopSignals
+from batchscale.recipe import dump_recipe
+from batchscale.records import Result, RunFolder
+from batchscale.records.files import write_whole
+from batchscale.records.provenance import environment
+from batchscale.records.tensorboard import EventFiles
+from batchscale.run import outcome
+from batchscale.run.earlier import as_of_now
+from batchscale.run.fingerprint import check_resume, check_same, check_same_data, fingerprint
+from batchscale.run.opening import Job, Opened, check_finished, check_trained_on, open_together
+from batchscale.training import checkpoint as checkpoints
+from batchscale.training.loop import Loop
+from batchscale.training.parts import AVERAGES, MODEL, Parts
+from batchscale.training.totals import Totals
+
+
+class Stopped(BatchscaleError):
+    """The run was asked to stop, and did, with a checkpoint."""
+
+    def __init__(self, number: int, steps: int, way_on: str) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name} after step {steps}; {way_on}")
+        self.exit_code = 128 + number
+
+
+def _restore(parts: Parts, checkpoint: checkpoints.Checkpoint) -> None:
+    state, tensors = parts.state(), checkpoint.tensors
+    missing = sorted(set(state) ^ set(tensors))
+    if missing:
+        raise CheckpointError(
+            f"checkpoint of step {checkpoint.step}: holds another model's state ({missing[0]!r} differs)"
+        )
+    for name, tensor in state.items():
+        saved = tensors[name]
+        if saved.shape != tensor.shape or saved.dtype != tensor.dtype:
+            raise CheckpointError(
+                f"checkpoint of step {checkpoint.step}: {name} is {saved.dtype} {tuple(saved.shape)} there, "
+                f"{tensor.dtype} {tuple(tensor.shape)} here: another model"
+            )
+        with torch.no_grad():
+            tensor.copy_(saved)
+
+
+def _share_initial_weights(parts: Parts) -> None:
+    """Everyone starts from rank 0's weights (they differ only for a module handed in with weights of its own)."""
+    weights = {name: t for name, t in parts.state().items() if name.startswith((MODEL, AVERAGES))}
+    mine = checkpoints.tensors_sha256(weights)
+    if len(set(parts.world.gather(mine))) > 1:
+        first = parts.world.from_rank_zero(lambda: {n: t.cpu() for n, t in weights.items()})
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                tensor.copy_(first[name])
+
+
+def train_here(job: Job, model: nn.Module | None = None, data: Dataset | None = None) -> Result:
+    """Train on this process, one of the W that the environment describes (one without a launcher).
+
+    Args:
+        job: what to train and where.
+        model: one's own module, trained in place; None for the recipe's.
+        data: one's own data set; None for the recipe's.
+
+    Returns:
+        The result, on every process.
+
+    Raises:
+        UsageError: the recipe, the data or the folder will not do.
+        ProcessError: another process died, hung or disagreed.
+        Stopped: a signal to stop was received by a process of the run.
+    """
+    threads = torch.get_num_threads()
+    world = World.connect(choose_device(job.recipe), job.recipe.execution.timeout_seconds)
+    folder: RunFolder | None = None
+    parts: Parts | None = None
+    ended = False
+    try:
+        with StopSignals() as signals:
+            opened = Opened()
+            if job.out is not None:
+                folder, opened = open_together(job, job.out, world)
+            if job.out is not None and opened.finished is not None:
+                check_finished(job, job.out, opened.data, world, data)
+                ended = True
+                return opened.finished
+            dataset = load_data(job.recipe, job.data_folder, data)
+            check_same_data(world.gather(dataset.contents, "comparing the data of all processes"))
+            if job.out is not None:
+                check_trained_on(job.out, opened.data, dataset.contents)
+            if dataset.passed_over and world.rank == 0:
+                print(f"passed over beside the images: {dataset.passed_over}", file=sys.stderr, flush=True)
+            parts = build(job.recipe, world, dataset, model=model, own_data=data is not None, before=opened.decided)
+            world.gather(None, "waiting for all processes to be ready")
+            result = _train(job, parts, folder, opened, signals)
+            ended = True
+            return result
+    finally:
+        if parts is not None:
+            parts.close()
+        if folder is not None:
+            folder.abandon()
+            folder.close()
+        torch.set_num_threads(threads)
+        world.close(wait=ended)
+
+
+def _begin(
+    job: Job, parts: Parts, folder: RunFolder, opened: Opened, mine: dict[str, str], totals: Totals
+) -> str | None:
+    """Write what a run consists of before its first step; from here on the folder holds it. Returns why it failed."""
+    first_step = opened.checkpoint.step if opened.checkpoint else 0
+    if not opened.resumed:
+        folder.write_recipe(dump_recipe(job.recipe))
+    failed = folder.forget_failure()
+    parts.world.tell_job(f"opened {folder.path.resolve()}")
+    folder.rewind(first_step, totals.evaluation_is_due)
+    if job.recipe.execution.tensorboard:
+        folder.add_sink(EventFiles(folder.path / "tensorboard", first_step))
+    rows = derived_numbers(job.recipe, len(parts.dataset.train), parts.world.size)
+    folder.write_environment(
+        {
+            **environment(job.command),
+            "recipe": job.name,
+            "processes": parts.world.size,
+            "from_step": first_step,
+            "decided": parts.decided,
+            "fingerprint": mine,
+            "data": parts.dataset.contents,
+            "derived": [vars(row) for row in rows],
+            "warnings": _warnings(parts),
+        }
+    )
+    return failed
+
+
+def _warnings(parts: Parts) -> list[str]:
+    """What a reader of the run's figures should know beforehand."""
+    lags = lag_warning(parts.recipe, parts.step.plan.total_steps) if parts.step.averages.layers else None
+    return [lags] if lags else []
+
+
+def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> None:
+    if parts.world.rank or job.quiet:
+        return
+    rows = derived_numbers(job.recipe, len(parts.dataset.train), parts.world.size)
+    print(as_text(rows), file=sys.stderr, flush=True)
+    for warning in _warnings(parts):
+        print(warning, file=sys.stderr, flush=True)
+    if parts.decided.get("cores_per_thread", 1) > 1:
+        print(threads_text(parts.decided), file=sys.stderr, flush=True)
+    if parts.world.size > 1:
+        print(algorithm_text(parts.decided["algorithm"]), file=sys.stderr, flush=True)
+    if opened.resumed:
+        ended = f"it failed: {failed}" if failed else "it was killed before its first checkpoint"
+        step = opened.checkpoint.step if opened.checkpoint else 0
+        why = f": {ended}" if failed or not opened.checkpoint else ""
+        print(f"resuming at step {step}{why}", file=sys.stderr, flush=True)
+
+
+def _train(job: Job, parts: Parts, folder: RunFolder | None, opened: Opened, signals: StopSignals) -> Result:
+    recipe, world, checkpoint = job.recipe, parts.world, opened.checkpoint
+    mine = fingerprint(recipe.numerics, parts.decided["threads"], parts.decided["micro_batch"], world.device)
+    check_same(world.gather(mine), recipe.numerics.exact)
+    first_step, totals = 0, Totals()
+    if checkpoint is None:
+        _share_initial_weights(parts)
+    else:
+        if recipe.numerics.exact or checkpoint.fingerprint.get("exact") == "True":
+            check_resume(checkpoint.fingerprint, mine)
+        checkpoint = as_of_now(checkpoint, parts)
+        _restore(parts, checkpoint)
+        first_step, totals = checkpoint.step, Totals(**checkpoint.totals)
+    failed = None
+    if folder is not None:
+        try:
+            failed = _begin(job, parts, folder, opened, mine, totals)
+        except BaseException:
+            if not opened.resumed:
+                folder.withdraw()
+            raise
+    _say_begin(job, parts, opened, failed)
+    loop = Loop(parts, totals, first_step, mine, folder, signals, job.quiet)
+    try:
+        if not loop.run():
+            received = world.gather(signals.received, "telling which signal it was")
+            raise Stopped(next((n for n in received if n), signal.SIGTERM), loop.steps_done, job.way_on)
+        return _finish(job, parts, loop, folder)
+    except Exception as error:
+        if folder is not None and not isinstance(error, Stopped):
+            outcome.record_failure(job, parts, loop, folder, error)
+        raise
+    finally:
+        if not (world.rank or job.quiet):
+            loop.skipped.tell()
+
+
+def _finish(job: Job, parts: Parts, loop: Loop, folder: RunFolder | None) -> Result:
+    weights = loop.weights()
+    content = outcome.ended(job, parts, loop, weights)
+    if folder is not None:
+        loop.skipped.write()
+        for name, tensors in weights.items():
+            write_whole(folder.path / f"{name}.safetensors", checkpoints.to_bytes(tensors))
+        folder.write_result(content)
+    content |= parts.world.from_rank_zero(loop.skipped.count, "the end of the run")
+    return Result.model_validate(content)

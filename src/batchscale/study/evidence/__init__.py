@@ -1,0 +1,1 @@
+"""What runs are worth to a study: numbers with their spread."""

@@ -1,0 +1,42 @@
+"""What one run is worth to a study: a number, infinite where it diverged, None where it has none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
+
+from batchscale.records import Result
+from batchscale.study.evidence.elbow import Point
+from batchscale.study.runner.cell import Outcome
+
+Statistic = Literal["final", "median5"]
+
+
+def error_percent(outcome: Outcome, statistic: Statistic = "final") -> float | None:
+    """Error in percent: of the last evaluation, or the median of the last five."""
+    if statistic == "final":
+        return _of(outcome, lambda result: result.test_error_percent)
+    return _of(outcome, lambda result: result.test_error_median_last_5)
+
+
+def train_loss(outcome: Outcome) -> float | None:
+    """Training loss of the last whole epoch."""
+    return _of(outcome, lambda result: result.train_loss)
+
+
+def point_of(minibatch: int, values: Iterable[float | None]) -> Point:
+    """The known values of a minibatch's runs."""
+    return Point(minibatch, tuple(value for value in values if value is not None))
+
+
+def evaluated_on(outcomes: Sequence[Outcome]) -> str:
+    """What the errors are of, in a word for "... error": test, or holdout; both where the runs differ."""
+    found = dict.fromkeys(outcome.result.evaluated_on for outcome in outcomes if outcome.result is not None)
+    return " or ".join(found) or "test"
+
+
+def _of(outcome: Outcome, take: Callable[[Result], float | None]) -> float | None:
+    if outcome.status == "diverged":
+        return math.inf
+    return take(outcome.result) if outcome.status == "done" and outcome.result is not None else None

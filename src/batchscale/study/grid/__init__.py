@@ -1,0 +1,1 @@
+"""Any entries against any others."""

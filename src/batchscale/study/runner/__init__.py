@@ -1,0 +1,1 @@
+"""Runs of a study: its folder, its crew, its records."""

@@ -1,0 +1,109 @@
+"""Runs of one call to a study: some waiting, J at work, the rest ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from batchscale.launch.signals import StopSignals
+from batchscale.study.runner.board import Lines, Live, State, share_done
+from batchscale.study.runner.cell import Cell, Outcome
+from batchscale.study.runner.work import Attempt, Launcher, Task
+
+_SHOW_SECONDS = 0.5
+
+
+@dataclass
+class _Running:
+    cell: Cell
+    task: Task
+    attempt: Attempt
+    begun: float
+    share_before: float
+
+    def share(self) -> float:
+        return share_done(self.task.folder, self.cell.recipe.epochs)
+
+
+class Batch:
+    """Runs to carry out, J at once.
+
+    Args:
+        launcher: starts them.
+        jobs: J.
+        waiting: the cells, in order, and their tasks.
+        ended: outcomes known before, for the board.
+        close: (cell, its attempt's error or "") -> its outcome; None for one that was asked to stop before its end.
+    """
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        jobs: int,
+        waiting: Sequence[tuple[Cell, Task]],
+        ended: Sequence[Outcome],
+        close: Callable[[Cell, str, bool], Outcome | None],
+    ) -> None:
+        self._launcher, self._jobs, self._close = launcher, jobs, close
+        self._waiting, self._running, self.ended = list(waiting), list[_Running](), list(ended)
+        self.asked = len(self._waiting) + len(self.ended)
+        self._seconds, self._runs = 0.0, 0.0
+
+    def work(self, board: Lines | Live) -> int | None:
+        """Carry all out; the signal that stopped it, or None."""
+        shown = 0.0
+        try:
+            with StopSignals() as signals:
+                while self._waiting or self._running:
+                    self._start()
+                    time.sleep(self._launcher.poll_seconds)
+                    self._collect(board, signals.requested())
+                    if signals.requested():
+                        self._stop(board)
+                        return signals.received
+                    if time.monotonic() - shown > _SHOW_SECONDS:
+                        shown = time.monotonic()
+                        board.show(self._state())
+            return None
+        finally:
+            for running in self._running:
+                running.attempt.kill()
+
+    def _start(self) -> None:
+        while self._waiting and len(self._running) < self._jobs:
+            cell, task = self._waiting.pop(0)
+            before = share_done(task.folder, cell.recipe.epochs)
+            self._running.append(_Running(cell, task, self._launcher.start(task), time.monotonic(), before))
+
+    def _collect(self, board: Lines | Live, stopping: bool) -> None:
+        """Take in what has ended."""
+        for running in list(self._running):
+            error = running.attempt.ended()
+            if error is None:
+                continue
+            self._running.remove(running)
+            self._seconds += time.monotonic() - running.begun
+            self._runs += 1 - running.share_before
+            outcome = self._close(running.cell, error, stopping)
+            if outcome is not None:
+                self.ended.append(outcome)
+                board.ended(outcome, self._state())
+
+    def _stop(self, board: Lines | Live) -> None:
+        """Ask the running ones for a checkpoint, and wait for them; a second signal acts as usual."""
+        for running in self._running:
+            running.attempt.stop()
+        while self._running:
+            time.sleep(self._launcher.poll_seconds)
+            self._collect(board, True)
+
+    def _state(self) -> State:
+        """Time left: mean seconds of a run so far, times the runs left, over those that run at once."""
+        shares = [(running, running.share()) for running in self._running]
+        seconds = self._seconds + sum(time.monotonic() - r.begun for r in self._running)
+        runs = self._runs + sum(max(share - r.share_before, 0.0) for r, share in shares)
+        left = len(self._waiting) + sum(1 - share for _, share in shares)
+        at_once = max(min(self._jobs, len(self._waiting) + len(self._running)), 1)
+        named = [(r.task.folder.name, share) for r, share in shares]
+        return State(self.asked, tuple(self.ended), named, seconds / runs * left / at_once if runs else None)

@@ -1,0 +1,133 @@
+"""Runs as forks of one process that has imported torch: a short run pays no import. They die with the study.
+
+Cost: one import of torch a study, in place of one a run (2 to 3 s each).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import traceback
+from multiprocessing import connection
+from typing import Any
+
+from batchscale.errors import BatchscaleError
+from batchscale.launch.signals import RUNS_AT_ONCE, STOPS
+from batchscale.study.runner.work import Task, train_task
+from batchscale.system.interpreter import variables, without_working_folder
+from batchscale.system.temporary import short_paths
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+
+
+def warm() -> None:
+    """Begin to import torch in the process that runs are forked from; signals to stop are not for that one."""
+    from multiprocessing import forkserver, resource_tracker
+
+    _CONTEXT.set_forkserver_preload(["torch", "torch._dynamo", "batchscale.run.run"])
+    with short_paths(), variables(**without_working_folder()):
+        for ensure_running in (resource_tracker.ensure_running, forkserver.ensure_running):
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # anew: the tracker's start lifts a part of it
+            try:
+                ensure_running()
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class LocalAttempt:
+    """A run in a process of this machine.
+
+    Args:
+        task: to carry out.
+        jobs: runs at once, this one among them.
+    """
+
+    def __init__(self, task: Task, jobs: int) -> None:
+        self._said, theirs = _CONTEXT.Pipe(duplex=False)
+        self._task = task
+        self._process = _CONTEXT.Process(
+            target=_carry_out, args=(task, {**os.environ, RUNS_AT_ONCE: str(jobs)}, theirs)
+        )
+        self._process.start()
+        theirs.close()
+
+    def ended(self) -> str | None:
+        """None while it runs; then its error in one line, "" where there was none."""
+        if self._process.is_alive():
+            return None
+        self._process.join()
+        error = f"ended with exit code {self._process.exitcode}; see {self._task.log}"
+        if (self._process.exitcode or 0) < 0:
+            error = f"was killed by {signal.Signals(-(self._process.exitcode or 0)).name}; see {self._task.log}"
+        with contextlib.suppress(EOFError, OSError):  # it died without a word
+            if self._said.poll():
+                error = self._said.recv()
+        self._said.close()
+        return error
+
+    def stop(self) -> None:
+        """Ask it to write a checkpoint and end."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.join()
+
+
+class LocalLauncher:
+    """Runs on this machine, which share its cores.
+
+    Args:
+        jobs: runs at once.
+    """
+
+    poll_seconds = 0.05
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+
+    def start(self, task: Task) -> LocalAttempt:
+        """Begin a task."""
+        return LocalAttempt(task, self._jobs)
+
+
+def _carry_out(task: Task, environment: dict[str, str], said: Any) -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+    os.setpgrp()  # Ctrl-C is the study's to hear: it stops every run exactly once
+    threading.Thread(target=_die_with_study, daemon=True).start()
+    os.environ.clear()  # it is that of the fork server, as it was when that began
+    os.environ.update(environment)
+    _redirect(task)
+    error = ""
+    try:
+        train_task(task)
+    except BatchscaleError as failure:
+        error = " ".join(str(failure).split())
+        print(f"batchscale: {error}", file=sys.stderr, flush=True)
+    except Exception as failure:
+        traceback.print_exc()
+        error = " ".join(f"{type(failure).__name__}: {failure}; see {task.log}".split())
+    said.send(error)
+
+
+def _die_with_study() -> None:
+    """The fork server outlives the study while runs live, so the kernel's parent-death signal would come too late."""
+    study = multiprocessing.parent_process()
+    if study is not None:
+        connection.wait([study.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _redirect(task: Task) -> None:
+    """Input from nowhere, output to the log."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    log = os.open(task.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.close(nothing)
+    os.close(log)

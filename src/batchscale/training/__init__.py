@@ -1,0 +1,1 @@
+"""The step, the loop, and what is due after a step."""

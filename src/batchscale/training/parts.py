@@ -1,0 +1,91 @@
+"""All that a run is made of, on one process: what ``build`` makes and the loop works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from batchscale.aggregate import ExactAggregator, FastAggregator
+from batchscale.comm import World
+from batchscale.data.feed import Feed, Normalizer
+from batchscale.data.images import Splits
+from batchscale.recipe.schema import Recipe
+from batchscale.training.step import TrainingStep
+from batchscale.update.ema import AveragedWeights
+from batchscale.update.optimizers import Optimizer
+from batchscale.worker.recompute import Recomputation
+
+MODEL, AVERAGES = "model.", "batch_norm."
+"""What the names of the state of the model, and of its running averages, begin with."""
+
+
+@dataclass
+class Parts:
+    """All that a run is made of, on one process."""
+
+    recipe: Recipe
+    world: World
+    dataset: Splits
+    model: nn.Module
+    step: TrainingStep
+    optimizer: Optimizer
+    aggregator: FastAggregator | ExactAggregator
+    normalizer: Normalizer
+    decided: dict[str, Any]
+    make_feed: Callable[[], Feed]
+    restore: Callable[[], None]
+    recomputation: Recomputation | None = None
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Every tensor of the run's state by name: live ones, loaded by copying into them."""
+        return {
+            **{f"{MODEL}{n}": t for n, t in self.model.state_dict().items()},
+            **{f"{AVERAGES}{n}": t for n, t in self.step.averages.state().items()},
+            **{f"optimizer.{n}": t for n, t in self.optimizer.state().items()},
+            **{f"aggregate.{n}": t for n, t in self.aggregator.state().items()},
+            **{f"loss_scale.{n}": t for n, t in self.step.loss_scale.state().items()},
+        }
+
+    def weights(self, per_worker: int) -> dict[str, dict[str, torch.Tensor]]:
+        """What a run leaves: "weights", and "weights_ema" where they were averaged; all processes call it together.
+
+        Args:
+            per_worker: n of the last step.
+        """
+        with self._statistics(per_worker):
+            weights = {"weights": _copied(self.model)}
+        if isinstance(self.optimizer, AveragedWeights):
+            with self.evaluated(per_worker):
+                weights["weights_ema"] = _copied(self.model)
+        return weights
+
+    @contextmanager
+    def evaluated(self, per_worker: int) -> Iterator[None]:
+        """While it is open, the model holds what is to be evaluated, on all processes together.
+
+        That is the averaged weights where there are such, and batch norm's statistics recomputed at them where the
+        recipe says so.
+
+        Args:
+            per_worker: n of the last step.
+        """
+        averaged = self.optimizer.in_place() if isinstance(self.optimizer, AveragedWeights) else nullcontext()
+        with averaged, self._statistics(per_worker):
+            yield
+
+    def _statistics(self, per_worker: int) -> AbstractContextManager[None]:
+        return self.recomputation.in_place(per_worker) if self.recomputation else nullcontext()
+
+    def close(self) -> None:
+        """Leave the model as a plain module again."""
+        self.aggregator.close()
+        self.restore()
+
+
+def _copied(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}

@@ -1,0 +1,118 @@
+"""Several hosts on one machine: the same bits as one host, through torchrun and every way of reducing between hosts.
+
+Hosts are network namespaces joined by a bridge where the rights allow it, else loopback addresses, one a host.
+"""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import time
+import uuid
+from dataclasses import dataclass
+
+import pytest
+from support.launching import SMALL, Started
+from support.worlds import free_port, trained
+
+EXACT = (*SMALL, "numerics.exact=true")
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where an agent runs: its address, its interface, and what stands before its command."""
+
+    address: str
+    interface: str
+    prefix: tuple[str, ...] = ()
+
+
+def ip(*arguments):
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=20)
+
+
+@contextlib.contextmanager
+def namespaces(count):
+    """Hosts of 10.99.0.0/24, each a network namespace, joined by a bridge in one more; OSError where not allowed."""
+    mark = uuid.uuid4().hex[:6]
+    names = [f"batchscale-{mark}-{number}" for number in range(count)]
+    switch = f"batchscale-{mark}-switch"
+    made = []
+    try:
+        for name in (switch, *names):
+            ip("netns", "add", name)
+            made.append(name)
+        ip("-n", switch, "link", "add", "bridge", "type", "bridge")
+        ip("-n", switch, "link", "set", "bridge", "up")
+        for number, name in enumerate(names):
+            port = f"port{number}"
+            ip("link", "add", port, "netns", switch, "type", "veth", "peer", "name", "eth0", "netns", name)
+            ip("-n", switch, "link", "set", port, "master", "bridge", "up")
+            ip("-n", name, "addr", "add", f"10.99.0.{number + 1}/24", "dev", "eth0")
+            ip("-n", name, "link", "set", "eth0", "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        prefix = ("ip", "netns", "exec")
+        yield [Host(f"10.99.0.{number + 1}", "eth0", (*prefix, name)) for number, name in enumerate(names)]
+    finally:
+        for name in made:
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+@contextlib.contextmanager
+def hosts(count):
+    """Namespaces, else loopback addresses."""
+    with contextlib.ExitStack() as stack:
+        try:
+            if shutil.which("ip") is None:
+                raise OSError("no ip")
+            found = stack.enter_context(namespaces(count))
+        except (OSError, subprocess.SubprocessError):
+            found = [Host(f"127.0.0.{number + 2}", "lo") for number in range(count)]
+        yield found
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The result of the run on one process."""
+    return trained(0, EXACT[0], EXACT[1:], None, tmp_path_factory.mktemp("alone") / "run")
+
+
+def train_on(found, processes, out, *overrides):
+    """The result of one run through torchrun, one agent a host."""
+    port, run_id = free_port(), uuid.uuid4().hex
+    agents = []
+    for host, local in zip(found, processes, strict=True):
+        torchrun = (
+            f"--nnodes={len(found)}", f"--nproc-per-node={local}", "--rdzv-backend=c10d", f"--rdzv-id={run_id}",
+            f"--rdzv-endpoint={found[0].address}:{port}", f"--local-addr={host.address}",
+            f"--rdzv-conf=is_host={str(host is found[0]).lower()}",
+            "-m", "batchscale", "train", *EXACT, *overrides, "--out", str(out), "--json",
+        )  # fmt: skip
+        environment = {"GLOO_SOCKET_IFNAME": host.interface}
+        agents.append(Started(*torchrun, module="torch.distributed.run", environment=environment, prefix=host.prefix))
+        time.sleep(0.5)
+    ended = [agent.end() for agent in agents]
+    assert [code for code, _, _ in ended] == [0] * len(found), "\n".join(err for *_, err in ended)
+    return json.loads("".join(out for _, out, _ in ended))
+
+
+@pytest.mark.parametrize(
+    ("processes", "overrides", "used"),
+    [
+        ((2, 1), ("execution.aggregation.algorithm=three_phase", "execution.aggregation.between=ring"), "three_phase"),
+        pytest.param((2, 2), ("execution.aggregation.algorithm=three_phase",), "three_phase", marks=pytest.mark.slow),
+        pytest.param(
+            (1, 1, 1), ("execution.aggregation.algorithm=binary_blocks",), "binary_blocks", marks=pytest.mark.slow
+        ),
+        pytest.param((2, 2), (), None, marks=pytest.mark.slow),
+    ],
+)
+def test_any_hosts_reach_the_bits_of_one(tmp_path, expected, processes, overrides, used):
+    out = tmp_path / "run"
+    with hosts(len(processes)) as found:
+        reached = train_on(found, processes, out, *overrides)
+    assert reached["weights_sha256"] == expected["weights_sha256"]
+    assert reached["processes"] == sum(processes)
+    decided = json.loads((out / "environment.json").read_text())["decided"]["algorithm"]
+    assert decided["machine"]["processes_per_host"] == list(processes)
+    assert used is None or decided["limits"] == [[0, used]]
