@@ -3,5 +3,6 @@
 from batchscale.records.folder import RunFolder
 from batchscale.records.lock import RunLock
 from batchscale.records.result import Result, read_result
+from batchscale.records.score import Score
 
-__all__ = ["Result", "RunFolder", "RunLock", "read_result"]
+__all__ = ["Result", "RunFolder", "RunLock", "Score", "read_result"]

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from batchscale.errors import FolderError
 from batchscale.records.files import cannot_read, parse_json
+from batchscale.records.score import Score
 
 Status = Literal["done", "diverged", "failed"]
 
@@ -39,6 +40,14 @@ class Result(BaseModel):
     per_worker: int
     diverged_at_step: int | None = None
     evaluated_on: Literal["test", "holdout"] = "test"
+
+    @property
+    def judged_by(self) -> Score:
+        """The task's score; of results written before tasks had names, the test error."""
+        written = (self.model_extra or {}).get("score")
+        if isinstance(written, dict):
+            return Score.model_validate(written)
+        return Score(name="error", value=self.test_error_percent, unit="%", better="lower")
 
     @property
     def failure(self) -> str | None:
