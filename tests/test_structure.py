@@ -24,31 +24,37 @@ _TABLE = """
 words:
 errors: words
 randomness:
+structure:
 minibatch: errors
 system: words errors
 recipe: errors
 models: errors
+task: words errors
 comm: words errors system
-data: words errors randomness minibatch system
+data: words errors randomness structure minibatch system
 update: errors minibatch
 records: errors system
-worker: words errors randomness comm data
-aggregate: errors comm
+worker: words errors randomness structure comm data
+aggregate: errors minibatch comm
 launch: errors system recipe comm
-training: words errors randomness minibatch system recipe comm data update records worker aggregate launch
-build: words errors randomness minibatch recipe models comm data update records worker aggregate launch training
-run: words errors minibatch system recipe comm data records worker launch training build
+training: words errors randomness structure minibatch system recipe task comm data update records worker aggregate
+build: words errors randomness structure minibatch recipe models task comm data update records worker aggregate launch
+  training
+run: words errors minibatch system recipe task comm data records worker launch training build
 report: words errors system recipe records
 study: words errors randomness system recipe data update records launch build run
 bench: words errors randomness minibatch system recipe models comm data records aggregate launch build
-api: recipe data records run
+api: recipe task data records run
 cli: words errors system recipe data records launch build run report study bench batchscale
 __init__: errors minibatch recipe comm data update records aggregate api
 __main__: system cli
 """
 """Room: the rooms that it imports, in the order of the floors; batchscale is the package itself (its version)."""
 
-LEVELS = {room: set(below.split()) for room, _, below in (line.partition(":") for line in _TABLE.split("\n") if line)}
+LEVELS = {
+    room: set(below.split())
+    for room, _, below in (line.partition(":") for line in _TABLE.replace("\n  ", " ").split("\n") if line)
+}
 
 
 def imports_of(file: Path) -> set[str]:
