@@ -200,8 +200,8 @@ class StepPlan:
                     f"epoch; use data.partial=carry or another epoch"
                 )
         firsts = [*(phase.first_step for phase in self.phases), self.total_steps]
-        for change, before, here, after in zip(self.growth, firsts, firsts[1:], firsts[2:], strict=False):
-            if not before < here < after:
+        for change, previous, first, following in zip(self.growth, firsts, firsts[1:], firsts[2:], strict=False):
+            if not previous < first < following:
                 raise RecipeError(
                     f"minibatch.growth at epoch {float(change.epoch):.10g}: must leave a step before it and one after "
                     f"it, in a run of {self.epochs:g} epochs; use fewer changes, or other epochs"
@@ -210,12 +210,12 @@ class StepPlan:
     @cached_property
     def phases(self) -> tuple[Phase, ...]:
         """One for each minibatch, in order."""
-        made = [Phase(self.minibatch, 0, Fraction(0), self._epoch_images(self.minibatch))]
+        phases = [Phase(self.minibatch, 0, Fraction(0), self._epoch_images(self.minibatch))]
         for change in self.growth:
-            first_step = math.ceil(made[-1].steps(change.epoch))
+            first_step = math.ceil(phases[-1].steps(change.epoch))
             epoch_images = self._epoch_images(change.minibatch)
-            made.append(Phase(change.minibatch, first_step, made[-1].epoch_at(first_step), epoch_images))
-        return tuple(made)
+            phases.append(Phase(change.minibatch, first_step, phases[-1].epoch_at(first_step), epoch_images))
+        return tuple(phases)
 
     def _epoch_images(self, minibatch: Minibatch) -> int:
         if self.partial == "drop":

@@ -85,8 +85,8 @@ def normal(key_: int, counters: npt.NDArray[np.integer]) -> npt.NDArray[np.float
     """
     twice = counters.astype(np.int64) * 2
     u, v = uniform(key_, twice), uniform(key_, twice + 1)
-    found: npt.NDArray[np.float64] = np.sqrt(-2 * np.log1p(-u)) * np.cos(2 * np.pi * v)
-    return found
+    values: npt.NDArray[np.float64] = np.sqrt(-2 * np.log1p(-u)) * np.cos(2 * np.pi * v)
+    return values
 
 
 @functools.lru_cache(maxsize=64)

@@ -245,8 +245,8 @@ def replace_batch_norm(
     Raises:
         RecipeError: a kind of batch norm that k workers of n images give no meaning to.
     """
-    found = [(name, m) for name, m in model.named_modules() if isinstance(m, _BatchNorm)]
-    for name, layer in found:
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, _BatchNorm)]
+    for name, layer in layers:
         if isinstance(layer, nn.SyncBatchNorm) or (layer.track_running_stats and layer.momentum is None):
             kind = "SyncBatchNorm" if isinstance(layer, nn.SyncBatchNorm) else "momentum=None"
             raise RecipeError(
@@ -258,20 +258,20 @@ def replace_batch_norm(
                 f"model layer {name!r}: {type(layer).__name__} is a batch norm with a forward pass of its own, which "
                 f"statistics over n images would replace; use torch's BatchNorm, with what follows it in a layer beside"
             )
-    statistics = Statistics([layer.num_features for _, layer in found], dtype, device, span)
+    statistics = Statistics([layer.num_features for _, layer in layers], dtype, device, span)
     offset = 0
     replaced: list[WorkerBatchNorm] = []
     undo: list[tuple[nn.Module, str, nn.Module]] = []
-    for number, (name, layer) in enumerate(found):
-        mine = WorkerBatchNorm(layer, statistics, number, offset)
+    for number, (name, layer) in enumerate(layers):
+        replacement = WorkerBatchNorm(layer, statistics, number, offset)
         offset += 2 * layer.num_features
-        replaced.append(mine)
+        replaced.append(replacement)
         if not name:
-            model = mine
+            model = replacement
             continue
         parent, _, child = name.rpartition(".")
         holder = model.get_submodule(parent)
-        setattr(holder, child, mine)
+        setattr(holder, child, replacement)
         undo.append((holder, child, layer))
 
     def restore() -> None:

@@ -92,8 +92,8 @@ class PointToPoint:
         if length not in self._parts:
             steps = self._collective.steps(len(self._ranks), length)
             place = self._ranks.index(self._world.rank)
-            rounds = (_own(step, place, self._ranks) for step in steps)
-            self._parts[length] = [own for own in rounds if own.sends or own.receives]
+            rounds = (_part_of(step, place, self._ranks) for step in steps)
+            self._parts[length] = [part for part in rounds if part.sends or part.receives]
         return self._parts[length]
 
     def _scratch_like(self, slices: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
@@ -104,10 +104,10 @@ class PointToPoint:
         return list(torch.split_with_sizes(self._scratch[:needed_bytes].view(dtype), lengths))
 
 
-def _own(step: Step, place: int, ranks: Sequence[int]) -> _Round:
-    def pick(mine: str, theirs: str) -> list[tuple[int, int, int]]:
-        chosen = getattr(step, mine) == place
-        columns = (getattr(step, theirs)[chosen], step.begin[chosen], step.end[chosen])
+def _part_of(step: Step, place: int, ranks: Sequence[int]) -> _Round:
+    def pick(this_end: str, peer_end: str) -> list[tuple[int, int, int]]:
+        chosen = getattr(step, this_end) == place
+        columns = (getattr(step, peer_end)[chosen], step.begin[chosen], step.end[chosen])
         return [(ranks[int(peer)], int(begin), int(end)) for peer, begin, end in zip(*columns, strict=True)]
 
     return _Round(pick("source", "target"), pick("target", "source"), step.add)

@@ -57,8 +57,8 @@ class _Subgroups(ABC):
     def _own_group(self, groups: Sequence[Sequence[int]]) -> Any:
         """This rank's group; every process makes all of them, in one order, as the backend demands."""
         timeout = timedelta(seconds=self._world.timeout_seconds)
-        made = [dist.new_group(list(group), timeout=timeout) for group in groups]
-        return next((m for m, group in zip(made, groups, strict=True) if self._world.rank in group), None)
+        handles = [dist.new_group(list(group), timeout=timeout) for group in groups]
+        return next((handle for handle, group in zip(handles, groups, strict=True) if self._world.rank in group), None)
 
 
 class SubgroupTorus(_Subgroups):

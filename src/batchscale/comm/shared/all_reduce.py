@@ -118,8 +118,8 @@ class SharedMemoryAllReduce:
             begin = tensor.data_ptr() - rows[self._me].data_ptr()
             key = (tensor.data_ptr(), tensor.numel(), tensor.dtype)
             if key not in self._views:
-                at = begin // tensor.element_size()
-                self._views[key] = [row[at : at + tensor.numel()] for row in rows.unbind()]
+                first = begin // tensor.element_size()
+                self._views[key] = [row[first : first + tensor.numel()] for row in rows.unbind()]
             self._issue(_Piece(0, self._views[key], None, False, what), (bytes_ << 1) + 1)
         else:
             for part in torch.split(tensor, _SLOT_BYTES // tensor.element_size()):
@@ -184,12 +184,12 @@ class SharedMemoryAllReduce:
 
     def _sum_piece(self, piece: _Piece) -> None:
         """This process's part of the sum of all rows, written into all of them."""
-        rows, mine, lanes = piece.rows, self._me, self._lanes
-        if mine >= lanes:
+        rows, lane, lanes = piece.rows, self._me, self._lanes
+        if lane >= lanes:
             return
         length, item = rows[0].numel(), rows[0].element_size()
         line = _LINE_BYTES // item
-        begin, end = (min(-(-(length * r // lanes) // line) * line, length) for r in (mine, mine + 1))
+        begin, end = (min(-(-(length * r // lanes) // line) * line, length) for r in (lane, lane + 1))
         if self._between is None:
             for parts in _chunks(rows, begin, end):
                 _add_up(parts, parts[0])
@@ -206,11 +206,11 @@ class SharedMemoryAllReduce:
             _spread(parts)
 
     def _check_alike(self, piece: _Piece) -> None:
-        mine = self._flags.brought(self._me, piece.number)
+        brought = self._flags.brought(self._me, piece.number)
         for row in range(len(piece.rows)):
-            other = self._flags.brought(row, piece.number)
-            if other != mine:
-                self._flags.give_up(piece.what, f"brought {_described(other)}, this rank {_described(mine)}", row)
+            theirs = self._flags.brought(row, piece.number)
+            if theirs != brought:
+                self._flags.give_up(piece.what, f"brought {_described(theirs)}, this rank {_described(brought)}", row)
 
     def _copy_out(self, piece: _Piece) -> None:
         if piece.into is not None:
@@ -245,5 +245,5 @@ def _spread(rows: list[torch.Tensor]) -> None:
 def _chunks(rows: list[torch.Tensor], begin: int, end: int) -> Iterator[list[torch.Tensor]]:
     """rows[:, begin:end], in parts that stay in a core's cache."""
     chunk = _CHUNK_BYTES // rows[0].element_size()
-    for at in range(begin, end, chunk):
-        yield [row[at : min(at + chunk, end)] for row in rows]
+    for first in range(begin, end, chunk):
+        yield [row[first : min(first + chunk, end)] for row in rows]

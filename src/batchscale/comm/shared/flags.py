@@ -128,15 +128,15 @@ class Flags:
             _libc.sched_yield()  # unlike os.sched_yield, lets other threads of this interpreter run, too
             if words[word] >= value:
                 return
-        told = False
+        is_told = False
         while (seen := words[word]) < value:
             _sleep_while(address, seen, _SLEEP_SECONDS)
             if words[word] < value:
                 self._look_after_peers(row, word, value, what)
                 waited_seconds = time.monotonic() - start
-                if waited_seconds > self._world.timeout_seconds and not told:
+                if waited_seconds > self._world.timeout_seconds and not is_told:
                     self._world.tell_alive(what, timed_out=True)
-                    told = True
+                    is_told = True
                 if waited_seconds > self._patience_seconds:
                     state = "is stopped and " if self._is_stopped(row) else ""
                     self.give_up(what, f"{state}{HUNG} {self._patience_seconds:g} s", row)

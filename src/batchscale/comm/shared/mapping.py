@@ -72,14 +72,14 @@ class Mapping:
         reason = unsupported()
         if leads and not reason:
             reason = self._create(size)
-        said = world.gather((reason, os.getpid(), self._fd, row_bytes), "sharing memory")
-        reasons = [r for r, *_ in said if r]
-        if not reasons and len({rows for *_, rows in said}) > 1:
-            reasons = [f"processes asked for rows of {sorted({rows for *_, rows in said})} bytes"]
+        offers = world.gather((reason, os.getpid(), self._fd, row_bytes), "sharing memory")
+        reasons = [r for r, *_ in offers if r]
+        if not reasons and len({rows for *_, rows in offers}) > 1:
+            reasons = [f"processes asked for rows of {sorted({rows for *_, rows in offers})} bytes"]
         if not reasons:
-            _, pid, fd, _ = said[world.local_ranks[0]]
-            mine = self._reserve(f"/proc/{pid}/fd/{fd}", world.local_rank * row_bytes, row_bytes, leads)
-            reasons = [r for r in world.gather(mine, "sharing memory") if r]
+            _, pid, fd, _ = offers[world.local_ranks[0]]
+            reason = self._reserve(f"/proc/{pid}/fd/{fd}", world.local_rank * row_bytes, row_bytes, leads)
+            reasons = [r for r in world.gather(reason, "sharing memory") if r]
         if not reasons:  # only now: whoever maps touches all rows, and each is to lie where its owner runs
             reasons = [r for r in world.gather(self._join(size), "sharing memory") if r]
         if reasons:

@@ -49,10 +49,10 @@ class Names:
     def last_parts(self, entries: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.generic]]:
         """What follows the last "/" of these names, in order: lengths int64, then the text, of so many at once."""
         parts = np.concatenate([np.zeros(1, np.int64), np.flatnonzero(self.text == ord("/")) + 1])
-        for at in range(0, len(entries), _AT_ONCE):
-            some = entries[at : at + _AT_ONCE]
-            ends = self.starts[some + 1]
-            firsts = np.maximum(self.starts[some], parts[np.searchsorted(parts, ends, "right") - 1])
+        for first in range(0, len(entries), _AT_ONCE):
+            chunk = entries[first : first + _AT_ONCE]
+            ends = self.starts[chunk + 1]
+            firsts = np.maximum(self.starts[chunk], parts[np.searchsorted(parts, ends, "right") - 1])
             lengths = ends - firsts
             places = np.repeat(ends - np.cumsum(lengths), lengths) + np.arange(lengths.sum())
             yield from (lengths, self.text[places])

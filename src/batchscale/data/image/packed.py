@@ -93,9 +93,9 @@ class PackedEntries(Entries):
             raise DataError(f"{self.index}: does not begin as the index of a packed set: {_AGAIN}")
         if hashlib.sha256(content.data).digest() != digest:
             raise DataError(f"{self.index}: its SHA256 is not the one at its end: truncated or altered; {_AGAIN}")
-        at = len(MAGIC) + 8
-        length = int.from_bytes(content[len(MAGIC) : at].tobytes(), "little")
-        header: dict[str, Any] = json.loads(content[at : at + length].tobytes())
+        begin = len(MAGIC) + 8
+        length = int.from_bytes(content[len(MAGIC) : begin].tobytes(), "little")
+        header: dict[str, Any] = json.loads(content[begin : begin + length].tobytes())
         return header
 
     def _array(self, name: str, dtype: type[np.generic]) -> npt.NDArray[Any]:
