@@ -75,6 +75,7 @@ class PointToPoint:
         for part in self._part(len(tensor)):
             slices = [tensor[begin:end] for _, begin, end in part.receives]
             places = self._scratch_like(slices, tensor.dtype) if part.add else slices
+            # Nothing is waited for before all of the round is under way: round a ring each would wait for the next.
             received = [
                 dist.irecv(p, peer, self._world.group, tag)
                 for p, (peer, _, _) in zip(places, part.receives, strict=True)
@@ -83,8 +84,8 @@ class PointToPoint:
             for work, piece, place in zip(received, slices, places, strict=True):
                 cast(dist.Work, work).wait()  # None only outside the group
                 if part.add:
-                    piece.add_(place)
-            for work in sent:
+                    piece.add_(place)  # in the order of the schedule, whichever came first: the bits hang on it
+            for work in sent:  # the next round may write over what is still being sent
                 cast(dist.Work, work).wait()
 
     def _part(self, length: int) -> list[_Round]:

@@ -106,8 +106,8 @@ class Groups:
         return self.begin[:, None] + spans * np.arange(pieces + 1, dtype=np.int64) // pieces
 
 
-class Rounds(ABC):
-    """Rounds over groups of ranks.
+class GroupRounds(ABC):
+    """Rounds over groups of ranks, a part of a stage.
 
     Attributes:
         add: whether receivers add or overwrite, the same in all its rounds.
@@ -126,7 +126,7 @@ class Rounds(ABC):
         """What every rank sends in all rounds, in closed form."""
 
 
-Stage = Sequence[tuple[int, Rounds]]
+Stage = Sequence[tuple[int, GroupRounds]]
 """Parts side by side, each with the round of the stage in which it begins; all add, or all overwrite."""
 
 
@@ -162,6 +162,7 @@ class Collective(ABC):
             steps += _rounds(stage)
             for _, part in stage:
                 sent = part.sent()
+                # Not +=, which counts a rank once that stands there several times (BetweenBlocks).
                 np.add.at(elements, sent.ranks, sent.elements)
                 np.add.at(messages, sent.ranks, sent.messages)
         return Cost(steps, int(elements.max()), int(messages.max()))
@@ -185,12 +186,13 @@ def _rounds(stage: Stage) -> int:
 def _side_by_side(stage: Stage) -> Iterator[Step]:
     running = [(start, part.steps()) for start, part in stage]
     for number in range(_rounds(stage)):
+        # A part that has not begun, or has ended, has no exchange in this round of the stage.
         steps = [step for start, rounds in running if start <= number for step in itertools.islice(rounds, 1)]
         yield steps[0] if len(steps) == 1 else _join(steps, stage[0][1].add)
 
 
 def _join(steps: Sequence[Step], add: bool) -> Step:
-    nothing = np.zeros(0, np.int64)
+    nothing = np.zeros(0, np.int64)  # numpy joins no empty list; a round may have no exchange
     source, target, begin, end = (
         np.concatenate([nothing, *(getattr(step, name) for step in steps)])
         for name in ("source", "target", "begin", "end")
@@ -202,7 +204,7 @@ def exchange(source: Ints, target: Ints, begin: Ints, end: Ints, add: bool) -> S
     """A round of these exchanges without the empty ones; arrays of one shape, flattened."""
     source, target, begin, end = source.ravel(), target.ravel(), begin.ravel(), end.ravel()
     full = end > begin
-    if full.all():
+    if full.all():  # nearly always: without four copies
         return Step(source, target, begin, end, add)
     return Step(source[full], target[full], begin[full], end[full], add)
 

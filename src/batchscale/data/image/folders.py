@@ -49,8 +49,10 @@ class _Walk:
     def listed(self, folder: bytes) -> list[os.DirEntry[bytes]]:
         """What is in a folder, sorted; what is hidden is passed over."""
         try:
-            with os.scandir(folder) as entries:
-                everything = sorted(entries, key=lambda e: e.name)
+            with os.scandir(folder) as entries:  # by bytes: names need not be text
+                everything = sorted(
+                    entries, key=lambda e: e.name
+                )  # a file system's own order differs from copy to copy
         except OSError as error:
             reason = error.strerror or error
             self.tell(
@@ -68,7 +70,7 @@ class _Walk:
     def is_folder(self, entry: os.DirEntry[bytes]) -> bool:
         """Whether it is one, or a link to one."""
         try:
-            return entry.is_dir()
+            return entry.is_dir()  # follows links, and mostly asks nothing of the disk
         except OSError as error:
             reason = error.strerror or error
         self.tell(
@@ -82,7 +84,7 @@ class _Walk:
     def _files(self, folder: bytes, below: bytes = b"", above: tuple[os.stat_result, ...] = ()) -> Iterator[bytes]:
         """Files of a folder and all below it, relative to it, sorted; ``above`` are the folders that it lies in."""
         entries, status = self.listed(folder), os.stat(folder)
-        if any(os.path.samestat(status, ancestor) for ancestor in above):
+        if any(os.path.samestat(status, ancestor) for ancestor in above):  # by inode: a link's path is a new one
             self.tell(
                 DataError(f"{os.fsdecode(folder)}: a link leads back to a folder above it: must not; remove the link")
             )
@@ -174,7 +176,7 @@ def _as_trained(walk: _Walk, folders: list[str], classes: tuple[str, ...], label
             )
         if not example and labels is None and (example := two_orders(folders, classes)):
             walk.tell(DataError(f"{part}: its class folders can be read in two ways: {example}"))
-        return sorted(folders, key=int)
+        return sorted(folders, key=int)  # as text 10 would come before 2
     expected = numbers.keys() if labels == "numbers" else set(classes)
     lacking, more = sorted(expected - set(folders)), sorted(set(folders) - expected)
     differences = [f"{part.name} lacks {_shown(lacking)}"] * bool(lacking) + [f"train lacks {_shown(more)}"] * bool(

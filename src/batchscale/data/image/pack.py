@@ -57,7 +57,7 @@ def _converted(data: bytes, smaller: Smaller | None) -> bytes:
     Raises:
         BadImage: it cannot be read.
     """
-    pixels = decode_whole(data)
+    pixels = decode_whole(data)  # also of what keeps its bytes: training is to meet no unreadable image
     height, width = pixels.shape[:2]
     short = min(height, width)
     if smaller is None or short <= smaller.short_side:
@@ -94,7 +94,7 @@ def _write_images(path: Path, entries: Entries, smaller: Smaller | None, skip_ba
                 written.lengths.append(len(data))
                 written.checksums.append(zlib.crc32(data))
         file.flush()
-        sync(file.fileno())
+        sync(file.fileno())  # before it has its name: a loss of power must not leave the name without the content
     return written
 
 
@@ -105,7 +105,7 @@ def _chunk_hashes(path: Path) -> list[str]:
 
 def _index(header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> bytes:
     """The index as bytes: the arrays' places hang on the length of the JSON that holds them, so it is padded."""
-    room = 4096 + len(json.dumps(header).encode())
+    room = 4096 + len(json.dumps(header).encode())  # 4096: for the five places, each two numbers of 19 digits at most
     room += -(len(MAGIC) + 8 + room) % _ALIGN_BYTES
     offset, places, blocks = len(MAGIC) + 8 + room, {}, []
     for name, array in arrays.items():
@@ -174,7 +174,7 @@ def pack(
     try:
         written = _write_images(aside, entries, smaller, skip_bad, threads)
         sha256 = _chunk_hashes(aside)
-        replace(aside, images)
+        replace(aside, images)  # before the index: where that is, the images are
         names = [os.fsencode(Path(entries.name(e)).name) for e in written.entries]
         header = {
             "classes": entries.classes,

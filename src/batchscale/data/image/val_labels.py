@@ -89,7 +89,7 @@ def _ids(folders: list[Path]) -> tuple[dict[str, str], Path] | None:
         return None
     if path.suffix == ".txt":
         rows = [line.text.split() for line in lines_of(path)]
-        return {words[1]: words[0] for words in rows if len(words) > 1}, path
+        return {words[1]: words[0] for words in rows if len(words) > 1}, path  # wnid, id, name
     try:
         synsets = importlib.import_module("scipy.io").loadmat(path, squeeze_me=True)["synsets"]
         return {str(int(row["ILSVRC2012_ID"])): str(row["WNID"]) for row in synsets}, path
@@ -107,6 +107,7 @@ def _numbered_by_devkit(path: Path, classes: tuple[str, ...], folders: list[Path
             f"is not beside it; copy it there, or give a list of 'file class' lines as val_labels.txt"
         )
     ids, where = table
+    # The devkit numbers the classes first, then the synsets above them in the tree, which are none.
     strange = [wnid for number, wnid in ids.items() if wnid in label_of and int(number) > len(classes)]
     missing = sorted(label_of.keys() - set(ids.values()))
     if missing or strange:
@@ -136,7 +137,7 @@ def labels_of(flat: Flat, tell: Tell = stop) -> ListedLabels:
     """
     folders = [flat.root, flat.part, *(flat.root / kit for kit in _DEVKITS), flat.root.parent / _DEVKITS[1]]
     further = [flat.data_root, *([flat.root.parents[2]] if flat.root.parts[-3:] == _KAGGLE else [])]
-    near, far = lists_in(folders), lists_in(further)
+    near, far = lists_in(folders), lists_in(further)  # the set's own folders count first
     try:
         if not near and not far:
             raise _no_list(flat, further)
@@ -196,7 +197,7 @@ def _read(path: Path, flat: Flat, folders: list[Path], tell: Tell) -> _Listed:
     if path.name == KAGGLE:
         pairs = _kaggle(lines, files, flat.passed)
     elif path.name in (SYNSETS, GROUND_TRUTH) or is_one_class_a_line(lines, files, words):
-        pairs = read_in_order(path, flat.part, lines, flat.files)
+        pairs = read_in_order(path, flat.part, lines, flat.files)  # ordered by definition, or by all that it holds
     else:
         pairs = read_pairs(path, lines, files, words, flat.passed)
     check_once(path, pairs)

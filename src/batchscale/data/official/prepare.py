@@ -148,6 +148,7 @@ def _verify(source: Source, paths: list[Path | None]) -> None:
 
 def _install(source: Source, root: Path, target: Path) -> None:
     """Fetch into a folder beside root or in it, verify, then move into target."""
+    # On target's own file system, so that a rename moves what was fetched: whole, or not at all.
     nearest = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.is_dir())
     with tempfile.TemporaryDirectory(prefix=".batchscale-prepare-", dir=nearest) as temporary:
         empty = Path(temporary) / "fetched"
