@@ -112,19 +112,23 @@ def test_a_failed_exchange_names_the_silent_rank(store, monkeypatch, reason, sai
     monkeypatch.setattr("batchscale.comm.world.diagnosis.SETTLE_SECONDS", 0.05)
     world = World(0, 2, timeout_seconds=3.0, store=store)
 
-    def broken():
+    def broken(*_, **__):
         raise RuntimeError(reason)
 
+    monkeypatch.setattr("torch.distributed.all_gather_object", broken)
+
     with pytest.raises(ProcessError, match=f"all-reduce .rank 0 of 2.: {said}"):
-        world._guard(broken, "all-reduce")
+        world.gather(0, "all-reduce")
 
 
 def test_a_fact_may_name_a_folder_that_is_no_utf8(store, monkeypatch):
     """On 91b3349 every run of several processes with such an --out failed."""
-    told, asking = World(), World()
-    told._job = asking._job = store
-    assert not asking.job_knows("opened /r\udcfcn")
-    told.tell_job("opened /r\udcfcn")
+    agent = {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
+    for name, value in {**agent, "TORCHELASTIC_USE_AGENT_STORE": True}.items():
+        monkeypatch.setenv(name, str(value))
+    earlier, later = (World.connect(torch.device("cpu"), 10.0) for _ in range(2))
+    assert not later.job_knows("opened /r\udcfcn")
+    earlier.tell_job("opened /r\udcfcn")
     monkeypatch.setattr("batchscale.comm.world.world.this_process", lambda: "another")
-    assert asking.job_knows("opened /r\udcfcn")
-    assert not asking.job_knows("opened /run")
+    assert later.job_knows("opened /r\udcfcn")
+    assert not later.job_knows("opened /run")
