@@ -59,15 +59,15 @@ def runs_one_after_the_other(rank, count):
     """Rank 0 is slow to leave every world; the others are in the next one by then."""
     leave = dist.destroy_process_group
     dist.destroy_process_group = lambda: (time.sleep(0.3 if rank == 0 else 0), leave())
-    found = []
+    answers = []
     for _ in range(count):
         world = World.connect(torch.device("cpu"), 10.0)
-        found.append(world.gather(rank))
+        answers.append(world.gather(rank))
         if rank == 0:
-            found.append(world.job_knows("begun"))  # by an earlier attempt; a run before, in this process, is none
+            answers.append(world.job_knows("begun"))  # by an earlier attempt; a run before, in this process, is none
             world.tell_job("begun")
         world.close()
-    return found
+    return answers
 
 
 def test_worlds_follow_one_another_in_the_same_processes():
@@ -91,8 +91,8 @@ def collectives(world):
 
 
 def test_what_processes_say_to_each_other():
-    for said in in_world(3, collectives):
-        assert said == ([3.0, 3.0], 2.0, [0, 10, 20], "zero", True)
+    for answers in in_world(3, collectives):
+        assert answers == ([3.0, 3.0], 2.0, [0, 10, 20], "zero", True)
 
 
 def test_a_world_of_one_needs_nobody():
@@ -105,10 +105,10 @@ def test_a_world_of_one_needs_nobody():
 
 
 @pytest.mark.parametrize(
-    ("reason", "said"),
+    ("reason", "message"),
     [("Timed out waiting 3000ms", "rank 1 did not answer within 3 s"), ("Connection reset", "rank 1 died")],
 )
-def test_a_failed_exchange_names_the_silent_rank(store, monkeypatch, reason, said):
+def test_a_failed_exchange_names_the_silent_rank(store, monkeypatch, reason, message):
     monkeypatch.setattr("batchscale.comm.world.diagnosis.SETTLE_SECONDS", 0.05)
     world = World(0, 2, timeout_seconds=3.0, store=store)
 
@@ -117,7 +117,7 @@ def test_a_failed_exchange_names_the_silent_rank(store, monkeypatch, reason, sai
 
     monkeypatch.setattr("torch.distributed.all_gather_object", broken)
 
-    with pytest.raises(ProcessError, match=f"all-reduce .rank 0 of 2.: {said}"):
+    with pytest.raises(ProcessError, match=f"all-reduce .rank 0 of 2.: {message}"):
         world.gather(0, "all-reduce")
 
 

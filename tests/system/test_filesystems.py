@@ -41,8 +41,8 @@ def test_a_run_where_the_file_system_lacks_locks_syncs_and_renames(tmp_path, mon
     monkeypatch.setattr(os, "replace", over)
     assert main(["train", *TINY, "--out", str(out)]) == 0
     err = capsys.readouterr().err
-    for said in ("has no locks", "does not sync files", "does not sync folders"):
-        assert err.count(said) == 1
+    for message in ("has no locks", "does not sync files", "does not sync folders"):
+        assert err.count(message) == 1
     (out / "result.json").unlink()  # so that it goes on, and writes over what is there
     assert main(["train", *TINY, "--out", str(out), "--resume"]) == 0
     assert "does not rename over a file" in capsys.readouterr().err
@@ -61,13 +61,13 @@ def test_without_locks_one_writer_at_a_time_and_a_dead_one_is_noticed(tmp_path, 
     ended = subprocess.Popen(["true"])
     ended.wait()
     with RunLock(tmp_path):
-        mine = json.loads(held.read_text())
-    held.write_text(json.dumps({**mine, "pid": ended.pid}))
+        holder = json.loads(held.read_text())
+    held.write_text(json.dumps({**holder, "pid": ended.pid}))
     RunLock(tmp_path).release()  # that process lives no more
-    held.write_text(json.dumps({**mine, "started": "1"}))
+    held.write_text(json.dumps({**holder, "started": "1"}))
     RunLock(tmp_path).release()  # its number is another process's now
     for elsewhere in ({"boot": "another"}, {"names": "pid:[1]"}):
-        held.write_text(json.dumps({**mine, "pid": ended.pid, **elsewhere}))
+        held.write_text(json.dumps({**holder, "pid": ended.pid, **elsewhere}))
         with pytest.raises(FolderError, match=f"where that has ended, delete {held}"):
             RunLock(tmp_path)
     held.write_text("")
@@ -174,7 +174,7 @@ def test_a_page_that_cannot_be_written_has_a_way_out_that_exists(tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "message"),
     [
         (errno.ENOSPC, "must have room; free some"),
         (errno.EDQUOT, "quota"),
@@ -184,12 +184,12 @@ def test_a_page_that_cannot_be_written_has_a_way_out_that_exists(tmp_path, monke
         (errno.EIO, "fails; look into the system's log"),
     ],
 )
-def test_why_a_folder_cannot_be_written_is_told_apart(tmp_path, monkeypatch, number, said):
+def test_why_a_folder_cannot_be_written_is_told_apart(tmp_path, monkeypatch, number, message):
     path = tmp_path / "file"
-    assert said in str(cannot_write(path, OSError(number, os.strerror(number))))
+    assert message in str(cannot_write(path, OSError(number, os.strerror(number))))
     monkeypatch.setattr(os, "fsync", refusing(number))
     if number != errno.EACCES:  # from fsync: a sandbox, whose fallback is a note
-        with pytest.raises(FolderError, match=said):
+        with pytest.raises(FolderError, match=message):
             write_whole(path, b"x")
 
 
