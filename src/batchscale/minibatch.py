@@ -35,8 +35,8 @@ class Minibatch:
 
     def __post_init__(self) -> None:
         for name in ("workers", "per_worker"):
-            value = getattr(self, name)  # True is an int to Python
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:  # True is an int to Python
                 raise RecipeError(
                     f"minibatch.{name}={value!r}: must be a whole number of at least 1; "
                     f"write for example minibatch.{name}=8"

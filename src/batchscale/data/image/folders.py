@@ -50,9 +50,8 @@ class _Walk:
         """What is in a folder, sorted; what is hidden is passed over."""
         try:
             with os.scandir(folder) as entries:  # by bytes: names need not be text
-                everything = sorted(
-                    entries, key=lambda e: e.name
-                )  # a file system's own order differs from copy to copy
+                # Sorted: a file system's own order differs from copy to copy, and the order is part of the data.
+                everything = sorted(entries, key=lambda e: e.name)
         except OSError as error:
             reason = error.strerror or error
             self.tell(
