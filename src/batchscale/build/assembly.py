@@ -26,7 +26,7 @@ from batchscale.recipe import Recipe
 from batchscale.structure import mapped
 from batchscale.task import Task
 from batchscale.training.decided import Decided, DecidedEarlier
-from batchscale.training.riders import NEWS, STOP, BatchNormStatistics, Counts, Loss, Request
+from batchscale.training.riders import NEWS, STOP, CountsRider, LossRider, Request, StatisticsRider
 from batchscale.training.step import TrainingStep
 from batchscale.update.momentum import HasMomentum
 from batchscale.update.optimizers import Optimizer
@@ -91,8 +91,8 @@ class Assembly:
         return Choices(recipe, self.world, most, timer, single, earlier)
 
     def _riders(self) -> Riders:
-        statistics = BatchNormStatistics(self.network.statistics, self.network.averages)
-        return Riders([Loss(), statistics, *self.requests.values(), Counts(self.task)])
+        statistics = StatisticsRider(self.network.statistics, self.network.averages)
+        return Riders([LossRider(), statistics, *self.requests.values(), CountsRider(self.task)])
 
     def _aggregator(self, riders: Riders, reducer: Reducer) -> FastAggregator | ExactAggregator:
         parameters = list(self.network.model.parameters())
