@@ -36,7 +36,7 @@ worker: words errors randomness comm data
 aggregate: errors comm
 launch: errors system recipe comm
 training: words errors randomness minibatch system recipe comm data update records worker aggregate launch
-build: words errors randomness minibatch recipe models comm data update records worker aggregate launch training
+build: words errors randomness minibatch system recipe models comm data update records worker aggregate launch training
 run: words errors minibatch recipe comm data records worker launch training build
 report: words errors system recipe records
 study: words errors randomness system recipe data update records launch build run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from batchscale.build.build import validate
 from batchscale.errors import RecipeError, UsageError
 from batchscale.launch.signals import StopSignals
 from batchscale.recipe import Recipe, recipe_from
+from batchscale.system.cores import available_cores
 from batchscale.system.temporary import temporary_folder
 from batchscale.words import counted
 
@@ -107,8 +107,7 @@ def _threads(recipe: Recipe, processes: int) -> int:
     """Of every process of every contender: the recipe's, else the cores shared by the processes."""
     if recipe.numerics.threads != "auto":
         return recipe.numerics.threads
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(cores // processes, 1)
+    return max(available_cores() // processes, 1)
 
 
 def _chosen(task: Task, notes: list[str]) -> list[str]:
