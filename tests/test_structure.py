@@ -31,14 +31,14 @@ models: errors
 comm: words errors system
 data: words errors randomness minibatch system
 update: errors minibatch
-records: errors system
+records: errors system recipe
 worker: words errors randomness comm data
 aggregate: errors comm
 launch: errors system recipe comm
 training: words errors randomness minibatch system recipe comm data update records worker aggregate launch
 build: words errors randomness minibatch system recipe models comm data update records worker aggregate launch training
 run: words errors minibatch recipe comm data records worker launch training build
-report: words errors system recipe records
+report: words errors system records
 study: words errors randomness system recipe data update records launch build run
 bench: words errors randomness minibatch system recipe models comm data records aggregate launch build
 api: recipe data records run

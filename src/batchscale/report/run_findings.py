@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from batchscale.records.command import resumption
-from batchscale.records.files import damaged_lines, is_number, read_lines
+from batchscale.records.files import is_number
 from batchscale.records.findings import Axis, Figure, Findings, Series, Table
 from batchscale.records.result import Result
+from batchscale.records.run import LINES, RunRecords
 from batchscale.report.draw.scales import number
 from batchscale.report.page.runs import Run
-from batchscale.report.page.text import said
+from batchscale.report.text import said
 from batchscale.words import counted
 
 _EPOCH = Axis(label="epoch")
@@ -27,7 +28,8 @@ def run_findings(folder: Path, run: Run) -> Findings:
         folder: of the run.
         run: as read from it.
     """
-    metrics, evaluations = read_lines(folder / "metrics.jsonl"), read_lines(folder / "evaluations.jsonl")
+    records = RunRecords(folder)
+    metrics, evaluations = records.metrics(), records.evaluations()
     name = run.result.recipe if run.result else _name(run)
     k, n = run.recipe.get("minibatch.workers", "?"), run.recipe.get("minibatch.per_worker", "?")
     minibatch = f"{counted(k, 'worker')} of {counted(n, 'image')}"
@@ -103,8 +105,8 @@ def _warnings(folder: Path, run: Run) -> tuple[str, ...]:
 
 def _damaged(folder: Path) -> Iterator[str]:
     """A line for every file of lines that is not whole."""
-    for name in ("metrics.jsonl", "evaluations.jsonl"):
-        lines, cut = damaged_lines(folder / name)
+    for name in LINES:
+        lines, cut = RunRecords(folder).damaged(name)
         if lines:
             which = ", ".join(map(str, lines[:5])) + (f" and {len(lines) - 5} more" if len(lines) > 5 else "")
             were = f"line {which} was" if len(lines) == 1 else f"lines {which} were"

@@ -12,7 +12,7 @@ from batchscale.errors import FolderError
 from batchscale.records.files import is_number, parse_json
 from batchscale.records.findings import Findings, read_findings
 from batchscale.report.page.runs import Run
-from batchscale.report.page.text import command_line, flat, said
+from batchscale.report.text import command_line, flat, said
 from batchscale.words import counted, has
 
 _ENDED = ("done", "diverged")

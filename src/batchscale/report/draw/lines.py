@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 
 from batchscale.records.findings import Figure, Mark, Series
 from batchscale.report.draw.scales import Ruler, ruler, shown
-from batchscale.report.page.text import clean
+from batchscale.report.text import clean
 
 WIDTH, HEIGHT = 640.0, 400.0
 LOOKS = 8

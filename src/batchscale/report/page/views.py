@@ -15,7 +15,7 @@ from batchscale.report.draw.lines import draw, look, slots, swatch
 from batchscale.report.draw.scales import number
 from batchscale.report.draw.thin import evenly, thinned
 from batchscale.report.page.runs import Run
-from batchscale.report.page.text import clean, command_line, flat, said
+from batchscale.report.text import clean, command_line, flat, said
 
 _MOST_TABLE_ROWS, _FEWEST_OF_SERIES = 60, 6
 _APART = ("time", "command", "recipe", "from_step", "derived", "decided", "fingerprint", "data")
