@@ -38,9 +38,9 @@ launch: errors system recipe comm
 training: words errors randomness minibatch system recipe comm data update records worker aggregate launch
 build: words errors randomness minibatch system recipe models comm data update records worker aggregate launch training
 run: words errors minibatch recipe comm data records worker launch training build
-report: words errors system records
 study: words errors randomness system recipe data update records launch build run
 bench: words errors randomness minibatch system recipe models comm data records aggregate launch build
+report: words errors system records bench
 api: recipe data records run
 cli: words errors system recipe data records launch training build run report study bench batchscale
 __init__: errors minibatch recipe comm data update records aggregate api
@@ -133,7 +133,7 @@ def test_public_names_are_those_listed_and_all_load():
         "import batchscale",
         "from batchscale.cli import main; main(['recipes'])",
         "from batchscale.cli import main; assert main(['train', 'digits-cnn', 'epochs=abc']) == 2",
-        "import batchscale.report.figures, batchscale.records, batchscale.recipe, batchscale.update.schedule",
+        "import batchscale.report.draw.file, batchscale.records, batchscale.recipe, batchscale.update.schedule",
         "import batchscale.report.draw.schedules",
         "import batchscale.report.page, batchscale.cli.report",
     ],
