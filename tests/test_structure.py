@@ -37,12 +37,12 @@ aggregate: errors comm
 launch: errors system recipe comm
 training: words errors randomness minibatch system recipe comm data update records worker aggregate launch
 build: words errors randomness minibatch system recipe models comm data update records worker aggregate launch training
-run: words errors minibatch recipe comm data records worker launch training build
-study: words errors randomness system recipe data update records launch build run
+run: words errors minibatch system recipe comm data records worker launch training build
 bench: words errors randomness minibatch system recipe models comm data records aggregate launch build
 report: words errors system records bench
+study: words errors randomness system recipe data update records launch build run
 api: recipe data records run
-cli: words errors system recipe data records launch training build run report study bench batchscale
+cli: words errors system recipe data records launch build run report study bench batchscale
 __init__: errors minibatch recipe comm data update records aggregate api
 __main__: system cli
 """

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from batchscale.recipe import Recipe, load_recipe, recipe_from
 from batchscale.records import Result
-from batchscale.run.opening import Job, Resume
-from batchscale.run.run import train_here
+from batchscale.run.job import Job, Resume
+from batchscale.run.start import start
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,8 +49,8 @@ def train(
         UsageError: a mistake in the recipe, the data or the folder; its text is one clear line.
         RunError: the run broke.
     """
-    given = [f"{part}.name=own" for part, thing in (("model", model), ("data", data)) if thing is not None]
-    changes = [*overrides, *given]
+    handed_in = [f"{part}.name=own" for part, thing in (("model", model), ("data", data)) if thing is not None]
+    changes = [*overrides, *handed_in]
     if isinstance(recipe, Recipe):
         resolved, name = recipe_from(recipe.model_dump(), changes), "recipe"
     elif isinstance(recipe, Mapping):
@@ -59,4 +59,4 @@ def train(
         resolved, name = load_recipe(recipe, changes), Path(recipe).stem
     folder = Path(data_folder) if data_folder is not None else None
     job = Job(name, resolved, Path(out) if out is not None else None, folder, resume, quiet)
-    return train_here(job, model, data)
+    return start(job, model=model, data=data)

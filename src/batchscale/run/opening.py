@@ -6,53 +6,19 @@ import dataclasses
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from batchscale.build.inputs import data_at_hand
 from batchscale.comm import World
 from batchscale.data import Dataset
 from batchscale.data.contents import Contents, difference, merged
 from batchscale.errors import BatchscaleError, CheckpointError, FolderError
-from batchscale.recipe import Recipe, identity, load_recipe
+from batchscale.recipe import identity, load_recipe
 from batchscale.records import Result, RunFolder, read_result
-from batchscale.records.command import resumption
 from batchscale.records.folder import attempted, check_free, holds_run
+from batchscale.run.job import Job
 from batchscale.training import checkpoint as checkpoints
 from batchscale.words import shown
-
-Resume = Literal["no", "yes", "auto"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to train and where.
-
-    Args:
-        name: of the recipe, for the records.
-        recipe: resolved.
-        out: the run's folder; None to write nothing.
-        data_folder: of the data sets.
-        resume: "no": a new run; "yes": go on with one; "auto": either.
-        quiet: no progress.
-        command: words that began it, for the records; () where that was no command line of batchscale.
-    """
-
-    name: str
-    recipe: Recipe
-    out: Path | None
-    data_folder: Path | None = None
-    resume: Resume = "no"
-    quiet: bool = False
-    command: tuple[str, ...] = ()
-
-    @property
-    def way_on(self) -> str:
-        """How to go on with it where it stops."""
-        if self.out is None:
-            return "no folder was given, so nothing was kept"
-        if not self.command:
-            return 'go on with the same call and resume="yes"'
-        return f"go on with: {resumption(self.command, self.out)}"
 
 
 def goes_on(job: Job, out: Path) -> bool:

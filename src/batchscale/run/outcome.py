@@ -14,7 +14,8 @@ from batchscale.errors import BatchscaleError, one_line
 from batchscale.minibatch import StepPlan
 from batchscale.records import RunFolder, read_result
 from batchscale.records.files import write_json
-from batchscale.run.opening import Job, finished_result
+from batchscale.run.job import Job
+from batchscale.run.opening import finished_result
 from batchscale.training import checkpoint as checkpoints
 from batchscale.training.loop import Loop
 from batchscale.training.parts import Parts

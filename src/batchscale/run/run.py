@@ -25,7 +25,8 @@ from batchscale.records.tensorboard import EventFiles
 from batchscale.run import outcome
 from batchscale.run.earlier import as_of_now
 from batchscale.run.fingerprint import check_resume, check_same, check_same_data, fingerprint
-from batchscale.run.opening import Job, Opened, check_finished, check_trained_on, open_together
+from batchscale.run.job import Job
+from batchscale.run.opening import Opened, check_finished, check_trained_on, open_together
 from batchscale.training import checkpoint as checkpoints
 from batchscale.training.loop import Loop
 from batchscale.training.parts import AVERAGES, MODEL, Parts
