@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from batchscale.bench.allreduce import measure
 from batchscale.bench.documents import AllReduceDocument, DataDocument, StepDocument, read_document
 from batchscale.bench.findings import findings_of, saved_findings
+from batchscale.cli import main
 from batchscale.errors import FolderError
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -77,3 +79,15 @@ def test_what_is_no_document_says_why(tmp_path, content, reason):
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(FolderError, match=f"^{reason}$"):
         read_document(tmp_path / "a.json")
+
+
+def test_the_command_prints_the_document_and_writes_it_with_its_figures(tmp_path, monkeypatch, capsys):
+    findings = findings_of(read_document(RESULTS / "2026-11-21-allreduce-W2.json"))
+    monkeypatch.setattr(measure, "bench_allreduce", lambda *arguments, **options: findings)
+    out = tmp_path / "out"
+    assert main(["bench", "allreduce", "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == findings.result == json.loads((out / "allreduce.json").read_text())
+    assert sorted(path.name for path in out.iterdir()) == ["allreduce.json", "allreduce.png", "allreduce.svg"]
+    assert main(["report", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kind"] == "bench"
+    assert findings.answer in (out / "report.html").read_text()
