@@ -6,6 +6,7 @@ Ticks are the page's; the legend stands below the axes, where it hides no curve.
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,10 @@ _LINES: dict[str, tuple[Any, ...]] = {
     "line": ("-",), "points": ("none",), "dashed": _DASHES, "curve": ("-", *_DASHES), "reference": ("-",)
 }  # fmt: skip
 """By style; what has no markers differs by its dashes, never by colour alone."""
-_WIDTH, _HEIGHT, _ENTRY, _LEGEND_COLUMNS = 6.4, 4.4, 0.2, 2
-"""Inches of a figure without its legend, of a line of that, and its columns."""
+_WIDTH, _HEIGHT, _LINE_HEIGHT = 6.4, 4.4, 0.18
+"""Inches of a figure without its legend, and of a line of that."""
+_LINE_LETTERS, _SAMPLE_LETTERS = 76, 8
+"""How wide a legend is, in letters as wide as most, and what a piece of line in it takes of that."""
 _TICKS = 8
 
 
@@ -46,9 +49,9 @@ def write_figures(figures: Sequence[Figure], title: str, stem: Path) -> list[Pat
         The PNG and the SVG.
     """
     matplotlib.use("Agg")
-    lines = max(-(-len(figure.series) // _LEGEND_COLUMNS) for figure in figures)
+    lines = max(_legend(figure)[1] for figure in figures)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": stem.name}):
-        canvas = Canvas(figsize=(_WIDTH * len(figures), _HEIGHT + _ENTRY * lines), layout="constrained")
+        canvas = Canvas(figsize=(_WIDTH * len(figures), _HEIGHT + _LINE_HEIGHT * lines), layout="constrained")
         for part, figure in zip(canvas.subfigures(1, len(figures), squeeze=False)[0], figures, strict=True):
             _draw(part, figure)
         canvas.suptitle(title, fontsize=10.5)
@@ -74,7 +77,19 @@ def _draw(part: SubFigure, figure: Figure) -> None:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     if len(figure.series) > 1:
-        part.legend(loc="outside lower center", ncols=_LEGEND_COLUMNS, fontsize=8.5, frameon=False)
+        part.legend(loc="outside lower center", ncols=_legend(figure)[0], fontsize=8.5, frameon=False)
+
+
+def _legend(figure: Figure) -> tuple[int, int]:
+    """Columns of the legend, two where the names are short enough, and its lines."""
+    names = [_folded(series.name) for series in figure.series]
+    letters = max((len(line) for name in names for line in name.splitlines()), default=0)
+    columns = 2 if 2 * (letters + _SAMPLE_LETTERS) <= _LINE_LETTERS else 1
+    return columns, -(-sum(len(name.splitlines()) for name in names) // columns)
+
+
+def _folded(name: str) -> str:
+    return textwrap.fill(name, _LINE_LETTERS - _SAMPLE_LETTERS)
 
 
 def _line(axes: Axes, series: Series, slot: int, sideways: bool) -> None:
@@ -84,7 +99,7 @@ def _line(axes: Axes, series: Series, slot: int, sideways: bool) -> None:
     axes.plot(
         series.x,
         y,
-        label=series.name,
+        label=_folded(series.name),
         color=colour,
         linestyle=_LINES[series.style][slot % len(_LINES[series.style])],
         linewidth=2.6 if series.style == "reference" else 1.6,
