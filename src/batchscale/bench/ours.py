@@ -23,7 +23,7 @@ def train(assignment: Assignment, meter: Meter, exact: bool) -> None:
     )
     world = World.connect(torch.device("cpu"), recipe.execution.timeout_seconds)
     parts = build(recipe, world, assignment.dataset)
-    meter.note(micro_batch=parts.decided["micro_batch"], threads=torch.get_num_threads())
+    meter.note(micro_batch=parts.decided.micro_batch, threads=torch.get_num_threads())
     meter.ask(phase_seconds=parts.step.seconds.take)
     feed = parts.make_feed()
     for step in itertools.count():

@@ -6,7 +6,6 @@ import dataclasses
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from batchscale.build.inputs import data_at_hand
 from batchscale.comm import World
@@ -18,6 +17,7 @@ from batchscale.records import Result, RunFolder, read_result
 from batchscale.records.folder import attempted, check_free, holds_run
 from batchscale.run.job import Job
 from batchscale.training import checkpoint as checkpoints
+from batchscale.training.decided import DecidedEarlier
 from batchscale.words import shown
 
 
@@ -103,7 +103,7 @@ class Opened:
     resumed: bool = False
     checkpoint: checkpoints.Checkpoint | None = None
     finished: Result | None = None
-    decided: dict[str, Any] | None = None
+    decided: DecidedEarlier | None = None
     data: Contents = field(default_factory=dict)
 
 
@@ -130,13 +130,10 @@ def _open(job: Job, out: Path, world: World) -> tuple[RunFolder, Opened]:
         raise
 
 
-def _decided(folder: RunFolder, checkpoint: checkpoints.Checkpoint | None) -> dict[str, Any]:
+def _decided(folder: RunFolder, checkpoint: checkpoints.Checkpoint | None) -> DecidedEarlier:
     """What was chosen when the run began, and holds on; of the micro-batch the checkpoint knows best."""
-    attempts = attempted(folder.path, "decided")
-    algorithms = [found["algorithm"] for found in attempts if isinstance(found.get("algorithm"), dict)]
     micro_batch = int(checkpoint.fingerprint["micro_batch"]) if checkpoint else None
-    cores_per_thread = next((found["cores_per_thread"] for found in attempts if "cores_per_thread" in found), None)
-    return {"micro_batch": micro_batch, "cores_per_thread": cores_per_thread, "algorithms": algorithms}
+    return DecidedEarlier.of(attempted(folder.path, "decided"), micro_batch)
 
 
 def open_together(job: Job, out: Path, world: World) -> tuple[RunFolder | None, Opened]:

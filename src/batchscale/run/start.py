@@ -24,10 +24,17 @@ if TYPE_CHECKING:
 
     from batchscale.data import Dataset
     from batchscale.records import Result
+    from batchscale.task import Task
 
 
 def start(
-    job: Job, processes: int = 1, restarts: int = 0, *, model: nn.Module | None = None, data: Dataset | None = None
+    job: Job,
+    processes: int = 1,
+    restarts: int = 0,
+    *,
+    model: nn.Module | None = None,
+    data: Dataset | None = None,
+    task: Task | None = None,
 ) -> Result:
     """Train a job to its end, on this process or on W that are started here.
 
@@ -40,6 +47,7 @@ def start(
         restarts: how often all processes are started again after one failed.
         model: one's own module, trained in place, by one process or below a launcher; None for the recipe's.
         data: one's own data set, alike; None for the recipe's.
+        task: one's own task, alike; None for the recipe's.
 
     Returns:
         The result; of a run that was finished before, the one it has left.
@@ -50,12 +58,12 @@ def start(
         Stopped, Interrupted: it was asked to stop, and left a checkpoint.
     """
     if is_worker():
-        return train_here(job, model, data)
+        return train_here(job, model, data, task)
     begun = attempts(job.out) if job.out else 0
     try:
         if processes == 1 and restarts == 0:
-            return train_here(job, model, data)
-        if job.out is None or model is not None or data is not None:
+            return train_here(job, model, data, task)
+        if job.out is None or any(own is not None for own in (model, data, task)):
             raise ValueError("processes that are started know a run by its recipe and its folder alone")
         return _train_in_processes(job, job.out, processes, restarts)
     except (Stopped, Interrupted):
