@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscale.data.order import Order
+from batchscale.data.order import StreamOrder
 from batchscale.randomness import key, shuffled
 
 N = 57
@@ -14,17 +14,17 @@ ALL = np.arange(N)
 
 def test_a_run_by_itself_has_the_shuffle_of_its_seed_and_epoch():
     for epoch in range(3):
-        assert (Order(5, N).at_places(epoch, ALL) == shuffled(key(5, epoch, 0), ALL, N)).all()
+        assert (StreamOrder(5, N).at_places(epoch, ALL) == shuffled(key(5, epoch, 0), ALL, N)).all()
 
 
 def test_seed_zero_goes_on_in_the_trunks_order():
-    trunk = Order(5, N)
+    trunk = StreamOrder(5, N)
     assert trunk.branch(1, 20, 0) is trunk
 
 
 @given(st.integers(0, 3), st.integers(0, N - 1), st.integers(1, 9), st.integers(1, 9), st.integers(0, N - 1))
 def test_no_example_comes_twice_in_an_epoch_and_what_was_shown_stays(epoch, place, seed, again, later):
-    trunk = Order(5, N)
+    trunk = StreamOrder(5, N)
     first = trunk.branch(epoch, place, seed)
     second = first.branch(epoch, min(place + later, N - 1), again)
     for order, start in ((first, place), (second, min(place + later, N - 1))):
@@ -39,13 +39,13 @@ def test_no_example_comes_twice_in_an_epoch_and_what_was_shown_stays(epoch, plac
 
 @pytest.mark.parametrize("place", [0, 20])
 def test_a_place_may_be_asked_for_alone(place):
-    order = Order(5, N).branch(1, place, 3)
+    order = StreamOrder(5, N).branch(1, place, 3)
     whole = order.at_places(1, ALL)
     assert [int(order.at_places(1, np.array([p]))[0]) for p in range(N)] == whole.tolist()
     assert order.at_places(1, ALL.reshape(3, 19)).shape == (3, 19)
 
 
 def test_another_seed_draws_another_order_and_other_keys():
-    orders = [Order(5, N).branch(1, 20, seed) for seed in (1, 2)]
+    orders = [StreamOrder(5, N).branch(1, 20, seed) for seed in (1, 2)]
     assert orders[0].seed != orders[1].seed
     assert (orders[0].at_places(1, ALL) != orders[1].at_places(1, ALL)).any()

@@ -22,7 +22,7 @@ from batchscale.build.wrapping import named_optimizer, surrounded
 from batchscale.comm import Reducer, World
 from batchscale.data.feed import Normalizer
 from batchscale.data.images import Splits
-from batchscale.data.order import Order
+from batchscale.data.order import StreamOrder
 from batchscale.minibatch import StepPlan
 from batchscale.recipe import Recipe
 from batchscale.structure import mapped
@@ -59,7 +59,7 @@ class Assembly:
     trunk: Trunk | None = None
 
     @property
-    def order(self) -> Order:
+    def order(self) -> StreamOrder:
         """Of the stream of examples."""
         return order_of(self.recipe, self.plan, self.trunk)
 

@@ -16,7 +16,7 @@ from batchscale.data import DATASETS, Dataset, Reading, open_dataset
 from batchscale.data.contents import Contents
 from batchscale.data.feed import Feed, Normalizer
 from batchscale.data.images import Augmentation, Images, Splits, TensorImages
-from batchscale.data.order import Order
+from batchscale.data.order import StreamOrder
 from batchscale.errors import DataError
 from batchscale.launch.hardware import own_cores
 from batchscale.minibatch import StepPlan
@@ -120,7 +120,7 @@ def make_feed(
     dataset: Splits,
     normalizer: Normalizer,
     plan: StepPlan,
-    order: Order,
+    order: StreamOrder,
     workers: Callable[[int], range],
     micro_batch: int,
 ) -> Feed:

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any, Self
 
 from batchscale.build.planning import plan_of, schedule_of
-from batchscale.data.order import Order
+from batchscale.data.order import StreamOrder
 from batchscale.errors import CheckpointError, RecipeError
 from batchscale.minibatch import Change, Minibatch, StepPlan
 from batchscale.recipe import Recipe, identity, recipe_from
@@ -151,10 +151,10 @@ def run_schedule(recipe: Recipe, plan: StepPlan, trunk: Trunk | None = None) -> 
     return schedule_of(recipe, plan, root_plan, branch)
 
 
-def order_of(recipe: Recipe, plan: StepPlan, trunk: Trunk | None) -> Order:
+def order_of(recipe: Recipe, plan: StepPlan, trunk: Trunk | None) -> StreamOrder:
     """The order of the run's stream."""
     if trunk is None:
-        return Order(recipe.seed, plan.training_images)
+        return StreamOrder(recipe.seed, plan.training_images)
     trunk_plan = trunk.plan(plan.training_images)
     epoch = trunk_plan.epoch_at(trunk.step)
     place = int((epoch - int(epoch)) * plan.training_images)

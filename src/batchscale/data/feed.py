@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from batchscale.data.images import Augmentation, Images, Indices
-from batchscale.data.order import Order
+from batchscale.data.order import StreamOrder
 from batchscale.data.threads import compute_alone
 from batchscale.minibatch import StepPlan
 from batchscale.structure import mapped, num_examples, part
@@ -106,7 +106,7 @@ class Feed:
         plan: StepPlan,
         workers: Callable[[int], range],
         micro_batch: int,
-        order: Order,
+        order: StreamOrder,
         augmentation: Augmentation,
         normalizer: Normalizer,
         span: int = 1,

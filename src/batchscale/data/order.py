@@ -24,7 +24,7 @@ _BRANCH = 203  # stream: the seed of a branch
 
 
 @dataclass(frozen=True)
-class Order:
+class StreamOrder:
     """The order of a run's stream.
 
     Attributes:
@@ -36,11 +36,11 @@ class Order:
 
     seed: int
     examples: int
-    trunk: Order | None = None
+    trunk: StreamOrder | None = None
     epoch: int = 0
     place: int = 0
 
-    def branch(self, epoch: int, place: int, branch_seed: int) -> Order:
+    def branch(self, epoch: int, place: int, branch_seed: int) -> StreamOrder:
         """The order of a branch that begins here.
 
         Args:
@@ -49,7 +49,7 @@ class Order:
         """
         if not branch_seed:
             return self
-        return Order(key(self.seed, branch_seed, _BRANCH) >> 1, self.examples, self, epoch, place)
+        return StreamOrder(key(self.seed, branch_seed, _BRANCH) >> 1, self.examples, self, epoch, place)
 
     def at_places(self, epoch: int, places: Indices) -> Indices:
         """The examples at these places of an epoch, the shape of places."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from batchscale.build.inputs import load_data
 from batchscale.build.trunk import Trunk
 from batchscale.comm import World
 from batchscale.data import Dataset
+from batchscale.data.images import Splits
 from batchscale.errors import BatchscaleError
 from batchscale.launch.hardware import choose_device, threads_text
 from batchscale.launch.signals import StopSignals
@@ -81,12 +83,7 @@ def train_here(
                 check_finished(job, job.out, opened.data, world, data)
                 ended = True
                 return opened.finished
-            dataset = load_data(job.recipe, job.data_folder, data)
-            check_same_data(world.gather(dataset.contents, "comparing the data of all processes"))
-            if job.out is not None:
-                check_trained_on(job.out, opened.data, dataset.contents)
-            if dataset.passed_over and world.rank == 0:
-                print(f"passed over beside the images: {dataset.passed_over}", file=sys.stderr, flush=True)
+            dataset = _same_data(job, world, opened, data)
             parts = build(
                 job.recipe,
                 world,
@@ -109,6 +106,18 @@ def train_here(
             folder.close()
         torch.set_num_threads(threads)
         world.close(wait=ended)
+
+
+def _same_data(job: Job, world: World, opened: Opened, own: Dataset | None) -> Splits:
+    """The data of the run: the same on all processes, and as before where it goes on."""
+    dataset = load_data(job.recipe, job.data_folder, own)
+    check_same_data(world.gather(dataset.contents, "comparing the data of all processes"))
+    if opened.data:
+        where = job.out if opened.resumed or opened.trunk is None else Path(opened.trunk.folder)
+        check_trained_on(where or Path("run"), opened.data, dataset.contents)
+    if dataset.passed_over and world.rank == 0:
+        print(f"passed over beside the images: {dataset.passed_over}", file=sys.stderr, flush=True)
+    return dataset
 
 
 def _begin(
