@@ -67,8 +67,8 @@ class Trunk:
         if "minibatch.per_worker" in refused:
             raise CheckpointError(
                 f"--branch {self.folder}: minibatch.per_worker={entries['minibatch.per_worker']}, and the trunk has "
-                f"{trunk_entries['minibatch.per_worker']}: a branch has other workers, never other images of a worker; change "
-                f"minibatch.workers"
+                f"{trunk_entries['minibatch.per_worker']}: a branch has other workers, never other images of a worker; "
+                f"change minibatch.workers"
             )
         if refused:
             listed = ", ".join(

@@ -86,8 +86,8 @@ def check_same_data(contents: Sequence[Contents]) -> None:
     for rank, rank_contents in enumerate(contents):
         if sentence := difference(merged(contents[:rank]), rank_contents, ("on rank 0", f"on rank {rank}")):
             raise DataError(
-                f"rank {rank} has other data than the ranks before it: {sentence}; all processes must train on the same "
-                f"images; copy the data set anew to the host of that rank, or name the same one with --data"
+                f"rank {rank} has other data than the ranks before it: {sentence}; all processes must train on the "
+                f"same images; copy the data set anew to the host of that rank, or name the same one with --data"
             )
 
 
