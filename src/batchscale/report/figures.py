@@ -43,7 +43,7 @@ def error_curves(groups: Sequence[tuple[str, Sequence[Path]]], title: str, stem:
     axes.set(xlabel="epoch", ylabel="test error (%), 0 drawn at 0.1", title=title, yscale="log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=9)
+    figure.legend(loc="outside lower center", fontsize=9)  # below the axes: it hides no curve
     return save(figure, stem)
 
 

@@ -12,7 +12,7 @@ from batchscale.system.temporary import temporary_folder
 
 
 @dataclass(frozen=True)
-class Task:
+class Work:
     """What a launcher needs to know of a run.
 
     Args:
@@ -36,7 +36,7 @@ class Task:
 
 
 class Attempt(Protocol):
-    """A task that was started."""
+    """Work that was started."""
 
     def ended(self) -> str | None:
         """None while it runs; then its error in one line, "" where there was none."""
@@ -49,15 +49,15 @@ class Attempt(Protocol):
 
 
 class Launcher(Protocol):
-    """A way to carry out tasks; ``poll_seconds`` apart it is asked whether one ended."""
+    """A way to carry out work; ``poll_seconds`` apart it is asked whether one ended."""
 
     poll_seconds: float
 
-    def start(self, task: Task) -> Attempt:
-        """Begin a task."""
+    def start(self, work: Work) -> Attempt:
+        """Begin a run."""
 
 
-def train_task(task: Task) -> None:
+def train_task(task: Work) -> None:
     """Start the run, or go on with it, to its end.
 
     Raises:
