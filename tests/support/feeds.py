@@ -18,10 +18,22 @@ def images():
     return x
 
 
-def feed(workers, per_worker, part, *, augmentation=PLAIN, partial="carry", pass_workers=1, seed=3, growth=(), span=1):
+def feed(
+    workers,
+    per_worker,
+    part,
+    *,
+    augmentation=PLAIN,
+    partial="carry",
+    pass_workers=1,
+    seed=3,
+    growth=(),
+    span=1,
+    kind=TensorImages,
+):
     minibatch = Minibatch(workers, per_worker)
     return Feed(
-        TensorImages(images(), torch.arange(N)),
+        kind(images(), torch.arange(N)),
         plan=StepPlan(minibatch, N, 3, partial, growth),
         workers=part if callable(part) else lambda k: part,
         micro_batch=pass_workers * per_worker,

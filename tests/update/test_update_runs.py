@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from support.runs import RECIPE, stopping
+from support.dues import stop_after
+from support.runs import RECIPE
 from support.update_runs import data as data
 from support.update_runs import train
 from support.worlds import in_processes
@@ -14,7 +15,7 @@ from batchscale.errors import RecipeError
 from batchscale.minibatch import Minibatch, StepPlan
 from batchscale.recipe import dump_recipe, recipe_from
 from batchscale.run.run import Stopped
-from batchscale.training.loop import Loop
+from batchscale.training.due import DUES
 from batchscale.update.optimizers import OPTIMIZERS
 from batchscale.update.rmsprop_warmup import RMSpropWarmup
 from batchscale.worker.noise import GradientNoise
@@ -36,12 +37,12 @@ EXACT = ["numerics.exact=true", "epochs=1"]
 
 def finals(rank, data, updates, overrides):
     """What every update ends with, one run after the other."""
-    found = {}
+    outcomes = {}
     for name, update in updates.items():
         result = train(data, None, *update, *overrides)
         averaged = getattr(result, "weights_ema_sha256", None)
-        found[name] = (result.weights_sha256, result.test_loss, averaged, result.status)
-    return found
+        outcomes[name] = (result.weights_sha256, result.test_loss, averaged, result.status)
+    return outcomes
 
 
 def test_exact_runs_end_with_the_same_bits_for_every_number_of_processes(data):
@@ -49,16 +50,16 @@ def test_exact_runs_end_with_the_same_bits_for_every_number_of_processes(data):
     assert len({sha for sha, *_ in alone.values()}) == len(UPDATES)
     assert {status for *_, status in alone.values()} == {"done"}
     for processes in (2, 3):
-        for found in in_processes(processes, finals, data, UPDATES, EXACT):
-            assert found == alone
+        for results in in_processes(processes, finals, data, UPDATES, EXACT):
+            assert results == alone
 
 
 @pytest.mark.parametrize("update", sorted(UPDATES))
 def test_a_run_stopped_and_resumed_ends_with_the_same_weights(data, tmp_path, monkeypatch, update):
     overrides = (*UPDATES[update], "numerics.micro_batch=8")
     straight = train(data, None, *overrides)
-    for stop_after in (1, 4):
-        monkeypatch.setattr(Loop, "_after_step", stopping(stop_after, Loop._after_step))
+    for stop in (1, 4):
+        monkeypatch.setitem(DUES, "stop", stop_after(stop))
         with pytest.raises(Stopped):
             train(data, tmp_path / "run", *overrides, resume="auto")
         monkeypatch.undo()
@@ -67,7 +68,7 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_weights(data, tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("entry", "message"),
     [
         ("{name: lars, nesterov: true}", r"nesterov=True has no place in lars, which takes momentum, momentum_changes"),
         ("{name: sgd, momentum_correction: true}", r"momentum_correction=True has no place in sgd"),
@@ -77,9 +78,9 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_weights(data, tmp_path, mo
         ("{gradient_noise: -1}", r"optimizer.gradient_noise=-1: .*greater than or equal to 0"),
     ],
 )
-def test_an_option_without_a_place_or_out_of_range_is_one_clear_line(given, said):
-    with pytest.raises(RecipeError, match=said) as error:
-        recipe_from(RECIPE, [f"optimizer={given}"])
+def test_an_option_without_a_place_or_out_of_range_is_one_clear_line(entry, message):
+    with pytest.raises(RecipeError, match=message) as error:
+        recipe_from(RECIPE, [f"optimizer={entry}"])
     assert "\n" not in str(error.value)
 
 

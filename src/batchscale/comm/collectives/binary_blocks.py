@@ -46,6 +46,7 @@ class BinaryBlocks(GroupCollective):
         blocks = _blocks(groups)
         halvings = [Halving(block) for block in blocks]
         larger_and_smaller = list(itertools.pairwise(blocks))
+        # Sums go up as the larger block ends its halving: the smaller one, of fewer rounds, then has those below it.
         up = [(halvings[i].rounds, BetweenBlocks(s, b, add=True)) for i, (b, s) in enumerate(larger_and_smaller)]
         down = [(i, BetweenBlocks(s, b, add=False)) for i, (b, s) in enumerate(larger_and_smaller)]
         return [
@@ -56,9 +57,9 @@ class BinaryBlocks(GroupCollective):
 
 def _blocks(groups: Groups) -> list[Groups]:
     """The blocks of every group, the largest first, all over the group's whole span."""
-    first, found = 0, []
+    first, blocks = 0, []
     for bit in reversed(range(groups.size.bit_length())):
         if groups.size >> bit & 1:
-            found.append(Groups(groups.ranks[:, first : first + (1 << bit)], groups.begin, groups.end))
+            blocks.append(Groups(groups.ranks[:, first : first + (1 << bit)], groups.begin, groups.end))
             first += 1 << bit
-    return found
+    return blocks
