@@ -13,11 +13,11 @@ from batchscale.study.runner.cell import Outcome
 Statistic = Literal["final", "median5"]
 
 
-def error_percent(outcome: Outcome, statistic: Statistic = "final") -> float | None:
-    """Error in percent: of the last evaluation, or the median of the last five."""
+def score_of(outcome: Outcome, statistic: Statistic = "final") -> float | None:
+    """The task's score: of the last evaluation, or the median of the last five."""
     if statistic == "final":
-        return _of(outcome, lambda result: result.test_error_percent)
-    return _of(outcome, lambda result: result.test_error_median_last_5)
+        return _of(outcome, lambda result: result.judged_by.value)
+    return _of(outcome, lambda result: result.model_dump().get(f"test_{result.judged_by.name}_median_last_5"))
 
 
 def train_loss(outcome: Outcome) -> float | None:
@@ -31,9 +31,9 @@ def point_of(minibatch: int, values: Iterable[float | None]) -> Point:
 
 
 def evaluated_on(outcomes: Sequence[Outcome]) -> str:
-    """What the errors are of, in a word for "... error": test, or holdout; both where the runs differ."""
-    found = dict.fromkeys(outcome.result.evaluated_on for outcome in outcomes if outcome.result is not None)
-    return " or ".join(found) or "test"
+    """What the scores are of, in a word for "... error": test, or holdout; both where the runs differ."""
+    splits = dict.fromkeys(outcome.result.evaluated_on for outcome in outcomes if outcome.result is not None)
+    return " or ".join(splits) or "test"
 
 
 def _of(outcome: Outcome, take: Callable[[Result], float | None]) -> float | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from batchscale.study.evidence.elbow import Point
 from batchscale.study.evidence.judged import Judged, judged_of
-from batchscale.study.evidence.quantities import error_percent, point_of
+from batchscale.study.evidence.quantities import point_of, score_of
 from batchscale.study.question import Case
 from batchscale.study.runner.cell import Outcome
 
@@ -122,6 +122,6 @@ def way_of(outcomes: Sequence[Outcome]) -> Way:
         first.minibatch_images,
         first.target_lr,
         judged_of(outcomes),
-        tuple(error_percent(outcome) for outcome in outcomes),
+        tuple(score_of(outcome) for outcome in outcomes),
         *(sum(outcome.status == status for outcome in outcomes) for status in ("done", "diverged", "failed")),
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from batchscale.study.evidence.instrument import lagging
-from batchscale.study.evidence.quantities import error_percent
+from batchscale.study.evidence.quantities import score_of
 from batchscale.study.grid.answer import Answer, Way, by_way
 from batchscale.study.grid.question import Question
 from batchscale.study.question import Case
@@ -65,7 +65,7 @@ def warnings(case: Case[Any], answer: Answer, outcomes: Sequence[Outcome]) -> It
 
 def _incomplete(outcomes: Sequence[Outcome]) -> Iterator[str]:
     for way, group in by_way(outcomes).items():
-        scores = [error_percent(outcome) for outcome in group]
+        scores = [score_of(outcome) for outcome in group]
         if diverged := scores.count(math.inf):
             yield f"{way}: {diverged} of {counted(len(group), 'run')} diverged: no mean"
         if missing := scores.count(None):

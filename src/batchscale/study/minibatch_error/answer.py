@@ -10,7 +10,7 @@ from typing import Any
 from batchscale.study.evidence.elbow import Answer as Elbows
 from batchscale.study.evidence.elbow import Elbow, Point, compare_rules
 from batchscale.study.evidence.judged import Judged, judged_of
-from batchscale.study.evidence.quantities import error_percent
+from batchscale.study.evidence.quantities import score_of
 from batchscale.study.minibatch_error.question import Question
 from batchscale.study.question import Case
 from batchscale.study.runner.cell import Outcome
@@ -47,7 +47,7 @@ def answer_of(case: Case[Question], outcomes: Sequence[Outcome]) -> Answer:
     judged, question = judged_of(outcomes), case.question
     scores: dict[str, dict[int, list[float]]] = {}
     for outcome in outcomes:
-        labels, score = outcome.cell.labels, error_percent(outcome, question.statistic)
+        labels, score = outcome.cell.labels, score_of(outcome, question.statistic)
         known = scores.setdefault(labels["rule"], {}).setdefault(labels["minibatch"], [])
         if score is not None:
             known.append(score)

@@ -25,10 +25,10 @@ _WIDE = 4  # times the lowest error: from there on the axis is logarithmic
 def figures(case: Case[Question], answer: Answer, outcomes: Sequence[Outcome]) -> tuple[Figure, ...]:
     """Error against minibatch, one line a rule; curves of the best rule's runs."""
     folders = {(o.cell.labels["rule"], o.cell.labels["minibatch"]): o.row()["folder"] for o in reversed(outcomes)}
-    points = answer.points
+    points, name = answer.points, answer.judged.score.name
     against_minibatch = Figure(
-        id="error-minibatch",
-        title="Error against minibatch",
+        id=f"{name}-minibatch",
+        title=f"{name.capitalize()} against minibatch",
         caption=f"Mean {statistic_words(case, answer.judged)}; {_BAND}. A gap is a minibatch where a run diverged or "
         "has no result.",
         x=Axis(label="minibatch kn (images)", scale="log2"),

@@ -56,7 +56,7 @@ class Launcher(Protocol):
         """Begin a run."""
 
 
-def train_task(task: Work) -> None:
+def train_task(work: Work) -> None:
     """Start the run, or go on with it, to its end.
 
     Raises:
@@ -65,5 +65,5 @@ def train_task(task: Work) -> None:
     from batchscale.run.job import Job
     from batchscale.run.start import start
 
-    command = repetition(task.folder, task.processes, task.data_folder)
-    start(Job(task.recipe_name, task.recipe, task.folder, task.data_folder, "auto", command=command), task.processes)
+    command = repetition(work.folder, work.processes, work.data_folder)
+    start(Job(work.recipe_name, work.recipe, work.folder, work.data_folder, "auto", command=command), work.processes)

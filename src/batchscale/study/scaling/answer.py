@@ -13,7 +13,7 @@ from typing import Any
 
 from batchscale.study.evidence.elbow import Point
 from batchscale.study.evidence.judged import Judged, judged_of
-from batchscale.study.evidence.quantities import error_percent, point_of, train_loss
+from batchscale.study.evidence.quantities import point_of, score_of, train_loss
 from batchscale.study.evidence.timing import PHASES, Timing, timing_of
 from batchscale.study.question import Case
 from batchscale.study.runner.cell import Outcome
@@ -144,7 +144,7 @@ def _row(outcomes: Sequence[Outcome], timings: dict[int, Timing], base: dict[int
         fewest_processes=fewest,
         spread=statistics.median(t.spread for t in timings.values()) if timings else 0.0,
         phases={p: statistics.median(t.phase_milliseconds[p] for t in timings.values()) for p in PHASES if timings},
-        scores=point_of(minibatch, map(error_percent, outcomes)),
+        scores=point_of(minibatch, map(score_of, outcomes)),
         losses=point_of(minibatch, map(train_loss, outcomes)),
         folder=outcomes[0].row()["folder"],
         devices=frozenset(timing.device for timing in timings.values()),

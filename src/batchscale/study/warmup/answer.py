@@ -9,7 +9,7 @@ from typing import Any
 
 from batchscale.study.evidence.elbow import Point
 from batchscale.study.evidence.judged import Judged, judged_of
-from batchscale.study.evidence.quantities import error_percent, point_of, train_loss
+from batchscale.study.evidence.quantities import point_of, score_of, train_loss
 from batchscale.study.question import Case
 from batchscale.study.runner.cell import Outcome
 from batchscale.study.warmup.question import Question
@@ -61,7 +61,7 @@ def answer_of(case: Case[Question], outcomes: Sequence[Outcome]) -> Answer:
     ways = []
     for name, group in groups.items():
         minibatch = group[0].cell.labels["minibatch"]
-        scores = point_of(minibatch, map(error_percent, group))
+        scores = point_of(minibatch, map(score_of, group))
         ways.append(WarmupRuns(name, scores, point_of(minibatch, map(train_loss, group))))
     return Answer(tuple(ways), judged_of(outcomes))
 
