@@ -60,6 +60,19 @@ def test_a_larger_question_puts_the_old_answer_aside_until_its_runs_have_ended(t
     assert len(asked_of(tmp_path)["earlier"]) == 1  # the same question is not an earlier one
 
 
+def test_a_question_whose_options_an_earlier_version_wrote_otherwise_is_the_same(tmp_path):
+    folder = opened(tmp_path, "first")
+    folder.begin(unfinished=True)
+    folder.close()
+    document = asked_of(tmp_path) | {"options": {"modes": ["strong", "weak"]}}
+    (tmp_path / "study.json").write_text(json.dumps(document))
+    folder = opened(tmp_path, "first")
+    folder.begin(unfinished=True)
+    folder.close()
+    assert "earlier" not in asked_of(tmp_path)
+    assert asked_of(tmp_path)["options"] == {"ways": ["first"]}
+
+
 def test_a_question_whose_runs_have_all_ended_keeps_the_answer_until_the_next_is_written(tmp_path):
     folder = opened(tmp_path, "first")
     folder.begin(unfinished=True)
