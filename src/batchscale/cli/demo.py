@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from batchscale.cli.options import add_common, folder_path, print_json
 from batchscale.cli.study.flags import add_flags, question_from
-from batchscale.cli.study.order import Answered, answer
+from batchscale.cli.study.order import Answered, answer, print_warnings
 from batchscale.study.demo.question import Question
 from batchscale.system.cores import available_cores
-from batchscale.words import counted, shown
+from batchscale.words import shown
 
 _MOST_AT_ONCE = 4  # runs
 
@@ -30,7 +29,7 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Say how long it takes, train, print a table, draw the figure.
+    """Train, print a table, draw the figure.
 
     Returns:
         1 where a run failed, else 0.
@@ -39,8 +38,8 @@ def run(options: argparse.Namespace) -> int:
 
     start, question = time.monotonic(), question_from(options, Question)
     options.jobs = min(available_cores(), _MOST_AT_ONCE)
-    _say(f"{counted(question.runs, 'run')}, {options.jobs} at once: about {question.seconds(options.jobs):.0f} s")
     answered = answer(options, "demo", question)
+    print_warnings(answered.findings)
     ways, figures = answered.findings.result["ways"], _drawn(answered)
     seconds = round(time.monotonic() - start, 1)
     if options.json:
@@ -58,10 +57,6 @@ def run(options: argparse.Namespace) -> int:
     places = f"figure: {', '.join(figures)}; page: {answered.page}; runs below {answered.out}"
     print(f"\n{seconds:.0f} s; {shown(places)}")
     return answered.exit_code
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def _rows(answered: Answered) -> list[dict[str, Any]]:

@@ -62,6 +62,14 @@ class StudyQuestion(Entry):
         """
         return recipe
 
+    def foreword(self, jobs: int) -> str | None:
+        """What is said before the runs begin; None: nothing.
+
+        Args:
+            jobs: runs at once.
+        """
+        return None
+
     def check_begun(self, case: Case[Any], cells: Sequence[Cell], runs: Path) -> None:
         """Raise where runs that are there cannot answer this question.
 

@@ -14,6 +14,7 @@ from typing import ClassVar
 from batchscale.study.grid.question import Variant, variant_cells
 from batchscale.study.question import Case, SeededQuestion, flag
 from batchscale.study.runner.cell import Cell
+from batchscale.words import counted
 
 _LARGE = "minibatch.workers=32"  # workers of 32 images: kn = 1,024 of 1,437 training images
 _NO_WARMUP = "learning_rate.warmup.kind=none"
@@ -48,14 +49,17 @@ class Question(SeededQuestion):
 
     seeds: int = flag("seeds of each way", "S", default=3, ge=1)
 
-    @property
-    def runs(self) -> int:
-        """Ways x seeds."""
-        return len(WAYS) * self.seeds
-
-    def seconds(self, at_once: int) -> float:
+    def seconds(self, jobs: int) -> float:
         """About how long it takes with so many runs at once, each on a core of its own."""
-        return _START_SECONDS + math.ceil(self.runs / at_once) * _RUN_SECONDS
+        return _START_SECONDS + math.ceil(len(WAYS) * self.seeds / jobs) * _RUN_SECONDS
+
+    def foreword(self, jobs: int) -> str:
+        """How long it takes.
+
+        Args:
+            jobs: runs at once.
+        """
+        return f"{counted(len(WAYS) * self.seeds, 'run')}, {jobs} at once: about {self.seconds(jobs):.0f} s"
 
 
 def cells(case: Case[Question]) -> list[Cell]:

@@ -29,7 +29,7 @@ def asked(case: Case[Question], outcomes: Sequence[Outcome]) -> str:
     return (
         f"Does a large minibatch reach the error of a small one in the same {counted(case.recipe.epochs, 'epoch', 'g')}"
         f"? {case.training_images:,} training images, {case.question.seeds_words} each."
-        f"{words_of([outcome.cell for outcome in outcomes])}"
+        f"{words_of([outcome.cell for outcome in outcomes])} {LESSON[1]}"
     )
 
 
@@ -46,6 +46,5 @@ def _mean(way: Way) -> str:
 
 
 def warnings(case: Case[Question], answer: Answer, outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """A grid's, and what it does not show."""
-    yield from grid.warnings(case, answer, outcomes)
-    yield LESSON[1]
+    """A grid's."""
+    return grid.warnings(case, answer, outcomes)

@@ -24,6 +24,7 @@ from batchscale.system.disk import replace
 
 _OURS = {
     *LOCK_FILES, "study.json", "table.csv", "findings.json", "findings.before.json", "report.html", "runs", "submitit",
+    "demo.png", "demo.svg",
 }  # fmt: skip
 
 
