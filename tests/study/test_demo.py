@@ -80,12 +80,12 @@ def test_it_ends_with_a_page_and_goes_on_without_repeating_a_run(tmp_path, monke
     assert f"page: {out}/report.html; runs below {out}" in shown
 
 
-def test_its_picture_has_a_curve_a_run_and_its_legend_stands_below_them(tmp_path, monkeypatch):
-    """The legend hides no curve."""
-    from batchscale.report import figures
+def test_its_picture_has_a_curve_a_way(tmp_path, monkeypatch):
+    """Drawn by the one writer of figures, whose legend hides no curve."""
+    from batchscale.report.draw import file
 
     drawn = []
-    monkeypatch.setattr(figures, "save", lambda figure, stem: drawn.append(figure) or [stem])
+    monkeypatch.setattr(file, "write_figures", lambda figures, title, stem: drawn.extend(figures) or [stem])
     case = case_of("demo", seeds=2, overrides=Question.of_overrides)
     outcomes = list(outcomes_of(case, tmp_path))
     for outcome in outcomes:
@@ -95,8 +95,5 @@ def test_its_picture_has_a_curve_a_run_and_its_legend_stands_below_them(tmp_path
     findings = findings_of("demo", case, outcomes, [])
     demo._drawn(demo.Answered(tmp_path, tmp_path / "report.html", findings, outcomes))
     (figure,) = drawn
-    figure.draw_without_rendering()
-    (axes,), (legend,) = figure.axes, figure.legends
-    assert len(axes.lines) == 8
-    assert len(legend.texts) == len(WAYS)
-    assert legend.get_window_extent().y1 <= axes.get_tightbbox().y0 + 1
+    assert len(figure.series) == len(WAYS)
+    assert all(series.y == (50.0, 25.0, 50.0 / 30) for series in figure.series)
