@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 import batchscale
+from batchscale import members
 from batchscale.aggregate import ExactAggregator, FastAggregator
 from batchscale.comm import ALGORITHMS
-from batchscale.data import DATASETS
-from batchscale.models import MODELS
-from batchscale.recipe import minibatch, schema
+from batchscale.recipe import schema
+from batchscale.recipe.minibatch import GROWTH_ENTRIES
+from batchscale.recipe.optimizer import OPTIMIZERS
 from batchscale.update.growth import GROWTHS
-from batchscale.update.optimizers import OPTIMIZERS
 from batchscale.update.schedule import DECAYS, SCALINGS, WARMUPS
 
 SOURCE = Path(batchscale.__file__).parent
@@ -23,14 +23,15 @@ SOURCE = Path(batchscale.__file__).parent
 _TABLE = """
 words:
 errors: words
+members: words errors
 randomness:
 minibatch: errors
 system: words errors
-recipe: errors
-models: errors
-comm: words errors system
-data: words errors randomness minibatch system
-update: errors minibatch
+recipe: words errors members
+models: words errors members
+comm: words errors members system
+data: words errors members randomness minibatch system
+update: errors minibatch recipe
 records: errors system
 worker: words errors randomness comm data
 aggregate: errors comm
@@ -99,18 +100,29 @@ def test_no_room_imports_another_in_both_directions():
 @pytest.mark.parametrize(
     ("literal", "table"),
     [
-        (schema.DataName, DATASETS),
-        (schema.ModelName, MODELS),
-        (schema.OptimizerName, OPTIMIZERS),
         (schema.ScalingName, SCALINGS),
-        (minibatch.GrowthName, GROWTHS),
         (schema.WarmupName, WARMUPS),
         (schema.DecayName, DECAYS),
-        (schema.AlgorithmName, ALGORITHMS),
     ],
 )
-def test_names_of_recipes_are_the_members_of_the_tables(literal, table):
-    assert set(typing.get_args(literal)) - {"own", "auto"} == set(table)
+def test_names_of_schedules_are_the_members_of_the_tables(literal, table):
+    assert set(typing.get_args(literal)) == set(table)
+
+
+def test_every_way_to_grow_has_an_entry():
+    assert set(GROWTH_ENTRIES.members) == set(GROWTHS)
+
+
+@pytest.mark.parametrize("table", [members.MODELS, members.DATASETS, members.ALL_REDUCES, members.BETWEEN, OPTIMIZERS])
+def test_every_member_lies_where_its_table_says(table):
+    for name in table:
+        assert callable(table[name]) or table[name].name == name
+
+
+def test_backends_stand_beside_the_schedules():
+    assert set(ALGORITHMS) - set(members.ALL_REDUCES) == set(schema.BACKENDS)
+    assert set(members.BETWEEN) <= set(members.ALL_REDUCES)
+    assert set(members.ON_DISK) <= set(members.DATASETS)
 
 
 def test_aggregators_share_one_seam():

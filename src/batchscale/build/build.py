@@ -217,8 +217,8 @@ def build(
         step.loss_scale = LossScale(network.model.parameters(), growth_steps=growth_steps(plan.total_steps))
     if recipe.optimizer.gradient_noise:
         step.noise = partial(_noisy, recipe, plan)
-    if recipe.optimizer.momentum_changes:
-        step.set_momentum = partial(momentum_of(recipe, plan).set, cast(HasMomentum, named))
+    if (momentum := momentum_of(recipe, plan)) is not None:
+        step.set_momentum = partial(momentum.set, cast(HasMomentum, named))
     decided = {"micro_batch": micro_batch, **threads, "algorithm": algorithm}
     feed = partial(make_feed, recipe, dataset, normalizer, plan, workers, micro_batch)
     return Parts(

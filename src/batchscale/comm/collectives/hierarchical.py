@@ -17,7 +17,7 @@ import numpy as np
 
 from batchscale.comm.collectives.primitives import GatherInTurn, RingAllGather, RingReduceScatter, ScatterInTurn
 from batchscale.comm.collectives.ring import Ring
-from batchscale.comm.collectives.schedule import Collective, Groups, Phase, Stage, by_size
+from batchscale.comm.collectives.schedule import Collective, Groups, Layout, Phase, Stage, by_size
 
 
 class Hierarchical(Collective):
@@ -32,6 +32,10 @@ class Hierarchical(Collective):
     def __init__(self, groups: Sequence[Sequence[int]]) -> None:
         self.groups = groups
 
+    @classmethod
+    def in_layout(cls, layout: Layout) -> Hierarchical:
+        return cls(layout.groups())
+
     def stages(self, size: int, length: int) -> list[Stage]:
         inside = by_size(self.groups, length)
         masters = Groups(
@@ -39,8 +43,8 @@ class Hierarchical(Collective):
         )
 
         def everywhere(phase: type[RingReduceScatter | GatherInTurn | ScatterInTurn | RingAllGather]) -> Stage:
-            made: list[tuple[int, Phase]] = [(0, phase(groups)) for groups in inside]
-            return made
+            phases: list[tuple[int, Phase]] = [(0, phase(groups)) for groups in inside]
+            return phases
 
         return [
             everywhere(RingReduceScatter),

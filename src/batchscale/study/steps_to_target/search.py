@@ -21,7 +21,6 @@ from typing import Any
 from batchscale.build.planning import plan_of
 from batchscale.errors import FolderError, UsageError
 from batchscale.recipe import Recipe, load_recipe, recipe_from
-from batchscale.recipe.schema import OPTIMIZER_OPTIONS
 from batchscale.records import read_result
 from batchscale.records.folder import holds_run
 from batchscale.study.evidence.instrument import recomputed
@@ -75,13 +74,13 @@ class Search:
     @property
     def has_momentum(self) -> bool:
         """Whether the recipe's optimizer has one."""
-        return "momentum" in OPTIMIZER_OPTIONS[self.recipe.optimizer.name]
+        return "momentum" in self.recipe.optimizer.options()
 
     def lr_range(self, minibatch: int) -> Range:
         """Of lr / (1 - momentum)."""
         if self.lr is not None:
             return self.lr
-        entry, momentum = self.recipe.learning_rate, self.recipe.optimizer.momentum if self.has_momentum else 0.0
+        entry, momentum = self.recipe.learning_rate, self.recipe.optimizer.options().get("momentum", 0.0)
         middle = entry.reference / (1 - momentum) * math.sqrt(minibatch / entry.reference_minibatch)
         return float(f"{middle / _LR_FACTOR:.3g}"), float(f"{middle * _LR_FACTOR:.3g}")
 
@@ -126,8 +125,8 @@ class Search:
         own: dict[str, Any] = {"momentum": momentum, "momentum_changes": []} if self.has_momentum else {}
         if momentum == 0 and self.has_momentum:
             own["nesterov"] = False
-        elif "nesterov" in OPTIMIZER_OPTIONS[self.recipe.optimizer.name]:
-            own["nesterov"] = self.recipe.optimizer.nesterov
+        elif "nesterov" in self.recipe.optimizer.options():
+            own["nesterov"] = self.recipe.optimizer.options()["nesterov"]
         changes = {
             "epochs": _epochs(self.budget_steps(minibatch) / self.steps_per_epoch(minibatch)),
             "optimizer": {**own, "weight_decay": settings["weight_decay"]},
