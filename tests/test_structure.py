@@ -32,18 +32,19 @@ models: words errors members
 comm: words errors members system
 data: words errors members randomness minibatch system
 update: errors minibatch recipe
-records: errors system
+records: errors system members
 worker: words errors randomness comm data
 aggregate: errors comm
 launch: errors system recipe comm
 training: words errors randomness minibatch system recipe comm data update records worker aggregate launch
 build: words errors randomness minibatch recipe models comm data update records worker aggregate launch training
-run: words errors minibatch recipe comm data records worker launch training build
+run: words errors members minibatch recipe comm data records worker launch training build
 report: words errors system recipe records
 study: words errors randomness system recipe data update records launch build run
 bench: words errors randomness minibatch system recipe models comm data records aggregate launch build
+plugins: members recipe
 api: recipe data records run
-cli: words errors system recipe data records launch training build run report study bench batchscale
+cli: words errors system members recipe data records launch training build run report study bench batchscale
 __init__: errors minibatch recipe comm data update records aggregate api
 __main__: system cli
 """
@@ -120,7 +121,7 @@ def test_every_member_lies_where_its_table_says(table):
 
 
 def test_backends_stand_beside_the_schedules():
-    assert set(ALGORITHMS) - set(members.ALL_REDUCES) == set(schema.BACKENDS)
+    assert set(ALGORITHMS) - set(members.ALL_REDUCES) == set(members.BACKENDS)
     assert set(members.BETWEEN) <= set(members.ALL_REDUCES)
     assert set(members.ON_DISK) <= set(members.DATASETS)
 

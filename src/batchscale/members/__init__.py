@@ -25,6 +25,7 @@ MODELS: Members[Any] = Members(
         "keskar_f1": "batchscale.models.keskar:keskar_f1",
         "keskar_c1": "batchscale.models.keskar:keskar_c1",
     },
+    last=("own",),
 )
 """(image shape (C, H, W), number of classes) -> module."""
 
@@ -38,11 +39,15 @@ DATASETS: Members[Any] = Members(
         "imagenet": "batchscale.data.sources:IMAGENET",
         "folder": "batchscale.data.sources:FOLDER",
     },
+    last=("own",),
 )
 """A ``Source`` each."""
 
 ON_DISK = ["imagenet", "folder"]
 """Those data sets whose images stay on disk, and are decoded as they are used."""
+
+BACKENDS = ("builtin", "shared_memory")
+"""All-reduces that are no schedules: the backend's own, and through shared memory (``comm/reducer.py``)."""
 
 ALL_REDUCES: Members[Any] = Members(
     "all-reduce",
@@ -55,8 +60,9 @@ ALL_REDUCES: Members[Any] = Members(
         "three_phase": "batchscale.comm.collectives.three_phase:ThreePhase",
         "direct": "batchscale.comm.collectives.direct:Direct",
     },
+    first=("auto", *BACKENDS),
 )
-"""A class of ``Collective`` each; the backend's own and shared memory stand beside them (``comm/reducer.py``)."""
+"""A class of ``Collective`` each."""
 
 BETWEEN: Members[Any] = Members(
     "all-reduce between hosts",
@@ -66,7 +72,8 @@ BETWEEN: Members[Any] = Members(
         "binary_blocks": "batchscale.comm.collectives.binary_blocks:BinaryBlocks",
         "torus": "batchscale.comm.collectives.torus:Torus",
     },
+    first=("auto",),
 )
 """Those that three_phase may use between hosts: a class of ``GroupCollective`` each."""
 
-__all__ = ["ALL_REDUCES", "BETWEEN", "DATASETS", "MODELS", "ON_DISK", "Members"]
+__all__ = ["ALL_REDUCES", "BACKENDS", "BETWEEN", "DATASETS", "MODELS", "ON_DISK", "Members"]

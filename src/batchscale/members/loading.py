@@ -70,16 +70,17 @@ def load(names: Iterable[str] = ()) -> None:
     """
     if _at_work:
         return
-    given = list(dict.fromkeys([*named(), *names]))
-    if _complete_for == [",".join(given)]:
+    wanted = list(dict.fromkeys([*named(), *names]))
+    if _complete_for == [",".join(wanted)]:
         return
-    os.environ[VARIABLE] = ",".join(given)
+    if wanted:
+        os.environ[VARIABLE] = ",".join(wanted)
     for entry in metadata.entry_points(group=GROUP):
         package = entry.dist
         _load_one(Plugin(entry.value, package.name if package else None, package.version if package else None))
-    for name in given:
+    for name in wanted:
         _load_one(Plugin(name, *_origin(name)))
-    _complete_for[:] = [",".join(given)]
+    _complete_for[:] = [",".join(wanted)]
 
 
 def _origin(name: str) -> tuple[str | None, str | None]:
@@ -115,10 +116,10 @@ def _check_there(plugin: Plugin) -> None:
     for part in module.split("."):
         parts.append(part)
         try:
-            there = bool(part) and importlib.util.find_spec(".".join(parts)) is not None
+            is_there = bool(part) and importlib.util.find_spec(".".join(parts)) is not None
         except ValueError:  # of a module that stands in sys.modules without a spec, such as __main__
-            there = True
-        if not there:
+            is_there = True
+        if not is_there:
             raise UsageError(
                 f"plugin {plugin}: no module {'.'.join(parts)!r} to import; install it, put its folder on PYTHONPATH, "
                 f"or {_leave(plugin)}"

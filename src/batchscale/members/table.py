@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, TypeVar
 
@@ -11,7 +12,8 @@ from batchscale.members import loading
 from batchscale.words import did_you_mean
 
 T = TypeVar("T")
-_PACKAGE = "batchscale"
+_PACKAGE, _PROGRAM = "batchscale", "this program"
+_NAME = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)
 
 
 def resolved(home: Any) -> Any:
@@ -32,10 +34,13 @@ class Members(MutableMapping[str, T]):
     Args:
         family: what a member is, for errors.
         homes: name -> ``module:attribute``.
+        first, last: words that may stand in the place of a name, and so are none; listed around the names.
     """
 
-    def __init__(self, family: str, homes: Mapping[str, T | str]) -> None:
-        self.family = family
+    def __init__(
+        self, family: str, homes: Mapping[str, T | str], first: tuple[str, ...] = (), last: tuple[str, ...] = ()
+    ) -> None:
+        self.family, self._first, self._last = family, first, last
         self._homes: dict[str, T | str] = dict(homes)
         self._owners = dict.fromkeys(homes, _PACKAGE)
 
@@ -62,20 +67,24 @@ class Members(MutableMapping[str, T]):
         loading.load()
         return name in self._homes
 
-    def named(self, name: str, setting: str, also: tuple[str, ...] = ()) -> T:
+    def words(self) -> list[str]:
+        """All that a recipe may say: the names, and what may stand in their place."""
+        return [*self._first, *self, *self._last]
+
+    def named(self, name: str, setting: str) -> T:
         """The member of this name.
 
         Args:
             name: as a recipe has it.
             setting: the recipe's entry.
-            also: what else may stand there, for errors.
 
         Raises:
             RecipeError: there is none; names the nearest one.
         """
         if name not in self:
+            words = self.words()
             raise RecipeError(
-                f"{setting}={name}: unknown; {did_you_mean(name, [*also, *self])}known are {', '.join([*also, *self])}"
+                f"{setting}={name}: unknown; {did_you_mean(name, words)}known are {', '.join(words)}"
                 f"{loading.way_to_load()}"
             )
         return self[name]
@@ -84,12 +93,17 @@ class Members(MutableMapping[str, T]):
         """A further member; the same one under the same name may come again.
 
         Raises:
-            UsageError: another member has this name.
+            UsageError: another member has this name, or it is no word that a recipe could hold.
         """
+        registering = f"{loading.at_work() or _PROGRAM}: registers the {self.family} {name!r}"
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or name in (*self._first, *self._last):
+            raise UsageError(
+                f"{registering}: must be a word of letters, digits, '_', '-' and '.' that begins with a letter, and "
+                f"not {' or '.join((*self._first, *self._last)) or 'empty'}; give it another name"
+            )
         if name in self._homes and self._homes[name] is not member and self._homes[name] != member:
             raise UsageError(
-                f"{loading.at_work() or 'this program'}: registers the {self.family} {name!r}, a name that "
-                f"{self._owners.get(name, _PACKAGE)} has already; register it under another name"
+                f"{registering}, a name that {self._owners[name]} has already; register it under another name"
             )
         self._homes[name] = member
-        self._owners.setdefault(name, loading.at_work() or "this program")
+        self._owners.setdefault(name, loading.at_work() or _PROGRAM)

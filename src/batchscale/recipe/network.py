@@ -18,7 +18,7 @@ _LIBRARY_RULE = " or a name of a library, torchvision/NAME or timm/NAME"
 class Model(Entry):
     """The network, by name, and its initial weights."""
 
-    name: Annotated[str, member_of(MODELS, after=("own",), pattern=_LIBRARY_NAME, rule=_LIBRARY_RULE)]
+    name: Annotated[str, member_of(MODELS, _LIBRARY_NAME, _LIBRARY_RULE)]
     ema_decay: OpenFraction | None = None  # evaluate an exponential moving average of the weights
     zero_init_last_gamma: bool = False  # Goyal et al. 2017, section 5.1: last gamma of a residual block starts at 0
     fc_init: Positive | None = None  # Goyal et al. 2017, section 5.1: last linear layer ~ N(0, fc_init^2), bias 0

@@ -162,15 +162,12 @@ class RMSpropWarmupEntry(WithSwitches, WithMomentum):
     period_epochs: Positive = 5.0  # beta_period
 
 
-OPTIMIZER_ENTRIES: EntryUnion[OptimizerEntry] = EntryUnion(
-    "optimizer",
-    OptimizerEntry,
-    "name",
-    (SGDEntry, SGDLrInBufferEntry, LARSEntry, LAMBEntry, AdamWEntry, RMSpropWarmupEntry),
-    way_to_load,
-)
+_ENTRIES: tuple[type[OptimizerEntry], ...] = (
+    SGDEntry, SGDLrInBufferEntry, LARSEntry, LAMBEntry, AdamWEntry, RMSpropWarmupEntry,
+)  # fmt: skip
+OPTIMIZER_ENTRIES: EntryUnion[OptimizerEntry] = EntryUnion("optimizer", OptimizerEntry, "name", _ENTRIES, way_to_load)
 OPTIMIZERS: Members[Callable[..., Any]] = Members(
-    "optimizer", {name: entry.home for name, entry in OPTIMIZER_ENTRIES.members.items()}
+    "optimizer", {str(entry.model_fields["name"].default): entry.home for entry in _ENTRIES}
 )
 """Name -> (groups, **its options) -> the optimizer."""
 

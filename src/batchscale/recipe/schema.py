@@ -24,8 +24,6 @@ ScalingName = Literal["linear", "sqrt", "none"]
 WarmupName = Literal["none", "constant", "gradual"]
 DecayName = Literal["none", "step", "cosine", "polynomial"]
 DtypeName = Literal["fp32", "fp64", "bf16", "fp16"]
-BACKENDS = ("builtin", "shared_memory")
-"""All-reduces that are no schedules: the backend's own, and through shared memory."""
 
 
 class Augment(Entry):
@@ -42,7 +40,7 @@ class Augment(Entry):
 class Data(Entry):
     """The data set and what is trained on of it."""
 
-    name: Annotated[str, member_of(DATASETS, after=("own",))]
+    name: Annotated[str, member_of(DATASETS)]
     augment: Augment = Augment()
     holdout: Annotated[int, Field(ge=0)] = 0  # training images held out and evaluated in place of the test set
     train_images: Count | None = None  # of images in memory: so many to train on, the same ones for every seed (all)
@@ -152,9 +150,9 @@ class Aggregation(Entry):
     """The all-reduce of the gradients."""
 
     # auto: the fastest, as stored by `bench allreduce`, or measured at the start
-    algorithm: Annotated[str, member_of(ALL_REDUCES, before=("auto", *BACKENDS))] = "auto"
+    algorithm: Annotated[str, member_of(ALL_REDUCES)] = "auto"
     torus: Annotated[tuple[Count, Count], Field(strict=False)] | None = None  # X, Y: X * Y processes; null to choose
-    between: Annotated[str, member_of(BETWEEN, before=("auto",))] = "auto"  # three_phase's algorithm between hosts
+    between: Annotated[str, member_of(BETWEEN)] = "auto"  # three_phase's algorithm between hosts
     bucket_megabytes: Positive = 4.0
 
 

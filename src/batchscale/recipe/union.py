@@ -29,27 +29,19 @@ def _listed(names: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}" if first else last
 
 
-def member_of(
-    table: Members[Any],
-    before: tuple[str, ...] = (),
-    after: tuple[str, ...] = (),
-    pattern: re.Pattern[str] | None = None,
-    rule: str = "",
-) -> BeforeValidator:
-    """That an entry is a name of a family.
+def member_of(table: Members[Any], pattern: re.Pattern[str] | None = None, rule: str = "") -> BeforeValidator:
+    """That an entry is a name of a family, or a word that stands in its place.
 
     Args:
         table: of the family.
-        before, after: further words that may stand in the place of a name, listed around the names in errors.
         pattern: of further names, which another one checks.
         rule: that pattern in words.
     """
 
     def check(name: Any) -> Any:
-        words = (*before, *table, *after)
-        if isinstance(name, str) and (name in words or (pattern and pattern.fullmatch(name))):
+        if isinstance(name, str) and (name in table.words() or (pattern and pattern.fullmatch(name))):
             return name
-        raise unknown(words, rule + loading.way_to_load())
+        raise unknown(table.words(), rule + loading.way_to_load())
 
     return BeforeValidator(check)
 
@@ -88,8 +80,8 @@ class EntryUnion(Generic[E]):
         loading.load()
         return self._members
 
-    def add(self, name: str, member: type[E]) -> None:
-        """A further member.
+    def check(self, name: str, member: type[E]) -> None:
+        """Raise where a class can be no member of this name.
 
         Raises:
             UsageError: it is no entry class of this family, or is of another name.
@@ -101,6 +93,9 @@ class EntryUnion(Generic[E]):
                 f"{self.setting}.{self.tag}={name}: its entry says {member.model_fields[self.tag].default!r}; "
                 f"give its {self.tag} this name as the only value and default"
             )
+
+    def add(self, name: str, member: type[E]) -> None:
+        """A further member, checked before."""
         self._members[name] = member
 
     def options_of(self, name: str) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ from batchscale.data import Dataset
 from batchscale.errors import BatchscaleError, CheckpointError
 from batchscale.launch.hardware import choose_device, threads_text
 from batchscale.launch.signals import StopSignals
+from batchscale.members.loading import check_same as check_same_plugins
+from batchscale.members.loading import loaded
 from batchscale.recipe import dump_recipe
 from batchscale.records import Result, RunFolder
 from batchscale.records.files import write_whole
@@ -92,6 +94,7 @@ def train_here(job: Job, model: nn.Module | None = None, data: Dataset | None = 
     ended = False
     try:
         with StopSignals() as signals:
+            check_same_plugins(world.gather(loaded(), "comparing the plugins of all processes"))
             opened = Opened()
             if job.out is not None:
                 folder, opened = open_together(job, job.out, world)
