@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -73,13 +74,14 @@ def load(names: Iterable[str] = ()) -> None:
     wanted = list(dict.fromkeys([*named(), *names]))
     if _complete_for == [",".join(wanted)]:
         return
-    if wanted:
-        os.environ[VARIABLE] = ",".join(wanted)
     for entry in metadata.entry_points(group=GROUP):
         package = entry.dist
-        _load_one(Plugin(entry.value, package.name if package else None, package.version if package else None))
+        plugin = Plugin(entry.value, package.name if package else None, package.version if package else None)
+        _load_one(plugin, f"uninstall {plugin.distribution}")
     for name in wanted:
-        _load_one(Plugin(name, *_origin(name)))
+        _load_one(Plugin(name, *_origin(name)), f"leave it out of --plugin and {VARIABLE}")
+    if wanted:  # only now: what did not load is named to no later command of this process
+        os.environ[VARIABLE] = ",".join(wanted)
     _complete_for[:] = [",".join(wanted)]
 
 
@@ -90,12 +92,12 @@ def _origin(name: str) -> tuple[str | None, str | None]:
     return None, None
 
 
-def _load_one(plugin: Plugin) -> None:
+def _load_one(plugin: Plugin, way_out: str) -> None:
     if plugin.name in _loaded:
         return
     _at_work.append(plugin)
     try:
-        _check_there(plugin)
+        _check_there(plugin, way_out)
         thing = metadata.EntryPoint(plugin.name, plugin.name, GROUP).load()
         if ":" in plugin.name:
             thing()
@@ -103,34 +105,24 @@ def _load_one(plugin: Plugin) -> None:
         raise UsageError(f"{_rank()}{error}") from error
     except (Exception, SystemExit) as error:
         raise UsageError(
-            f"{_rank()}plugin {plugin}: broke while it was loaded ({one_line(error)}); mend it, or {_leave(plugin)}"
+            f"{_rank()}plugin {plugin}: broke while it was loaded ({one_line(error)}); mend it, or {way_out}"
         ) from error
     finally:
         _at_work.pop()
     _loaded[plugin.name] = plugin
 
 
-def _check_there(plugin: Plugin) -> None:
+def _check_there(plugin: Plugin, way_out: str) -> None:
     """Tell a module that is not there from one that fails to import another."""
-    module, parts = plugin.name.partition(":")[0], []
-    for part in module.split("."):
-        parts.append(part)
-        try:
-            is_there = bool(part) and importlib.util.find_spec(".".join(parts)) is not None
-        except ValueError:  # of a module that stands in sys.modules without a spec, such as __main__
-            is_there = True
-        if not is_there:
+    parts = plugin.name.partition(":")[0].split(".")
+    for depth, part in enumerate(parts):
+        module, package = ".".join(parts[: depth + 1]), ".".join(parts[:depth])
+        is_there = bool(part) and (not package or hasattr(importlib.import_module(package), "__path__"))
+        if not is_there or (module not in sys.modules and importlib.util.find_spec(module) is None):
             raise UsageError(
-                f"plugin {plugin}: no module {'.'.join(parts)!r} to import; install it, put its folder on PYTHONPATH, "
-                f"or {_leave(plugin)}"
+                f"plugin {plugin}: no module {module!r} to import; install it, put its folder on PYTHONPATH, "
+                f"or {way_out}"
             )
-
-
-def _leave(plugin: Plugin) -> str:
-    """The way out that is always open."""
-    if plugin.name in named():
-        return f"leave it out of --plugin and {VARIABLE}"
-    return f"uninstall {plugin.distribution or plugin.name}"
 
 
 def _rank() -> str:
