@@ -41,10 +41,10 @@ def load_pretrained(model: nn.Module, file: str, key: str | None = None) -> None
     Raises:
         RecipeError: the file cannot be read, holds another model's weights, or several of this one's.
     """
-    own = {_bare(name): name for name in model.state_dict()}
-    if len(own) < len(model.state_dict()):
-        own = {name: name for name in model.state_dict()}
-    shapes = {bare: model.state_dict()[name].shape for bare, name in own.items()}
+    names = {_bare(name): name for name in model.state_dict()}
+    if len(names) < len(model.state_dict()):
+        names = {name: name for name in model.state_dict()}
+    shapes = {bare: model.state_dict()[name].shape for bare, name in names.items()}
     inside = dict(_state_dicts(_read(file)))
     if not inside:
         raise RecipeError(f"model.pretrained={file}: holds no state dict; save model.state_dict(), or use safetensors")
@@ -68,7 +68,7 @@ def load_pretrained(model: nn.Module, file: str, key: str | None = None) -> None
             f"model.pretrained={file}: holds several weights that fit: {_some([first, *differing])}; say which with "
             f"model.pretrained_key={differing[0]}, for example"
         )
-    model.load_state_dict({**model.state_dict(), **{own[name]: t for name, t in weights.items() if name in own}})
+    model.load_state_dict({**model.state_dict(), **{names[name]: t for name, t in weights.items() if name in names}})
 
 
 def _bare(name: str) -> str:
@@ -103,11 +103,10 @@ def _misfits(weights: Weights, shapes: Mapping[str, torch.Size]) -> str:
         for name, shape in shapes.items()
         if name in weights and weights[name].shape != shape
     ]
-    of = f" of {len(shapes)}" if missing else ""
-    said = [f"{len(missing)}{of} tensors missing there: {_some(missing)}"] if missing else []
-    said += [f"{len(beyond)} there without a place in the model: {_some(beyond)}"] if beyond else []
-    said += [f"{len(odd)} of another shape: {_some(odd)}"] if odd else []
-    return "; ".join(said)
+    faults = [f"{len(missing)} of {len(shapes)} tensors missing there: {_some(missing)}"] if missing else []
+    faults += [f"{len(beyond)} there without a place in the model: {_some(beyond)}"] if beyond else []
+    faults += [f"{len(odd)} of another shape: {_some(odd)}"] if odd else []
+    return "; ".join(faults)
 
 
 def _some(names: list[str]) -> str:
