@@ -55,7 +55,7 @@ def choose(recipe: Recipe, world: World, dataset: Splits) -> tuple[list[int], li
         between = time.perf_counter()
         parts = build(recipe, world, dataset, before=micro_batch)
         added.append(time.perf_counter() - between - (between - start))
-        threads.append(parts.decided["threads"])
+        threads.append(parts.decided.threads)
         if len(threads) == CHOICES:
             return threads, added, parts
         parts.close()

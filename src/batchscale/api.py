@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from batchscale.recipe import Recipe, load_recipe, recipe_from
 from batchscale.records import Result
-from batchscale.run.opening import Job, Resume
-from batchscale.run.run import train_here
+from batchscale.run.job import Job, Resume
+from batchscale.run.start import start
 
 if TYPE_CHECKING:
     from torch import nn
 
     from batchscale.data import Dataset
+    from batchscale.task import Task
 
 
 def train(
@@ -23,6 +24,7 @@ def train(
     *,
     model: nn.Module | None = None,
     data: Dataset | None = None,
+    task: Task | None = None,
     data_folder: str | Path | None = None,
     out: str | Path | None = None,
     resume: Resume = "no",
@@ -37,6 +39,7 @@ def train(
         overrides: "dotted.key=value" each.
         model: one's own module, trained in place (recipe entry model.name: own).
         data: one's own data set (recipe entry data.name: own).
+        task: one's own task (recipe entry task: its name, for the records).
         data_folder: where the official data sets lie.
         out: the run's folder; None writes nothing.
         resume: "no", "yes", or "auto".
@@ -49,8 +52,8 @@ def train(
         UsageError: a mistake in the recipe, the data or the folder; its text is one clear line.
         RunError: the run broke.
     """
-    given = [f"{part}.name=own" for part, thing in (("model", model), ("data", data)) if thing is not None]
-    changes = [*overrides, *given]
+    handed_in = [f"{part}.name=own" for part, thing in (("model", model), ("data", data)) if thing is not None]
+    changes = [*overrides, *handed_in, *([f"task={task.name}"] if task is not None else [])]
     if isinstance(recipe, Recipe):
         resolved, name = recipe_from(recipe.model_dump(), changes), "recipe"
     elif isinstance(recipe, Mapping):
@@ -59,4 +62,4 @@ def train(
         resolved, name = load_recipe(recipe, changes), Path(recipe).stem
     folder = Path(data_folder) if data_folder is not None else None
     job = Job(name, resolved, Path(out) if out is not None else None, folder, resume, quiet)
-    return train_here(job, model, data)
+    return start(job, model=model, data=data, task=task)

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from support.runs import RECIPE, Dropping, stopping, train
+from support.dues import stop_after
+from support.runs import RECIPE, Dropping, train
 from support.runs import data as data
 from support.worlds import in_world
 from torch import nn
@@ -20,7 +21,7 @@ from batchscale.recipe import load_recipe, recipe_from
 from batchscale.run.run import Stopped
 from batchscale.study.runner.cell import Change, cells
 from batchscale.study.runner.study import Study
-from batchscale.training.loop import Loop
+from batchscale.training.due import DUES
 
 AUTO = ("numerics.threads=auto", "numerics.micro_batch=16")
 _timed, _choose = Trial._seconds_per_image, Trial.cores_per_thread
@@ -56,7 +57,7 @@ def decided(out):
 
 def stop_at_three(monkeypatch, *arguments):
     with monkeypatch.context() as stop:
-        stop.setattr(Loop, "_after_step", stopping(3, Loop._after_step))
+        stop.setitem(DUES, "stop", stop_after(3))
         with pytest.raises(Stopped):
             train(*arguments)
 

@@ -8,13 +8,14 @@ import resource
 
 import pytest
 from support.commands import refused
+from support.dues import first
 from support.launching import SMALL, Started, result, run
 from support.worlds import in_processes
 
 import batchscale
 from batchscale.cli import main
 from batchscale.training import checkpoint as checkpoints
-from batchscale.training.loop import Loop
+from batchscale.training import loop
 
 
 def test_help_teaches(capsys):
@@ -149,14 +150,10 @@ def filling(rank, arguments):
     """(exit code, standard error) of a command on whose disk nothing over 20 kB can be written from step 3 on."""
     for name in ("RANK", "WORLD_SIZE"):
         del os.environ[name]  # one process that no launcher has started
-    after_step = Loop._after_step
-
-    def limited(self, *step):
-        if self.steps_done == 3:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-        after_step(self, *step)
-
-    Loop._after_step = limited
+    loop.DUES = first(
+        lambda course: course.steps_done == 4,
+        lambda course: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
     with contextlib.redirect_stderr(io.StringIO()) as err:
         return main(arguments), err.getvalue()
 

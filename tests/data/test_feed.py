@@ -16,8 +16,8 @@ def stream(workers, per_worker, processes, steps, **kwargs):
     for step in range(steps):
         for part in parts:
             for batch in part.passes(step):
-                labels.append(batch.labels)
-                pixels.append(batch.images)
+                labels.append(batch.targets)
+                pixels.append(batch.inputs)
     for part in parts:
         part.close()
     return torch.cat(labels), torch.cat(pixels)
@@ -82,11 +82,11 @@ def test_an_image_is_augmented_differently_in_another_epoch():
 def test_any_step_may_be_asked_for_and_passes_hold_whole_workers():
     part = feed(8, 3, range(1, 6), pass_workers=2)
     batches = part.passes(4)
-    assert [len(b.labels) for b in batches] == [6, 6, 3]
+    assert [len(b.targets) for b in batches] == [6, 6, 3]
     again = feed(8, 3, range(1, 6), pass_workers=5).passes(4)
-    assert torch.equal(torch.cat([b.images for b in batches]), again[0].images)
+    assert torch.equal(torch.cat([b.inputs for b in batches]), again[0].inputs)
     after = part.passes(5)
-    assert torch.equal(after[0].labels, feed(8, 3, range(1, 6), pass_workers=2).passes(5)[0].labels)
+    assert torch.equal(after[0].targets, feed(8, 3, range(1, 6), pass_workers=2).passes(5)[0].targets)
 
 
 def test_normalisation_is_per_channel_and_exact_on_any_slice():

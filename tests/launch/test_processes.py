@@ -10,15 +10,16 @@ import signal
 import socket
 
 import pytest
+from support.dues import first, stop_after
 from support.launching import SMALL, Started, result, run
-from support.runs import stopping
 from support.worlds import endings, free_port, in_processes, trained
 
 from batchscale.errors import ProcessError
 from batchscale.records.files import read_lines
 from batchscale.run.run import Stopped
 from batchscale.training import checkpoint as checkpoints
-from batchscale.training.loop import Loop
+from batchscale.training import loop
+from batchscale.training.due import DUES
 
 EXACT = (*SMALL, "--exact")
 EVERY_STEP = ("execution.checkpoint_seconds=0",)
@@ -74,22 +75,20 @@ def killed(rank, victims, step, calls, out, resume):
     Returns:
         What a process that outlives it is told.
     """
-    after_step, left = Loop._after_step, itertools.count(calls, -1)
+    left = itertools.count(calls, -1)
 
     def deadly(call):
         return lambda *given, **named: (
             os.kill(os.getpid(), signal.SIGKILL) if next(left) == 0 else call(*given, **named)
         )
 
-    def wrapped(self, *given):
-        if self.steps_done >= step and rank in victims:
-            if rank:
-                os.kill(os.getpid(), signal.SIGKILL)
-            for name in CHANGES_OF_FILES:
-                setattr(os, name, deadly(getattr(os, name)))
-        after_step(self, *given)
+    def kill(course):
+        if rank:
+            os.kill(os.getpid(), signal.SIGKILL)
+        for name in CHANGES_OF_FILES:
+            setattr(os, name, deadly(getattr(os, name)))
 
-    Loop._after_step = wrapped
+    loop.DUES = first(lambda course: course.steps_done > step and rank in victims, kill)
     with pytest.raises(ProcessError) as told:
         trained(rank, SMALL[0], (*SMALL[1:], *EVERY_STEP, "numerics.exact=true"), None, out, resume)
     return str(told.value)
@@ -145,7 +144,7 @@ ENDLESS = ("epochs=5000", "execution.log_steps=1")
 
 def stopped(rank, steps, out):
     """Start an endless run, or go on with it, and stop after so many steps of it."""
-    Loop._after_step = stopping(steps, Loop._after_step)
+    DUES["stop"] = stop_after(steps)
     with pytest.raises(Stopped):
         trained(rank, SMALL[0], (*SMALL[1:], *ENDLESS, "numerics.exact=true"), None, out, "auto")
 

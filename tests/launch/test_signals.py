@@ -6,13 +6,14 @@ import signal
 import sys
 
 import pytest
+from support.dues import after
 from support.launching import SMALL, Started
 from torch.distributed.elastic.multiprocessing.api import SubprocessContext, _terminate_process_handler
 
 from batchscale.cli import main
 from batchscale.launch import processes as launching
 from batchscale.launch.signals import RUNS_AT_ONCE, StopSignals, final, heard
-from batchscale.training.loop import Loop
+from batchscale.training.due import DUES
 
 HUP, USR1, TERM = signal.SIGHUP, signal.SIGUSR1, signal.SIGTERM
 CODES = {signal.SIGINT: 130, TERM: 143, HUP: 129, USR1: 138}
@@ -30,14 +31,7 @@ def handlers():
 
 @pytest.mark.parametrize("number", CODES)
 def test_a_signal_stops_a_run_with_a_checkpoint_and_its_exit_code(tmp_path, monkeypatch, capsys, number):
-    after = Loop._after_step
-
-    def sent_in_step_2(loop, *given):
-        after(loop, *given)
-        if loop.steps_done == 2:
-            signal.raise_signal(number)
-
-    monkeypatch.setattr(Loop, "_after_step", sent_in_step_2)
+    monkeypatch.setitem(DUES, "signal", after(2, lambda course: signal.raise_signal(number)))
     out = tmp_path / "run"
     assert main(["train", *SMALL, "numerics.threads=1", "--out", str(out)]) == CODES[number]
     assert f"stopped by {number.name} after step 3; go on with: batchscale train" in capsys.readouterr().err

@@ -4,12 +4,13 @@ import importlib.util
 import json
 
 import pytest
+from support.dues import after
 
 import batchscale
 from batchscale.errors import UsageError
 from batchscale.records.tensorboard import scalars
 from batchscale.run.run import Stopped
-from batchscale.training.loop import Loop
+from batchscale.training.due import DUES
 
 OVERRIDES = (
     "minibatch.workers=8", "epochs=2", "execution.log_steps=1", "execution.evaluation_steps=4",
@@ -45,12 +46,10 @@ def test_event_files_hold_the_lines_of_the_run_each_step_once(tmp_path, monkeypa
     assert [step for step, _ in found["test/error_percent"]] == [4, 8, 12]
     assert {"train/lr", "train/minibatch", "train/images_per_second", "phase_seconds/data"} <= set(found)
 
-    def killed(self, loss, seconds, after_step=Loop._after_step):
-        after_step(self, loss, seconds)
-        if self.steps_done == 9:  # beyond the last checkpoint, which is that of the first epoch
-            raise Stopped(15, self.steps_done, "go on with the same call")
+    def killed(course):
+        raise Stopped(15, course.steps_done, "go on with the same call")
 
-    monkeypatch.setattr(Loop, "_after_step", killed)
+    monkeypatch.setitem(DUES, "kill", after(9, killed))  # beyond the last checkpoint, which is that of the first epoch
     with pytest.raises(Stopped):
         train(tmp_path / "broken")
     monkeypatch.undo()

@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.runs import stopping
+from support.dues import stop_after
 from support.update_runs import data as data
 from support.update_runs import train
 
 from batchscale.run.run import Stopped
 from batchscale.training import checkpoint as checkpoints
-from batchscale.training.loop import Loop
+from batchscale.training.due import DUES
 
 LATER = ("evaluation_seconds", "recompute_seconds", "line_lost_steps")
 FP16 = (
@@ -45,7 +45,7 @@ def as_before(checkpoint):
 
 def test_a_checkpoint_of_the_version_before_goes_on_with_its_biased_averages_and_its_scale(data, tmp_path, monkeypatch):
     straight = train(data, tmp_path / "straight", *FP16)
-    monkeypatch.setattr(Loop, "_after_step", stopping(3, Loop._after_step))
+    monkeypatch.setitem(DUES, "stop", stop_after(3))
     with pytest.raises(Stopped):
         train(data, tmp_path / "run", *FP16)
     monkeypatch.undo()

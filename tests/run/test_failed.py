@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from support.dues import after
 from support.launching import run
 from support.pictures import write_set
 from support.worlds import in_processes
@@ -12,7 +13,7 @@ import batchscale
 from batchscale.cli import main
 from batchscale.errors import CheckpointError, DataError
 from batchscale.training import checkpoint as checkpoints
-from batchscale.training.loop import Loop
+from batchscale.training.due import DUES
 
 RECIPE = {
     "data": {"name": "folder", "augment": {"crop": "scale-aspect", "size": 16, "flip": True}},
@@ -55,15 +56,12 @@ def lines(file):
 
 
 def dying(step):
-    """Loop._after_step, and after this step the run is killed."""
-    after = Loop._after_step
+    """For DUES: after this step the run is killed."""
 
-    def wrapped(self, result, seconds):
-        after(self, result, seconds)
-        if self.steps_done == step:
-            raise Killed
+    def kill(course):
+        raise Killed
 
-    return wrapped
+    return after(step, kill)
 
 
 def test_a_bad_image_of_the_evaluation_costs_no_training(images, straight, tmp_path, capsys):
@@ -129,7 +127,7 @@ def test_under_another_launcher_the_last_attempt_prints_the_one_document(images,
 
 
 def test_a_run_killed_before_its_first_checkpoint_is_not_said_to_have_failed(images, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(Loop, "_after_step", dying(1))
+    monkeypatch.setitem(DUES, "kill", dying(1))
     with pytest.raises(Killed):
         train(images, tmp_path / "run")
     monkeypatch.undo()
@@ -142,7 +140,7 @@ def passing(rank, images, out, kill_after):
     overrides = ("data.skip_bad=true", "execution.checkpoint_seconds=0")
     if kill_after:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Loop, "_after_step", dying(kill_after))
+            patch.setitem(DUES, "kill", dying(kill_after))
             with pytest.raises(Killed):
                 train(images, out, *overrides)
         return None

@@ -21,6 +21,7 @@ from batchscale.comm import World
 from batchscale.data import Reading, open_dataset
 from batchscale.data.feed import Normalizer
 from batchscale.recipe import shipped_names
+from batchscale.task import Classification
 from batchscale.training.evaluation import evaluate
 
 RECIPE = """\
@@ -125,12 +126,13 @@ def test_an_evaluation_is_over_the_images_that_can_be_read(tmp_path: Path):
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 3)).eval()
     normalizer = Normalizer([127.0] * 3, [60.0] * 3, torch.float32, torch.channels_last, torch.device("cpu"))
     test = open_dataset("folder", tmp_path, Reading(size=8, skip_bad=True)).test
-    found = evaluate(model, test, normalizer, World(), 2)  # the first chunk holds no image
-    expected = evaluate(model, whole.select(np.array([2, 3, 4, 6, 7, 8, 9, 10])), normalizer, World(), 3)
-    assert (found.images, found.wrong) == (8, expected.wrong)
+    task = Classification(3)
+    found = evaluate(model, task, test, normalizer, World(), 2)  # the first chunk holds no image
+    expected = evaluate(model, task, whole.select(np.array([2, 3, 4, 6, 7, 8, 9, 10])), normalizer, World(), 3)
+    assert (found.examples, found.counts) == (8, expected.counts)
     assert found.loss == pytest.approx(expected.loss, rel=1e-6)
     with refused("not one of 2 images can be read"):
-        evaluate(model, test.select(np.array([0, 11])), normalizer, World(), 2)
+        evaluate(model, task, test.select(np.array([0, 11])), normalizer, World(), 2)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from support.runs import RECIPE, Dropping, stopping, train
+from support.dues import stop_after
+from support.runs import RECIPE, Dropping, train
 from support.runs import data as data
 from support.worlds import in_processes
 from torch import nn
@@ -23,7 +24,7 @@ from batchscale.recipe import recipe_from
 from batchscale.run.compare import compare
 from batchscale.run.run import Stopped
 from batchscale.training import checkpoint as checkpoints
-from batchscale.training.loop import Loop
+from batchscale.training.due import DUES
 
 
 def test_a_run_learns_and_leaves_its_record(data, tmp_path):
@@ -100,7 +101,7 @@ def plain_torch(data, workers=4, n=8, epochs=3):
         after = {name: torch.zeros_like(b) for name, b in before.items()}
         for batch in feed.passes(step):
             model.load_state_dict(before, strict=False)
-            (F.cross_entropy(model(batch.images), batch.labels, reduction="sum") / minibatch.images).backward()
+            (F.cross_entropy(model(batch.inputs), batch.targets, reduction="sum") / minibatch.images).backward()
             for name, b in model.named_buffers():
                 after[name] += b // workers if b.dtype == torch.int64 else b / workers
         model.load_state_dict(
@@ -135,9 +136,9 @@ def test_a_run_stopped_at_any_step_and_resumed_ends_with_the_same_weights(
     overrides = [f"numerics.exact={str(exact).lower()}", f"optimizer.name={optimizer}", "numerics.micro_batch=8"]
     straight = train(data, tmp_path / "straight", *overrides)
     out = tmp_path / "broken"
-    for stop_after in (1, 4, 5, 9):
-        monkeypatch.setattr(Loop, "_after_step", stopping(stop_after, Loop._after_step))
-        with pytest.raises(Stopped, match=f"after step {stop_after}; go on with the same call"):
+    for stop in (1, 4, 5, 9):
+        monkeypatch.setitem(DUES, "stop", stop_after(stop))
+        with pytest.raises(Stopped, match=f"after step {stop}; go on with the same call"):
             train(data, out, *overrides, resume="auto")
         monkeypatch.undo()
     finished = train(data, out, *overrides, resume="yes")
@@ -156,8 +157,8 @@ def test_evaluations_in_steps_are_those_of_a_straight_run_after_a_resume(data, t
     overrides = ("execution.evaluation_steps=3", "numerics.micro_batch=8")
     straight = train(data, tmp_path / "straight", *overrides)
     assert [e["step"] for e in evaluations(tmp_path / "straight")] == [3, 6, 9, 11]
-    for stop_after in (2, 6):
-        monkeypatch.setattr(Loop, "_after_step", stopping(stop_after, Loop._after_step))
+    for stop in (2, 6):
+        monkeypatch.setitem(DUES, "stop", stop_after(stop))
         with pytest.raises(Stopped):
             train(data, tmp_path / "broken", *overrides, resume="auto")
         monkeypatch.undo()
@@ -177,7 +178,7 @@ def test_a_run_ends_at_the_first_evaluation_below_a_goal(data, tmp_path, monkeyp
     assert (found.status, found.steps, found.test_loss) == ("done", first["step"], first["loss"])
     assert found.model_dump()["stopped_below"] == {"loss": bound}
     assert evaluations(tmp_path / "stopped") == lines[: first["step"]]  # the schedule is that of the whole run
-    monkeypatch.setattr(Loop, "_after_step", stopping(first["step"], Loop._after_step))
+    monkeypatch.setitem(DUES, "stop", stop_after(first["step"]))
     with pytest.raises(Stopped):  # killed between the evaluation and the result
         train(data, tmp_path / "killed", *common, goal)
     monkeypatch.undo()
@@ -187,7 +188,7 @@ def test_a_run_ends_at_the_first_evaluation_below_a_goal(data, tmp_path, monkeyp
 def test_a_line_that_a_stop_cut_in_two_is_whole_after_the_resume(data, tmp_path, monkeypatch):
     overrides = ("execution.log_steps=4", "numerics.micro_batch=8")
     train(data, tmp_path / "a", *overrides)
-    monkeypatch.setattr(Loop, "_after_step", stopping(3, Loop._after_step))
+    monkeypatch.setitem(DUES, "stop", stop_after(3))
     with pytest.raises(Stopped):
         train(data, tmp_path / "b", *overrides)
     monkeypatch.undo()
@@ -263,7 +264,7 @@ def test_augmentation_that_fits_no_data_is_refused(data):
 
 
 def test_the_micro_batch_may_be_changed_at_a_fast_resume(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(Loop, "_after_step", stopping(3, Loop._after_step))
+    monkeypatch.setitem(DUES, "stop", stop_after(3))
     with pytest.raises(Stopped):
         train(data, tmp_path / "run", "numerics.micro_batch=8")
     monkeypatch.undo()
@@ -369,7 +370,7 @@ def test_spans_that_do_not_fit_are_one_line(data):
 
 def test_a_resume_goes_on_with_the_very_next_image(data, tmp_path, monkeypatch):
     train(data, tmp_path / "a")
-    monkeypatch.setattr(Loop, "_after_step", stopping(2, Loop._after_step))
+    monkeypatch.setitem(DUES, "stop", stop_after(2))
     with pytest.raises(Stopped):
         train(data, tmp_path / "b", "numerics.micro_batch=8")
     monkeypatch.undo()
@@ -381,7 +382,7 @@ def test_a_resume_goes_on_with_the_very_next_image(data, tmp_path, monkeypatch):
 
 
 def test_a_line_says_of_how_many_steps_its_phases_are_after_a_resume_too(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(Loop, "_after_step", stopping(6, Loop._after_step))
+    monkeypatch.setitem(DUES, "stop", stop_after(6))
     with pytest.raises(Stopped):
         train(data, tmp_path / "run", "execution.log_steps=4")
     monkeypatch.undo()
@@ -507,7 +508,7 @@ def stopped_run(data, tmp_path_factory):
     """A run with two whole checkpoints that is not finished."""
     out = tmp_path_factory.mktemp("stopped") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Loop, "_after_step", stopping(9, Loop._after_step))
+        patch.setitem(DUES, "stop", stop_after(9))
         with pytest.raises(Stopped):
             train(data, out, "numerics.exact=true")
     assert [f.name for f in checkpoints.folders(out)] == ["step-0000000007", "step-0000000009"]

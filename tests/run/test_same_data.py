@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from support.datafiles import tree
+from support.dues import After
 from support.pictures import noise, write_set
 from support.worlds import in_processes
 
@@ -25,7 +26,7 @@ from batchscale.launch import processes as launch
 from batchscale.records.files import write_json
 from batchscale.run.compare import compare
 from batchscale.run.fingerprint import check_same_data
-from batchscale.training.loop import Loop
+from batchscale.training.due import DUES
 
 RECIPE = """\
 data: {name: folder, augment: {crop: scale-aspect, size: 32, flip: true}}
@@ -66,15 +67,13 @@ def train(images: Path, data: Path, out: Path, *overrides: str, resume: str = "n
 @pytest.fixture
 def stop(monkeypatch: pytest.MonkeyPatch):
     """stop(): the next run ends after its first step, with a checkpoint."""
-    after_step = Loop._after_step
 
-    def stopped(self, loss, seconds):
-        after_step(self, loss, seconds)
-        self._save()
+    def stopped(course):
+        course.save()
         monkeypatch.undo()
         raise KeyboardInterrupt
 
-    return lambda: monkeypatch.setattr(Loop, "_after_step", stopped)
+    return lambda: monkeypatch.setitem(DUES, "stop", lambda _: After(lambda course: True, stopped))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A small run in this process, its data, a model that draws random numbers, and a stop in mid-run."""
+"""A small run in this process, its data; a model that draws random numbers."""
 
 import pytest
 import torch
@@ -6,7 +6,6 @@ import torch.nn.functional as F
 from torch import nn
 
 import batchscale
-from batchscale.run.run import Stopped
 
 RECIPE = {
     "data": {"name": "own"},
@@ -36,18 +35,6 @@ def data():
 
 def train(data, out=None, *overrides, **kwargs):
     return batchscale.train(RECIPE, overrides, data=data, out=out, quiet=True, **kwargs)
-
-
-def stopping(step, after_step):
-    def wrapped(self, loss, seconds):
-        if self.steps_done == step - 1:
-            self._signals.received = 15
-        after_step(self, loss, seconds)
-        if self._signals.received:
-            self._save()
-            raise Stopped(15, self.steps_done, "go on with the same call")
-
-    return wrapped
 
 
 class Dropping(nn.Module):

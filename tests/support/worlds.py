@@ -15,7 +15,7 @@ from torch import multiprocessing
 
 import batchscale
 from batchscale.comm import World
-from batchscale.run.opening import Resume
+from batchscale.run.job import Resume
 
 CPU = torch.device("cpu")
 _CONTEXT = multiprocessing.get_context("forkserver")  # forks of one that has imported torch: no 3 to 8 s a process

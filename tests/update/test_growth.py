@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from support.dues import stop_after
 from support.feeds import N, feed
-from support.runs import RECIPE, stopping
+from support.runs import RECIPE
 from support.worlds import in_processes
 from torch import nn
 
@@ -26,7 +27,7 @@ from batchscale.models import MODELS
 from batchscale.randomness import key, shuffled
 from batchscale.recipe import dump_recipe, load_recipe, recipe_from
 from batchscale.run.run import Stopped
-from batchscale.training.loop import Loop
+from batchscale.training.due import DUES
 
 
 def changes(*given):
@@ -97,7 +98,7 @@ def test_the_feed_goes_on_with_the_very_next_image_whatever_k_n_and_w():
     for processes in (1, 2):
         hosted = [lambda k, r=r, w=processes: place_workers(k, w)[r] for r in range(processes)]
         parts = [feed(2, 5, workers, growth=grown, pass_workers=2) for workers in hosted]
-        passes = [batch.labels for step in range(plan.total_steps) for part in parts for batch in part.passes(step)]
+        passes = [batch.targets for step in range(plan.total_steps) for part in parts for batch in part.passes(step)]
         for part in parts:
             part.close()
         seen = torch.cat(passes).tolist()
@@ -108,7 +109,7 @@ def test_the_feed_goes_on_with_the_very_next_image_whatever_k_n_and_w():
 
 def test_a_pass_holds_whole_groups_also_when_n_grows():
     part = feed(6, 4, range(6), growth=changes((1, 6, 5)), pass_workers=4, span=2)
-    found = [[len(batch.labels) for batch in part.passes(step)] for step in (0, 4, 5)]
+    found = [[len(batch.targets) for batch in part.passes(step)] for step in (0, 4, 5)]
     part.close()
     assert found == [[16, 8], [16, 8], [10, 10, 10]]  # 5 steps of 24 images; then groups of 10 in passes of at most 16
 
@@ -234,9 +235,9 @@ def test_a_resume_before_at_and_after_a_change_ends_with_the_same_weights(data, 
     overrides = [*GROWTHS["phases"], "optimizer.name=sgd_lr_in_buffer", "numerics.micro_batch=8", *mode]
     straight = batchscale.train(RECIPE, overrides, data=data, out=tmp_path / "straight", quiet=True)
     assert [p["step"] for p in straight.phases] == [0, 5, 7]
-    for stop_after in (4, 5, 6, 7, 8):
-        monkeypatch.setattr(Loop, "_after_step", stopping(stop_after, Loop._after_step))
-        with pytest.raises(Stopped, match=f"after step {stop_after};"):
+    for stop in (4, 5, 6, 7, 8):
+        monkeypatch.setitem(DUES, "stop", stop_after(stop))
+        with pytest.raises(Stopped, match=f"after step {stop};"):
             batchscale.train(RECIPE, overrides, data=data, out=tmp_path / "run", quiet=True, resume="auto")
         monkeypatch.undo()
     if mode:

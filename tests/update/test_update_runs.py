@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from support.runs import RECIPE, stopping
+from support.dues import stop_after
+from support.runs import RECIPE
 from support.update_runs import data as data
 from support.update_runs import train
 from support.worlds import in_processes
@@ -14,7 +15,7 @@ from batchscale.errors import RecipeError
 from batchscale.minibatch import Minibatch, StepPlan
 from batchscale.recipe import dump_recipe, recipe_from
 from batchscale.run.run import Stopped
-from batchscale.training.loop import Loop
+from batchscale.training.due import DUES
 from batchscale.update.optimizers import OPTIMIZERS
 from batchscale.update.rmsprop_warmup import RMSpropWarmup
 from batchscale.worker.noise import GradientNoise
@@ -57,8 +58,8 @@ def test_exact_runs_end_with_the_same_bits_for_every_number_of_processes(data):
 def test_a_run_stopped_and_resumed_ends_with_the_same_weights(data, tmp_path, monkeypatch, update):
     overrides = (*UPDATES[update], "numerics.micro_batch=8")
     straight = train(data, None, *overrides)
-    for stop_after in (1, 4):
-        monkeypatch.setattr(Loop, "_after_step", stopping(stop_after, Loop._after_step))
+    for stop in (1, 4):
+        monkeypatch.setitem(DUES, "stop", stop_after(stop))
         with pytest.raises(Stopped):
             train(data, tmp_path / "run", *overrides, resume="auto")
         monkeypatch.undo()

@@ -7,15 +7,15 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from support.runs import stopping
+from support.dues import stop_after
 from support.update_runs import data as data
 from support.update_runs import train
 from support.worlds import in_processes
 from torch import nn
 
 from batchscale.run.run import Stopped
-from batchscale.training.loop import Loop
-from batchscale.worker.gradient import summed_loss
+from batchscale.task import Classification
+from batchscale.training.due import DUES
 from batchscale.worker.precision import LossScale, LowPrecision
 from batchscale.worker.scale import growth_steps
 
@@ -163,7 +163,7 @@ def test_a_forward_pass_that_overflows_costs_its_own_step_alone(one_white, tmp_p
     losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert losses.count(None) == 3
     lost = losses.index(None)
-    monkeypatch.setattr(Loop, "_after_step", stopping(lost + 1, Loop._after_step))
+    monkeypatch.setitem(DUES, "stop", stop_after(lost + 1))
     with pytest.raises(Stopped):
         train(one_white, tmp_path / "run", *options, model=OverflowingForward())
     monkeypatch.undo()
@@ -174,8 +174,8 @@ def test_a_forward_pass_that_overflows_costs_its_own_step_alone(one_white, tmp_p
 def test_the_scale_and_its_history_survive_a_stop(data, tmp_path, monkeypatch):
     options = ("precision=fp16", "numerics.micro_batch=8")
     straight = train(data, None, *options, model=Overflowing(400.0))
-    for stop_after in (1, 3):
-        monkeypatch.setattr(Loop, "_after_step", stopping(stop_after, Loop._after_step))
+    for stop in (1, 3):
+        monkeypatch.setitem(DUES, "stop", stop_after(stop))
         with pytest.raises(Stopped):
             train(data, tmp_path / "run", *options, model=Overflowing(400.0), resume="auto")
         monkeypatch.undo()
@@ -187,10 +187,9 @@ def test_the_scale_and_its_history_survive_a_stop(data, tmp_path, monkeypatch):
 def test_label_smoothing_is_torchs_and_for_training_only(data):
     logits, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
     by_hand = -(0.7 * logits.log_softmax(1)[torch.arange(6), labels] + 0.3 * logits.log_softmax(1).mean(1)).sum()
-    assert summed_loss(logits, labels, 0.3).item() == pytest.approx(by_hand.item(), rel=1e-6)
-    torch.testing.assert_close(
-        summed_loss(logits, labels, 0.3), F.cross_entropy(logits, labels, reduction="sum", label_smoothing=0.3)
-    )
+    loss, _ = Classification(4, 0.3).train_pass(lambda inputs: inputs, logits, labels)
+    assert loss.item() == pytest.approx(by_hand.item(), rel=1e-6)
+    torch.testing.assert_close(loss, F.cross_entropy(logits, labels, reduction="sum", label_smoothing=0.3))
     still = ("learning_rate.reference=0", "numerics.micro_batch=8", "numerics.threads=1")
     plain, smooth = train(data, None, *still), train(data, None, *still, "loss.label_smoothing=0.3")
     assert plain.train_loss != smooth.train_loss

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.runs import stopping
+from support.dues import stop_after
 from support.update_runs import data as data
 from support.update_runs import train
 from support.worlds import in_processes
@@ -19,7 +19,7 @@ from batchscale.errors import RecipeError
 from batchscale.models import MODELS
 from batchscale.randomness import key, shuffled
 from batchscale.run.run import Stopped
-from batchscale.training.loop import Loop
+from batchscale.training.due import DUES
 from batchscale.worker.batch_norm import replace_batch_norm
 from batchscale.worker.recompute import Recomputation
 
@@ -136,7 +136,7 @@ def test_the_weights_that_are_left_hold_what_was_evaluated(data, tmp_path, avera
 
 def test_a_resume_goes_on_as_if_it_had_not_stopped(data, tmp_path, monkeypatch):
     straight = train(data, None, RECOMPUTED, "numerics.exact=true")
-    monkeypatch.setattr(Loop, "_after_step", stopping(3, Loop._after_step))
+    monkeypatch.setitem(DUES, "stop", stop_after(3))
     with pytest.raises(Stopped):
         train(data, tmp_path / "run", RECOMPUTED, "numerics.exact=true")
     monkeypatch.undo()

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from batchscale.build.probe import Probe
 from batchscale.errors import RecipeError
 from batchscale.models import MODELS
+from batchscale.task import Classification
 from batchscale.worker.batch_norm import replace_batch_norm
-from batchscale.worker.gradient import Probe
 
 CPU = torch.device("cpu")
 
@@ -182,7 +183,7 @@ def test_a_single_value_cannot_be_normalised_and_the_way_out_is_named():
         with pytest.raises(RecipeError, match=said):
             model(torch.randn(workers, 2, 6, 6, dtype=torch.float64))
     with pytest.raises(RecipeError, match=said):
-        Probe(model, statistics, torch.randn(1, 2, 6, 6, dtype=torch.float64), 3)
+        Probe(model, statistics, torch.randn(1, 2, 6, 6, dtype=torch.float64), None, Classification(3))
 
 
 def test_evaluation_equals_torch_and_names_stay():
@@ -243,7 +244,7 @@ class CountsCalls(nn.Module):
 
 def probe(model, images=None):
     model, statistics, *_ = replace_batch_norm(model, torch.float32, CPU)
-    return Probe(model, statistics, torch.randn(4, 2, 6, 6) if images is None else images, 3)
+    return Probe(model, statistics, torch.randn(4, 2, 6, 6) if images is None else images, None, Classification(3))
 
 
 def test_the_probe_finds_random_draws_and_leaves_the_generator_alone():

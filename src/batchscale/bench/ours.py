@@ -21,7 +21,7 @@ def train(task: Task, meter: Meter, exact: bool) -> None:
     recipe = recipe_from(task.content, [f"epochs={_ENDLESS_EPOCHS}", f"numerics.threads={task.threads}", *mode])
     world = World.connect(torch.device("cpu"), recipe.execution.timeout_seconds)
     parts = build(recipe, world, task.dataset)
-    meter.note(micro_batch=parts.decided["micro_batch"], threads=torch.get_num_threads())
+    meter.note(micro_batch=parts.decided.micro_batch, threads=torch.get_num_threads())
     meter.ask(phase_seconds=parts.step.seconds.take)
     feed = parts.make_feed()
     for step in itertools.count():

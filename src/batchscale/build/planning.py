@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 
 from batchscale.errors import RecipeError
@@ -89,6 +90,29 @@ def recompute_examples(recipe: Recipe, training_images: int, per_worker: int) ->
             f"and the {training_images} training images; use {min(max(wanted, group), training_images)}"
         )
     return wanted
+
+
+def kept_steps(recipe: Recipe, plan: StepPlan) -> frozenset[int]:
+    """The steps whose checkpoints stay: execution.keep_checkpoints, epochs counted to their last step.
+
+    Raises:
+        RecipeError: one that lies beyond the run.
+    """
+    kept = recipe.execution.keep_checkpoints
+    for epoch in kept.epochs:
+        if epoch > recipe.epochs:
+            raise RecipeError(
+                f"execution.keep_checkpoints.epochs: {epoch:g} lies beyond the run's end, epochs={recipe.epochs:g}; "
+                f"name an earlier one"
+            )
+    for step in kept.steps:
+        if step > plan.total_steps:
+            raise RecipeError(
+                f"execution.keep_checkpoints.steps: {step} lies beyond the run's last step, {plan.total_steps}; name "
+                f"an earlier one"
+            )
+    at_epochs = (min(math.ceil(plan.steps(epoch)), plan.total_steps) for epoch in kept.epochs)
+    return frozenset([*kept.steps, *at_epochs])
 
 
 def _check(schedule: Schedule) -> None:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import Any
 
 import torch
 from torch import nn
 
 from batchscale.data.feed import Normalizer
-from batchscale.data.images import Labelled
+from batchscale.structure import mapped, num_examples
+from batchscale.task import Task
 from batchscale.worker.batch_norm import Statistics
-from batchscale.worker.gradient import summed_loss
 
 _TRIAL_SECONDS = 1.0
 _MOST_IMAGES = 1024  # of a pass: larger ones were not faster
@@ -23,35 +24,50 @@ _ROUNDS = 5
 _CLEARLY = 1.15  # times faster: what more threads gain less than that may cost a hundredfold once others use the cores
 
 
-class Trial:
+def _repeated(structure: Any, times: int) -> Any:
+    if isinstance(structure, list):  # one member an example
+        return structure * times
+    return mapped(lambda tensor: tensor.repeat(times, *[1] * (tensor.ndim - 1)), structure)
+
+
+class PassTimer:
     """Forward and backward passes of a run, timed; they leave weights, running averages and random state alone.
 
     Args:
-        model, statistics, normalizer: of the run.
-        one: pixels and labels of one group's g n images (g = 1: of one worker's n).
+        model, task, statistics, normalizer: of the run.
+        group: inputs and targets of one group's g n examples (g = 1: of one worker's n).
         per_worker: n.
     """
 
     def __init__(
-        self, model: nn.Module, statistics: Statistics, normalizer: Normalizer, one: Labelled, per_worker: int
+        self,
+        model: nn.Module,
+        task: Task,
+        statistics: Statistics,
+        normalizer: Normalizer,
+        group: tuple[Any, Any],
+        per_worker: int,
     ) -> None:
-        self._model, self._statistics, self._normalize = model, statistics, normalizer
-        self._one, self._per_worker = one, per_worker
+        self._model, self._task, self._statistics, self._normalize = model, task, statistics, normalizer
+        self._group, self._per_worker = group, per_worker
+        self._group_examples = num_examples(group[1])
 
     def _seconds_per_image(self, groups: int) -> float:
-        pixels, labels = (t.repeat(groups, *[1] * (t.ndim - 1)) for t in self._one)
-        inputs = self._normalize(pixels)
-        labels = labels.to(inputs.device)
-        self._statistics.begin_pass(len(labels) // self._per_worker)
+        inputs, targets = (_repeated(part, groups) for part in self._group)
+        inputs, device = self._normalize(inputs), self._normalize.device
+        targets = mapped(lambda tensor: tensor.to(device), targets)
+        examples = groups * self._group_examples
+        self._statistics.begin_pass(examples // self._per_worker)
         start = time.perf_counter()
-        summed_loss(self._model(inputs), labels).backward()  # type: ignore[no-untyped-call]
-        if inputs.is_cuda:
+        loss, _ = self._task.train_pass(self._model, inputs, targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if device.type == "cuda":
             torch.cuda.synchronize()
-        return (time.perf_counter() - start) / len(labels)
+        return (time.perf_counter() - start) / examples
 
     def micro_batch(self, workers: range, one: bool) -> int:
         """Images of the fastest pass among 1, 2, 4, ... groups; one group's where only that is right."""
-        n, sizes = len(self._one[1]), self._sizes(workers, one)
+        n, sizes = self._group_examples, self._sizes(workers, one)
         if len(sizes) == 1:
             return n
         times: dict[int, list[float]] = {size: [] for size in sizes}
@@ -93,12 +109,12 @@ class Trial:
                 torch.set_num_threads(max(cores // way, 1))
                 times.setdefault(way, []).append(self._settled_seconds(groups))
         self._clear()
-        medians = {way: statistics.median(found) for way, found in times.items()}
+        medians = {way: statistics.median(seconds) for way, seconds in times.items()}
         return max(way for way, seconds in medians.items() if seconds <= _CLEARLY * min(medians.values()))
 
     def _sizes(self, workers: range, one: bool) -> list[int]:
         """Groups that a pass may hold."""
-        n, sizes = len(self._one[1]), [1]
+        n, sizes = self._group_examples, [1]
         while not one and sizes[-1] * 2 * n <= len(workers) * self._per_worker and sizes[-1] * n < _MOST_IMAGES:
             sizes.append(sizes[-1] * 2)
         return sizes
@@ -106,10 +122,10 @@ class Trial:
     def _short_pass(self, most_groups: int) -> tuple[int, float]:
         """Groups of a short pass, as many as it holds (which is the best case of many threads); its seconds."""
         groups, seconds = 1, self._seconds_per_image(1)  # this one also pays what a first pass pays
-        if seconds * len(self._one[1]) > _TRIAL_SECONDS:
+        if seconds * self._group_examples > _TRIAL_SECONDS:
             return groups, seconds
         seconds = self._settled_seconds(groups)
-        while 2 * groups <= most_groups and 2 * groups * len(self._one[1]) * seconds < _SHORT_SECONDS:
+        while 2 * groups <= most_groups and 2 * groups * self._group_examples * seconds < _SHORT_SECONDS:
             groups *= 2
             seconds = self._settled_seconds(groups)
         return groups, seconds

@@ -24,7 +24,7 @@ from batchscale.cli.options import (
     remove_unused,
     verdict,
 )
-from batchscale.errors import BatchscaleError, RunError, UsageError
+from batchscale.errors import BatchscaleError, UsageError
 from batchscale.recipe import load_recipe
 from batchscale.system.launcher import LAUNCHER, is_worker, starts_its_own
 from batchscale.system.streams import Stream
@@ -32,7 +32,7 @@ from batchscale.words import counted, shown
 
 if TYPE_CHECKING:
     from batchscale.records import Result
-    from batchscale.run.opening import Job
+    from batchscale.run.job import Job
 
 _ABOUT = """\
 Train RECIPE: a shipped recipe's name (see `batchscale recipes`) or a YAML file.
@@ -96,10 +96,10 @@ def _job(options: argparse.Namespace, out: Path) -> Job:
     overrides = [*options.overrides, *(["numerics.exact=true"] if options.exact else [])]
     recipe = load_recipe(options.recipe, overrides)  # a mistake in it is said before torch is imported
     from batchscale.launch.processes import launched, launched_command
-    from batchscale.run.opening import Job
+    from batchscale.run.job import Job
 
     command = launched_command() if launched() else tuple(command_words(options))
-    return Job(_name(options), recipe, out, data_folder(options), options.resume, command=command)
+    return Job(_name(options), recipe, out, data_folder(options), options.resume, command=command, debug=options.debug)
 
 
 def _name(options: argparse.Namespace) -> str:
@@ -123,42 +123,21 @@ def _out(options: argparse.Namespace) -> Path:
 def _parent(options: argparse.Namespace) -> int:
     out = _out(options)
     job = _job(options, out)
-    from batchscale.records import RunLock
+    from batchscale.launch.processes import Interrupted
     from batchscale.records.folder import attempts
-    from batchscale.run.opening import check_finished, check_trained_on, finished_result, goes_on, trained_on
-    from batchscale.run.run import Stopped, train_here
-    from batchscale.training.checkpoint import steps_saved
+    from batchscale.run.run import Stopped
+    from batchscale.run.start import start
 
-    if resumed := goes_on(job, out):
-        if (finished := finished_result(out)) is not None:
-            check_finished(job, out, trained_on(out))
-            return _report(finished, options, already=True)
-        RunLock(out, wait_seconds=5.0).release()
-    from batchscale.build.build import validate
-
-    dataset = validate(job.recipe, job.data_folder, options.processes)
-    if resumed:
-        check_trained_on(out, trained_on(out), dataset.contents)
-    from batchscale.launch.processes import Interrupted, launch
-
-    before = attempts(out)
+    begun = attempts(out)
     try:
-        if options.processes == 1 and options.max_restarts == 0:
-            result: Result | None = train_here(job)
-        else:
-            launch(_worker_arguments(options, out), options.processes, options.max_restarts, job.command, job.way_on)
-            result = finished_result(out)
-    except Interrupted as error:
-        raise Interrupted(error.exit_code - 128, f"checkpoint of step {steps_saved(out)}; {job.way_on}") from None
-    except Stopped:
+        result = start(job, options.processes, options.max_restarts)
+    except (Interrupted, Stopped):
         raise
-    except Exception as error:
-        if attempts(out) > before:
-            _record_failure(job, out, options, error)
+    except Exception:
+        if options.json and attempts(out) > begun:
+            _print_failure(out)
         raise
-    if result is None:
-        raise RunError(f"{out}: all processes ended well, but left no result.json; {job.way_on}")
-    return _report(result, options)
+    return _report(result, options, already=attempts(out) == begun)
 
 
 def _print_failure(out: Path) -> None:
@@ -173,15 +152,6 @@ def _print_failure(out: Path) -> None:
         print_json(read_result(out).model_dump())
 
 
-def _worker_arguments(options: argparse.Namespace, out: Path) -> list[str]:
-    arguments = ["train", options.recipe, *options.overrides, "--out", str(out)]
-    if (folder := data_folder(options)) is not None:
-        arguments += ["--data", str(folder)]
-    if options.resume != "no":
-        arguments.append(f"--resume={options.resume}")
-    return arguments + [flag for flag in ("exact", "debug") if getattr(options, flag) for flag in [f"--{flag}"]]
-
-
 def _worker(options: argparse.Namespace, ours: bool) -> int:
     """One of W processes: errors go to the launcher; under an outside one rank 0 says them."""
     from batchscale.launch.processes import record_error
@@ -189,11 +159,11 @@ def _worker(options: argparse.Namespace, ours: bool) -> int:
 
     first, begun, out = int(os.environ["RANK"]) == 0, 0, None
     try:
-        from batchscale.run.run import train_here
+        from batchscale.run.start import start
 
         out = _out(options)
         begun = attempts(out)
-        result = train_here(_job(options, out))
+        result = start(_job(options, out))
     except BaseException as error:
         record_error(error)
         if first and not ours and options.json and out is not None and attempts(out) > begun:
@@ -232,12 +202,3 @@ def _report(result: Result, options: argparse.Namespace, already: bool = False) 
             f"{result.wall_seconds:.1f} s; weights {(result.weights_sha256 or '')[:12]}; {shown(result.folder)}"
         )
     return 0 if result.status == "done" else 1
-
-
-def _record_failure(job: Job, out: Path, options: argparse.Namespace, error: Exception) -> None:
-    """The result of a run that was begun or gone on with, and failed; a resume goes on all the same."""
-    from batchscale.run.outcome import failed_result
-
-    document = failed_result(job, out, options.processes, error)
-    if options.json:
-        print_json(document)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from batchscale.data.images import Augmentation, Images, Indices
 from batchscale.data.threads import compute_alone
 from batchscale.minibatch import StepPlan
 from batchscale.randomness import key, shuffled
+from batchscale.structure import mapped, num_examples, part
 
 _SHUFFLE = 0  # its stream; those of augmentation are in images.py
 
@@ -27,10 +29,10 @@ _BLOCK_IMAGES = 1 << 14  # shuffled at once: 0.5 ms a step for 256 images become
 
 @dataclass(frozen=True)
 class Batch:
-    """The images of one pass: float (m, C, H, W), labels int64 (m,)."""
+    """The examples of one pass: inputs as the network gets them, such as float (m, C, H, W), and their targets."""
 
-    images: torch.Tensor
-    labels: torch.Tensor
+    inputs: Any
+    targets: Any
 
 
 class Normalizer:
@@ -56,10 +58,17 @@ class Normalizer:
         self._scale = (1.0 / torch.tensor(std, dtype=torch.float64)).to(device, dtype).view(shape)
         self._dtype, self._format, self.device = dtype, memory_format, device
 
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """images (m, C, H, W) uint8, or floating (m, ...) -> a fresh tensor of dtype on the device."""
+    def __call__(self, inputs: Any) -> Any:
+        """Inputs of any structure -> fresh tensors on the device.
+
+        uint8 (m, C, H, W) is normalised, floating (m, ...) only cast; other whole numbers, such as tokens, stay as
+        they are.
+        """
+        return mapped(self._tensor, inputs)
+
+    def _tensor(self, images: torch.Tensor) -> torch.Tensor:
         if images.dtype != torch.uint8:
-            return images.to(self.device, self._dtype, copy=True)
+            return images.to(self.device, self._dtype if images.is_floating_point() else None, copy=True)
         images = images.to(self.device, non_blocking=True)
         if self._format is not torch.channels_last or images.shape[1] == 1:
             return images.to(self._dtype, memory_format=self._format).sub_(self._mean).mul_(self._scale)
@@ -135,13 +144,17 @@ class Feed:
         return epochs, images
 
     def _make(self, step: int) -> list[Batch]:
-        images, labels = self._gather(*self.indices(step))
-        device = self._normalize.device
-        group_images = self._plan.minibatch_at(step).per_worker * self._span
-        pass_images = max(self._micro_batch // group_images, 1) * group_images
+        inputs, targets = self._gather(*self.indices(step))
+        device, total = self._normalize.device, num_examples(targets)
+        group = self._plan.minibatch_at(step).per_worker * self._span
+        most = max(self._micro_batch // group, 1) * group
+        passes = [slice(start, min(start + most, total)) for start in range(0, total, most)]
         return [
-            Batch(self._normalize(i), label.to(device, non_blocking=True))
-            for i, label in zip(torch.split(images, pass_images), torch.split(labels, pass_images), strict=True)
+            Batch(
+                self._normalize(part(inputs, examples)),
+                mapped(lambda tensor: tensor.to(device, non_blocking=True), part(targets, examples)),
+            )
+            for examples in passes
         ]
 
     def passes(self, step: int) -> list[Batch]:

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +25,8 @@ from batchscale.randomness import integers, key, uniform
 _FLIP, _CROP_Y, _CROP_X, _SCALE_ASPECT = range(1, 5)
 
 Indices = npt.NDArray[np.int64]
-Labelled = tuple[torch.Tensor, torch.Tensor]
-"""Pixels (m, C, H, W) and labels int64 (m,)."""
+Labelled = tuple[Any, Any]
+"""Inputs and targets of m examples: of classification pixels (m, C, H, W) and labels int64 (m,)."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 import torch
 
@@ -45,9 +44,9 @@ def own_cores() -> int:
     return max(cores // sharing, 1)
 
 
-def threads_text(decided: Mapping[str, int]) -> str:
+def threads_text(threads: int, cores_per_thread: int) -> str:
     """That fewer threads than cores were chosen, as a line for a user."""
     return (
-        f"threads: {decided['threads']} a process, one for {decided['cores_per_thread']} cores: more were not "
+        f"threads: {threads} a process, one for {cores_per_thread} cores: more were not "
         f"clearly faster in a trial; numerics.threads=N sets another number"
     )

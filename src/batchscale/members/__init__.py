@@ -46,6 +46,9 @@ DATASETS: Members[Any] = Members(
 ON_DISK = ["imagenet", "folder"]
 """Those data sets whose images stay on disk, and are decoded as they are used."""
 
+TASKS: Members[Any] = Members("task", {"classification": "batchscale.task.classification:Classification"})
+"""(number of classes, label_smoothing) -> ``Task``; the class of a task is one."""
+
 BACKENDS = ("builtin", "shared_memory")
 """All-reduces that are no schedules: the backend's own, and through shared memory (``comm/reducer.py``)."""
 
@@ -76,4 +79,4 @@ BETWEEN: Members[Any] = Members(
 )
 """Those that three_phase may use between hosts: a class of ``GroupCollective`` each."""
 
-__all__ = ["ALL_REDUCES", "BACKENDS", "BETWEEN", "DATASETS", "MODELS", "ON_DISK", "Members"]
+__all__ = ["ALL_REDUCES", "BACKENDS", "BETWEEN", "DATASETS", "MODELS", "ON_DISK", "TASKS", "Members"]

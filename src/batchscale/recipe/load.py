@@ -276,13 +276,14 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120)
 
 
-_LATER = (
-    "learning_rate.warmup.start",
-    "learning_rate.decay.end",
-    "optimizer.momentum_changes",
-    "batch_norm.recompute_examples",
-)
-"""Entries that identities of runs and studies begun before them lack: they stand in one only where they are given."""
+_LATER: dict[str, Any] = {
+    "task": "classification",
+    "learning_rate.warmup.start": None,
+    "learning_rate.decay.end": None,
+    "optimizer.momentum_changes": [],
+    "batch_norm.recompute_examples": None,
+}
+"""Entries that identities of runs and studies begun before them lack: they stand in one only where they differ."""
 
 
 def identity(recipe: Recipe) -> dict[str, Any]:
@@ -298,4 +299,4 @@ def identity(recipe: Recipe) -> dict[str, Any]:
 
     content = recipe.model_dump(mode="json")
     walk("", {name: content[name] for name in IDENTITY})
-    return {name: value for name, value in flat.items() if name not in _LATER or value not in (None, [])}
+    return {name: value for name, value in flat.items() if name not in _LATER or value != _LATER[name]}

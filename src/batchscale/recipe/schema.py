@@ -163,6 +163,13 @@ class StopBelow(Entry):
     loss: Positive | None = None
 
 
+class KeepCheckpoints(Entry):
+    """Checkpoints that stay, for branches and measures, beside the last two."""
+
+    steps: Annotated[tuple[Count, ...], Field(strict=False)] = ()
+    epochs: Annotated[tuple[Positive, ...], Field(strict=False)] = ()  # the first step at or after it
+
+
 class Execution(Entry):
     """Where the run is computed and how it is watched: never compared."""
 
@@ -170,6 +177,7 @@ class Execution(Entry):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     decode_threads: Literal["auto"] | Count = "auto"  # per process; auto: cores / local processes
     checkpoint_seconds: NotNegative = 30.0
+    keep_checkpoints: KeepCheckpoints = KeepCheckpoints()
     log_steps: Count = 10  # a line of metrics.jsonl every so many steps
     evaluation_epochs: Count = 1  # an evaluation every so many epochs, and at the end
     evaluation_steps: Count | None = None  # an evaluation every so many steps instead, and at the end
@@ -182,6 +190,7 @@ class Recipe(Entry):
     """All that defines a run of k workers of n images."""
 
     data: Data
+    task: Annotated[str, Field(min_length=1)] = "classification"
     model: Model
     batch_norm: BatchNorm = BatchNorm()
     loss: Loss = Loss()
@@ -254,6 +263,7 @@ class Recipe(Entry):
 
 IDENTITY = (
     "data",
+    "task",
     "model",
     "batch_norm",
     "loss",

@@ -6,53 +6,19 @@ import dataclasses
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 from batchscale.build.inputs import data_at_hand
 from batchscale.comm import World
 from batchscale.data import Dataset
 from batchscale.data.contents import Contents, difference, merged
 from batchscale.errors import BatchscaleError, CheckpointError, FolderError
-from batchscale.recipe import Recipe, identity, load_recipe
+from batchscale.recipe import identity, load_recipe
 from batchscale.records import Result, RunFolder, read_result
-from batchscale.records.command import resumption
 from batchscale.records.folder import attempted, check_free, holds_run
+from batchscale.run.job import Job
 from batchscale.training import checkpoint as checkpoints
+from batchscale.training.decided import DecidedEarlier
 from batchscale.words import shown
-
-Resume = Literal["no", "yes", "auto"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to train and where.
-
-    Args:
-        name: of the recipe, for the records.
-        recipe: resolved.
-        out: the run's folder; None to write nothing.
-        data_folder: of the data sets.
-        resume: "no": a new run; "yes": go on with one; "auto": either.
-        quiet: no progress.
-        command: words that began it, for the records; () where that was no command line of batchscale.
-    """
-
-    name: str
-    recipe: Recipe
-    out: Path | None
-    data_folder: Path | None = None
-    resume: Resume = "no"
-    quiet: bool = False
-    command: tuple[str, ...] = ()
-
-    @property
-    def way_on(self) -> str:
-        """How to go on with it where it stops."""
-        if self.out is None:
-            return "no folder was given, so nothing was kept"
-        if not self.command:
-            return 'go on with the same call and resume="yes"'
-        return f"go on with: {resumption(self.command, self.out)}"
 
 
 def goes_on(job: Job, out: Path) -> bool:
@@ -137,7 +103,7 @@ class Opened:
     resumed: bool = False
     checkpoint: checkpoints.Checkpoint | None = None
     finished: Result | None = None
-    decided: dict[str, Any] | None = None
+    decided: DecidedEarlier | None = None
     data: Contents = field(default_factory=dict)
 
 
@@ -164,13 +130,10 @@ def _open(job: Job, out: Path, world: World) -> tuple[RunFolder, Opened]:
         raise
 
 
-def _decided(folder: RunFolder, checkpoint: checkpoints.Checkpoint | None) -> dict[str, Any]:
+def _decided(folder: RunFolder, checkpoint: checkpoints.Checkpoint | None) -> DecidedEarlier:
     """What was chosen when the run began, and holds on; of the micro-batch the checkpoint knows best."""
-    attempts = attempted(folder.path, "decided")
-    algorithms = [found["algorithm"] for found in attempts if isinstance(found.get("algorithm"), dict)]
     micro_batch = int(checkpoint.fingerprint["micro_batch"]) if checkpoint else None
-    cores_per_thread = next((found["cores_per_thread"] for found in attempts if "cores_per_thread" in found), None)
-    return {"micro_batch": micro_batch, "cores_per_thread": cores_per_thread, "algorithms": algorithms}
+    return DecidedEarlier.of(attempted(folder.path, "decided"), micro_batch)
 
 
 def open_together(job: Job, out: Path, world: World) -> tuple[RunFolder | None, Opened]:

@@ -14,9 +14,10 @@ from batchscale.errors import BatchscaleError, one_line
 from batchscale.minibatch import StepPlan
 from batchscale.records import RunFolder, read_result
 from batchscale.records.files import write_json
-from batchscale.run.opening import Job, finished_result
+from batchscale.run.job import Job
+from batchscale.run.opening import finished_result
 from batchscale.training import checkpoint as checkpoints
-from batchscale.training.loop import Loop
+from batchscale.training.course import Course
 from batchscale.training.parts import Parts
 
 
@@ -25,52 +26,63 @@ def _phases(plan: StepPlan) -> list[dict[str, Any]]:
     return [{"step": p.first_step, "epoch": round(float(p.first_epoch), 6), **vars(p.minibatch)} for p in plan.phases]
 
 
-def _so_far(job: Job, parts: Parts, loop: Loop) -> dict[str, Any]:
+def _so_far(job: Job, parts: Parts, course: Course) -> dict[str, Any]:
     """What is true of a run after any step, whatever became of it."""
-    totals, recipe = loop.totals, job.recipe
-    fp16 = recipe.precision == "fp16"
+    totals, recipe = course.totals, job.recipe
+    fp16, task = recipe.precision == "fp16", parts.step.task
+    speed = round(totals.images / totals.step_seconds, 2) if totals.step_seconds else None
     return {
         "recipe": job.name,
         "folder": str(job.out) if job.out else "",
-        **totals.errors_summary(),
+        "task": task.name,
+        **dict.fromkeys(("test_error_percent", "test_error_median_last_5")),  # every result has them
+        **totals.summary(task.score.key),
+        "scores": totals.last_scores,
+        "score": {
+            "name": task.score.name,
+            "value": totals.scores[-1] if totals.scores else None,
+            "unit": task.score.unit,
+            "better": task.score.better,
+        },
         "train_loss": totals.last_epoch_loss(),
-        "steps": loop.steps_done,
-        "epochs": round(float(loop.plan.epoch_at(loop.steps_done)), 6),
-        "images_per_second": round(totals.images / totals.step_seconds, 2) if totals.step_seconds else None,
-        "wall_seconds": round(loop.wall_seconds(), 3),
+        "steps": course.steps_done,
+        "epochs": round(float(course.plan.epoch_at(course.steps_done)), 6),
+        "images_per_second": speed,
+        "examples_per_second": speed,
+        "wall_seconds": round(course.wall_seconds(), 3),
         "evaluation_seconds": round(totals.evaluation_seconds, 3),
         **({"recompute_seconds": round(totals.recompute_seconds, 3)} if parts.recomputation else {}),
         "weights_sha256": None,
         "processes": parts.world.size,
         "workers": recipe.minibatch.workers,
         "per_worker": recipe.minibatch.per_worker,
-        **({"phases": _phases(loop.plan)} if loop.plan.growth else {}),
+        **({"phases": _phases(course.plan)} if course.plan.growth else {}),
         "diverged_at_step": totals.diverged_at_step,
         "evaluated_on": "holdout" if recipe.data.holdout else "test",
         "exact": recipe.numerics.exact,
         **({"skipped_steps": totals.skipped_steps, "loss_scales": totals.loss_scales} if fp16 else {}),
-        **loop.skipped.count(),
+        **course.skipped.count(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
 
-def ended(job: Job, parts: Parts, loop: Loop, weights: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, Any]:
+def ended(job: Job, parts: Parts, course: Course, weights: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, Any]:
     """The result of a run that is done or has diverged, and leaves these weights."""
-    totals, goal = loop.totals, job.recipe.execution.stop_below
+    totals, goal = course.totals, job.recipe.execution.stop_below
     return {
         "status": "done" if totals.diverged_at_step is None else "diverged",
-        **_so_far(job, parts, loop),
+        **_so_far(job, parts, course),
         **{f"{name}_sha256": checkpoints.tensors_sha256(tensors) for name, tensors in weights.items()},
-        **({"stopped_below": goal.model_dump(exclude_none=True)} if loop.stopped_below and goal else {}),
+        **({"stopped_below": goal.model_dump(exclude_none=True)} if course.reached_goal and goal else {}),
     }
 
 
-def record_failure(job: Job, parts: Parts, loop: Loop, folder: RunFolder, error: Exception) -> None:
+def record_failure(job: Job, parts: Parts, course: Course, folder: RunFolder, error: Exception) -> None:
     """result.json with status failed and the error's line; a resume goes on all the same."""
     if (folder.path / "result.json").exists():  # it was done, and its processes failed to part
         return
     with contextlib.suppress(BatchscaleError):  # the run's own error is the one to tell
-        folder.write_result({"status": "failed", "error": one_line(error), **_so_far(job, parts, loop)})
+        folder.write_result({"status": "failed", "error": one_line(error), **_so_far(job, parts, course)})
 
 
 def failed_result(job: Job, out: Path, processes: int, error: Exception) -> dict[str, Any]:

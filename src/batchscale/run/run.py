@@ -27,10 +27,16 @@ from batchscale.records.tensorboard import EventFiles
 from batchscale.run import outcome
 from batchscale.run.earlier import as_of_now
 from batchscale.run.fingerprint import check_resume, check_same, check_same_data, fingerprint
-from batchscale.run.opening import Job, Opened, check_finished, check_trained_on, open_together
+from batchscale.run.job import Job
+from batchscale.run.opening import Opened, check_finished, check_trained_on, open_together
+from batchscale.task import Task
 from batchscale.training import checkpoint as checkpoints
+from batchscale.training.course import Course
 from batchscale.training.loop import Loop
 from batchscale.training.parts import AVERAGES, MODEL, Parts
+from batchscale.training.progress import Progress
+from batchscale.training.riders import NEWS, STOP
+from batchscale.training.skipped import SkippedFiles
 from batchscale.training.totals import Totals
 
 
@@ -71,13 +77,16 @@ def _share_initial_weights(parts: Parts) -> None:
                 tensor.copy_(first[name])
 
 
-def train_here(job: Job, model: nn.Module | None = None, data: Dataset | None = None) -> Result:
+def train_here(
+    job: Job, model: nn.Module | None = None, data: Dataset | None = None, task: Task | None = None
+) -> Result:
     """Train on this process, one of the W that the environment describes (one without a launcher).
 
     Args:
         job: what to train and where.
         model: one's own module, trained in place; None for the recipe's.
         data: one's own data set; None for the recipe's.
+        task: one's own task; None for the recipe's.
 
     Returns:
         The result, on every process.
@@ -108,7 +117,9 @@ def train_here(job: Job, model: nn.Module | None = None, data: Dataset | None = 
                 check_trained_on(job.out, opened.data, dataset.contents)
             if dataset.passed_over and world.rank == 0:
                 print(f"passed over beside the images: {dataset.passed_over}", file=sys.stderr, flush=True)
-            parts = build(job.recipe, world, dataset, model=model, own_data=data is not None, before=opened.decided)
+            parts = build(
+                job.recipe, world, dataset, model=model, task=task, own_data=data is not None, earlier=opened.decided
+            )
             world.gather(None, "waiting for all processes to be ready")
             result = _train(job, parts, folder, opened, signals)
             ended = True
@@ -142,7 +153,7 @@ def _begin(
             "recipe": job.name,
             "processes": parts.world.size,
             "from_step": first_step,
-            "decided": parts.decided,
+            "decided": parts.decided.as_json(),
             "fingerprint": mine,
             "data": parts.dataset.contents,
             "derived": [vars(row) for row in rows],
@@ -165,10 +176,11 @@ def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> No
     print(as_text(rows), file=sys.stderr, flush=True)
     for warning in _warnings(parts):
         print(warning, file=sys.stderr, flush=True)
-    if parts.decided.get("cores_per_thread", 1) > 1:
-        print(threads_text(parts.decided), file=sys.stderr, flush=True)
+    decided = parts.decided
+    if decided.cores_per_thread is not None and decided.cores_per_thread > 1:
+        print(threads_text(decided.threads, decided.cores_per_thread), file=sys.stderr, flush=True)
     if parts.world.size > 1:
-        print(algorithm_text(parts.decided["algorithm"]), file=sys.stderr, flush=True)
+        print(algorithm_text(decided.algorithm), file=sys.stderr, flush=True)
     if opened.resumed:
         ended = f"it failed: {failed}" if failed else "it was killed before its first checkpoint"
         step = opened.checkpoint.step if opened.checkpoint else 0
@@ -178,7 +190,7 @@ def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> No
 
 def _train(job: Job, parts: Parts, folder: RunFolder | None, opened: Opened, signals: StopSignals) -> Result:
     recipe, world, checkpoint = job.recipe, parts.world, opened.checkpoint
-    mine = fingerprint(recipe.numerics, parts.decided["threads"], parts.decided["micro_batch"], world.device)
+    mine = fingerprint(recipe.numerics, parts.decided.threads, parts.decided.micro_batch, world.device)
     check_same(world.gather(mine), recipe.numerics.exact)
     first_step, totals = 0, Totals()
     if checkpoint is None:
@@ -188,7 +200,7 @@ def _train(job: Job, parts: Parts, folder: RunFolder | None, opened: Opened, sig
             check_resume(checkpoint.fingerprint, mine)
         checkpoint = as_of_now(checkpoint, parts)
         _restore(parts, checkpoint)
-        first_step, totals = checkpoint.step, Totals(**checkpoint.totals)
+        first_step, totals = checkpoint.step, Totals.from_json(checkpoint.totals)
     failed = None
     if folder is not None:
         try:
@@ -198,28 +210,38 @@ def _train(job: Job, parts: Parts, folder: RunFolder | None, opened: Opened, sig
                 folder.withdraw()
             raise
     _say_begin(job, parts, opened, failed)
-    loop = Loop(parts, totals, first_step, mine, folder, signals, job.quiet)
+    course = _course(job, parts, totals, first_step, mine, folder)
+    parts.requests[STOP].ask_by(signals.requested)
+    parts.requests[NEWS].ask_by(course.skipped.news)
     try:
-        if not loop.run():
+        if not Loop(course).run():
             received = world.gather(signals.received, "telling which signal it was")
-            raise Stopped(next((n for n in received if n), signal.SIGTERM), loop.steps_done, job.way_on)
-        return _finish(job, parts, loop, folder)
+            raise Stopped(next((n for n in received if n), signal.SIGTERM), course.steps_done, job.way_on)
+        return _finish(job, parts, course, folder)
     except Exception as error:
         if folder is not None and not isinstance(error, Stopped):
-            outcome.record_failure(job, parts, loop, folder, error)
+            outcome.record_failure(job, parts, course, folder, error)
         raise
     finally:
         if not (world.rank or job.quiet):
-            loop.skipped.tell()
+            course.skipped.tell()
 
 
-def _finish(job: Job, parts: Parts, loop: Loop, folder: RunFolder | None) -> Result:
-    weights = loop.weights()
-    content = outcome.ended(job, parts, loop, weights)
+def _course(
+    job: Job, parts: Parts, totals: Totals, first_step: int, prints: dict[str, str], folder: RunFolder | None
+) -> Course:
+    skipped = SkippedFiles(parts.dataset, parts.world, folder, job.recipe.data.skip_bad)
+    progress = Progress(parts.step.plan.total_steps, first_step, job.quiet or parts.world.rank > 0)
+    return Course(parts, totals, first_step, prints, folder, skipped, progress)
+
+
+def _finish(job: Job, parts: Parts, course: Course, folder: RunFolder | None) -> Result:
+    weights = course.weights()
+    content = outcome.ended(job, parts, course, weights)
     if folder is not None:
-        loop.skipped.write()
+        course.skipped.write()
         for name, tensors in weights.items():
             write_whole(folder.path / f"{name}.safetensors", checkpoints.to_bytes(tensors))
         folder.write_result(content)
-    content |= parts.world.from_rank_zero(loop.skipped.count, "the end of the run")
+    content |= parts.world.from_rank_zero(course.skipped.count, "the end of the run")
     return Result.model_validate(content)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,13 +80,23 @@ def folders(out: Path) -> list[Path]:
     return sorted(f for f in root.glob("step-*") if f.is_dir()) if root.is_dir() else []
 
 
+def steps_of(folder: Path) -> int:
+    """Steps done in the checkpoint that lies in this folder."""
+    return int(folder.name.removeprefix("step-"))
+
+
 def steps_saved(out: Path) -> int:
     """Steps done in the newest checkpoint, 0 where there is none."""
-    return int(folders(out)[-1].name.removeprefix("step-")) if folders(out) else 0
+    return steps_of(folders(out)[-1]) if folders(out) else 0
 
 
-def save(out: Path, checkpoint: Checkpoint) -> Path:
+def save(out: Path, checkpoint: Checkpoint, stays: Callable[[int], bool] = lambda step: False) -> Path:
     """Write a checkpoint; older ones than the last two go only when it is safely there.
+
+    Args:
+        out: the run's folder.
+        checkpoint: what is to be kept.
+        stays: whether the checkpoint of so many steps is never to go.
 
     Raises:
         FolderError: the folder cannot be written; the checkpoints before are untouched.
@@ -119,7 +129,8 @@ def save(out: Path, checkpoint: Checkpoint) -> Path:
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise cannot_write(final, error) from error
-    for old in [*folders(out)[:-_KEPT], *root.glob(".step-*.before.part")]:
+    outdated = [folder for folder in folders(out)[:-_KEPT] if not stays(steps_of(folder))]
+    for old in [*outdated, *root.glob(".step-*.before.part")]:
         shutil.rmtree(old, ignore_errors=True)
     return final
 

@@ -1,84 +1,92 @@
-"""Evaluation: fixed chunks of images dealt to processes, sums in chunk order, every readable image once.
+"""Evaluation: fixed chunks of examples dealt to processes, sums in chunk order, every readable example once.
 
-error = (1 / M) sum over images [argmax of logits != label];   loss = (1 / M) sum over images of cross-entropy
+loss = (1 / M) sum over M examples of l(x);   counts = sum over M examples;   scores: the task's, of these
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from batchscale.comm import World
 from batchscale.data.feed import Normalizer
 from batchscale.data.images import Images, parts_ahead
 from batchscale.errors import DataError
+from batchscale.structure import mapped, num_examples
+from batchscale.task import Evaluated, Task
 from batchscale.words import counted
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Exact counts and the mean loss over M images."""
-
-    wrong: int
-    images: int
-    loss: float
-
-    @property
-    def error_percent(self) -> float:
-        """100 wrong / images."""
-        return 100.0 * self.wrong / self.images
 
 
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    images: Images,
+    task: Task,
+    examples: Images,
     normalizer: Normalizer,
     world: World,
-    chunk_images: int,
-) -> Evaluation:
-    """Error and loss of a model on a set, the same bits for every W.
+    chunk_examples: int,
+) -> Evaluated:
+    """Loss and counts of a model on a set, the same bits for every W.
 
     Args:
         model: put into evaluation mode, and back.
-        images: the set, with its labels; M of it can be read.
+        task: what the model has learned.
+        examples: the set, with its targets; M of it can be read.
         normalizer: as in training.
         world: the processes that share the chunks.
-        chunk_images: images of one pass; the same for every W.
+        chunk_examples: examples of one pass; the same for every W.
 
     Returns:
-        The evaluation, on every process.
+        The evaluation, on every process; predictions on rank 0 alone.
 
     Raises:
-        DataError: not one image can be read.
+        DataError: not one example can be read.
     """
-    chunks = -(-len(images) // chunk_images)
-    found = torch.zeros((chunks, 3), dtype=torch.float64)  # images, wrong, summed loss; the others' chunks are zero
+    chunks = -(-len(examples) // chunk_examples)
+    # A row a chunk: examples, summed loss, counts. The rows of the others' chunks are zero, so the sum rounds nothing.
+    rows = torch.zeros((chunks, 2 + task.evaluation_counts), dtype=torch.float64)
     was_training = model.training
     model.eval()
-    mine = range(world.rank, chunks, world.size)
-    parts = parts_ahead(images.readable, [slice(chunk * chunk_images, (chunk + 1) * chunk_images) for chunk in mine])
-    for chunk, (pixels, labels) in zip(mine, parts, strict=True):
-        if not len(labels):
+    numbers = range(world.rank, chunks, world.size)
+    slices = [slice(number * chunk_examples, (number + 1) * chunk_examples) for number in numbers]
+    predictions: dict[int, Sequence[Any]] = {}
+    for number, (inputs, targets) in zip(numbers, parts_ahead(examples.readable, slices), strict=True):
+        readable = num_examples(targets)
+        if not readable:
             continue
-        logits = model(normalizer(pixels))
-        target = labels.to(logits.device)
-        found[chunk, 0] = len(labels)
-        found[chunk, 1] = (logits.argmax(1) != target).sum()
-        found[chunk, 2] = F.cross_entropy(logits, target, reduction="sum")
+        inputs = normalizer(inputs)
+        chunk = task.evaluate_pass(model, inputs, mapped(lambda tensor: tensor.to(normalizer.device), targets))
+        rows[number, 0] = readable
+        rows[number, 1] = chunk.loss
+        rows[number, 2:] = chunk.counts
+        predictions[number] = chunk.predictions
     model.train(was_training)
-    found = found.to(world.device)
-    world.all_reduce(found, "all-reduce of the evaluation")
-    evaluated, wrong, loss = 0, 0, 0.0
-    for chunk_evaluated, chunk_wrong, chunk_loss in found.tolist():
-        evaluated += int(chunk_evaluated)
-        wrong += int(chunk_wrong)
+    rows = rows.to(world.device)
+    world.all_reduce(rows, "all-reduce of the evaluation")
+    ordered = _in_order(world, predictions) if task.predicts else ()
+    return _summed(rows.tolist(), ordered, len(examples), task.examples)
+
+
+def _summed(rows: list[list[float]], predictions: Sequence[Any], wanted: int, noun: str) -> Evaluated:
+    """The sums over all chunks, one after the other: a fixed order, so the same bits for every W."""
+    evaluated, loss, counts = 0, 0.0, [0] * (len(rows[0]) - 2)
+    for chunk_examples, chunk_loss, *chunk_counts in rows:
+        evaluated += int(chunk_examples)
         loss += chunk_loss
+        counts = [total + int(count) for total, count in zip(counts, chunk_counts, strict=True)]
     if not evaluated:
         raise DataError(
-            f"evaluation: not one of {counted(len(images), 'image')} can be read; see `batchscale data check`"
+            f"evaluation: not one of {counted(wanted, noun.removesuffix('s'))} can be read; see `batchscale data check`"
         )
-    return Evaluation(wrong, evaluated, loss / evaluated)
+    return Evaluated(evaluated, loss / evaluated, tuple(counts), predictions)
+
+
+def _in_order(world: World, predictions: dict[int, Sequence[Any]]) -> list[Any]:
+    """The predictions of all processes, in the order of the examples; every process has them, rank 0 scores them."""
+    chunks: dict[int, Sequence[Any]] = {}
+    for part in world.gather(predictions, "gathering the predictions of the evaluation"):
+        chunks |= part
+    return [prediction for number in sorted(chunks) for prediction in chunks[number]]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +14,8 @@ from batchscale.comm import World
 from batchscale.data.feed import Feed, Normalizer
 from batchscale.data.images import Splits
 from batchscale.recipe.schema import Recipe
+from batchscale.training.decided import Decided
+from batchscale.training.riders import Request
 from batchscale.training.step import TrainingStep
 from batchscale.update.ema import AveragedWeights
 from batchscale.update.optimizers import Optimizer
@@ -26,7 +27,12 @@ MODEL, AVERAGES = "model.", "batch_norm."
 
 @dataclass
 class Parts:
-    """All that a run is made of, on one process."""
+    """All that a run is made of, on one process.
+
+    Attributes:
+        requests: what processes may ask of all, by name: to stop, to share news.
+        kept_steps: steps whose checkpoints stay.
+    """
 
     recipe: Recipe
     world: World
@@ -36,10 +42,12 @@ class Parts:
     optimizer: Optimizer
     aggregator: FastAggregator | ExactAggregator
     normalizer: Normalizer
-    decided: dict[str, Any]
+    decided: Decided
+    requests: Mapping[str, Request]
     make_feed: Callable[[], Feed]
     restore: Callable[[], None]
     recomputation: Recomputation | None = None
+    kept_steps: frozenset[int] = frozenset()
 
     def state(self) -> dict[str, torch.Tensor]:
         """Every tensor of the run's state by name: live ones, loaded by copying into them."""

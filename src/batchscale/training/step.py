@@ -1,27 +1,31 @@
-"""One step of synchronous SGD over k workers of n images, as in the paper.
+"""One step of synchronous SGD over k workers of n examples, as in the paper.
 
 w <- update(w, sum_j (1 / kn) sum_{x in B_j} grad l(x, w))
+
+A worker's gradient is that of the loss summed over its examples, divided once, at the root of backward, by kn.
 
 Source: Goyal et al. 2017, equation 2 and section 3.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
 
 from batchscale.aggregate import ExactAggregator, FastAggregator
+from batchscale.aggregate.riders import ForwardPass, Riders, numbers
 from batchscale.data.feed import Batch
 from batchscale.minibatch import StepPlan
 from batchscale.randomness import key
+from batchscale.structure import num_examples
+from batchscale.task import Task
 from batchscale.update.optimizers import Optimizer
 from batchscale.worker.batch_norm import RunningAverages, Statistics
-from batchscale.worker.gradient import summed_loss
 from batchscale.worker.precision import LossScale, NoLossScale
 
 _DROPOUT = 100  # the stream of random modules, keyed (seed, step, worker)
@@ -47,104 +51,119 @@ class PhaseSeconds:
 
     def take(self) -> dict[str, float]:
         """The sums so far, set back to zero."""
-        taken = {name: round(value, 6) for name, value in vars(self).items()}
+        seconds = {name: round(value, 6) for name, value in vars(self).items()}
         self.data = self.forward = self.backward = self.aggregation = self.update = 0.0
-        return taken
+        return seconds
 
 
 @dataclass(frozen=True)
-class StepResult:
+class StepValues:
     """What all processes know after a step.
 
     Attributes:
-        loss: mean over the kn images.
-        wrong: of these images, as trained on.
-        finite: it and every gradient; else the weights are as they were.
-        stop: some process was asked to stop.
-        news: some process has something to tell the others, on all of them alike.
+        finite: the loss and every gradient; else the weights are as they were.
         recovers: not finite, but a smaller loss scale may be.
+        numbers: of every rider that tells, summed over all k workers, by its name.
     """
 
-    loss: float
-    wrong: int
     finite: bool
-    stop: bool
-    news: bool
     recovers: bool
+    numbers: dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class StepAnswer:
+    """A step's values, not yet read: a device may still be computing them."""
+
+    _finite: bool
+    _recovers: bool
+    _numbers: torch.Tensor
+    _places: dict[str, slice]
+
+    def read(self) -> StepValues:
+        """The values; the one place where the loop waits for a step."""
+        return StepValues(self._finite, self._recovers, numbers(self._numbers, self._places))
+
+
+def _unchanged(outputs: Any, step: int, worker: int) -> Any:
+    return outputs
 
 
 @dataclass
 class TrainingStep:
-    """The parts of a step; call it with (step, passes). ``workers`` tells which of k workers are this process's.
+    """The parts of a step; call it with (step, passes).
 
     A loss or a gradient that is not finite leaves the weights, the optimizer and the running averages as they were.
+
+    Attributes:
+        model: what a pass calls.
+        task: what is learned.
+        statistics, averages: of its batch norm.
+        riders: what is summed beside the gradient.
+        workers: k -> the numbers of this process's workers.
+        draws_random: a pass draws random numbers, keyed by its worker.
+        noise: (outputs, step, first worker) -> outputs whose gradients are multiplied.
+        set_momentum: gives the optimizer the momentum of a step.
     """
 
     model: nn.Module
+    task: Task
     statistics: Statistics
     averages: RunningAverages
     aggregator: FastAggregator | ExactAggregator
+    riders: Riders
     optimizer: Optimizer
     schedule: Callable[[int], float]
     plan: StepPlan
     workers: Callable[[int], range]
     seed: int
-    label_smoothing: float = 0.0
     draws_random: bool = False
-    noise: Callable[[torch.Tensor, int, int], torch.Tensor] = lambda logits, step, worker: logits
+    noise: Callable[[Any, int, int], Any] = _unchanged
     set_momentum: Callable[[int], None] = lambda step: None
     loss_scale: LossScale | NoLossScale = field(default_factory=NoLossScale)
-    stop_requested: Callable[[], bool] = lambda: False
-    has_news: Callable[[], bool] = lambda: False
     seconds: PhaseSeconds = field(default_factory=PhaseSeconds)
 
-    def __call__(self, step: int, passes: list[Batch]) -> StepResult:
+    def __post_init__(self) -> None:
+        self.riders.board(self.aggregator.flat)
+
+    def __call__(self, step: int, passes: list[Batch]) -> StepAnswer:
         """Train on one minibatch: gradient of every worker, their sum, the update."""
         start, backward = time.perf_counter(), self.seconds.backward
-        extras, counts = self.aggregator.flat.extras, self.aggregator.flat.counts
-        workers = self.plan.minibatch_at(step).workers
+        minibatch = self.plan.minibatch_at(step)
         for _ in self.aggregator.attempts():
-            counts["stop"].fill_(float(self.stop_requested()))
-            counts["news"].fill_(float(self.has_news()))
-            worker = self.workers(workers).start
+            self.riders.begin()
+            worker = self.workers(minibatch.workers).start
             for number, batch in enumerate(passes):
                 self.gradient(step, worker, batch, last=number == len(passes) - 1)
                 worker += self.statistics.workers
             computed = time.perf_counter()
         summed = time.perf_counter()
-        self.loss_scale.unscale(workers)
-        loss, wrong, stop = float(extras["loss"]), int(counts["wrong"]), bool(counts["stop"])
-        news = bool(counts["news"])
-        finite = math.isfinite(loss) and bool(self.aggregator.flat.buffer.isfinite().all())
+        self.loss_scale.unscale(minibatch.workers)
+        finite = bool(self.aggregator.flat.buffer.isfinite().all())
         if finite:
-            self.averages.update(extras["statistics"], self._absent(workers))
+            self.riders.update(minibatch)
             self.set_momentum(step)
             self.optimizer.step(lr=self.schedule(step))
-        goes_on = self.loss_scale.update(finite, workers)
+        goes_on = self.loss_scale.update(finite, minibatch.workers)
+        answer = StepAnswer(finite, goes_on and not finite, *self.riders.answer())
         self.seconds.forward += computed - start - (self.seconds.backward - backward)
         self.seconds.aggregation += summed - computed
         self.seconds.update += time.perf_counter() - summed
-        return StepResult(loss, wrong, finite, stop, news, recovers=goes_on and not finite)
-
-    def _absent(self, workers: int) -> list[float]:
-        """The share of the workers whose pass did not run each batch-norm layer; empty where all ran all."""
-        passed_over = self.aggregator.flat.counts["absent"].tolist() if self.statistics.layers else []
-        return [count / workers for count in passed_over] if any(passed_over) else []
+        return answer
 
     def gradient(self, step: int, worker: int, batch: Batch, last: bool) -> None:
         """Forward and backward of one pass, whose first worker is ``worker``."""
-        flat = self.aggregator.flat
         if self.draws_random:
             torch.manual_seed(key(self.seed, step, worker, _DROPOUT) >> 1)
         minibatch = self.plan.minibatch_at(step)
-        self.statistics.begin_pass(len(batch.labels) // minibatch.per_worker)
-        logits = self.noise(self.model(batch.images), step, worker)
-        loss = summed_loss(logits, batch.labels, self.label_smoothing) / minibatch.images
-        flat.counts["wrong"].add_((logits.detach().argmax(1) != batch.labels).sum())
-        flat.extras["loss"].add_(loss.detach())
-        flat.extras["statistics"].add_(self.statistics.summed() / minibatch.workers)
-        if absent := self.statistics.absent():
-            flat.counts["absent"][absent] += self.statistics.workers
+        self.statistics.begin_pass(num_examples(batch.targets) // minibatch.per_worker)
+        loss, outputs = self.task.train_pass(
+            lambda inputs: self.noise(self.model(inputs), step, worker), batch.inputs, batch.targets
+        )
+        loss = loss / minibatch.images
+        self.riders.fill(
+            ForwardPass(step, worker, self.statistics.workers, minibatch, loss.detach(), outputs, batch.targets)
+        )
         if last:
             self.aggregator.last_pass()
         start = time.perf_counter()

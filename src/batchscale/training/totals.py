@@ -4,8 +4,23 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from itertools import zip_longest
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class LineMeans:
+    """Since the last line: mean loss (None where no step's was finite), the task's counts over so many examples, mean
+    numbers of other riders, steps, seconds."""
+
+    loss: float | None
+    counts: list[int]
+    examples: int
+    values: dict[str, Any]
+    steps: int
+    seconds: float
 
 
 @dataclass
@@ -13,17 +28,19 @@ class Totals:
     """Sums of a run so far.
 
     Attributes:
-        images: trained on.
+        images: examples trained on.
         step_seconds: time of training steps alone.
         wall_seconds: time of everything, earlier attempts included, up to the checkpoint.
         evaluation_seconds: of evaluations, without recompute_seconds.
         recompute_seconds: of batch norm's statistics that were recomputed for evaluations.
-        epoch_loss, epoch_images: loss summed over the images of the epoch at hand, as far as it was finite.
-        line_loss, line_wrong, line_images, line_steps, line_seconds: since the last line of metrics.jsonl; loss,
-            images told wrong and images of the steps whose loss was finite, steps and seconds of all.
+        epoch_loss, epoch_images: loss summed over the examples of the epoch at hand, as far as it was finite.
+        line_loss, line_counts, line_values, line_images, line_steps, line_seconds: since the last line of
+            metrics.jsonl; loss, the task's counts, other riders' numbers and examples of the steps whose loss was
+            finite, steps and seconds of all.
         line_lost_steps: those of line_steps whose loss was not finite.
         train_loss: mean of the last whole epoch.
-        errors, losses: of every evaluation so far.
+        scores, losses: the task's score and the loss of every evaluation so far.
+        last_scores: all scores of the last evaluation by name.
         diverged_at_step: the step whose loss was not finite.
         skipped_steps: whose gradient overflowed, so that the loss scale was lowered instead of an update.
         loss_scales: [first step, scale] of every loss scale used.
@@ -38,14 +55,16 @@ class Totals:
     epoch_loss: float = 0.0
     epoch_images: int = 0
     line_loss: float = 0.0
-    line_wrong: int = 0
+    line_counts: list[int] = field(default_factory=list)
+    line_values: dict[str, list[float]] = field(default_factory=dict)
     line_images: int = 0
     line_steps: int = 0
     line_lost_steps: int = 0
     line_seconds: float = 0.0
     train_loss: float | None = None
-    errors: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
+    last_scores: dict[str, float] = field(default_factory=dict)
     diverged_at_step: int | None = None
     skipped_steps: int = 0
     loss_scales: list[list[float]] = field(default_factory=list)
@@ -56,9 +75,17 @@ class Totals:
         if not self.loss_scales or self.loss_scales[-1][1] != scale:
             self.loss_scales.append([step, scale])
 
-    def add_step(self, loss: float, wrong: int, images: int, seconds: float, ends_epoch: bool) -> None:
-        """Count one step; a loss that is not finite (fp16: the step was skipped) is in no mean, nor are its images."""
-        self.images += images
+    def add_step(
+        self,
+        loss: float,
+        counts: Sequence[float],
+        numbers: Mapping[str, Sequence[float]],
+        examples: int,
+        seconds: float,
+        ends_epoch: bool,
+    ) -> None:
+        """Count one step; a loss that is not finite (fp16: the step was skipped) is in no mean, nor is its step."""
+        self.images += examples
         self.step_seconds += seconds
         self.line_steps += 1
         self.line_seconds += seconds
@@ -66,23 +93,38 @@ class Totals:
             self.line_lost_steps += 1
         else:
             self.line_loss += loss
-            self.line_wrong += wrong
-            self.line_images += images
-            self.epoch_loss += loss * images
-            self.epoch_images += images
+            self.line_counts = [int(a + b) for a, b in zip_longest(self.line_counts, counts, fillvalue=0)]
+            for name, values in numbers.items():
+                sums = zip_longest(self.line_values.get(name, ()), values, fillvalue=0.0)
+                self.line_values[name] = [a + b for a, b in sums]
+            self.line_images += examples
+            self.epoch_loss += loss * examples
+            self.epoch_images += examples
         if ends_epoch:
             self.train_loss = self._epoch_mean()
             self.epoch_loss, self.epoch_images = 0.0, 0
 
-    def take_line(self) -> tuple[float | None, float | None, int, float]:
-        """(mean loss, percent of images wrong, steps, seconds) since the last line, set back to zero."""
-        counted = self.line_steps - self.line_lost_steps
-        loss = self.line_loss / counted if counted else None
-        error = 100 * self.line_wrong / self.line_images if counted else None
-        line = loss, error, self.line_steps, self.line_seconds
+    def take_line(self) -> LineMeans:
+        """What a line of metrics.jsonl is made of, set back to zero."""
+        steps = self.line_steps - self.line_lost_steps
+        values = {
+            name: [total / steps for total in totals] if len(totals) > 1 else totals[0] / steps
+            for name, totals in self.line_values.items()
+        }
+        means = LineMeans(
+            self.line_loss / steps if steps else None, self.line_counts, self.line_images, values, self.line_steps,
+            self.line_seconds,
+        )  # fmt: skip
         self.line_loss, self.line_seconds = 0.0, 0.0
-        self.line_wrong = self.line_images = self.line_steps = self.line_lost_steps = 0
-        return line
+        self.line_counts, self.line_values = [], {}
+        self.line_images = self.line_steps = self.line_lost_steps = 0
+        return means
+
+    def add_evaluation(self, scores: Mapping[str, float], score: float, loss: float) -> None:
+        """Count one evaluation; ``score`` is the one the task is judged by."""
+        self.scores.append(score)
+        self.losses.append(loss)
+        self.last_scores = dict(scores)
 
     def last_epoch_loss(self) -> float | None:
         """Mean loss of the last whole epoch, or of the steps so far in a run shorter than one."""
@@ -91,14 +133,29 @@ class Totals:
     def _epoch_mean(self) -> float | None:
         return self.epoch_loss / self.epoch_images if self.epoch_images else None
 
-    def errors_summary(self) -> dict[str, float | None]:
-        """Final error, median of the last five, final loss."""
+    def summary(self, score_key: str) -> dict[str, float | None]:
+        """Final score, median of the last five, final loss, under their names in result.json.
+
+        Args:
+            score_key: of the task's score, such as "error_percent".
+        """
+        name = score_key.removesuffix("_percent")
         return {
-            "test_error_percent": self.errors[-1] if self.errors else None,
-            "test_error_median_last_5": statistics.median(self.errors[-5:]) if self.errors else None,
+            f"test_{score_key}": self.scores[-1] if self.scores else None,
+            f"test_{name}_median_last_5": statistics.median(self.scores[-5:]) if self.scores else None,
             "test_loss": self.losses[-1] if self.losses else None,
         }
 
     def as_json(self) -> dict[str, Any]:
         """For a checkpoint's manifest."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Of a checkpoint's manifest; the names that versions before tasks had are known."""
+        totals = dict(content)
+        if "errors" in totals:
+            totals["scores"] = totals.pop("errors")
+        if "line_wrong" in totals:
+            totals["line_counts"] = [totals.pop("line_wrong")]
+        return cls(**totals)

@@ -20,7 +20,7 @@ _NOISE = 101  # stream
 
 
 class GradientNoise:
-    """Factors on the gradients of a pass, put in at the logits: d (z l) / d logits = z dl / d logits.
+    """Factors on the gradients of a pass, put in at the outputs: d (z l) / d outputs = z dl / d outputs.
 
     z = 1 + sigma e,    e ~ N(0, 1)
 
@@ -44,8 +44,9 @@ class GradientNoise:
         ]
         return torch.from_numpy(1 + self._sigma * np.concatenate(drawn))
 
-    def __call__(self, logits: torch.Tensor, step: int, worker: int) -> torch.Tensor:
-        """logits (images, classes), as they are; their gradient will be multiplied."""
-        factors = self.factors(step, worker, len(logits)).to(logits)[:, None]
-        logits.register_hook(lambda gradient: gradient * factors)  # type: ignore[no-untyped-call]
-        return logits
+    def __call__(self, outputs: torch.Tensor, step: int, worker: int) -> torch.Tensor:
+        """outputs (examples, ...), as they are; their gradient will be multiplied."""
+        factors = self.factors(step, worker, len(outputs)).to(outputs)
+        factors = factors.view(-1, *[1] * (outputs.ndim - 1))
+        outputs.register_hook(lambda gradient: gradient * factors)  # type: ignore[no-untyped-call]
+        return outputs

@@ -12,17 +12,19 @@ Source: Micikevicius et al. 2018, "Mixed Precision Training", sections 3.1 (mast
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
+from batchscale.structure import mapped
 from batchscale.worker.scale import FIRST_LOSS_SCALE, MOST_GROWTH_STEPS, whole_workers
 
 _MINIMUM = 1.0  # of S: below it the float32 gradient itself would be made smaller
 
 
 class LowPrecision(nn.Module):
-    """A model whose passes run in a low type (torch's autocast chooses per operation), with float32 logits.
+    """A model whose passes run in a low type (torch's autocast chooses per operation), with float32 outputs.
 
     Args:
         model: with float32 weights.
@@ -34,11 +36,11 @@ class LowPrecision(nn.Module):
         super().__init__()
         self._model, self._dtype, self._device = model, dtype, device
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """images (n, ...) -> float32 logits (n, classes)."""
+    def forward(self, *inputs: Any) -> Any:
+        """Inputs of n examples -> outputs of the same structure as the model's, floating ones in float32."""
         with torch.autocast(self._device.type, self._dtype):
-            logits: torch.Tensor = self._model(images)
-        return logits.float()
+            outputs = self._model(*inputs)
+        return mapped(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor, outputs)
 
 
 class NoLossScale:

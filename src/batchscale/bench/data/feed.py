@@ -22,6 +22,6 @@ def feed_minibatches(task: DataTask) -> Iterator[Labelled]:
     try:
         for step in itertools.count():
             for batch in feed.passes(step):
-                yield batch.images, batch.labels
+                yield batch.inputs, batch.targets
     finally:
         feed.close()

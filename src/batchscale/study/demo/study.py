@@ -18,7 +18,7 @@ from batchscale.recipe import load_recipe
 from batchscale.records import Result
 from batchscale.records.command import repetition
 from batchscale.records.folder import check_free
-from batchscale.run.opening import Job
+from batchscale.run.job import Job
 from batchscale.run.run import train_here
 
 RECIPE = "digits-cnn"

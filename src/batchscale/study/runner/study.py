@@ -165,7 +165,8 @@ class Study:
 
     def _on_disk(self, cell: Cell) -> Outcome | None:
         """The outcome of a run that is finished, or of a folder that cannot be used; None for one to begin or go on."""
-        from batchscale.run.opening import Job, finished_result, goes_on
+        from batchscale.run.job import Job
+        from batchscale.run.opening import finished_result, goes_on
 
         folder = self._run_folder(cell)
         try:

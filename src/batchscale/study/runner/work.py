@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from batchscale.recipe import Recipe, dump_recipe
+from batchscale.recipe import Recipe
 from batchscale.records.command import repetition
-from batchscale.system.temporary import temporary_folder
 
 
 @dataclass(frozen=True)
@@ -63,20 +62,8 @@ def train_task(task: Task) -> None:
     Raises:
         BatchscaleError: it failed or was stopped.
     """
-    from batchscale.run.opening import Job
+    from batchscale.run.job import Job
+    from batchscale.run.start import start
 
     command = repetition(task.folder, task.processes, task.data_folder)
-    job = Job(task.recipe_name, task.recipe, task.folder, task.data_folder, "auto", command=command)
-    if task.processes == 1:
-        from batchscale.run.run import train_here
-
-        train_here(job)
-        return
-    from batchscale.launch.processes import launch
-
-    with temporary_folder("batchscale-") as folder:
-        file = Path(folder) / f"{task.recipe_name}.yaml"
-        file.write_text(dump_recipe(task.recipe), encoding="utf-8")
-        data = ["--data", str(task.data_folder)] if task.data_folder else []
-        arguments = ["train", str(file), "--out", str(task.folder), "--resume=auto", *data]
-        launch(arguments, task.processes, 0, job.command, job.way_on)
+    start(Job(task.recipe_name, task.recipe, task.folder, task.data_folder, "auto", command=command), task.processes)

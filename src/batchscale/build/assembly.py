@@ -1,0 +1,130 @@
+"""The step of a run and what it chooses, made of the parts that the recipe names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import torch
+
+from batchscale.aggregate import ExactAggregator, FastAggregator
+from batchscale.aggregate.riders import Riders
+from batchscale.build.algorithm import decide, make_reducer
+from batchscale.build.choices import Choices, group_examples, single_group
+from batchscale.build.network import Network
+from batchscale.build.planning import momentum_of, schedule_of
+from batchscale.build.probe import Probe
+from batchscale.build.trial import PassTimer
+from batchscale.build.wrapping import named_optimizer, surrounded
+from batchscale.comm import Reducer, World
+from batchscale.data.feed import Normalizer
+from batchscale.data.images import Splits
+from batchscale.minibatch import StepPlan
+from batchscale.recipe import Recipe
+from batchscale.structure import mapped
+from batchscale.task import Task
+from batchscale.training.decided import Decided, DecidedEarlier
+from batchscale.training.riders import NEWS, STOP, BatchNormStatistics, Counts, Loss, Request
+from batchscale.training.step import TrainingStep
+from batchscale.update.momentum import HasMomentum
+from batchscale.update.optimizers import Optimizer
+from batchscale.worker.noise import GradientNoise
+from batchscale.worker.precision import LossScale, NoLossScale
+from batchscale.worker.scale import growth_steps
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """What the step of a run is made of.
+
+    Attributes:
+        workers: k -> the numbers of this process's workers.
+        requests: what processes may ask of all, by name.
+    """
+
+    recipe: Recipe
+    world: World
+    dataset: Splits
+    task: Task
+    network: Network
+    normalizer: Normalizer
+    plan: StepPlan
+    workers: Callable[[int], range]
+    requests: dict[str, Request]
+
+    def step(self, earlier: DecidedEarlier) -> tuple[TrainingStep, Decided]:
+        """The step, and what was chosen for it; all processes call this together.
+
+        Args:
+            earlier: what was decided when the run began.
+        """
+        recipe, network, plan = self.recipe, self.network, self.plan
+        inputs, targets = self.dataset.train.part(slice(group_examples(recipe)))
+        device_targets = mapped(lambda tensor: tensor.to(self.world.device), targets)
+        normalized = self.normalizer(inputs)
+        draws_random = Probe(network.model, network.statistics, normalized, device_targets, self.task).draws_random
+        choices = self._choices(inputs, targets, draws_random, earlier)
+        threads, cores_per_thread = choices.threads(draws_random)
+        micro_batch = choices.micro_batch()
+        reducer = make_reducer(recipe.execution.aggregation, self.world)
+        riders = self._riders()
+        aggregator = self._aggregator(riders, reducer)
+        algorithm = decide(recipe.execution.aggregation, reducer, aggregator.buckets, earlier.algorithms)
+        named = named_optimizer(recipe, network.model, plan)
+        step = TrainingStep(
+            network.forward, self.task, network.statistics, network.averages, aggregator, riders,
+            surrounded(recipe, network.model, named), schedule_of(recipe, plan), plan, self.workers, recipe.seed,
+            draws_random, self._noise(), self._momentum(named), self._loss_scale(),
+        )  # fmt: skip
+        return step, Decided(micro_batch, threads, algorithm, cores_per_thread)
+
+    def _choices(self, inputs: object, targets: object, draws_random: bool, earlier: DecidedEarlier) -> Choices:
+        recipe, network, plan = self.recipe, self.network, self.plan
+        per_worker = plan.minibatch.per_worker
+        timer = PassTimer(
+            network.forward, self.task, network.statistics, self.normalizer, (inputs, targets), per_worker
+        )
+        single = single_group(recipe, draws_random, self.task.unit == "worker")
+        most = self.workers(plan.phases[-1].minibatch.workers)  # k only grows
+        return Choices(recipe, self.world, most, timer, single, earlier)
+
+    def _riders(self) -> Riders:
+        statistics = BatchNormStatistics(self.network.statistics, self.network.averages)
+        return Riders([Loss(), statistics, *self.requests.values(), Counts(self.task)])
+
+    def _aggregator(self, riders: Riders, reducer: Reducer) -> FastAggregator | ExactAggregator:
+        parameters = list(self.network.model.parameters())
+        if self.recipe.numerics.exact:
+            most = max(phase.minibatch.workers for phase in self.plan.phases)
+            return ExactAggregator(parameters, most, reducer, riders.extras, riders.counts)
+        bucket_bytes = int(self.recipe.execution.aggregation.bucket_megabytes * 2**20)
+        return FastAggregator(parameters, reducer, riders.extras, riders.counts, bucket_bytes)
+
+    def _noise(self) -> Callable[[torch.Tensor, int, int], torch.Tensor]:
+        if not self.recipe.optimizer.gradient_noise:
+            return lambda outputs, step, worker: outputs
+        return partial(_noisy, self.recipe, self.plan)
+
+    def _momentum(self, named: Optimizer) -> Callable[[int], None]:
+        momentum = momentum_of(self.recipe, self.plan)
+        if momentum is None:
+            return lambda step: None
+        return partial(momentum.set, cast(HasMomentum, named))
+
+    def _loss_scale(self) -> LossScale | NoLossScale:
+        if self.recipe.precision != "fp16":
+            return NoLossScale()
+        return LossScale(self.network.model.parameters(), growth_steps=growth_steps(self.plan.total_steps))
+
+
+def requests() -> dict[str, Request]:
+    """What every run's processes may ask of all: to stop, and to share news."""
+    return {name: Request(name) for name in (STOP, NEWS)}
+
+
+def _noisy(recipe: Recipe, plan: StepPlan, outputs: torch.Tensor, step: int, worker: int) -> torch.Tensor:
+    """Gradient noise over the step's n."""
+    noise = GradientNoise(recipe.optimizer.gradient_noise, recipe.seed, plan.minibatch_at(step).per_worker)
+    return noise(outputs, step, worker)

@@ -1,0 +1,150 @@
+"""A run under way: its parts, how far it is, what it has summed up; all that is due after a step acts on this."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from batchscale.minibatch import StepPlan
+from batchscale.recipe import Recipe, identity
+from batchscale.records import RunFolder
+from batchscale.training import checkpoint as checkpoints
+from batchscale.training.parts import Parts
+from batchscale.training.progress import Progress
+from batchscale.training.riders import COUNTS, LOSS, NEWS, STOP
+from batchscale.training.skipped import SkippedFiles
+from batchscale.training.step import StepValues
+from batchscale.training.totals import Totals
+
+
+@dataclass
+class Course:
+    """A run under way, on every process alike; rank 0 alone writes.
+
+    Attributes:
+        parts: of the run.
+        totals: sums so far.
+        steps_done: steps of the run so far.
+        fingerprint: written into checkpoints.
+        folder: where rank 0 writes; None to write nothing.
+        skipped: the files passed over so far.
+        progress: for the user.
+        first_step: steps done before this attempt.
+        saved_at: when the last checkpoint was written, on the monotonic clock.
+    """
+
+    parts: Parts
+    totals: Totals
+    steps_done: int
+    fingerprint: dict[str, str]
+    folder: RunFolder | None
+    skipped: SkippedFiles
+    progress: Progress
+    first_step: int = field(init=False)
+    saved_at: float = field(init=False)
+    _begun: float = field(init=False)
+    _wall_before: float = field(init=False)
+    _saved_step: int = field(init=False, default=-1)
+
+    def __post_init__(self) -> None:
+        self.first_step, self._wall_before = self.steps_done, self.totals.wall_seconds
+        self._begun = self.saved_at = time.monotonic()
+
+    @property
+    def recipe(self) -> Recipe:
+        """Of the run."""
+        return self.parts.recipe
+
+    @property
+    def plan(self) -> StepPlan:
+        """The steps of the run."""
+        return self.parts.step.plan
+
+    @property
+    def epochs(self) -> float:
+        """Epochs so far."""
+        return float(self.plan.epoch_at(self.steps_done))
+
+    @property
+    def at_last_step(self) -> bool:
+        """Whether all steps of the plan are done."""
+        return self.steps_done == self.plan.total_steps
+
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether the last step was an epoch's last."""
+        return self.plan.ends_epoch(self.steps_done - 1)
+
+    @property
+    def reached_goal(self) -> bool:
+        """Whether the last evaluation met execution.stop_below: a property of the state, so a resume knows it."""
+        goal, totals = self.recipe.execution.stop_below, self.totals
+        bounds = ((goal.error_percent, totals.scores), (goal.loss, totals.losses))
+        return any(bound is not None and bool(values) and values[-1] < bound for bound, values in bounds)
+
+    @property
+    def per_worker(self) -> int:
+        """n of the last step (before any, of the first)."""
+        return self.plan.minibatch_at(max(self.steps_done - 1, 0)).per_worker
+
+    def add_step(self, step: int, values: StepValues, seconds: float) -> None:
+        """Count a step into the totals."""
+        numbers = dict(values.numbers)
+        (loss,), counts = numbers.pop(LOSS), numbers.pop(COUNTS)
+        del numbers[STOP], numbers[NEWS]  # requests, not measurements
+        examples = self.plan.minibatch_at(step).images
+        self.totals.add_step(loss, counts, numbers, examples, seconds, self.plan.ends_epoch(step))
+
+    def weights(self) -> dict[str, dict[str, torch.Tensor]]:
+        """What the run leaves: all processes call it together."""
+        weights = self.parts.weights(self.per_worker)
+        self.count_recompute_seconds()
+        return weights
+
+    def count_recompute_seconds(self) -> float:
+        """Seconds of statistics recomputed since the last call, counted."""
+        recomputation = self.parts.recomputation
+        seconds = recomputation.take_seconds() if recomputation else 0.0
+        self.totals.recompute_seconds += seconds
+        return seconds
+
+    def wall_seconds(self) -> float:
+        """Since the run began, earlier attempts included."""
+        return self._wall_before + time.monotonic() - self._begun
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Around what stands between two updates: where it fails, the steps done so far are kept."""
+        try:
+            yield
+        except Exception:
+            with contextlib.suppress(Exception):  # the error at hand is the one to tell
+                self.save()
+            raise
+
+    def append(self, name: str, line: dict[str, Any]) -> None:
+        """One line more in metrics.jsonl, evaluations.jsonl or a measure's own file, by rank 0."""
+        if self.folder is not None:
+            self.folder.append(name, line)
+
+    def save(self) -> None:
+        """Write a checkpoint, unless there is one of this step."""
+        self.saved_at = time.monotonic()
+        self.totals.wall_seconds = self.wall_seconds()
+        if self.folder is None or self._saved_step == self.steps_done:
+            return
+        self._saved_step = self.steps_done
+        self.skipped.write()
+        content = checkpoints.Checkpoint(
+            self.steps_done, self.parts.state(), self.totals.as_json(), identity(self.recipe), self.fingerprint
+        )
+        checkpoints.save(self.folder.path, content, self._stays)
+
+    def _stays(self, step: int) -> bool:
+        """Whether the checkpoint of a step is one of execution.keep_checkpoints."""
+        return step in self.parts.kept_steps

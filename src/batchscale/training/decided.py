@@ -1,0 +1,51 @@
+"""What a run chooses when it begins and keeps: recorded in environment.json, taken again at a resume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The choices of one attempt.
+
+    Attributes:
+        micro_batch: examples of one pass.
+        threads: of this process.
+        algorithm: the all-reduce, how it was chosen and why, as ``build.algorithm.decide`` records it.
+        cores_per_thread: by the trial of threads; None where there was none.
+    """
+
+    micro_batch: int
+    threads: int
+    algorithm: Mapping[str, Any]
+    cores_per_thread: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For environment.json."""
+        trial = {} if self.cores_per_thread is None else {"cores_per_thread": self.cores_per_thread}
+        return {"micro_batch": self.micro_batch, "threads": self.threads, **trial, "algorithm": self.algorithm}
+
+
+@dataclass(frozen=True)
+class DecidedEarlier:
+    """What holds on from earlier attempts of a run; None and () where a new attempt is free to choose.
+
+    Attributes:
+        micro_batch: as the checkpoint has it.
+        cores_per_thread: of the newest attempt that tried.
+        algorithms: what every attempt recorded of its all-reduce, the newest first.
+    """
+
+    micro_batch: int | None = None
+    cores_per_thread: int | None = None
+    algorithms: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, attempts: Sequence[Mapping[str, Any]], micro_batch: int | None) -> Self:
+        """From what environment.json holds under ``decided``, the newest attempt first."""
+        algorithms = tuple(record["algorithm"] for record in attempts if isinstance(record.get("algorithm"), dict))
+        tried = (record["cores_per_thread"] for record in attempts if "cores_per_thread" in record)
+        return cls(micro_batch, next(tried, None), algorithms)

@@ -1,0 +1,149 @@
+"""What is due after a step: a line, an evaluation, a checkpoint; the loop walks the list in this order.
+
+A measure during training, or anything else that is to happen between two steps, is one more member of DUES.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from batchscale.training import checkpoint as checkpoints
+from batchscale.training.course import Course
+from batchscale.training.evaluation import evaluate
+
+
+class Due(Protocol):
+    """Something that happens between two steps.
+
+    Attributes:
+        together: whether it is due on all processes alike; else it is one process's own affair, such as a file.
+    """
+
+    together: bool
+
+    def due(self, course: Course) -> bool:
+        """Whether it is due after the last step."""
+
+    def act(self, course: Course) -> None:
+        """Do it."""
+
+
+class Line:
+    """A line of metrics.jsonl, and the user's progress: every execution.log_steps, and after the last step."""
+
+    together = True
+
+    def due(self, course: Course) -> bool:
+        """By the number of steps."""
+        return course.steps_done % course.recipe.execution.log_steps == 0 or course.at_last_step
+
+    def act(self, course: Course) -> None:
+        """Sums since the last line become means, and begin anew."""
+        step, plan, parts = course.parts.step, course.plan, course.parts
+        done = course.steps_done
+        lr = step.schedule(done - 1)
+        means = course.totals.take_line()
+        speed = (plan.images(done) - plan.images(done - means.steps)) / means.seconds
+        phases = step.seconds.take()
+        scores = step.task.training_scores(means.counts, means.examples) if means.examples else {}
+        line: dict[str, Any] = {
+            "step": done,
+            "epoch": round(course.epochs, 6),
+            "loss": means.loss,
+            **_rounded(step.task.named(scores, "train_") or _no_score(course)),
+            "lr": lr,
+            "minibatch": plan.minibatch_at(done - 1).images,
+            f"{step.task.examples}_per_second": round(speed, 2),
+            "interval_steps": min(means.steps, done - course.first_step),  # phases are of this attempt alone
+            "phase_seconds": phases,
+            **means.values,
+        }
+        if course.recipe.precision == "fp16":
+            line["loss_scale"] = step.loss_scale.value
+            line["skipped_steps"] = course.totals.skipped_steps
+        if course.recipe.numerics.exact and course.folder is not None:
+            line["weights_sha256"] = checkpoints.tensors_sha256(parts.model.state_dict())
+        course.append("metrics.jsonl", line)
+        course.progress.step(done, means.loss, lr, speed)
+
+
+def _rounded(scores: dict[str, Any]) -> dict[str, Any]:
+    return {name: None if value is None else round(value, 4) for name, value in scores.items()}
+
+
+def _no_score(course: Course) -> dict[str, None]:
+    """The score's entry of a line without one, where the task has a score in training."""
+    task = course.parts.step.task
+    return {f"train_{task.score.key}": None} if task.training_counts else {}
+
+
+class Evaluation:
+    """The test set, or the held-out examples: every so many steps or epochs, and after the last step."""
+
+    together = True
+
+    def due(self, course: Course) -> bool:
+        """By execution.evaluation_steps, else execution.evaluation_epochs."""
+        every = course.recipe.execution
+        if course.at_last_step:
+            return True
+        if every.evaluation_steps is not None:
+            return course.steps_done % every.evaluation_steps == 0
+        return course.ends_epoch and course.plan.epochs_done(course.steps_done) % every.evaluation_epochs == 0
+
+    def act(self, course: Course) -> None:
+        """Evaluate, write the line, tell the user."""
+        parts, totals, task = course.parts, course.totals, course.parts.step.task
+        totals.evaluation_is_due = True
+        start = time.perf_counter()
+        chunk = course.recipe.numerics.evaluation_chunk
+        with course.kept(), parts.evaluated(course.per_worker):
+            evaluated = evaluate(parts.model, task, parts.dataset.test, parts.normalizer, parts.world, chunk)
+            scores = parts.world.from_rank_zero(lambda: task.scores(evaluated)) if task.predicts else None
+        scores = task.scores(evaluated) if scores is None else scores
+        totals.evaluation_seconds += time.perf_counter() - start - course.count_recompute_seconds()
+        totals.evaluation_is_due = False
+        course.skipped.share()
+        totals.add_evaluation(scores, scores[task.score.name], evaluated.loss)
+        on_part = "holdout" if course.recipe.data.holdout else "test"
+        counts = dict(zip(task.count_names, evaluated.counts, strict=False))
+        line = {
+            "step": course.steps_done,
+            "epoch": round(course.epochs, 6),
+            **task.named(scores),
+            "loss": evaluated.loss,
+            **counts,
+            task.examples: evaluated.examples,
+            "scores": scores,
+            "on": on_part,
+        }
+        course.append("evaluations.jsonl", line)
+        course.progress.say(f"epoch {course.epochs:.4g}: {on_part} {task.sentence(scores, evaluated)}")
+
+
+class Checkpoint:
+    """A checkpoint: after every epoch, at the end, every execution.checkpoint_seconds, and where one is to stay."""
+
+    together = False
+
+    def due(self, course: Course) -> bool:
+        """The clock is rank 0's own: it alone writes."""
+        if course.ends_epoch or course.at_last_step or course.reached_goal:
+            return True
+        if course.steps_done in course.parts.kept_steps:
+            return True
+        return time.monotonic() - course.saved_at >= course.recipe.execution.checkpoint_seconds
+
+    def act(self, course: Course) -> None:
+        """Write it."""
+        course.save()
+
+
+DUES: dict[str, Callable[[Course], Due]] = {
+    "line": lambda course: Line(),
+    "evaluation": lambda course: Evaluation(),
+    "checkpoint": lambda course: Checkpoint(),
+}
+"""Name -> what may be due in a run; walked in this order after every step."""

@@ -1,0 +1,94 @@
+"""The riders that every run has: its loss, the task's counts, batch-norm statistics, requests of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from batchscale.aggregate.riders import ForwardPass, Rider, Sums
+from batchscale.minibatch import Minibatch
+from batchscale.task.base import Task
+from batchscale.worker.batch_norm import RunningAverages, Statistics
+
+LOSS, COUNTS, STOP, NEWS = "loss", "counts", "stop", "news"
+
+
+class Loss(Rider):
+    """The loss of the step: the mean over its kn examples."""
+
+    name = LOSS
+    lengths = (1,)
+
+    def fill(self, sums: Sums, forward_pass: ForwardPass) -> None:
+        """Add the pass's share; it is divided by kn already."""
+        sums.real.add_(forward_pass.loss)
+
+
+class Counts(Rider):
+    """The task's whole numbers over the examples as trained on, such as how many were told wrong.
+
+    Args:
+        task: of the run.
+    """
+
+    name = COUNTS
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self.whole_numbers = task.training_counts
+
+    def fill(self, sums: Sums, forward_pass: ForwardPass) -> None:
+        """Add the counts of the pass."""
+        if self.whole_numbers:
+            sums.whole.add_(self._task.counts(forward_pass.outputs, forward_pass.targets))
+
+
+class BatchNormStatistics(Rider):
+    """Means and unbiased variances of every batch norm, averaged over k workers, for the running averages.
+
+    Whole numbers: how many workers passed each layer over (layer drop, frozen layers), whose averages then wait.
+
+    Args:
+        statistics: what passes leave.
+        averages: what the sum moves.
+    """
+
+    name = "statistics"
+    tells = False
+
+    def __init__(self, statistics: Statistics, averages: RunningAverages) -> None:
+        self._statistics, self._averages = statistics, averages
+        self.lengths, self.whole_numbers = statistics.chunks, statistics.layers
+
+    def fill(self, sums: Sums, forward_pass: ForwardPass) -> None:
+        """Add what the pass has left in ``Statistics``."""
+        sums.real.add_(self._statistics.summed() / forward_pass.minibatch.workers)
+        if absent := self._statistics.absent():
+            sums.whole[absent] += forward_pass.workers
+
+    def update(self, sums: Sums, minibatch: Minibatch) -> None:
+        """Move the running averages once, by the mean over the workers."""
+        absent = sums.whole.tolist()
+        shares = [number / minibatch.workers for number in absent] if any(absent) else []
+        self._averages.update(sums.real, shares)
+
+
+class Request(Rider):
+    """Something that one process asks of all, so that they act after the same step: to stop, to share news.
+
+    Args:
+        name: of the request.
+    """
+
+    whole_numbers = 1
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._asks: Callable[[], bool] = bool  # nothing, until somebody listens: bool() is False
+
+    def ask_by(self, asks: Callable[[], bool]) -> None:
+        """Let this function say, once a step, whether this process asks."""
+        self._asks = asks
+
+    def begin(self, sums: Sums) -> None:
+        """Bring 1 where this process asks."""
+        sums.whole.fill_(float(self._asks()))
