@@ -45,7 +45,12 @@ def command(*words, python=sys.executable, **variables):
     """A command in a process of its own; its standard output."""
     environment = {**os.environ, "TORCH_CPP_LOG_LEVEL": "ERROR", **variables}
     return subprocess.run(
-        [python, "-m", "batchscale", *words], env=environment, check=True, capture_output=True, text=True, timeout=300
+        [python, "-m", "batchscale", *words],
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=300,
     ).stdout
 
 
@@ -116,6 +121,23 @@ def test_names_and_options_stand_in_recipes_as_any_other(example):
     }.items():
         with pytest.raises(RecipeError, match=line):
             load_recipe("digits-cnn", [*SMALL, HALF, override])
+
+
+def test_a_task_of_a_plugin_is_what_is_trained_and_judged(example):
+    """Against least squares on the weights that the run ends with, in the order of rank alone."""
+    from torch import nn
+
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).double()
+    data = members.DATASETS["example_stripes"].load(None)
+    words = [*SMALL, "task=example_squares", "precision=fp64", "data.name=own"]
+    result = batchscale.train("digits-cnn", words, model=net, data=data, quiet=True)
+    scale = [data.train_images.double().mean(), data.train_images.double().std(correction=0)]
+    outputs = net((data.test_images.double() - scale[0]) / scale[1])
+    expected = (outputs - nn.functional.one_hot(data.test_labels, 2)).square().sum(1).mean() / 2
+    assert result.test_loss == pytest.approx(expected.item(), rel=1e-9)
+    assert result.task == "example_squares"
+    with pytest.raises(RecipeError, match="task=example_square: unknown; did you mean example_squares"):
+        batchscale.train("digits-cnn", [*SMALL, "task=example_square"], quiet=True)
 
 
 def test_registering_in_python_is_enough():

@@ -1,9 +1,10 @@
-"""Models, data sets, optimizers and all-reduces of one's own package, used by every command under their names.
+"""Models, data sets, tasks, optimizers and all-reduces of one's own package, used by every command under their names.
 
 Registering is one call each. Who calls is loaded by every command and in every process of a run: as an entry point of
 the group ``batchscale.plugins`` in an installed package, or as ``--plugin MODULE``; in Python an import is enough. The
-name then stands in recipes as any other: ``model.name=NAME``, ``data.name=NAME``, ``optimizer.name=NAME`` with the
-options of its entry, ``execution.aggregation.algorithm=NAME``. ``examples/plugin/`` holds one of each.
+name then stands in recipes as any other: ``model.name=NAME``, ``data.name=NAME``, ``task=NAME``, and
+``optimizer.name=NAME`` with the options of its entry, ``execution.aggregation.algorithm=NAME``. ``examples/plugin/``
+holds one of each.
 
 What is registered may also be a text ``module:attribute``, imported when it is first used; then the names of a recipe
 are checked without importing torch.
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from batchscale.members import ALL_REDUCES, BETWEEN, DATASETS, MODELS, ON_DISK
+from batchscale.members import ALL_REDUCES, BETWEEN, DATASETS, MODELS, ON_DISK, TASKS
 from batchscale.recipe.optimizer import OPTIMIZER_ENTRIES, OPTIMIZERS, OptimizerEntry, WithMomentum
 
 
@@ -45,6 +46,19 @@ def register_data(name: str, source: Any, *, on_disk: bool = False) -> None:
     DATASETS.add(name, source)
     if on_disk and name not in ON_DISK:
         ON_DISK.append(name)
+
+
+def register_task(name: str, task: Callable[..., Any] | str) -> None:
+    """A task for ``task``.
+
+    Args:
+        name: in recipes.
+        task: a class of ``batchscale.task.Task`` of this name, or (number of classes, label_smoothing) -> one.
+
+    Raises:
+        UsageError: another task has this name.
+    """
+    TASKS.add(name, task)
 
 
 def register_optimizer(name: str, entry: type[OptimizerEntry], builder: Callable[..., Any] | str) -> None:
@@ -87,4 +101,5 @@ __all__ = [
     "register_data",
     "register_model",
     "register_optimizer",
+    "register_task",
 ]

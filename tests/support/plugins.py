@@ -14,7 +14,7 @@ from batchscale.members import loading
 from batchscale.recipe.optimizer import OPTIMIZER_ENTRIES, OPTIMIZERS
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "plugin"
-TABLES = (members.MODELS, members.DATASETS, members.ALL_REDUCES, members.BETWEEN, OPTIMIZERS)
+TABLES = (members.MODELS, members.DATASETS, members.TASKS, members.ALL_REDUCES, members.BETWEEN, OPTIMIZERS)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="MODULE",
-        help="a module that registers models, data sets, optimizers, all-reduces (again for another one)",
+        help="a module that registers models, data sets, tasks, optimizers, all-reduces (again for another one)",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
