@@ -148,13 +148,23 @@ def test_registering_in_python_is_enough():
     assert result.status == "done"
 
 
-def test_homes_are_imported_when_they_are_first_used(tmp_path):
+def test_homes_are_imported_when_they_are_first_used(tmp_path, capsys):
     text = "from batchscale.plugins import register_model\nregister_model('late', 'no_such_module:net')\n"
     write_plugin(tmp_path / "p", "late_plugin", text)
     loading.load(["late_plugin"])
     assert load_recipe("digits-cnn", ["model.name=late"]).model.name == "late"
-    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
-        _ = members.MODELS["late"]
+    out = tmp_path / "run"
+    line = refused(capsys, "train", "digits-cnn", "model.name=late", "--out", str(out), "--plugin", "late_plugin")
+    assert "plugin late_plugin: its model 'late' cannot be imported from no_such_module:net (ModuleNotFound" in line
+    assert not out.exists()
+
+
+def test_a_recipe_of_a_plugin_is_checked_without_torch():
+    words = ["train", "digits-cnn", *SMALL, HALF, STAR, "epochs=abc", "--plugin", "batchscale_example"]
+    code = f"from batchscale.cli import main\nassert main({words}) == 2\nimport sys\nassert 'torch' not in sys.modules"
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLE / "src")}
+    checked = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+    assert "epochs='abc'" in checked.stderr
 
 
 BROKEN = {

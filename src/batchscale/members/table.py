@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, TypeVar
 
-from batchscale.errors import RecipeError, UsageError
+from batchscale.errors import RecipeError, UsageError, one_line
 from batchscale.members import loading
 from batchscale.words import did_you_mean
 
@@ -16,12 +16,8 @@ _PACKAGE, _PROGRAM = "batchscale", "this program"
 _NAME = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)
 
 
-def resolved(home: Any) -> Any:
-    """What lies at a home.
-
-    Args:
-        home: ``module:attribute``, or the thing itself.
-    """
+def _at_home(home: Any) -> Any:
+    """What lies at ``module:attribute``; what is no text is the thing itself."""
     if not isinstance(home, str):
         return home
     module, _, attribute = home.partition(":")
@@ -46,7 +42,16 @@ class Members(MutableMapping[str, T]):
 
     def __getitem__(self, name: str) -> T:
         loading.load()
-        member: T = resolved(self._homes[name])
+        home, owner = self._homes[name], self._owners.get(name, _PACKAGE)
+        try:
+            member: T = _at_home(home)
+        except Exception as error:
+            if owner == _PACKAGE:
+                raise
+            raise UsageError(
+                f"{owner}: its {self.family} {name!r} cannot be imported from {home} ({one_line(error)}); mend it, or "
+                f"use another {self.family}"
+            ) from error
         return member
 
     def __setitem__(self, name: str, member: T | str) -> None:
@@ -103,7 +108,8 @@ class Members(MutableMapping[str, T]):
             )
         if name in self._homes and self._homes[name] is not member and self._homes[name] != member:
             raise UsageError(
-                f"{registering}, a name that {self._owners[name]} has already; register it under another name"
+                f"{registering}, a name that {self._owners.get(name, _PACKAGE)} has already; "
+                f"register it under another name"
             )
         self._homes[name] = member
         self._owners.setdefault(name, loading.at_work() or _PROGRAM)

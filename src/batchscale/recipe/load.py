@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from batchscale.errors import RecipeError
 from batchscale.recipe.schema import IDENTITY, Recipe
-from batchscale.recipe.union import UNIONS
+from batchscale.recipe.union import fields_of
 from batchscale.words import did_you_mean, nearest
 
 _MAX_BYTES = 1 << 20  # a recipe is a page; anything larger is another kind of file
@@ -91,13 +91,8 @@ def _read(name_or_file: str | Path) -> tuple[str, str]:
         raise RecipeError(f"recipe {path}: cannot be read as text ({error}); give a recipe's YAML file") from None
 
 
-def _fields(model: type[BaseModel]) -> Mapping[str, FieldInfo]:
-    """The entries of a group; of a family those of all its members."""
-    return UNIONS[model].fields() if model in UNIONS else model.model_fields
-
-
 def _dotted(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
-    for name, field in _fields(model).items():
+    for name, field in fields_of(model).items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _dotted(kind, f"{prefix}{name}.")
@@ -110,9 +105,9 @@ def _field(key: str) -> FieldInfo | None:
     kind: Any = Recipe
     field = None
     for name in key.split("."):
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel) and name in _fields(kind)):
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel) and name in fields_of(kind)):
             return None
-        field = _fields(kind)[name]
+        field = fields_of(kind)[name]
         kind = field.annotation
     return field
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
-from pydantic import BeforeValidator, ValidationError, ValidatorFunctionWrapHandler
+from pydantic import BaseModel, BeforeValidator, ValidationError, ValidatorFunctionWrapHandler
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticKnownError
 
@@ -19,7 +19,7 @@ from batchscale.members import Members, loading
 from batchscale.recipe.base import Entry
 
 E = TypeVar("E", bound=Entry)
-UNIONS: dict[type[Entry], EntryUnion[Any]] = {}
+_UNIONS: dict[type[BaseModel], EntryUnion[Any]] = {}
 """What all members of a family take -> the family."""
 
 
@@ -56,6 +56,11 @@ def unknown(names: Iterable[str], rule: str = "") -> PydanticKnownError:
     return PydanticKnownError("literal_error", {"expected": f"{_listed(names)}{rule}"})
 
 
+def fields_of(group: type[BaseModel]) -> Mapping[str, FieldInfo]:
+    """The entries of a group; of a family those of all its members."""
+    return _UNIONS[group].fields() if group in _UNIONS else group.model_fields
+
+
 class EntryUnion(Generic[E]):
     """One entry class a member. As a validator it reads a mapping as the class of the member that it names.
 
@@ -72,7 +77,7 @@ class EntryUnion(Generic[E]):
     ) -> None:
         self.setting, self.base, self.tag, self._rule = setting, base, tag, rule
         self._members = {str(member.model_fields[tag].default): member for member in members}
-        UNIONS[base] = self
+        _UNIONS[base] = self
 
     @property
     def members(self) -> Mapping[str, type[E]]:

@@ -60,9 +60,9 @@ class BinaryBlocks(GroupCollective):
 
 def _blocks(groups: Groups) -> list[Groups]:
     """The blocks of every group, the largest first, all over the group's whole span."""
-    first, found = 0, []
+    first, blocks = 0, []
     for bit in reversed(range(groups.size.bit_length())):
         if groups.size >> bit & 1:
-            found.append(Groups(groups.ranks[:, first : first + (1 << bit)], groups.begin, groups.end))
+            blocks.append(Groups(groups.ranks[:, first : first + (1 << bit)], groups.begin, groups.end))
             first += 1 << bit
-    return found
+    return blocks

@@ -216,9 +216,9 @@ def _rounds(stage: Stage) -> int:
 def _side_by_side(stage: Stage) -> Iterator[Step]:
     running = [(start, phase.steps()) for start, phase in stage]
     for number in range(_rounds(stage)):
-        steps = [next(phase, None) for start, phase in running if start <= number]
-        found = [step for step in steps if step is not None]
-        yield found[0] if len(found) == 1 else _join(found, stage[0][1].add)
+        nexts = [next(phase, None) for start, phase in running if start <= number]
+        steps = [step for step in nexts if step is not None]
+        yield steps[0] if len(steps) == 1 else _join(steps, stage[0][1].add)
 
 
 def _join(steps: Sequence[Step], add: bool) -> Step:
@@ -241,11 +241,11 @@ def exchange(source: Ints, target: Ints, begin: Ints, end: Ints, add: bool) -> S
 
 def by_size(groups: Sequence[Sequence[int]], length: int) -> list[Groups]:
     """Groups of uneven sizes sorted into those of one size each, all over the whole buffer."""
-    found = []
+    alike = []
     for size in sorted({len(group) for group in groups}):
         ranks = np.array([group for group in groups if len(group) == size], np.int64)
-        found.append(Groups(ranks, np.zeros(len(ranks), np.int64), np.full(len(ranks), length, np.int64)))
-    return found
+        alike.append(Groups(ranks, np.zeros(len(ranks), np.int64), np.full(len(ranks), length, np.int64)))
+    return alike
 
 
 def is_power_of_two(size: int) -> bool:
