@@ -18,6 +18,7 @@ from batchscale.cli import main
 from batchscale.errors import RecipeError, UsageError
 from batchscale.members import loading
 from batchscale.recipe import dump_recipe, load_recipe, recipe_from
+from batchscale.records.command import repetition
 
 SMALL = (
     "epochs=2", "minibatch.workers=4", "minibatch.per_worker=8", "learning_rate.decay={kind: none}",
@@ -228,12 +229,15 @@ def test_two_plugins_of_one_name_are_told_who_has_it(tmp_path, capsys):
 
 
 def test_a_plugin_that_comes_twice_registers_once(tmp_path):
-    text = "from batchscale.plugins import register_model as r\ndef net(shape, n): ...\ndef go(): r('net', net)\n"
+    text = "from batchscale.plugins import register_model as r\ndef net(shape, n): ...\ncalls = []\n"
+    text += "def go():\n    calls.append(1)\n    r('net', net)\n"
     write_plugin(tmp_path / "p", "twice", text)
     loading.load(["twice:go", "twice"])
     loading.load(["twice:go"])
     assert [row["name"] for row in loading.loaded()] == ["twice", "twice:go"]
     assert os.environ[loading.VARIABLE] == "twice:go,twice"
+    assert sys.modules["twice"].calls == [1]
+    assert repetition(Path("run"), 1, None)[3:] == ("--plugin", "twice:go", "--plugin", "twice")
 
 
 def test_an_entry_point_names_its_package_where_it_breaks(tmp_path, monkeypatch, capsys):

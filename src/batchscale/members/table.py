@@ -76,18 +76,19 @@ class Members(MutableMapping[str, T]):
         """All that a recipe may say: the names, and what may stand in their place."""
         return [*self._first, *self, *self._last]
 
-    def named(self, name: str, setting: str) -> T:
+    def named(self, name: str, setting: str, also: tuple[str, ...] = ()) -> T:
         """The member of this name.
 
         Args:
             name: as a recipe has it.
             setting: the recipe's entry.
+            also: what else may stand there, for errors.
 
         Raises:
             RecipeError: there is none; names the nearest one.
         """
         if name not in self:
-            words = self.words()
+            words = [*also, *self]
             raise RecipeError(
                 f"{setting}={name}: unknown; {did_you_mean(name, words)}known are {', '.join(words)}"
                 f"{loading.way_to_load()}"

@@ -43,7 +43,7 @@ def between_hosts(name: str, hosts: int) -> GroupCollective:
     setting = "execution.aggregation.between"
     if name == "auto":
         name = "halving_doubling" if is_power_of_two(hosts) else "binary_blocks"
-    collective: GroupCollective = BETWEEN.named(name, setting).in_layout(Layout(hosts, setting=setting))
+    collective: GroupCollective = BETWEEN.named(name, setting, ("auto",)).in_layout(Layout(hosts, setting=setting))
     return collective
 
 
