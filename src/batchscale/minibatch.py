@@ -36,7 +36,7 @@ class Minibatch:
     def __post_init__(self) -> None:
         for name in ("workers", "per_worker"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:  # True is an int to Python
                 raise RecipeError(
                     f"minibatch.{name}={value!r}: must be a whole number of at least 1; "
                     f"write for example minibatch.{name}=8"
@@ -100,7 +100,7 @@ def place_workers(workers: int, processes: int, span: int = 1) -> list[range]:
             f"--processes={processes}: must not exceed minibatch.workers={workers} (a process without a worker "
             f"has nothing to do); use --processes {workers} or raise minibatch.workers"
         )
-    small, larger = divmod(groups, processes)
+    small, larger = divmod(groups, processes)  # the first `larger` ranks host one group more
     first = 0
     placed = []
     for rank in range(processes):
@@ -152,6 +152,7 @@ class Phase:
 
     def position(self, step: int) -> int:
         """Where in the stream the first image of this step is."""
+        # Whole: a phase begins where a step has ended, with "drop" at a whole epoch.
         return int(self.first_epoch * self.epoch_images) + (step - self.first_step) * self.minibatch.images
 
 
@@ -199,9 +200,10 @@ class StepPlan:
                     f"minibatch.growth at epoch {float(change.epoch):.10g}: with data.partial=drop it must be a whole "
                     f"epoch; use data.partial=carry or another epoch"
                 )
+        # A change that no step separates from the one before it, or from the end, would never be trained on.
         firsts = [*(phase.first_step for phase in self.phases), self.total_steps]
-        for change, before, here, after in zip(self.growth, firsts, firsts[1:], firsts[2:], strict=False):
-            if not before < here < after:
+        for change, previous, first, following in zip(self.growth, firsts, firsts[1:], firsts[2:], strict=False):
+            if not previous < first < following:
                 raise RecipeError(
                     f"minibatch.growth at epoch {float(change.epoch):.10g}: must leave a step before it and one after "
                     f"it, in a run of {self.epochs:g} epochs; use fewer changes, or other epochs"
@@ -210,12 +212,13 @@ class StepPlan:
     @cached_property
     def phases(self) -> tuple[Phase, ...]:
         """One for each minibatch, in order."""
-        made = [Phase(self.minibatch, 0, Fraction(0), self._epoch_images(self.minibatch))]
+        phases = [Phase(self.minibatch, 0, Fraction(0), self._epoch_images(self.minibatch))]
         for change in self.growth:
-            first_step = math.ceil(made[-1].steps(change.epoch))
+            # Fractions all the way: in floats a change, or the end, could come a step late by rounding alone.
+            first_step = math.ceil(phases[-1].steps(change.epoch))
             epoch_images = self._epoch_images(change.minibatch)
-            made.append(Phase(change.minibatch, first_step, made[-1].epoch_at(first_step), epoch_images))
-        return tuple(made)
+            phases.append(Phase(change.minibatch, first_step, phases[-1].epoch_at(first_step), epoch_images))
+        return tuple(phases)
 
     def _epoch_images(self, minibatch: Minibatch) -> int:
         if self.partial == "drop":
@@ -246,7 +249,7 @@ class StepPlan:
 
     def steps(self, epochs: float) -> Fraction:
         """The step count at an epoch, unrounded: the inverse of ``epoch_at``."""
-        epoch = Fraction(str(epochs))
+        epoch = Fraction(str(epochs))  # as it is written: 0.1 is a tenth, not the nearest binary number
         return max((p for p in self.phases if p.first_epoch <= epoch), key=lambda p: p.first_epoch).steps(epoch)
 
     def epoch_at(self, steps: int) -> Fraction:
@@ -263,5 +266,6 @@ class StepPlan:
 
     def images(self, steps: int) -> int:
         """Images trained on in so many steps."""
+        # A phase that begins after so many steps has an empty range.
         inside = [range(p.first_step, min(self.steps_of(p).stop, steps)) for p in self.phases]
         return sum(len(part) * p.minibatch.images for part, p in zip(inside, self.phases, strict=True))

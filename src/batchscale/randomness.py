@@ -38,7 +38,7 @@ def key(*parts: int) -> int:
     Returns:
         A whole number in [0, 2^64).
     """
-    state = np.array([len(parts)], dtype=np.uint64)
+    state = np.array([len(parts)], dtype=np.uint64)  # an array: numpy's scalars warn where they wrap round, as is meant
     for part in parts:
         state = _mix((state + np.uint64(_GOLDEN)) ^ np.uint64(part & _MASK))
     return int(state[0])
@@ -59,6 +59,7 @@ def bits(key_: int, counters: npt.NDArray[np.integer]) -> Keys:
     base = np.uint64(key_)
     with np.errstate(over="ignore"):
         spread = (counters.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN)
+        # The key once more after a mix: by one mix alone all keys would draw the same numbers, at other counters.
         return _mix(_mix(base ^ spread) + base)
 
 
@@ -85,8 +86,8 @@ def normal(key_: int, counters: npt.NDArray[np.integer]) -> npt.NDArray[np.float
     """
     twice = counters.astype(np.int64) * 2
     u, v = uniform(key_, twice), uniform(key_, twice + 1)
-    found: npt.NDArray[np.float64] = np.sqrt(-2 * np.log1p(-u)) * np.cos(2 * np.pi * v)
-    return found
+    values: npt.NDArray[np.float64] = np.sqrt(-2 * np.log1p(-u)) * np.cos(2 * np.pi * v)
+    return values
 
 
 @functools.lru_cache(maxsize=64)
@@ -110,11 +111,12 @@ def shuffled(key_: int, positions: npt.NDArray[np.integer], size: int) -> npt.ND
 
     Source: Black and Rogaway 2002, "Ciphers with arbitrary finite domains" (cycle walking).
     """
+    # Two halves of equal length: at most 4 size numbers, so one is walked four times on average at most.
     half = np.uint64(max((max(size - 1, 1)).bit_length() + 1, 2) // 2)
     mask = np.uint64((1 << int(half)) - 1)
     out = positions.astype(np.uint64).ravel()
     outside = np.ones(out.shape, dtype=bool)
-    while outside.any():
+    while outside.any():  # ends: the cycle of a number leads back to it, and it lies below size
         block = out[outside]
         left, right = block >> half, block & mask
         for round_key in _round_keys(key_):

@@ -207,7 +207,7 @@ def test_ring_of_the_torus_follows_the_hosts():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named", "said"),
+    ("arguments", "named", "message"),
     [
         (("rign", 4), {}, r"algorithm=rign: unknown; did you mean ring\? known are ring, halving_doubling, "),
         (("halving_doubling", 6), {}, "power of two.*not 6; use execution.aggregation.algorithm=binary_blocks"),
@@ -217,8 +217,8 @@ def test_ring_of_the_torus_follows_the_hosts():
         (("three_phase", 3), {"between": "direkt"}, "execution.aggregation.between=direkt: unknown; .*known are auto"),
     ],
 )
-def test_mistakes_are_one_line_with_a_way_out(arguments, named, said):
-    with pytest.raises(RecipeError, match=said) as error:
+def test_mistakes_are_one_line_with_a_way_out(arguments, named, message):
+    with pytest.raises(RecipeError, match=message) as error:
         make(*arguments, **named)
     assert "\n" not in str(error.value)
 

@@ -59,15 +59,15 @@ def runs_one_after_the_other(rank, count):
     """Rank 0 is slow to leave every world; the others are in the next one by then."""
     leave = dist.destroy_process_group
     dist.destroy_process_group = lambda: (time.sleep(0.3 if rank == 0 else 0), leave())
-    found = []
+    answers = []
     for _ in range(count):
         world = World.connect(torch.device("cpu"), 10.0)
-        found.append(world.gather(rank))
+        answers.append(world.gather(rank))
         if rank == 0:
-            found.append(world.job_knows("begun"))  # by an earlier attempt; a run before, in this process, is none
+            answers.append(world.job_knows("begun"))  # by an earlier attempt; a run before, in this process, is none
             world.tell_job("begun")
         world.close()
-    return found
+    return answers
 
 
 def test_worlds_follow_one_another_in_the_same_processes():
@@ -91,8 +91,8 @@ def collectives(world):
 
 
 def test_what_processes_say_to_each_other():
-    for said in in_world(3, collectives):
-        assert said == ([3.0, 3.0], 2.0, [0, 10, 20], "zero", True)
+    for answers in in_world(3, collectives):
+        assert answers == ([3.0, 3.0], 2.0, [0, 10, 20], "zero", True)
 
 
 def test_a_world_of_one_needs_nobody():
@@ -105,26 +105,30 @@ def test_a_world_of_one_needs_nobody():
 
 
 @pytest.mark.parametrize(
-    ("reason", "said"),
+    ("reason", "message"),
     [("Timed out waiting 3000ms", "rank 1 did not answer within 3 s"), ("Connection reset", "rank 1 died")],
 )
-def test_a_failed_exchange_names_the_silent_rank(store, monkeypatch, reason, said):
+def test_a_failed_exchange_names_the_silent_rank(store, monkeypatch, reason, message):
     monkeypatch.setattr("batchscale.comm.world.diagnosis.SETTLE_SECONDS", 0.05)
     world = World(0, 2, timeout_seconds=3.0, store=store)
 
-    def broken():
+    def broken(*_, **__):
         raise RuntimeError(reason)
 
-    with pytest.raises(ProcessError, match=f"all-reduce .rank 0 of 2.: {said}"):
-        world._guard(broken, "all-reduce")
+    monkeypatch.setattr("torch.distributed.all_gather_object", broken)
+
+    with pytest.raises(ProcessError, match=f"all-reduce .rank 0 of 2.: {message}"):
+        world.gather(0, "all-reduce")
 
 
 def test_a_fact_may_name_a_folder_that_is_no_utf8(store, monkeypatch):
     """On 91b3349 every run of several processes with such an --out failed."""
-    told, asking = World(), World()
-    told._job = asking._job = store
-    assert not asking.job_knows("opened /r\udcfcn")
-    told.tell_job("opened /r\udcfcn")
+    agent = {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
+    for name, value in {**agent, "TORCHELASTIC_USE_AGENT_STORE": True}.items():
+        monkeypatch.setenv(name, str(value))
+    earlier, later = (World.connect(torch.device("cpu"), 10.0) for _ in range(2))
+    assert not later.job_knows("opened /r\udcfcn")
+    earlier.tell_job("opened /r\udcfcn")
     monkeypatch.setattr("batchscale.comm.world.world.this_process", lambda: "another")
-    assert asking.job_knows("opened /r\udcfcn")
-    assert not asking.job_knows("opened /run")
+    assert later.job_knows("opened /r\udcfcn")
+    assert not later.job_knows("opened /run")

@@ -37,11 +37,11 @@ def namespaces(count):
     mark = uuid.uuid4().hex[:6]
     names = [f"batchscale-{mark}-{number}" for number in range(count)]
     switch = f"batchscale-{mark}-switch"
-    made = []
+    created = []
     try:
         for name in (switch, *names):
             ip("netns", "add", name)
-            made.append(name)
+            created.append(name)
         ip("-n", switch, "link", "add", "bridge", "type", "bridge")
         ip("-n", switch, "link", "set", "bridge", "up")
         for number, name in enumerate(names):
@@ -54,7 +54,7 @@ def namespaces(count):
         prefix = ("ip", "netns", "exec")
         yield [Host(f"10.99.0.{number + 1}", "eth0", (*prefix, name)) for number, name in enumerate(names)]
     finally:
-        for name in made:
+        for name in created:
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
 
@@ -65,10 +65,10 @@ def hosts(count):
         try:
             if shutil.which("ip") is None:
                 raise OSError("no ip")
-            found = stack.enter_context(namespaces(count))
+            machines = stack.enter_context(namespaces(count))
         except (OSError, subprocess.SubprocessError):
-            found = [Host(f"127.0.0.{number + 2}", "lo") for number in range(count)]
-        yield found
+            machines = [Host(f"127.0.0.{number + 2}", "lo") for number in range(count)]
+        yield machines
 
 
 @pytest.fixture(scope="module")
@@ -77,22 +77,22 @@ def expected(tmp_path_factory):
     return trained(0, EXACT[0], EXACT[1:], None, tmp_path_factory.mktemp("alone") / "run")
 
 
-def train_on(found, processes, out, *overrides):
+def train_on(machines, processes, out, *overrides):
     """The result of one run through torchrun, one agent a host."""
     port, run_id = free_port(), uuid.uuid4().hex
     agents = []
-    for host, local in zip(found, processes, strict=True):
+    for host, local in zip(machines, processes, strict=True):
         torchrun = (
-            f"--nnodes={len(found)}", f"--nproc-per-node={local}", "--rdzv-backend=c10d", f"--rdzv-id={run_id}",
-            f"--rdzv-endpoint={found[0].address}:{port}", f"--local-addr={host.address}",
-            f"--rdzv-conf=is_host={str(host is found[0]).lower()}",
+            f"--nnodes={len(machines)}", f"--nproc-per-node={local}", "--rdzv-backend=c10d", f"--rdzv-id={run_id}",
+            f"--rdzv-endpoint={machines[0].address}:{port}", f"--local-addr={host.address}",
+            f"--rdzv-conf=is_host={str(host is machines[0]).lower()}",
             "-m", "batchscale", "train", *EXACT, *overrides, "--out", str(out), "--json",
         )  # fmt: skip
         environment = {"GLOO_SOCKET_IFNAME": host.interface}
         agents.append(Started(*torchrun, module="torch.distributed.run", environment=environment, prefix=host.prefix))
         time.sleep(0.5)
     ended = [agent.end() for agent in agents]
-    assert [code for code, _, _ in ended] == [0] * len(found), "\n".join(err for *_, err in ended)
+    assert [code for code, _, _ in ended] == [0] * len(machines), "\n".join(err for *_, err in ended)
     return json.loads("".join(out for _, out, _ in ended))
 
 
@@ -109,8 +109,8 @@ def train_on(found, processes, out, *overrides):
 )
 def test_any_hosts_reach_the_bits_of_one(tmp_path, expected, processes, overrides, used):
     out = tmp_path / "run"
-    with hosts(len(processes)) as found:
-        reached = train_on(found, processes, out, *overrides)
+    with hosts(len(processes)) as machines:
+        reached = train_on(machines, processes, out, *overrides)
     assert reached["weights_sha256"] == expected["weights_sha256"]
     assert reached["processes"] == sum(processes)
     decided = json.loads((out / "environment.json").read_text())["decided"]["algorithm"]

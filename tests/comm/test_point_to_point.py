@@ -33,8 +33,8 @@ def test_processes_get_the_bits_of_the_simulated_world(size):
             buffers = values(size, kind, length)
             simulate(collective, buffers)
             expected[collective.name, kind, length] = fingerprint(buffers[0])
-    for made in in_world(size, everything):
-        assert made == expected
+    for outcome in in_world(size, everything):
+        assert outcome == expected
     assert {name for name, _, _ in expected} >= set(COLLECTIVES) - {"halving_doubling", "binary_blocks"}
 
 
@@ -77,11 +77,11 @@ def test_a_fault_names_the_rank_and_the_collective_in_time(name):
 
     by = "" if name == "builtin" else " by ring"
     with ThreadPoolExecutor(3) as pool:  # two of them wait
-        for (kind, victim, said), found in zip(FAULTS, pool.map(run, FAULTS), strict=True):
+        for (kind, victim, message), errors in zip(FAULTS, pool.map(run, FAULTS), strict=True):
             dead = kind in (signal.SIGKILL, signal.SIGSTOP)
-            assert set(found) == set(range(4)) - ({victim} if dead else set())
-            for rank, error in found.items():
+            assert set(errors) == set(range(4)) - ({victim} if dead else set())
+            for rank, error in errors.items():
                 if rank != victim:
-                    assert re.search(rf"^all-reduce of gradients{by} \(rank {rank} of 4\): {said}", error), error
+                    assert re.search(rf"^all-reduce of gradients{by} \(rank {rank} of 4\): {message}", error), error
                 else:
                     assert re.search(r"rank 0, 1, 3 (brought 1000 x float32, this|in all-reduce of grad)", error), error

@@ -115,20 +115,20 @@ def failing(rank, how, length):
 
 @pytest.mark.parametrize("length", [10, SMALL_BYTES])
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("how", "message"),
     [
         ("dies", r"rank 1 died"),
         ("stops", r"rank 1 is stopped and did not answer within 5 s"),
         ("brings another length", r"brought {more} x float32, this rank {length} x float32"),
     ],
 )
-def test_a_peer_that_fails_is_named_in_time(how, said, length):
+def test_a_peer_that_fails_is_named_in_time(how, message, length):
     learnt = survivors(3, how in ("dies", "stops"), failing, how, length)
     for rank in (0, 2):
         assert learnt[rank].startswith(f"all-reduce of gradients by shared_memory (rank {rank} of 3): rank ")
-        first = said.format(length=length, more=length + 1)
+        first = message.format(length=length, more=length + 1)
         assert first in learnt[rank] or f"rank 1 failed, as rank {2 - rank} found" in learnt[rank]
-    assert any(said.format(length=length, more=length + 1) in learnt[rank] for rank in (0, 2))
+    assert any(message.format(length=length, more=length + 1) in learnt[rank] for rank in (0, 2))
 
 
 def without_memory(world, reason):
@@ -149,17 +149,17 @@ def without_memory(world, reason):
 
 
 @pytest.mark.parametrize(
-    ("reason", "said"),
+    ("reason", "message"),
     [
         ("none free", "MiB are needed and 0 MiB are free"),
         ("other processor", "memory ordering of riscv64 is not x86-64's"),
     ],
 )
-def test_without_shared_memory_the_backend_takes_over_and_says_so(reason, said):
+def test_without_shared_memory_the_backend_takes_over_and_says_so(reason, message):
     for learnt, used, notes, right in in_world(3, without_memory, reason):
-        assert said in learnt
+        assert message in learnt
         assert used == "builtin"
-        assert said in notes[0]
+        assert message in notes[0]
         assert right
 
 
@@ -222,11 +222,11 @@ def on_two_hosts(rank, how):
 def test_with_two_hosts_the_one_that_failed_is_named_and_no_other(how):
     learnt = survivors(4, 1, on_two_hosts, how)
     assert sorted(learnt) == [0, 1, 2]
-    for hosts, limits, said in learnt.values():
+    for hosts, limits, error in learnt.values():
         assert hosts == [[0, 1], [2, 3]]
         assert limits == ((0, "three_phase"),)
-        assert "rank 3 " in said.partition(": ")[2], said
-        assert not any(f"rank {other} d" in said for other in range(3)), said
+        assert "rank 3 " in error.partition(": ")[2], error
+        assert not any(f"rank {other} d" in error for other in range(3)), error
 
 
 def no_handle_on_life(world):

@@ -215,12 +215,12 @@ def test_a_list_of_labels_lies_in_the_given_folder_unless_the_set_has_one(tmp_pa
     assert source.open(tmp_path, SMALL).test.labels.tolist() == FLAT
 
 
-@pytest.mark.parametrize(("to", "said"), [("..", "a link leads back to a folder above it"), ("loop", "be followed")])
-def test_a_link_that_leads_back_is_one_short_line(tmp_path: Path, to: str, said: str):
+@pytest.mark.parametrize(("to", "message"), [("..", "a link leads back to a folder above it"), ("loop", "be followed")])
+def test_a_link_that_leads_back_is_one_short_line(tmp_path: Path, to: str, message: str):
     write_set(tmp_path, 1, 1)
     loop = tmp_path / "train" / WNIDS[1] / "loop"
     loop.symlink_to(loop.parent / to)
-    with refused(str(loop), said) as error:
+    with refused(str(loop), message) as error:
         open_dataset("folder", tmp_path, SMALL)
     assert str(error.value).count("loop") == 1
 
@@ -229,12 +229,12 @@ def test_a_minibatch_is_a_function_of_seed_epoch_and_image(tmp_path: Path):
     """Each image's crop and mirror are what its own draws say, whatever the threads."""
     write_set(tmp_path)
     images, epochs = np.array([7, 3, 35, 3, 0, 21]), np.array([0, 0, 0, 1, 1, 1])
-    found = []
+    minibatches = []
     for threads in (1, 3):
         train = open_dataset("folder", tmp_path, Reading(size=16, threads=threads)).train
-        found.append(train.augmented(5, Augmentation(flip=True, scale_aspect=True))(epochs, images))
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
-    pixels, labels = found[0]
+        minibatches.append(train.augmented(5, Augmentation(flip=True, scale_aspect=True))(epochs, images))
+    assert all(torch.equal(a, b) for a, b in zip(*minibatches, strict=True))
+    pixels, labels = minibatches[0]
     draws, flips = crop_draws(5, epochs, images, DRAWS), mirrored(5, epochs, images)
     assert labels.tolist() == (images // 12).tolist()
     for i, image in enumerate(images):

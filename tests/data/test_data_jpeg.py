@@ -144,8 +144,8 @@ def test_a_picture_that_is_absurdly_long_is_bad():
         rendered(stream.getvalue(), VIEWS[0])
     data = jpeg(noise(8, 8))
     wide = bytearray(data)
-    at = read_frame(data).height_at
-    wide[at : at + 4] = b"\0\x01\xff\xff"
+    offset = read_frame(data).height_at
+    wide[offset : offset + 4] = b"\0\x01\xff\xff"
     with pytest.raises(BadImage, match="huge: 65535 x 1 pixels"):
         rendered(bytes(wide), VIEWS[0])
 
@@ -195,12 +195,12 @@ def test_other_images_are_read_by_pil():
 
 
 def test_a_large_image_is_read_without_a_word():
-    made = "import io; from PIL import Image; s = io.BytesIO(); Image.new('1', (9600, 9600)).save(s, 'PNG')"
-    made += "; p = io.BytesIO(); Image.new('P', (9, 9)).save(p, 'PNG', transparency=bytes(9))"
+    images = "import io; from PIL import Image; s = io.BytesIO(); Image.new('1', (9600, 9600)).save(s, 'PNG')"
+    images += "; p = io.BytesIO(); Image.new('P', (9, 9)).save(p, 'PNG', transparency=bytes(9))"
     read = "from batchscale.data.image.jpeg import decode_whole; decode_whole(p.getvalue())"
     read += "; print(decode_whole(s.getvalue()).shape)"
-    done = subprocess.run([sys.executable, "-c", f"{made}; {read}"], capture_output=True, text=True, check=True)
-    assert (done.stdout, done.stderr) == ("(9600, 9600, 3)\n", "")
+    ended = subprocess.run([sys.executable, "-c", f"{images}; {read}"], capture_output=True, text=True, check=True)
+    assert (ended.stdout, ended.stderr) == ("(9600, 9600, 3)\n", "")
 
 
 def rendered_whole(data, view):
@@ -232,7 +232,7 @@ def test_any_damage_ends_in_pixels_or_a_refusal():
     data = jpeg(noise(60, 80), "4:2:0")
     for _ in range(300):
         damaged = bytearray(data[: rng.integers(1, len(data) + 1)])
-        for at in rng.integers(0, min(len(damaged), len(data) if rng.random() < 0.3 else 700), 3):
-            damaged[at] = rng.integers(0, 256)
+        for position in rng.integers(0, min(len(damaged), len(data) if rng.random() < 0.3 else 700), 3):
+            damaged[position] = rng.integers(0, 256)
         with contextlib.suppress(BadImage):
             assert rendered(bytes(damaged), lambda h, w: centre(h, w, 32), size=32).shape == (32, 32, 3)

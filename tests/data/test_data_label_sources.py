@@ -99,7 +99,7 @@ def test_labels_of_numbered_folders_in_the_order_of_text_are_refused(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("content", "choice", "said"),
+    ("content", "choice", "message"),
     [
         ("a.jpg cat\nb.jpg 1\n", None, "'1': is a number, and 'cat' a class's name: all words must be read in one way"),
         ("a.jpg cat\nb.jpg 1\n", "names", "'1': no class folder of train has that name (1 such file); correct"),
@@ -108,10 +108,10 @@ def test_labels_of_numbered_folders_in_the_order_of_text_are_refused(tmp_path: P
     ],
 )
 def test_a_word_that_is_no_class_is_told_by_the_rule_that_it_breaks(
-    tmp_path: Path, content: str, choice: str | None, said: str
+    tmp_path: Path, content: str, choice: str | None, message: str
 ):
     write_flat(tmp_path, ["cat", "dog"], AB, content)
-    with refused(said):
+    with refused(message):
         labels(tmp_path, choice)
 
 

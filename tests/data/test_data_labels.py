@@ -57,7 +57,7 @@ def test_names_that_are_no_utf8_are_compared_byte_by_byte(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "words"),
     [
         ("a.jpg tiger".encode("utf-16"), ("is UTF-16", "save it as UTF-8")),
         ("a.jpg tiger".encode("utf-16-le"), ("no text", "save it as UTF-8")),
@@ -66,9 +66,9 @@ def test_names_that_are_no_utf8_are_compared_byte_by_byte(tmp_path: Path):
         (b"a.jpg tiger\nb.jpg tiger\na.jpg tiger cat", ("line 1 (", "line 3 (", "a.jpg two classes")),
     ],
 )
-def test_what_is_wrong_in_a_list_is_named_with_its_place(tmp_path: Path, content: bytes, said: tuple[str, ...]):
+def test_what_is_wrong_in_a_list_is_named_with_its_place(tmp_path: Path, content: bytes, words: tuple[str, ...]):
     listed = write_flat(tmp_path, CATS, ABC, content)
-    with refused(str(listed), *said):
+    with refused(str(listed), *words):
         labels(tmp_path)
 
 
@@ -83,11 +83,12 @@ def test_a_line_that_can_be_cut_in_two_ways_is_refused(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("files", "said"), [(["1.jpg", "10.jpg", "2.jpg"], "10.jpg letter by letter, 2.jpg"), (["B.jpg", "a.jpg"], "case")]
+    ("files", "message"),
+    [(["1.jpg", "10.jpg", "2.jpg"], "10.jpg letter by letter, 2.jpg"), (["B.jpg", "a.jpg"], "case")],
 )
-def test_one_class_a_line_needs_files_of_one_order(tmp_path: Path, files: list[str], said: str):
+def test_one_class_a_line_needs_files_of_one_order(tmp_path: Path, files: list[str], message: str):
     write_flat(tmp_path, ["cat", "dog"], files, "cat\n" * len(files))
-    with refused("have two", said, "'file class' lines"):
+    with refused("have two", message, "'file class' lines"):
         labels(tmp_path)
 
 
@@ -197,16 +198,16 @@ def test_what_is_passed_over_is_counted_and_named(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize(
-    ("numbers", "said"), [(range(1, 11), "0..9: labels go by their names as text: 1, 10, 2, 3, ..."),
+    ("numbers", "message"), [(range(1, 11), "0..9: labels go by their names as text: 1, 10, 2, 3, ..."),
                           ((0, 1, 2, 10), "0..3: labels go by their names as text: 0, 1, 10, 2\n")]
 )  # fmt: skip
 def test_numbered_folders_that_are_not_0_and_on_are_told_to_be_in_the_order_of_text(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], numbers: list[int], said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], numbers: list[int], message: str
 ):
     for part in ("train", "val"):
         write_classes(tmp_path / part, {str(n): 1 for n in numbers}, 9, 12)
     assert main(["data", "check", "folder", "--data", str(tmp_path)]) == 0
-    assert f"note: class folders are numbered, but not {said}" in capsys.readouterr().out
+    assert f"note: class folders are numbered, but not {message}" in capsys.readouterr().out
 
 
 def test_lines_of_a_list_that_name_no_image_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -224,7 +225,7 @@ def test_a_subset_list_of_another_editor_is_read(tmp_path: Path, content: bytes)
     listed = tmp_path / "list.txt"
     listed.write_bytes(content)
     assert len(open_dataset("folder", tmp_path, Reading(size=8, subset=listed)).train) == 2
-    for wrong, said in ((b"a.jpg\n\nz.jpg\n", "z.jpg, line 3"), ("a.jpg".encode("utf-16"), "is UTF-16")):
+    for wrong, message in ((b"a.jpg\n\nz.jpg\n", "z.jpg, line 3"), ("a.jpg".encode("utf-16"), "is UTF-16")):
         listed.write_bytes(wrong)
-        with refused(f"data.subset={listed}", said):
+        with refused(f"data.subset={listed}", message):
             open_dataset("folder", tmp_path, Reading(size=8, subset=listed))

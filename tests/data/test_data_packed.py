@@ -46,8 +46,8 @@ def spoil(root: Path) -> dict[str, str]:
         (folder / f"{name}.JPEG").write_bytes(content)
     (root / "val" / WNIDS[1] / "gone.JPEG").symlink_to(root / "nowhere")
     reasons = {"cut": "truncated", "empty": "empty", "text": "no image"}
-    said = {str(folder / f"{name}.JPEG"): reason for name, reason in reasons.items()}
-    return {**said, str(root / "val" / WNIDS[1] / "gone.JPEG"): "cannot be read"}
+    messages = {str(folder / f"{name}.JPEG"): reason for name, reason in reasons.items()}
+    return {**messages, str(root / "val" / WNIDS[1] / "gone.JPEG"): "cannot be read"}
 
 
 def test_check_names_bad_files_and_counts_the_unusual(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -159,10 +159,10 @@ def test_packed_pixels_are_those_of_the_files(tmp_path: Path, capsys: pytest.Cap
     assert main(["data", "check", "folder", "--data", str(into)]) == 0
     assert main(["data", "prepare", "folder", "--data", str(into)]) == 0
     assert "already" in capsys.readouterr().out
-    before = tree(into)
+    untouched = tree(into)
     assert main(["data", "prepare", "folder", "--data", str(tmp_path / "set")]) == 2
     assert "never overwritten" in capsys.readouterr().err
-    assert tree(into) == before
+    assert tree(into) == untouched
 
 
 def test_smaller_images_have_the_short_side_asked_for(tmp_path: Path):
@@ -204,9 +204,9 @@ def test_a_bad_training_file_leaves_nothing_half_prepared(tmp_path: Path, capsys
     assert [p.name for p in out.iterdir()] == ["notes.txt"]
     bad.write_bytes(whole)
     assert main(command) == 0
-    before = tree(out)
+    untouched = tree(out)
     assert main(command) == 2
-    assert tree(out) == before
+    assert tree(out) == untouched
 
 
 @pytest.fixture
@@ -221,8 +221,8 @@ def test_a_truncated_or_altered_packed_file_is_noticed(packed: Path, capsys: pyt
     index, images = packed / "train.index", packed / "train.images"
     good = {path: path.read_bytes() for path in (index, images)}
     rng = np.random.default_rng(0)
-    for path, at in [(index, int(a)) for a in rng.integers(0, len(good[index]), 20)]:
-        path.write_bytes(good[path][:at] + bytes([good[path][at] ^ 1]) + good[path][at + 1 :])
+    for path, position in [(index, int(a)) for a in rng.integers(0, len(good[index]), 20)]:
+        path.write_bytes(good[path][:position] + bytes([good[path][position] ^ 1]) + good[path][position + 1 :])
         with refused(str(index)):
             open_dataset("folder", packed, SMALL)
     for cut in (0, 10, 40, 500, len(good[index]) - 1):
@@ -233,8 +233,8 @@ def test_a_truncated_or_altered_packed_file_is_noticed(packed: Path, capsys: pyt
     images.write_bytes(good[images][:-1])
     with refused(str(images), "truncated"):
         open_dataset("folder", packed, SMALL)
-    at = len(good[images]) // 2
-    images.write_bytes(good[images][:at] + bytes([good[images][at] ^ 1]) + good[images][at + 1 :])
+    position = len(good[images]) // 2
+    images.write_bytes(good[images][:position] + bytes([good[images][position] ^ 1]) + good[images][position + 1 :])
     for skip_bad in (False, True):  # the rest of the file cannot be trusted either
         with refused(str(images), "altered since it was packed", "JPEG") as error:
             open_dataset("folder", packed, Reading(size=16, skip_bad=skip_bad)).train.part(slice(None))
@@ -262,12 +262,12 @@ def test_chunks_are_checked_each(packed: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_no_packed_form_is_written_among_the_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     write_set(tmp_path / "set")
-    before = sorted(tmp_path.rglob("*"))
+    untouched = sorted(tmp_path.rglob("*"))
     for part in ("train", "val"):
         inside = tmp_path / "set" / part / "x" / "y"
         assert main(["data", "prepare", "folder", "--data", str(tmp_path / "set"), "--out", str(inside)]) == 2
         assert "whose folders are classes; give a DIR beside it" in capsys.readouterr().err
-    assert sorted(tmp_path.rglob("*")) == before
+    assert sorted(tmp_path.rglob("*")) == untouched
 
 
 def test_options_of_packing_are_refused_elsewhere(capsys: pytest.CaptureFixture[str]):

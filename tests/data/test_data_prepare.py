@@ -41,14 +41,14 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_prepare_without_network_changes_nothing(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     (tmp_path / name / "notes.txt").write_text("mine")
-    before = tree(tmp_path)
+    untouched = tree(tmp_path)
     md5s = [f.md5 for f in DATASETS[name].files]
     with refused(name, "no network in this test", "nothing was changed", *md5s):
         prepare(name, tmp_path)
-    assert tree(tmp_path) == before
+    assert tree(tmp_path) == untouched
     with refused(name, str(tmp_path / "a" / "b")):
         prepare(name, tmp_path / "a" / "b")
-    assert tree(tmp_path) == before
+    assert tree(tmp_path) == untouched
 
 
 @pytest.fixture
@@ -75,9 +75,9 @@ def test_prepare_fetches_once(tmp_path: Path, fetchable: IdxSource, capsys: pyte
     assert sorted(tree(folder)) == sorted(["mnist", *(f"mnist/{name}" for name in IDX_NAMES)])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "elsewhere"]  # nothing temporary is left
     assert same(fetchable.load(folder), fetchable.load(tmp_path / "elsewhere"))
-    before = tree(folder)
+    untouched = tree(folder)
     assert prepare("mnist", folder)["fetched"] is False
-    assert tree(folder) == before
+    assert tree(folder) == untouched
     assert capsys.readouterr().out == ""  # standard output is for --json
 
 
@@ -89,7 +89,7 @@ def test_a_fetch_that_is_stopped_leaves_nothing(
         tiny_idx(root / "MNIST" / "raw")
         signal.raise_signal(number)
 
-    before = tree(tmp_path)
+    untouched = tree(tmp_path)
     monkeypatch.setattr("torchvision.datasets.MNIST", stopped)
     previous = signal.signal(number, signal.SIG_DFL)
     try:
@@ -99,7 +99,7 @@ def test_a_fetch_that_is_stopped_leaves_nothing(
     finally:
         signal.signal(number, previous)
     assert left.value.code == 128 + number
-    assert tree(tmp_path) == before
+    assert tree(tmp_path) == untouched
 
 
 def test_prepare_fills_in_what_is_missing(tmp_path: Path, fetchable: IdxSource) -> None:
@@ -123,10 +123,10 @@ def test_prepare_does_not_touch_a_damaged_file(tmp_path: Path, others: bool) -> 
     for name in IDX_NAMES if others else IDX_NAMES[:1]:
         (folder / name).write_bytes((tmp_path / "elsewhere" / name).read_bytes())
     (folder / IDX_NAMES[0]).write_bytes(b"damaged")
-    before = tree(tmp_path)
+    untouched = tree(tmp_path)
     with refused(str(folder / IDX_NAMES[0]), hashlib.md5(b"damaged").hexdigest(), "move the file away"):
         prepare("mnist", folder.parent)
-    assert tree(tmp_path) == before
+    assert tree(tmp_path) == untouched
 
 
 def test_prepare_refuses_a_download_with_another_checksum(
@@ -134,10 +134,10 @@ def test_prepare_refuses_a_download_with_another_checksum(
 ) -> None:
     files = (*fetchable.files[:3], replace(fetchable.files[3], md5="0" * 32))
     monkeypatch.setitem(DATASETS, "mnist", replace(fetchable, files=files))
-    before = tree(tmp_path)
+    untouched = tree(tmp_path)
     with refused("could not be fetched", "0" * 32):
         prepare("mnist", tmp_path / "data")
-    assert tree(tmp_path) == before
+    assert tree(tmp_path) == untouched
 
 
 def test_prepare_needs_a_folder_and_digits_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,15 +79,15 @@ def test_folder_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
-@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("named", [True, False])
 def test_missing_files_are_listed_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, given: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, named: bool
 ) -> None:
     monkeypatch.delenv("BATCHSCALE_DATA", raising=False)
     files = [part for file in DATASETS[name].files for part in (file.name, file.md5)]
-    where = [str(tmp_path / layout) for layout in DATASETS[name].layouts] if given else ["no folder"]
+    where = [str(tmp_path / layout) for layout in DATASETS[name].layouts] if named else ["no folder"]
     with refused(*files, *where, f"batchscale data prepare {name} --data DIR", "--data DIR", "BATCHSCALE_DATA"):
-        load_dataset(name, tmp_path if given else None)
+        load_dataset(name, tmp_path if named else None)
 
 
 @pytest.mark.parametrize("damage", ["altered", "cut", "longer", "empty"])
@@ -181,8 +181,8 @@ def elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> 
     """Let scikit-learn's file of digits be another one."""
     (folder / "datasets" / "data").mkdir(parents=True)
     (folder / "datasets" / "data" / "digits.csv.gz").write_bytes(content)
-    there = SimpleNamespace(submodule_search_locations=[str(folder)])
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: there)
+    package = SimpleNamespace(submodule_search_locations=[str(folder)])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: package)
 
 
 def test_digits_of_another_scikit_learn_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,14 +232,14 @@ def test_mean_and_std_are_those_of_the_training_images(name: str, request: pytes
 
 @pytest.mark.parametrize("name", SIZES)
 def test_check_says_what_is_in_the_real_files(name: str, request: pytest.FixtureRequest) -> None:
-    said = check(name, real(name, request))
-    assert (said["train_images"], said["test_images"]) == SIZES[name]
-    assert said["image_shape"] == ([3, 32, 32] if name == "cifar10" else [1, 28, 28])
-    assert sum(said["train_images_per_class"]) == said["train_images"]
+    answer = check(name, real(name, request))
+    assert (answer["train_images"], answer["test_images"]) == SIZES[name]
+    assert answer["image_shape"] == ([3, 32, 32] if name == "cifar10" else [1, 28, 28])
+    assert sum(answer["train_images_per_class"]) == answer["train_images"]
     if name != "mnist":  # the other two are balanced
-        assert set(said["train_images_per_class"]) == {said["train_images"] // 10}
-        assert set(said["test_images_per_class"]) == {1000}
-    assert [f["file"] for f in said["files"]] == [f.name for f in DATASETS[name].files]
+        assert set(answer["train_images_per_class"]) == {answer["train_images"] // 10}
+        assert set(answer["test_images_per_class"]) == {1000}
+    assert [f["file"] for f in answer["files"]] == [f.name for f in DATASETS[name].files]
 
 
 def test_mnist_equals_torchvision_in_its_layout(tmp_path: Path, request: pytest.FixtureRequest) -> None:

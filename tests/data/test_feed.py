@@ -5,7 +5,8 @@ import pytest
 import torch
 from support.feeds import N, feed, images
 
-from batchscale.data.feed import Augmentation, Normalizer
+from batchscale.data.feed import Normalizer
+from batchscale.data.images import Augmentation, TensorImages
 from batchscale.minibatch import place_workers
 
 
@@ -66,9 +67,9 @@ def test_augmentation_is_what_it_says():
     padded = torch.nn.functional.pad(raw, [2] * 4)
     offsets = set()
     for i, p in zip(labels.tolist(), pixels, strict=True):
-        found = [(y, x) for y in range(5) for x in range(5) if torch.equal(padded[i, :, y : y + 6, x : x + 6], p)]
-        assert found
-        offsets.update(found)
+        places = [(y, x) for y in range(5) for x in range(5) if torch.equal(padded[i, :, y : y + 6, x : x + 6], p)]
+        assert places
+        offsets.update(places)
     assert len(offsets) == 25
 
 
@@ -100,18 +101,25 @@ def test_normalisation_is_per_channel_and_exact_on_any_slice():
     assert torch.equal(normalize(floats), floats)
 
 
-def test_threads_that_make_minibatches_compute_alone_and_leave_the_others_theirs(monkeypatch):
-    before = torch.get_num_threads()
+class Watching(TensorImages):
+    """Notes with how many threads each minibatch is made."""
+
+    def augmented(self, seed, augmentation):
+        gather, self.threads = super().augmented(seed, augmentation), []
+        return lambda *drawn: (self.threads.append(torch.get_num_threads()), gather(*drawn))[1]
+
+
+def test_threads_that_make_minibatches_compute_alone_and_leave_the_others_theirs():
+    threads = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        part, seen = feed(4, 5, range(4)), []
-        make = part._make
-        monkeypatch.setattr(part, "_make", lambda step: (seen.append(torch.get_num_threads()), make(step))[1])
+        watched = Watching(images(), torch.arange(N))
+        part = feed(4, 5, range(4), kind=lambda *_: watched)
         for step in range(4):
             part.passes(step)
         part.close()
-        assert seen[0] == 3  # the first step, which nobody was asked to make in advance
-        assert set(seen[1:]) == {1}
+        assert watched.threads[0] == 3  # the first step, which nobody was asked to make in advance
+        assert set(watched.threads[1:]) == {1}
         assert torch.get_num_threads() == 3
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from batchscale.build.derive import derived_numbers, plan_of, schedule_of
+from batchscale.build.derive import derived_numbers
 from batchscale.build.network import build_model
+from batchscale.build.planning import plan_of, schedule_of
 from batchscale.errors import RecipeError
 from batchscale.models import named_model
 from batchscale.models.initial import last_gammas
@@ -64,35 +65,35 @@ def test_our_batch_norm_stands_in_for_all_of_theirs(name):
     plain = on_meta(name, IMAGENET, 7)
     norms = sum(isinstance(m, _BatchNorm) for m in plain.modules())
     names = list(plain.state_dict())
-    mine, statistics, _, _ = replace_batch_norm(plain, torch.float32, META)
-    found = [m for m in mine.modules() if isinstance(m, _BatchNorm)]
-    assert len(found) == norms > 10
-    assert all(isinstance(m, WorkerBatchNorm) for m in found)
-    assert list(mine.state_dict()) == names
+    replaced, statistics, _, _ = replace_batch_norm(plain, torch.float32, META)
+    norm_layers = [m for m in replaced.modules() if isinstance(m, _BatchNorm)]
+    assert len(norm_layers) == norms > 10
+    assert all(isinstance(m, WorkerBatchNorm) for m in norm_layers)
+    assert list(replaced.state_dict()) == names
     statistics.begin_pass(2)
-    assert mine.train()(torch.empty(4, *IMAGENET, device=META)).shape == (4, 7)
+    assert replaced.train()(torch.empty(4, *IMAGENET, device=META)).shape == (4, 7)
     if name == "resnet50":
-        assert (norms, len(list(mine.parameters()))) == (53, 161)
+        assert (norms, len(list(replaced.parameters()))) == (53, 161)
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_050", "test_efficientnet", "densenet121", "regnetx_002"])
 def test_a_net_whose_batch_norms_hold_activations_computes_what_it_did(name):
     torch.manual_seed(0)
     plain = named_model(f"timm/{name}", CIFAR, 7).double()
-    mine, statistics, averages, _ = replace_batch_norm(copy.deepcopy(plain), torch.float64, torch.device("cpu"))
+    replaced, statistics, averages, _ = replace_batch_norm(copy.deepcopy(plain), torch.float64, torch.device("cpu"))
     images = torch.randn(8, *CIFAR, dtype=torch.float64)
     statistics.begin_pass(1)
-    torch.testing.assert_close(mine(images), plain(images), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(replaced(images), plain(images), rtol=1e-10, atol=1e-12)
     averages.update(statistics.summed())
     statistics.begin_pass(2)  # two workers of the same four images
-    two, one = mine(images[:4].repeat(2, 1, 1, 1)), plain(images[:4])
+    two, one = replaced(images[:4].repeat(2, 1, 1, 1)), plain(images[:4])
     torch.testing.assert_close(two, one.repeat(2, 1), rtol=1e-10, atol=1e-12)
     two.square().sum().backward()
     one.square().sum().backward()
-    for p, q in zip(mine.parameters(), plain.parameters(), strict=True):
+    for p, q in zip(replaced.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(p.grad, 2 * q.grad, rtol=1e-7, atol=1e-9)
-    plain.load_state_dict(mine.state_dict())
-    torch.testing.assert_close(mine.eval()(images), plain.eval()(images), rtol=1e-10, atol=1e-12)
+    plain.load_state_dict(replaced.state_dict())
+    torch.testing.assert_close(replaced.eval()(images), plain.eval()(images), rtol=1e-10, atol=1e-12)
 
 
 def test_the_stride_lies_on_the_3x3_convolution():
@@ -106,15 +107,15 @@ def test_models_fit_the_classes_and_the_channels_of_images(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("torchvision/resnet51", "no classifier of torchvision; the nearest is torchvision/resnet"),
         ("torchvision/fcn_resnet50", "no classifier of torchvision"),
         ("timm/resnt50", "no classifier of timm; the nearest is timm/res"),
     ],
 )
-def test_an_unknown_name_is_one_line_with_the_nearest(name, said):
-    with pytest.raises(RecipeError, match=said) as error:
+def test_an_unknown_name_is_one_line_with_the_nearest(name, message):
+    with pytest.raises(RecipeError, match=message) as error:
         named_model(name, IMAGENET, 10)
     assert "\n" not in str(error.value)
 
@@ -227,7 +228,7 @@ class Code:
 
 
 @pytest.mark.parametrize(
-    ("file", "overrides", "said"),
+    ("file", "overrides", "message"),
     [
         ("none.pt", [], "no such file; give a local file"),
         ("missing.pt", [], r"1 of \d+ tensors missing there: 0.weight; give"),
@@ -256,7 +257,7 @@ class Code:
         ("plain.pt", ["model.fc_init=0.01"], "weights are drawn or read; leave one out"),
     ],
 )
-def test_a_file_that_does_not_fit_is_one_line(saved, tmp_path, capsys, file, overrides, said):
+def test_a_file_that_does_not_fit_is_one_line(saved, tmp_path, capsys, file, overrides, message):
     torch.save({**saved, "extra": torch.zeros(1)}, tmp_path / "beyond.pt")
     torch.save({n: t for n, t in saved.items() if n != "0.weight"}, tmp_path / "missing.pt")
     others = {f"x{i}": torch.zeros(1) for i in range(4)}
@@ -272,7 +273,7 @@ def test_a_file_that_does_not_fit_is_one_line(saved, tmp_path, capsys, file, ove
     (tmp_path / "empty.pt").touch()
     (tmp_path / "folder").mkdir()
     classes = 7 if "classes" in overrides else 10
-    with pytest.raises(RecipeError, match=said) as error:
+    with pytest.raises(RecipeError, match=message) as error:
         built(f"model.pretrained={tmp_path / file}", *[o for o in overrides if "=" in o], classes=classes)
     assert "\n" not in str(error.value)
     assert "run" not in capsys.readouterr().out
@@ -344,7 +345,7 @@ def stated(recipe):
     target = schedule_of(recipe, plan_of(recipe, 1_281_167)).first.target
     last = float(f"{lr.decay.final * target:.2g}")  # an lr, of a share that is rounded in the recipe
     falls = {"step": (lr.decay.epochs, lr.decay.factor), "polynomial": (lr.decay.power, last, lr.decay.end)}
-    found = {
+    settings = {
         "kn": recipe.minibatch.workers * recipe.minibatch.per_worker,
         "lr": round(target, 6),
         "epochs": recipe.epochs,
@@ -359,13 +360,13 @@ def stated(recipe):
         "momentum": entry.momentum,
         "weight_decay": entry.weight_decay,
     }
-    own = {
+    options = {
         "sgd": ("nesterov", "decay_norms"),
         "lars": ("trust_coefficient",),
         "rmsprop_warmup": ("decay_norms", "square_decay", "rmsprop_lr", "center_epochs", "period_epochs", "epsilon"),
     }[entry.name]
-    return found | {
-        option.removesuffix("_epochs").removesuffix("_coefficient"): getattr(entry, option) for option in own
+    return settings | {
+        option.removesuffix("_epochs").removesuffix("_coefficient"): getattr(entry, option) for option in options
     }
 
 

@@ -58,13 +58,13 @@ class Browser:
         os.write(self._write, json.dumps(message).encode() + b"\0")
         deadline = time.monotonic() + _ANSWER_SECONDS
         while time.monotonic() < deadline:
-            found = self._receive(deadline)
-            if found.get("id") == self._number:
-                if "error" in found:
-                    raise RuntimeError(f"{method}: {found['error']}")
-                result: dict[str, Any] = found["result"]
+            reply = self._receive(deadline)
+            if reply.get("id") == self._number:
+                if "error" in reply:
+                    raise RuntimeError(f"{method}: {reply['error']}")
+                result: dict[str, Any] = reply["result"]
                 return result
-            self.events.append(found)
+            self.events.append(reply)
         raise TimeoutError(method)
 
     def _receive(self, deadline: float) -> dict[str, Any]:
@@ -76,8 +76,8 @@ class Browser:
                 raise EOFError("Chromium has ended")
             self._left += more
         line, _, self._left = self._left.partition(b"\0")
-        found: dict[str, Any] = json.loads(line)
-        return found
+        message: dict[str, Any] = json.loads(line)
+        return message
 
     def open(self, page: Path | str, width: int = 1280, height: int = 900, *, script: bool = True) -> None:
         """Load a file in a window of so many pixels."""
@@ -99,28 +99,28 @@ class Browser:
 
     def js(self, expression: str) -> Any:
         """The value of an expression in the page (works where the page's own scripts are off, too)."""
-        found = self("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in found, found["exceptionDetails"]
-        return found["result"].get("value")
+        answer = self("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
 
     def key(self, name: str) -> None:
         """Press a key, such as Tab, Enter, ArrowRight."""
         text = {"Enter": "\r", " ": " "}.get(name, "")
         code = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "Home": 36, "End": 35}
         code |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
-        at = {"key": name, "code": name, "windowsVirtualKeyCode": code[name], "text": text}
-        self("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", **at)
-        self("Input.dispatchKeyEvent", type="keyUp", **at)
+        event = {"key": name, "code": name, "windowsVirtualKeyCode": code[name], "text": text}
+        self("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", **event)
+        self("Input.dispatchKeyEvent", type="keyUp", **event)
 
     def media(self, media: str = "", **features: str) -> None:
         """Emulate a medium ("print") and features such as prefers_color_scheme="dark"."""
-        given = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
-        self("Emulation.setEmulatedMedia", media=media, features=given)
+        media_features = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+        self("Emulation.setEmulatedMedia", media=media, features=media_features)
 
     def screenshot(self, file: Path, *, whole: bool = True) -> None:
         """The page, or what the window shows of it, as PNG."""
-        found = self("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
-        file.write_bytes(base64.b64decode(found["data"]))
+        picture = self("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        file.write_bytes(base64.b64decode(picture["data"]))
 
     def pdf(self) -> bytes:
         """The page printed."""

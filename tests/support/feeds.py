@@ -4,6 +4,7 @@ import torch
 
 from batchscale.data.feed import Feed, Normalizer
 from batchscale.data.images import Augmentation, TensorImages
+from batchscale.data.order import StreamOrder
 from batchscale.minibatch import Minibatch, StepPlan
 
 N = 103
@@ -18,14 +19,26 @@ def images():
     return x
 
 
-def feed(workers, per_worker, part, *, augmentation=PLAIN, partial="carry", pass_workers=1, seed=3, growth=(), span=1):
+def feed(
+    workers,
+    per_worker,
+    part,
+    *,
+    augmentation=PLAIN,
+    partial="carry",
+    pass_workers=1,
+    seed=3,
+    growth=(),
+    span=1,
+    kind=TensorImages,
+):
     minibatch = Minibatch(workers, per_worker)
     return Feed(
-        TensorImages(images(), torch.arange(N)),
+        kind(images(), torch.arange(N)),
         plan=StepPlan(minibatch, N, 3, partial, growth),
         workers=part if callable(part) else lambda k: part,
         micro_batch=pass_workers * per_worker,
-        seed=seed,
+        order=StreamOrder(seed, N),
         augmentation=augmentation,
         normalizer=Normalizer([0.0], [1.0], torch.float32, torch.contiguous_format, torch.device("cpu")),
         span=span,

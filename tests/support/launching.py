@@ -43,7 +43,7 @@ class Started:
 
     def living(self) -> dict[int, dict[str, str]]:
         """Every living process of the command, with its environment."""
-        found = {}
+        environments = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
@@ -51,8 +51,8 @@ class Started:
                     variables = dict(v.split("=", 1) for v in raw.split("\0") if "=" in v)
                     state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
                     if variables.get("BATCHSCALE_TEST_MARK") == self.mark and state != "Z":
-                        found[int(entry.name)] = variables
-        return found
+                        environments[int(entry.name)] = variables
+        return environments
 
     def rank(self, number: int) -> int:
         """Process id of a rank."""

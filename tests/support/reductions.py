@@ -37,13 +37,13 @@ TYPES = ["float16", "float32", "float64", "bfloat16", "int64"]
 
 def collectives(size):
     """Every algorithm that is made for W ranks; those with hosts on two uneven ones."""
-    found = []
+    algorithms = []
     for name in COLLECTIVES:
         try:
-            found.append(make(name, size, hosts_of("uneven", size)))
+            algorithms.append(make(name, size, hosts_of("uneven", size)))
         except UsageError:
             continue
-    return found
+    return algorithms
 
 
 def cases(size):
@@ -62,14 +62,14 @@ def fingerprint(tensor):
 
 def everything(world):
     """Fingerprints of this rank's result for every algorithm, type and length."""
-    made = {}
+    fingerprints = {}
     for collective in collectives(world.size):
         between = PointToPoint(world, collective)
         for kind, length in cases(world.size):
             tensor = values(world.size, kind, length)[world.rank].clone()
             between.all_reduce(tensor)
-            made[collective.name, kind, length] = fingerprint(tensor)
-    return made
+            fingerprints[collective.name, kind, length] = fingerprint(tensor)
+    return fingerprints
 
 
 def beside_a_thread(world):
@@ -82,35 +82,35 @@ def beside_a_thread(world):
 
     thread = threading.Thread(target=reduce_all)
     thread.start()
-    said = [world.gather(world.rank + i) for i in range(20)]
+    answers = [world.gather(world.rank + i) for i in range(20)]
     thread.join()
-    return all((tensor == 3).all() for tensor in sums), said == [[i, i + 1, i + 2] for i in range(20)]
+    return all((tensor == 3).all() for tensor in sums), answers == [[i, i + 1, i + 2] for i in range(20)]
 
 
 def in_subgroups(world):
     """Whether torus and hierarchical sum right in sub-groups, in even, padded and uneven cases."""
     hosts = hosts_of("uneven", world.size)
-    made = [
+    reducers = [
         SubgroupTorus(world, make("torus", world.size, torus=(3, 2))),
         SubgroupTorus(world, make("torus", world.size, [[5, 0, 2], [1, 4, 3]])),
         SubgroupHierarchical(world, make("hierarchical", world.size, hosts)),
     ]
     right = []
-    for subgroups in made:
+    for subgroups in reducers:
         for kind, length in [("float32", 12), ("float32", 13), ("int64", 2), ("float64", 0)]:
             tensors = torch.arange(world.size * length).reshape(world.size, length).to(getattr(torch, kind))
-            mine = tensors[world.rank].to(world.device, copy=True)
-            subgroups.all_reduce(mine)
-            right.append(bool((mine.cpu() == tensors.sum(dim=0)).all()))
+            tensor = tensors[world.rank].to(world.device, copy=True)
+            subgroups.all_reduce(tensor)
+            right.append(bool((tensor.cpu() == tensors.sum(dim=0)).all()))
     return right
 
 
 def on_gpu(rank):
     torch.cuda.set_device(rank)
     world = World.connect(torch.device("cuda", rank), 60.0)
-    made = in_subgroups(world)
+    right = in_subgroups(world)
     world.close()
-    return made
+    return right
 
 
 TIMEOUT_SECONDS, SETTLE_SECONDS = 15.0, 6.0  # so long that a busy machine has started and heard every process by then

@@ -3,7 +3,7 @@
 import os
 
 
-def refusing(number, only=lambda *given: True, otherwise=None):
+def refusing(number, only=lambda *arguments: True, otherwise=None):
     """A system call that answers with this error.
 
     Args:
@@ -12,9 +12,9 @@ def refusing(number, only=lambda *given: True, otherwise=None):
         otherwise: the call for all others.
     """
 
-    def call(*given, **named):
-        if only(*given):
+    def call(*arguments, **named):
+        if only(*arguments):
             raise OSError(number, os.strerror(number))
-        return otherwise(*given, **named)
+        return otherwise(*arguments, **named)
 
     return call

@@ -44,18 +44,18 @@ def _enter(
     )  # fmt: skip
     torch.set_num_threads(1)
     try:
-        made = pickle.dumps(function(rank, *arguments))  # plain bytes: no shared memory is left open
+        pickled = pickle.dumps(function(rank, *arguments))  # plain bytes: no shared memory is left open
     except BaseException:
         queue.put((rank, None))
         raise
-    queue.put((rank, made))
+    queue.put((rank, pickled))
 
 
 def _connected(rank: int, function: Callable[..., Any], *arguments: Any) -> Any:
     world = World.connect(CPU, 60.0)
-    made = function(world, *arguments)
+    outcome = function(world, *arguments)
     world.close()
-    return made
+    return outcome
 
 
 def in_world(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -77,8 +77,8 @@ def trained(
     rank: int, recipe: str, overrides: Sequence[str], data: Path | None, out: Path, resume: Resume = "no"
 ) -> dict[str, Any]:
     """The result of `batchscale train`, of this process or, in `in_processes`, of one of W."""
-    found = batchscale.train(recipe, overrides, data_folder=data, out=out, resume=resume, quiet=True)
-    return dict(found.model_dump())
+    result = batchscale.train(recipe, overrides, data_folder=data, out=out, resume=resume, quiet=True)
+    return dict(result.model_dump())
 
 
 def endings(size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -89,8 +89,8 @@ def endings(size: int, function: Callable[..., Any], *arguments: Any) -> list[An
             process.join()
         results = {}
         while not queue.empty():
-            rank, made = queue.get()
-            results[rank] = made
+            rank, pickled = queue.get()
+            results[rank] = pickled
         return [pickle.loads(results[r]) if results.get(r) else ranks[r].exitcode for r in range(size)]
     finally:
         for process in ranks:
@@ -100,18 +100,18 @@ def endings(size: int, function: Callable[..., Any], *arguments: Any) -> list[An
 def survivors(size: int, dead: int, function: Callable[..., Any], *arguments: Any) -> dict[int, Any]:
     """function(rank, *arguments) in W processes of which `dead` end or stop: what the others say, by rank."""
     ranks, queue = _start(size, function, arguments)
-    said: dict[int, Any] = {}
+    outcomes: dict[int, Any] = {}
     try:
-        while len(said) < size - dead:
+        while len(outcomes) < size - dead:
             ended = [process.exitcode for process in ranks]  # before the queue is asked: what they said is there
             if not queue.empty():
-                rank, made = queue.get()
-                said[rank] = made and pickle.loads(made)
-            elif sum(code is not None for code in ended) > len(said) + dead:
-                raise AssertionError(f"ranks ended without a word: exit codes {ended}, said {said}")
+                rank, pickled = queue.get()
+                outcomes[rank] = pickled and pickle.loads(pickled)
+            elif sum(code is not None for code in ended) > len(outcomes) + dead:
+                raise AssertionError(f"ranks ended without a word: exit codes {ended}, outcomes {outcomes}")
             else:
                 time.sleep(0.05)
-        return said
+        return outcomes
     finally:
         for process in ranks:
             process.kill()

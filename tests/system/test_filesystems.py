@@ -1,22 +1,26 @@
 """File systems that lack calls, or refuse to be written."""
 
 import errno
+import fcntl
 import io
 import json
 import os
 import subprocess
 import threading
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from support.launching import SMALL
+from support.pictures import jpeg, noise
 from support.refusing import refusing
 
 from batchscale.cli import main
 from batchscale.comm.world.gloo import schedule_gloo_threads
-from batchscale.data.image import packed
+from batchscale.data.image.pack import write_index
+from batchscale.data.image.packed import PackedEntries
 from batchscale.errors import FolderError
 from batchscale.records import RunFolder, RunLock
 from batchscale.records.files import cannot_write, write_whole
@@ -37,8 +41,8 @@ def test_a_run_where_the_file_system_lacks_locks_syncs_and_renames(tmp_path, mon
     monkeypatch.setattr(os, "replace", over)
     assert main(["train", *TINY, "--out", str(out)]) == 0
     err = capsys.readouterr().err
-    for said in ("has no locks", "does not sync files", "does not sync folders"):
-        assert err.count(said) == 1
+    for message in ("has no locks", "does not sync files", "does not sync folders"):
+        assert err.count(message) == 1
     (out / "result.json").unlink()  # so that it goes on, and writes over what is there
     assert main(["train", *TINY, "--out", str(out), "--resume"]) == 0
     assert "does not rename over a file" in capsys.readouterr().err
@@ -57,13 +61,13 @@ def test_without_locks_one_writer_at_a_time_and_a_dead_one_is_noticed(tmp_path, 
     ended = subprocess.Popen(["true"])
     ended.wait()
     with RunLock(tmp_path):
-        mine = json.loads(held.read_text())
-    held.write_text(json.dumps({**mine, "pid": ended.pid}))
+        holder = json.loads(held.read_text())
+    held.write_text(json.dumps({**holder, "pid": ended.pid}))
     RunLock(tmp_path).release()  # that process lives no more
-    held.write_text(json.dumps({**mine, "started": "1"}))
+    held.write_text(json.dumps({**holder, "started": "1"}))
     RunLock(tmp_path).release()  # its number is another process's now
     for elsewhere in ({"boot": "another"}, {"names": "pid:[1]"}):
-        held.write_text(json.dumps({**mine, "pid": ended.pid, **elsewhere}))
+        held.write_text(json.dumps({**holder, "pid": ended.pid, **elsewhere}))
         with pytest.raises(FolderError, match=f"where that has ended, delete {held}"):
             RunLock(tmp_path)
     held.write_text("")
@@ -113,18 +117,18 @@ def test_a_stand_in_that_could_not_be_written_is_gone(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("folder_too", [False, True])
-def test_a_lock_that_its_holder_removes_is_not_kept_by_who_waited_for_it(tmp_path, folder_too):
+def test_a_lock_that_its_holder_removes_is_not_kept_by_who_waited_for_it(tmp_path, monkeypatch, folder_too):
     folder = tmp_path / "run"
     folder.mkdir()
-    holder, taken = RunLock(folder), []
-    opened = threading.Event()
+    holder, locks = RunLock(folder), []
+    opened, lock_file = threading.Event(), fcntl.flock
 
-    class Waiting(RunLock):
-        def _try(self):
-            opened.set()
-            return super()._try()
+    def noting(*arguments):
+        opened.set()
+        return lock_file(*arguments)
 
-    waiter = threading.Thread(target=lambda: taken.append(Waiting(folder, wait_seconds=60)))
+    monkeypatch.setattr(fcntl, "flock", noting)
+    waiter = threading.Thread(target=lambda: locks.append(RunLock(folder, wait_seconds=60)))
     waiter.start()
     opened.wait()
     holder.discard()
@@ -134,7 +138,7 @@ def test_a_lock_that_its_holder_removes_is_not_kept_by_who_waited_for_it(tmp_pat
     waiter.join()
     with pytest.raises(FolderError, match="another run is writing there"):
         RunLock(folder)
-    taken[0].release()
+    locks[0].release()
 
 
 def test_a_lock_that_fails_is_no_other_run(tmp_path, monkeypatch):
@@ -149,7 +153,10 @@ def test_a_disk_that_is_full_at_the_start_is_told_with_its_path(tmp_path, monkey
     class Full(io.FileIO):
         write = refusing(errno.ENOSPC)
 
-    monkeypatch.setattr(RunLock, "_open", lambda lock: io.TextIOWrapper(io.BufferedRandom(Full(tmp_path / "f", "w+"))))
+    def opened(*_, **__):
+        return io.TextIOWrapper(io.BufferedRandom(Full(tmp_path / "f", "w+")))
+
+    monkeypatch.setattr("batchscale.records.lock.open", opened, raising=False)
     assert main(["train", *TINY, "--out", str(tmp_path / "run")]) == 2
     err = capsys.readouterr().err
     assert f"{tmp_path}/run/.lock: cannot be written (No space left on device): the disk must have room" in err
@@ -167,7 +174,7 @@ def test_a_page_that_cannot_be_written_has_a_way_out_that_exists(tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "message"),
     [
         (errno.ENOSPC, "must have room; free some"),
         (errno.EDQUOT, "quota"),
@@ -177,12 +184,12 @@ def test_a_page_that_cannot_be_written_has_a_way_out_that_exists(tmp_path, monke
         (errno.EIO, "fails; look into the system's log"),
     ],
 )
-def test_why_a_folder_cannot_be_written_is_told_apart(tmp_path, monkeypatch, number, said):
+def test_why_a_folder_cannot_be_written_is_told_apart(tmp_path, monkeypatch, number, message):
     path = tmp_path / "file"
-    assert said in str(cannot_write(path, OSError(number, os.strerror(number))))
+    assert message in str(cannot_write(path, OSError(number, os.strerror(number))))
     monkeypatch.setattr(os, "fsync", refusing(number))
     if number != errno.EACCES:  # from fsync: a sandbox, whose fallback is a note
-        with pytest.raises(FolderError, match=said):
+        with pytest.raises(FolderError, match=message):
             write_whole(path, b"x")
 
 
@@ -257,9 +264,14 @@ def test_where_there_are_no_links_files_are_copied(tmp_path, monkeypatch, kind, 
 
 
 def test_an_index_is_read_where_no_file_can_be_mapped(tmp_path, monkeypatch):
-    (tmp_path / "index").write_bytes(b"abc")
+    image = jpeg(noise(8, 8))
+    (tmp_path / "train.images").write_bytes(image)
+    whole, name = np.array([0, len(image)]), np.frombuffer(b"a.JPEG", np.uint8)
+    arrays = {"starts": whole, "labels": np.array([0]), "crc32": np.array([zlib.crc32(image)], np.uint32)}
+    index = tmp_path / "train.index"
+    write_index(index, {"classes": ["a"]}, {**arrays, "name_starts": np.array([0, len(name)]), "names": name})
     monkeypatch.setattr(np, "memmap", refusing(errno.ENODEV))
-    assert packed._mapped(tmp_path / "index").tobytes() == b"abc"
+    assert PackedEntries(index).read(0) == image
 
 
 def test_without_proc_gloos_threads_stay_as_they_are(monkeypatch):

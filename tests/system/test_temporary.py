@@ -51,7 +51,7 @@ def test_a_fork_server_starts_with_a_long_tmpdir_hears_no_stop_and_imports_nothi
     for name in ("random", "selectors", "struct"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the user has this module')\n")
     monkeypatch.chdir(tmp_path)
-    before = multiprocessing.current_process()._config.get("tempdir")
+    tempdir = multiprocessing.current_process()._config.get("tempdir")
     workers.warm()
     assert len(server._forkserver_address) < 100
     blocked = next(
@@ -65,7 +65,7 @@ def test_a_fork_server_starts_with_a_long_tmpdir_hears_no_stop_and_imports_nothi
     process.start()
     process.join(60)
     assert process.exitcode == 7
-    assert before is None
+    assert tempdir is None
 
 
 def test_a_tmpdir_that_is_not_there_is_one_line(tmp_path, capsys, temporary, monkeypatch):
@@ -101,6 +101,6 @@ def test_sockets_of_a_long_tmpdir_lie_elsewhere(tmp_path, monkeypatch, temporary
     long.mkdir()
     temporary(long)
     assert socket_place() in ("/tmp", "/var/tmp", "/dev/shm")
-    monkeypatch.setattr(os, "access", lambda *given: False)
+    monkeypatch.setattr(os, "access", lambda *arguments: False)
     with pytest.raises(UsageError, match="too many for the path of a socket"):
         socket_place()

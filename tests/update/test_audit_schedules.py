@@ -58,8 +58,8 @@ SMITH = [(0, 8192), (30, 16384)]
 
 
 def flash_end():
-    before = Fraction(math.ceil(30 * Fraction(N, 34816)) * 34816, N)
-    return before + math.ceil((90 - before) * Fraction(N, 69632)) * Fraction(69632, N)
+    change = Fraction(math.ceil(30 * Fraction(N, 34816)) * 34816, N)
+    return change + math.ceil((90 - change) * Fraction(N, 69632)) * Fraction(69632, N)
 
 
 EXPECTED = {

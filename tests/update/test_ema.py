@@ -26,12 +26,12 @@ def test_the_average_is_that_of_its_definition_from_the_first_step_on():
         average.step(lr=0.1)
         seen.append({name: w.clone() for name, w in model.state_dict().items()})
         shares = [0.7 ** (step - 1 - i) for i in range(step)]
-        for name, found in average.averaged().items():
-            if found.is_floating_point():
+        for name, averaged in average.averaged().items():
+            if averaged.is_floating_point():
                 expected = sum(s * w[name] for s, w in zip(shares, seen, strict=True)) / sum(shares)
-                torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+                torch.testing.assert_close(averaged, expected, rtol=1e-12, atol=1e-12)
             else:
-                assert found == step
+                assert averaged == step
 
 
 def test_the_models_own_weights_come_back_bit_by_bit():
@@ -41,14 +41,14 @@ def test_the_models_own_weights_come_back_bit_by_bit():
         for p in model.parameters():
             p.grad = torch.ones_like(p)
         average.step(lr=0.1)
-    before = model.weight.detach().clone()
+    weight = model.weight.detach().clone()
     with average.in_place():
         assert torch.equal(model.weight, average.averaged()["weight"])
-        assert not torch.equal(model.weight, before)
-    assert torch.equal(model.weight, before)
+        assert not torch.equal(model.weight, weight)
+    assert torch.equal(model.weight, weight)
     with pytest.raises(KeyboardInterrupt):
         interrupted_in(average)
-    assert torch.equal(model.weight, before)
+    assert torch.equal(model.weight, weight)
 
 
 def interrupted_in(average):

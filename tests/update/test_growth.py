@@ -30,8 +30,8 @@ from batchscale.run.run import Stopped
 from batchscale.training.due import DUES
 
 
-def changes(*given):
-    return tuple(Change(Fraction(str(epoch)), Minibatch(k, n)) for epoch, k, n in given)
+def changes(*phases):
+    return tuple(Change(Fraction(str(epoch)), Minibatch(k, n)) for epoch, k, n in phases)
 
 
 @st.composite
@@ -39,8 +39,8 @@ def plans(draw, partial="carry"):
     images = draw(st.integers(20, 300))
     sizes = sorted(draw(st.lists(st.integers(1, images), min_size=1, max_size=4, unique=True)))
     whole = partial == "drop"
-    at = st.integers(1, 9) if whole else st.integers(1, 90).map(lambda tenths: tenths / 10)
-    epochs = sorted(draw(st.lists(at, min_size=len(sizes) - 1, max_size=len(sizes) - 1, unique=True)))
+    changes_at = st.integers(1, 9) if whole else st.integers(1, 90).map(lambda tenths: tenths / 10)
+    epochs = sorted(draw(st.lists(changes_at, min_size=len(sizes) - 1, max_size=len(sizes) - 1, unique=True)))
     grown = changes(*((epoch, 1, size) for epoch, size in zip(epochs, sizes[1:], strict=True)))
     try:
         return StepPlan(Minibatch(1, sizes[0]), images, 10, partial, grown)
@@ -68,11 +68,11 @@ def test_carrying_sees_every_image_of_every_epoch_once_across_changes(plan):
 @given(plans(partial="drop"))
 def test_dropping_leaves_out_less_than_a_minibatch_of_every_epoch(plan):
     epochs = {}
-    for step, here in enumerate(positions(plan)):
-        epochs.setdefault(here[0][0], []).append((step, [place for _, place in here]))
+    for step, places_of_step in enumerate(positions(plan)):
+        epochs.setdefault(places_of_step[0][0], []).append((step, [place for _, place in places_of_step]))
     assert sorted(epochs) == list(range(10))
     for steps in epochs.values():
-        places = [place for _, here in steps for place in here]
+        places = [place for _, places_of_step in steps for place in places_of_step]
         assert places == list(range(len(places)))
         kn = plan.minibatch_at(steps[0][0]).images
         assert plan.training_images - len(places) < kn
@@ -81,12 +81,12 @@ def test_dropping_leaves_out_less_than_a_minibatch_of_every_epoch(plan):
 
 @given(plans())
 def test_steps_and_epochs_are_each_others_inverse_and_changes_come_when_they_are_due(plan):
-    at = [plan.epoch_at(step) for step in range(plan.total_steps + 1)]
-    assert all(a < b for a, b in itertools.pairwise(at))
-    assert [plan.steps(epoch) for epoch in at] == list(range(plan.total_steps + 1))
+    epochs = [plan.epoch_at(step) for step in range(plan.total_steps + 1)]
+    assert all(a < b for a, b in itertools.pairwise(epochs))
+    assert [plan.steps(epoch) for epoch in epochs] == list(range(plan.total_steps + 1))
     assert sum(plan.ends_epoch(step) for step in range(plan.total_steps)) == plan.epochs_done(plan.total_steps) >= 10
     for change, phase in zip(plan.growth, plan.phases[1:], strict=True):
-        assert at[phase.first_step - 1] < change.epoch <= at[phase.first_step]
+        assert epochs[phase.first_step - 1] < change.epoch <= epochs[phase.first_step]
         assert plan.minibatch_at(phase.first_step) == change.minibatch != plan.minibatch_at(phase.first_step - 1)
     assert [step for p in plan.phases for step in plan.steps_of(p)] == list(range(plan.total_steps))
 
@@ -109,9 +109,10 @@ def test_the_feed_goes_on_with_the_very_next_image_whatever_k_n_and_w():
 
 def test_a_pass_holds_whole_groups_also_when_n_grows():
     part = feed(6, 4, range(6), growth=changes((1, 6, 5)), pass_workers=4, span=2)
-    found = [[len(batch.targets) for batch in part.passes(step)] for step in (0, 4, 5)]
+    pass_images = [[len(batch.targets) for batch in part.passes(step)] for step in (0, 4, 5)]
     part.close()
-    assert found == [[16, 8], [16, 8], [10, 10, 10]]  # 5 steps of 24 images; then groups of 10 in passes of at most 16
+    # 5 steps of 24 images; then groups of 10 in passes of at most 16
+    assert pass_images == [[16, 8], [16, 8], [10, 10, 10]]
 
 
 @pytest.fixture(scope="module")
@@ -142,29 +143,29 @@ def plain_torch(dataset):
     averages = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in averages:
         norm.running_var.zero_()
-    at = 0
+    first = 0
     for workers, n in SIZES:
         sgd.zero_grad()
-        before = {name: b.clone() for name, b in model.named_buffers()}
-        after = {name: torch.zeros_like(b) for name, b in before.items()}
+        buffers = {name: b.clone() for name, b in model.named_buffers()}
+        after = {name: torch.zeros_like(b) for name, b in buffers.items()}
         for worker in range(workers):
-            model.load_state_dict(before, strict=False)
-            mine = order[at + worker * n : at + (worker + 1) * n]
-            loss = F.cross_entropy(model(pixels[mine]), dataset.train_labels[mine], reduction="sum")
+            model.load_state_dict(buffers, strict=False)
+            part = order[first + worker * n : first + (worker + 1) * n]
+            loss = F.cross_entropy(model(pixels[part]), dataset.train_labels[part], reduction="sum")
             (loss / (workers * n)).backward()
             for name, b in model.named_buffers():
                 after[name] += b // workers if b.dtype == torch.int64 else b / workers
         model.load_state_dict(
-            {name: before[name] + 1 if b.dtype == torch.int64 else b for name, b in after.items()}, strict=False
+            {name: buffers[name] + 1 if b.dtype == torch.int64 else b for name, b in after.items()}, strict=False
         )
         for p in model.parameters():
             if id(p) not in norms:
                 p.grad += 1e-4 * p.detach()
-        first_steps, all_first_steps = at / 16, 368 / 16
+        first_steps, all_first_steps = first / 16, 368 / 16
         share = 1 if first_steps < 3 else 0.5 * (1 + math.cos(math.pi * (first_steps - 3) / (all_first_steps - 3)))
         sgd.param_groups[0]["lr"] = 0.05 * workers * n / 32 * share
         sgd.step()
-        at += workers * n
+        first += workers * n
     for norm in averages:
         norm.running_mean.div_(1 - 0.9 ** len(SIZES))
         norm.running_var.div_(1 - 0.9 ** len(SIZES))
@@ -175,9 +176,9 @@ def plain_torch(dataset):
 def test_a_growing_run_equals_a_loop_of_plain_torch(data, tmp_path, optimizer):
     overrides = [GROWN, "precision=fp64", "numerics.micro_batch=16", f"optimizer.name={optimizer}"]
     result = batchscale.train(RECIPE, overrides, data=data, out=tmp_path / "run", quiet=True)
-    found, expected = load_file(tmp_path / "run" / "weights.safetensors"), plain_torch(data)
+    weights, expected = load_file(tmp_path / "run" / "weights.safetensors"), plain_torch(data)
     for name, tensor in expected.items():
-        torch.testing.assert_close(found[name], tensor, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-9, atol=1e-11)
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["minibatch"] for line in lines] == [k * n for k, n in SIZES]
     assert lines[-1]["epoch"] == result.epochs == pytest.approx(368 / 110, abs=1e-6)
@@ -211,19 +212,19 @@ EXACT = ("numerics.exact=true", "execution.log_steps=1")
 
 def finals(rank, dataset):
     """What every growth ends with, one run after the other."""
-    found = {}
+    outcomes = {}
     for name, overrides in GROWTHS.items():
         result = batchscale.train(RECIPE, [*overrides, *EXACT], data=dataset, quiet=True)
-        found[name] = (result.weights_sha256, result.test_loss, result.train_loss, result.steps, result.status)
-    return found
+        outcomes[name] = (result.weights_sha256, result.test_loss, result.train_loss, result.steps, result.status)
+    return outcomes
 
 
 def test_exact_growing_runs_end_with_the_same_bits_for_every_number_of_processes(data):
     alone = finals(0, data)
     assert {status for *_, status in alone.values()} == {"done"}
     for processes in (2, 3):
-        for found in in_processes(processes, finals, data):
-            assert found == alone
+        for results in in_processes(processes, finals, data):
+            assert results == alone
 
 
 def resumed(rank, dataset, overrides, out):
@@ -340,7 +341,7 @@ PHASES = "minibatch.growth={kind: phases, phases: %s}"
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         ([PHASES % "[{epoch: 5, workers: 8}, {epoch: 5, workers: 16}]"], "epoch 5 after 5: epochs must rise"),
         (
@@ -395,10 +396,10 @@ PHASES = "minibatch.growth={kind: phases, phases: %s}"
         (["minibatch.growth.kind=halving"], "growth.kind='halving': input should be 'none', 'phases'"),
     ],
 )
-def test_a_growth_that_cannot_be_is_one_clear_line(overrides, said):
+def test_a_growth_that_cannot_be_is_one_clear_line(overrides, message):
     with pytest.raises(RecipeError) as error:
         planned(*overrides)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 

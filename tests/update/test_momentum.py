@@ -40,8 +40,8 @@ def torchs(optimizer, lr, momentum):
 def test_both_forms_equal_torch_sgd_whose_momentum_changes(form, nesterov):
     weights = [nn.Parameter(torch.linspace(-1, 2, 12, dtype=torch.float64)) for _ in range(2)]
     reference = torch.optim.SGD([weights[1]], lr=0.1, momentum=0.9, nesterov=nesterov, weight_decay=0.01, foreach=False)
-    found = trained(form([([weights[0]], 0.01)], 0.9, nesterov), weights[0], ours)
-    torch.testing.assert_close(found, trained(reference, weights[1], torchs), rtol=1e-12, atol=1e-12)
+    weight = trained(form([([weights[0]], 0.01)], 0.9, nesterov), weights[0], ours)
+    torch.testing.assert_close(weight, trained(reference, weights[1], torchs), rtol=1e-12, atol=1e-12)
 
 
 def test_the_change_comes_with_the_first_step_that_begins_at_its_epoch_also_while_the_minibatch_grows():
@@ -65,7 +65,7 @@ def test_the_derived_numbers_say_where_it_changes_and_what_the_run_does_not_reac
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("entry", "message"),
     [
         ("[{epoch: 2, momentum: 0.5}, {epoch: 2, momentum: 0.6}]", r"changes: epoch 2 after 2: epochs must rise"),
         ("[{epoch: 2, momentum: 0}]", r"optimizer.momentum_changes\[0\].momentum=0: .*greater than 0"),
@@ -73,9 +73,9 @@ def test_the_derived_numbers_say_where_it_changes_and_what_the_run_does_not_reac
         ("[{epoch: 0, momentum: 0.5}]", r"optimizer.momentum_changes\[0\].epoch=0: .*greater than 0"),
     ],
 )  # fmt: skip
-def test_changes_out_of_order_or_range_are_one_clear_line(given, said):
-    with pytest.raises(RecipeError, match=said) as error:
-        recipe_from(RECIPE, [f"optimizer.momentum_changes={given}"])
+def test_changes_out_of_order_or_range_are_one_clear_line(entry, message):
+    with pytest.raises(RecipeError, match=message) as error:
+        recipe_from(RECIPE, [f"optimizer.momentum_changes={entry}"])
     assert "\n" not in str(error.value)
 
 
@@ -91,14 +91,16 @@ def test_changes_have_no_place_beside_no_momentum_or_in_an_optimizer_without_one
 def test_entries_that_older_runs_lack_are_part_of_an_identity_only_where_they_are_given():
     later = {"learning_rate.warmup.start", "learning_rate.decay.end", "optimizer.momentum_changes"}
     plain = recipe_from(RECIPE)
-    given = recipe_from(RECIPE, [CHANGES, "learning_rate.warmup.start=0", "learning_rate.decay={kind: cosine, end: 2}"])
+    recipe = recipe_from(
+        RECIPE, [CHANGES, "learning_rate.warmup.start=0", "learning_rate.decay={kind: cosine, end: 2}"]
+    )
     assert not later & identity(plain).keys()
-    assert later <= identity(given).keys()
+    assert later <= identity(recipe).keys()
     assert identity(load_recipe("imagenet-resnet50-4min"))["learning_rate.decay.end"] == 89
 
 
 def test_a_study_keeps_the_warmups_start():
     recipe = load_recipe("digits-cnn", ["learning_rate.warmup.start=0.0"])
     for epochs in (None, 2.0):
-        made = recipe_at(recipe, 32, 32, Rule("linear", "gradual"), epochs, 1437)
-        assert made.learning_rate.warmup.start == 0.0
+        scaled = recipe_at(recipe, 32, 32, Rule("linear", "gradual"), epochs, 1437)
+        assert scaled.learning_rate.warmup.start == 0.0

@@ -54,8 +54,8 @@ def train_torch(optimizer, weights, lrs, seed=1):
         optimizer.step()
 
 
-def assert_close(mine, theirs, tolerance=1e-12):
-    for a, b in zip(mine, theirs, strict=True):
+def assert_close(ours, theirs, tolerance=1e-12):
+    for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
@@ -64,8 +64,8 @@ every = pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 
 @every
 def test_the_recipes_options_are_the_constructors(name):
-    taken = set(inspect.signature(OPTIMIZERS[name]).parameters) - {"groups", "epoch_at"}
-    assert taken == set(OPTIMIZER_ENTRIES.options_of(name)) - {"decay_norms", "decay_biases", "momentum_changes"}
+    options = set(inspect.signature(OPTIMIZERS[name]).parameters) - {"groups", "epoch_at"}
+    assert options == set(OPTIMIZER_ENTRIES.options_of(name)) - {"decay_norms", "decay_biases", "momentum_changes"}
 
 
 @every
@@ -90,9 +90,9 @@ def test_a_copied_state_goes_on_as_if_nothing_had_happened(name):
 @every
 def test_an_lr_of_zero_changes_no_weight(name):
     weights = parameters()
-    before = [w.detach().clone() for w in weights]
+    starts = [w.detach().clone() for w in weights]
     train(make(name, [(weights[:2], 0.1), (weights[2:], 0.0)]), weights, [0.0])
-    for a, b in zip(weights, before, strict=True):
+    for a, b in zip(weights, starts, strict=True):
         assert torch.equal(a, b)
 
 
@@ -117,20 +117,20 @@ def test_gradients_are_only_read(name):
     weights = parameters()
     optimizer = make(name, [(weights, 0.1)])
     draw_gradients(weights, torch.Generator().manual_seed(1))
-    before = [w.grad.clone() for w in weights]
+    gradients = [w.grad.clone() for w in weights]
     optimizer.step(lr=0.1)
-    for w, g in zip(weights, before, strict=True):
+    for w, g in zip(weights, gradients, strict=True):
         assert torch.equal(w.grad, g)
 
 
 @every
 def test_empty_groups_and_single_precision_will_do(name):
-    mine, theirs = parameters(dtype=torch.float32), parameters()
-    for a, b in zip(mine, theirs, strict=True):
+    ours, theirs = parameters(dtype=torch.float32), parameters()
+    for a, b in zip(ours, theirs, strict=True):
         b.data.copy_(a.data)
-    train(make(name, [(mine, 0.01), ([], 0.0)]), mine, LRS[:5])
+    train(make(name, [(ours, 0.01), ([], 0.0)]), ours, LRS[:5])
     train(make(name, [(theirs, 0.01)]), theirs, LRS[:5])
-    for a, b in zip(mine, theirs, strict=True):
+    for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=2e-5, atol=2e-5)
 
 
@@ -198,31 +198,31 @@ def test_two_lamb_steps_by_hand():
 @pytest.mark.parametrize("decay", [0.01, 0.3])
 def test_lars_equals_timms_at_a_steady_lr(decay):
     theirs_of = pytest.importorskip("timm.optim.lars").Lars
-    mine, theirs = parameters(), parameters()
-    train(LARS([(mine[:2], decay), (mine[2:], 0.0)], 0.9, 0.02, 1e-8), mine, [0.3] * 6)
+    ours, theirs = parameters(), parameters()
+    train(LARS([(ours[:2], decay), (ours[2:], 0.0)], 0.9, 0.02, 1e-8), ours, [0.3] * 6)
     groups = [{"params": theirs[:2], "weight_decay": decay}, {"params": theirs[2:], "weight_decay": 0.0}]
     train_torch(theirs_of(groups, lr=0.3, momentum=0.9, trust_coeff=0.02, foreach=False), theirs, [0.3] * 6)
-    assert_close(mine, theirs)
+    assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("decay", [0.01, 0.3])
 def test_lamb_equals_timms_under_a_changing_lr(decay):
     theirs_of = pytest.importorskip("timm.optim.lamb").Lamb
-    mine, theirs = parameters(), parameters()
-    train(LAMB([(mine[:2], decay), (mine[2:], 0.0)], 0.8, 0.95, 1e-6), mine, LRS)
+    ours, theirs = parameters(), parameters()
+    train(LAMB([(ours[:2], decay), (ours[2:], 0.0)], 0.8, 0.95, 1e-6), ours, LRS)
     groups = [{"params": theirs[:2], "weight_decay": decay}, {"params": theirs[2:], "weight_decay": 0.0}]
     lamb = theirs_of(groups, betas=(0.8, 0.95), eps=1e-6, max_grad_norm=None, foreach=False)
     train_torch(lamb, theirs, LRS)
-    assert_close(mine, theirs)
+    assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.3])
 def test_adamw_equals_torchs_plain_one(decay):
-    mine, theirs = parameters(), parameters()
-    train(AdamW([(mine, decay)], 0.8, 0.95, 1e-6), mine, LRS)
+    ours, theirs = parameters(), parameters()
+    train(AdamW([(ours, decay)], 0.8, 0.95, 1e-6), ours, LRS)
     adamw = torch.optim.AdamW(theirs, betas=(0.8, 0.95), eps=1e-6, weight_decay=decay, foreach=False, fused=False)
     train_torch(adamw, theirs, LRS)
-    assert_close(mine, theirs)
+    assert_close(ours, theirs)
 
 
 def test_one_adamw_step_by_hand():
@@ -238,14 +238,14 @@ def test_rmsprop_warmup_is_torchs_rmsprop_long_before_its_center_and_sgd_long_af
         (1e6, torch.optim.RMSprop, {"alpha": 0.95, "eps": 1e-6}),
         (0.0, torch.optim.SGD, {}),
     ):
-        mine, theirs = parameters(), parameters()
-        warmup = RMSpropWarmup([(mine, decay)], float, 0.9, 0.95, 0.03, center, 1e-3, 1e-6)
+        ours, theirs = parameters(), parameters()
+        warmup = RMSpropWarmup([(ours, decay)], float, 0.9, 0.95, 0.03, center, 1e-3, 1e-6)
         if center == 0:
             warmup.state()["steps"].fill_(1)
         lr = 0.03 if center else 0.2
-        train(warmup, mine, [0.2] * 6)
+        train(warmup, ours, [0.2] * 6)
         train_torch(kind(theirs, lr=lr, momentum=0.9, weight_decay=decay, foreach=False, **options), theirs, [lr] * 6)
-        assert_close(mine, theirs)
+        assert_close(ours, theirs)
 
 
 def test_one_rmsprop_warmup_step_by_hand():

@@ -36,8 +36,8 @@ CHANGING = [0.1, 0.2, 0.4, 0.4, 0.04, 0.01, 0.3]
 @pytest.mark.parametrize("decay", [0.0, 0.01])
 @pytest.mark.parametrize("form", FORMS)
 def test_both_forms_equal_torch_sgd_under_a_changing_lr(form, nesterov, decay):
-    mine, theirs = parameters(), parameters()
-    train(form([(mine, decay)], 0.9, nesterov), mine, CHANGING)
+    ours, theirs = parameters(), parameters()
+    train(form([(ours, decay)], 0.9, nesterov), ours, CHANGING)
     reference = torch.optim.SGD(theirs, lr=0.1, momentum=0.9, nesterov=nesterov, weight_decay=decay, foreach=False)
     generator = torch.Generator().manual_seed(1)
     for lr in CHANGING:
@@ -45,7 +45,7 @@ def test_both_forms_equal_torch_sgd_under_a_changing_lr(form, nesterov, decay):
         for w in theirs:
             w.grad = torch.randn(w.shape, generator=generator, dtype=w.dtype) + w.detach()
         reference.step()
-    for a, b in zip(mine, theirs, strict=True):
+    for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
@@ -170,8 +170,8 @@ def test_the_groups_of_shipped_nets_are_those_of_before(name):
     with torch.device("meta"):
         model = named_model(name, OURS.get(name, (3, 224, 224) if "/" in name else (3, 32, 32)), 10)
     for norms, biases in itertools.product((False, True), repeat=2):
-        found = decay_groups(model, 0.1, norms, biases)
-        assert [[id(p) for p in group] for group, _ in found] == by_class_and_name(model, norms, biases)
+        groups = decay_groups(model, 0.1, norms, biases)
+        assert [[id(p) for p in group] for group, _ in groups] == by_class_and_name(model, norms, biases)
 
 
 def test_scaling_rules():
@@ -203,8 +203,8 @@ def test_step_decay_of_the_paper():
     steps_per_epoch = 5004
     decay = Decay("step", tuple(e * steps_per_epoch for e in (30, 60, 80)), 0.1)
     schedule = Schedule(0.1, 0.1, 90 * steps_per_epoch, "none", 0, decay)
-    at = [schedule(int(e * steps_per_epoch)) for e in (0, 29.9, 30, 59.9, 60, 80, 89.9)]
-    assert at == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 1e-4, 1e-4])
+    rates = [schedule(int(e * steps_per_epoch)) for e in (0, 29.9, 30, 59.9, 60, 80, 89.9)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 1e-4, 1e-4])
 
 
 @pytest.mark.parametrize(("kind", "half"), [("cosine", 0.5), ("polynomial", 0.25)])

@@ -37,12 +37,12 @@ EXACT = ["numerics.exact=true", "epochs=1"]
 
 def finals(rank, data, updates, overrides):
     """What every update ends with, one run after the other."""
-    found = {}
+    outcomes = {}
     for name, update in updates.items():
         result = train(data, None, *update, *overrides)
         averaged = getattr(result, "weights_ema_sha256", None)
-        found[name] = (result.weights_sha256, result.test_loss, averaged, result.status)
-    return found
+        outcomes[name] = (result.weights_sha256, result.test_loss, averaged, result.status)
+    return outcomes
 
 
 def test_exact_runs_end_with_the_same_bits_for_every_number_of_processes(data):
@@ -50,8 +50,8 @@ def test_exact_runs_end_with_the_same_bits_for_every_number_of_processes(data):
     assert len({sha for sha, *_ in alone.values()}) == len(UPDATES)
     assert {status for *_, status in alone.values()} == {"done"}
     for processes in (2, 3):
-        for found in in_processes(processes, finals, data, UPDATES, EXACT):
-            assert found == alone
+        for results in in_processes(processes, finals, data, UPDATES, EXACT):
+            assert results == alone
 
 
 @pytest.mark.parametrize("update", sorted(UPDATES))
@@ -68,7 +68,7 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_weights(data, tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("entry", "message"),
     [
         ("{name: lars, nesterov: true}", r"nesterov=True has no place in lars, which takes momentum, momentum_changes"),
         ("{name: sgd, momentum_correction: true}", r"momentum_correction=True has no place in sgd"),
@@ -78,9 +78,9 @@ def test_a_run_stopped_and_resumed_ends_with_the_same_weights(data, tmp_path, mo
         ("{gradient_noise: -1}", r"optimizer.gradient_noise=-1: .*greater than or equal to 0"),
     ],
 )
-def test_an_option_without_a_place_or_out_of_range_is_one_clear_line(given, said):
-    with pytest.raises(RecipeError, match=said) as error:
-        recipe_from(RECIPE, [f"optimizer={given}"])
+def test_an_option_without_a_place_or_out_of_range_is_one_clear_line(entry, message):
+    with pytest.raises(RecipeError, match=message) as error:
+        recipe_from(RECIPE, [f"optimizer={entry}"])
     assert "\n" not in str(error.value)
 
 

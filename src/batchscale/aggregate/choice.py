@@ -32,21 +32,21 @@ Times = dict[int, dict[str, float]]
 
 def choose(
     reducer: Reducer,
-    wanted: str,
+    algorithm: str,
     tensors: Sequence[torch.Tensor],
     machine: Mapping[str, Any],
     stored: Mapping[str, Any] | None = None,
-    before: Mapping[str, Any] | None = None,
+    previous: Mapping[str, Any] | None = None,
 ) -> Choice:
     """The choice for a run's tensors; all processes call this together.
 
     Args:
         reducer: whose algorithms are asked for.
-        wanted: an algorithm's name, or auto.
+        algorithm: an algorithm's name, or auto.
         tensors: what will be reduced, all zeros; left so.
         machine: what a measurement holds for: processor, versions, processes.
         stored: a choice that was measured and kept (``as_record``), of rank 0.
-        before: the choice of the run that this one goes on with, of rank 0.
+        previous: the choice of the run that this one goes on with, of rank 0.
 
     Raises:
         UsageError: an algorithm that this world cannot run.
@@ -54,49 +54,52 @@ def choose(
     world = reducer.world
     if world.size == 1:
         return Choice(((0, BUILTIN),), "one process")
-    if wanted != "auto":
-        return _named(reducer, wanted)
+    if algorithm != "auto":
+        return _named(reducer, algorithm)
     available = reducer.available()
-    kept = world.from_rank_zero(lambda: _kept(machine, stored, before, available), "choosing the all-reduce")
-    choice, stale = kept
+    choice, stale = world.from_rank_zero(lambda: _kept(machine, stored, previous, available), "choosing the all-reduce")
     if choice is not None:
         return choice
     times = measure(reducer, tensors, available)
     return Choice(fastest(times), f"measured at the start of the run{stale}")
 
 
-def _named(reducer: Reducer, wanted: str) -> Choice:
+def _named(reducer: Reducer, algorithm: str) -> Choice:
     try:
-        reducer.use(Choice(((0, wanted),)))
+        reducer.use(Choice(((0, algorithm),)))
     except UsageError:
-        if wanted != SHARED_MEMORY or not reducer.notes:
+        if algorithm != SHARED_MEMORY or not reducer.notes:
             raise
-        return Choice(((0, BUILTIN),), f"{wanted} was asked for, but {reducer.notes[0]}")
-    return Choice(((0, wanted),), "as asked for")
+        return Choice(((0, BUILTIN),), f"{algorithm} was asked for, but {reducer.notes[0]}")
+    return Choice(((0, algorithm),), "as asked for")
 
 
 def _kept(
     machine: Mapping[str, Any],
     stored: Mapping[str, Any] | None,
-    before: Mapping[str, Any] | None,
+    previous: Mapping[str, Any] | None,
     available: Sequence[str],
 ) -> tuple[Choice | None, str]:
     """The first kept choice that was made for this machine, else why there is none."""
     stale = ""
-    for record, name in ((before, "the run's choice"), (stored, "the stored choice")):
+    for record, name in ((previous, "the run's choice"), (stored, "the stored choice")):
         if record is None:
             continue
         try:
             limits = tuple((int(limit), str(algorithm)) for limit, algorithm in record["limits"])
-            other, why = dict(record["machine"]), _line(record["why"])
+            measured_on, why = dict(record["machine"]), _line(record["why"])
             _check_rising([limit for limit, _ in limits])
         except (KeyError, TypeError, ValueError, OverflowError):
             stale += f"; {name} cannot be read"
             continue
-        differs = [f"{k} {other.get(k)!r}, here {machine.get(k)!r}" for k in machine if other.get(k) != machine.get(k)]
+        differs = [
+            f"{k} {measured_on.get(k)!r}, here {machine.get(k)!r}"
+            for k in machine
+            if measured_on.get(k) != machine.get(k)
+        ]
         missing = sorted({algorithm for _, algorithm in limits} - set(available))
         if not differs and limits and not missing:
-            return Choice(limits, why.removesuffix(_BEGAN) + (_BEGAN if record is before else "")), ""
+            return Choice(limits, why.removesuffix(_BEGAN) + (_BEGAN if record is previous else "")), ""
         if not differs:
             stale += f"; {name} names {', '.join(missing) or 'nothing'}, which these processes cannot run"
             continue
@@ -112,7 +115,7 @@ def _line(text: object) -> str:
 
 def _check_rising(limits: Sequence[int]) -> None:
     """Raise unless the limits of a measured choice are positive and rise."""
-    if any(after <= before for before, after in zip([0, *limits], limits, strict=False)):
+    if any(upper <= lower for lower, upper in zip([0, *limits], limits, strict=False)):
         raise ValueError("limits do not rise")
 
 
@@ -154,8 +157,8 @@ def _round(
         start = _now(reducer.world.device)
         reducer.all_reduce(tensors[size], "choosing the all-reduce", name)
         seconds.append(_now(reducer.world.device) - start)
-    said = reducer.world.gather(seconds, "choosing the all-reduce")
-    return {pair: max(column) for pair, column in zip(pairs, zip(*said, strict=True), strict=True)}
+    seconds_by_rank = reducer.world.gather(seconds, "choosing the all-reduce")
+    return {pair: max(column) for pair, column in zip(pairs, zip(*seconds_by_rank, strict=True), strict=True)}
 
 
 def _now(device: torch.device) -> float:

@@ -22,18 +22,18 @@ def run(options: argparse.Namespace) -> int:
     """Print what differs; 0 where nothing does, 1 where something does or nothing could be compared."""
     from batchscale.run.compare import compare
 
-    found = compare(*options.runs)
+    comparison = compare(*options.runs)
     if options.json:
-        print_json(found)
+        print_json(comparison)
     else:
-        step = found["first_differing_step"]
+        step = comparison["first_differing_step"]
         where = "no common step differs" if step is None else f"the first differing step is {step}"
-        print(f"{where} (of {found['common_steps']} common ones, compared by {found['compared_by']})")
-        for number, tensor in found["checkpoints"].items():
+        print(f"{where} (of {comparison['common_steps']} common ones, compared by {comparison['compared_by']})")
+        for number, tensor in comparison["checkpoints"].items():
             print(f"checkpoint of step {number}: {'equal' if tensor is None else f'first differing tensor: {tensor}'}")
-        if found["final_weights"] is not None:
-            final = found["final_weights"]
+        if comparison["final_weights"] is not None:
+            final = comparison["final_weights"]
             print(f"final weights: {final if final == 'equal' else f'first differing tensor: {final}'}")
-        if found["data"] not in (None, "equal"):
-            print(f"other data: {shown(found['data'])}")
-    return 0 if found["equal"] else 1
+        if comparison["data"] not in (None, "equal"):
+            print(f"other data: {shown(comparison['data'])}")
+    return 0 if comparison["equal"] else 1

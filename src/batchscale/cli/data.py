@@ -47,14 +47,14 @@ def run(options: argparse.Namespace) -> int:
     with leaving():
         work = _prepared if options.action == "prepare" else _checked
         rows = [work(name, options) for name in options.names]
-    said = [words for row in rows if (words := _verdict(row))]
+    errors = [words for row in rows if (words := _verdict(row))]
     if options.json:
         print_json({"data": rows})
     else:
         for row in rows:
-            _print(row, said)
-    if said:
-        raise DataError("; ".join(said))
+            _print(row, errors)
+    if errors:
+        raise DataError("; ".join(errors))
     return 0
 
 
@@ -112,8 +112,8 @@ def _checked(name: str, options: argparse.Namespace) -> dict[str, Any]:
         return {"name": name, "faults": [str(fault)]}
 
 
-def _print(row: dict[str, Any], said: list[str]) -> None:
-    """What is known of a set; said: what standard error will say."""
+def _print(row: dict[str, Any], errors: list[str]) -> None:
+    """What is known of a set; errors: what standard error will say."""
     if "message" in row:
         print(row["message"])
         return
@@ -122,7 +122,7 @@ def _print(row: dict[str, Any], said: list[str]) -> None:
     for note in row.get("notes", []):
         print(f"{row['name']}: note: {note}")
     for fault in row["faults"]:
-        if fault not in said:
+        if fault not in errors:
             print(f"{row['name']}: fault: {fault}")
     if "image_shape" not in row:
         return
@@ -136,20 +136,20 @@ def _print(row: dict[str, Any], said: list[str]) -> None:
 def _print_folders(row: dict[str, Any]) -> None:
     print(f"{row['name']} in {row['folder']}: {counted(row['classes'], 'class')}")
     for part in ("train", "val"):
-        said = row[part]
-        each = said["images_per_class"]
-        kinds = "".join(f", {number} {kind}" for kind, number in said["kinds"].items())
+        summary = row[part]
+        each = summary["images_per_class"]
+        kinds = "".join(f", {number} {kind}" for kind, number in summary["kinds"].items())
         classes = f"{min(each, default=0)} to {max(each, default=0)} a class"
         print(
-            f"  {part}: {counted(said['images'], 'image')}, {classes}, sides "
-            f"{said['shortest_side']} to {said['longest_side']}{kinds}; "
-            f"{len(said['bad'])} bad, {len(said['damaged'])} damaged but readable"
+            f"  {part}: {counted(summary['images'], 'image')}, {classes}, sides "
+            f"{summary['shortest_side']} to {summary['longest_side']}{kinds}; "
+            f"{len(summary['bad'])} bad, {len(summary['damaged'])} damaged but readable"
         )
-        for kind, passed in said["passed_over"].items():
+        for kind, passed in summary["passed_over"].items():
             more = ", ..." if passed["number"] > len(passed["such_as"]) else ""
             print(f"    passed over: {passed['number']} x {kind}: {', '.join(passed['such_as'])}{more}")
         for what in ("bad", "damaged"):
-            for file, reason in list(said[what].items())[:_SHOWN]:
+            for file, reason in list(summary[what].items())[:_SHOWN]:
                 print(f"    {what}: {file}: {reason}")
-            if len(said[what]) > _SHOWN:
-                print(f"    {what}: {len(said[what]) - _SHOWN} more; --json names all")
+            if len(summary[what]) > _SHOWN:
+                print(f"    {what}: {len(summary[what]) - _SHOWN} more; --json names all")

@@ -170,7 +170,7 @@ class Reducer:
         if self.world.size == 1:
             return _DONE
         name = algorithm or self.choice.algorithm(tensor.nbytes)
-        if self.world.device.type == "cpu" and tensor.dtype not in DTYPES:
+        if self.world.device.type == "cpu" and tensor.dtype not in DTYPES:  # none of ours adds these
             name = BUILTIN
         return self._engine(name).start(tensor, what)
 
@@ -205,13 +205,13 @@ class Reducer:
     def submit(self, reduce: Callable[[], None]) -> Future[None]:
         """Run a blocking reduction after those before it, on the thread beside the training."""
         if self._thread is None:
-            self._thread = ThreadPoolExecutor(1, "batchscale-reduce")
+            self._thread = ThreadPoolExecutor(1, "batchscale-reduce")  # one: the same order on every process
         return self._thread.submit(reduce)
 
     def close(self) -> None:
         """Give thread and memory back."""
         if self._thread is not None:
-            self._thread.shutdown(wait=False, cancel_futures=True)
+            self._thread.shutdown(wait=False, cancel_futures=True)  # a peer may hang: what waits for it is left
         if self._memory is not None:
             self._memory.close()
 

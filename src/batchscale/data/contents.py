@@ -35,9 +35,9 @@ def digest(blocks: Iterable[bytes | npt.NDArray[Any]]) -> str:
     return sha256.hexdigest()
 
 
-def merged(known: Sequence[Mapping[str, str | int]]) -> Contents:
+def merged(records: Sequence[Mapping[str, str | int]]) -> Contents:
     """All that is known of one data set from several records of it; the first that knows an entry counts."""
-    return {name: value for record in reversed(known) for name, value in record.items()}
+    return {name: value for record in reversed(records) for name, value in record.items()}
 
 
 def difference(a: Mapping[str, str | int], b: Mapping[str, str | int], where: tuple[str, str]) -> str:
@@ -48,13 +48,13 @@ def difference(a: Mapping[str, str | int], b: Mapping[str, str | int], where: tu
         where: words that tell the two apart, such as "there", "here".
     """
     differing = {name for name in a.keys() & b.keys() if a[name] != b[name]}
-    said = []
+    differences = []
     for part in PARTS:
-        others = sorted(name.removeprefix(f"{part} ") for name in differing if name.startswith(f"{part} "))
-        shown = [f"{part} {name}" for name in _SHOWN if name in others]
-        said += [f"{name}: {a[name]} {where[0]}, {b[name]} {where[1]}" for name in shown]
-        if others and not shown:
-            said.append(f"other {part} {COUNT} ({' and '.join(others)} differ)")
+        properties = sorted(name.removeprefix(f"{part} ") for name in differing if name.startswith(f"{part} "))
+        readable = [f"{part} {name}" for name in _SHOWN if name in properties]
+        differences += [f"{name}: {a[name]} {where[0]}, {b[name]} {where[1]}" for name in readable]
+        if properties and not readable:
+            differences.append(f"other {part} {COUNT} ({' and '.join(properties)} differ)")
     if "classes" in differing:
-        said.append(f"classes: {a['classes']} {where[0]}, {b['classes']} {where[1]}")
-    return ", ".join(said)
+        differences.append(f"classes: {a['classes']} {where[0]}, {b['classes']} {where[1]}")
+    return ", ".join(differences)

@@ -92,9 +92,9 @@ class Source(ABC):
         root = data_folder(folder)
         best: list[Path | None] = [None] * len(self.files)
         for layout in self.layouts if root else ():
-            found = [existing(Path(root or "") / layout, file) for file in self.files]
-            if found.count(None) < best.count(None):
-                best = found
+            candidate = [existing(Path(root or "") / layout, file) for file in self.files]
+            if candidate.count(None) < best.count(None):
+                best = candidate
         return best
 
     def locate(self, folder: Path | None) -> list[Path]:
@@ -103,8 +103,8 @@ class Source(ABC):
         Raises:
             DataError: files are missing; one line names each with its checksum, and the folders searched.
         """
-        found = self.find(folder)
-        missing = [file for file, path in zip(self.files, found, strict=True) if path is None]
+        paths = self.find(folder)
+        missing = [file for file, path in zip(self.files, paths, strict=True) if path is None]
         if missing:
             root = data_folder(folder)
             where = ", ".join(str(root / layout) for layout in self.layouts) if root else "no folder, as none is given"
@@ -113,4 +113,4 @@ class Source(ABC):
                 f"{listing(missing)}; searched {where}; run `batchscale data prepare {self.name} --data DIR`, "
                 f"or name the folder that holds them with --data DIR or BATCHSCALE_DATA=DIR"
             )
-        return [path for path in found if path is not None]
+        return [path for path in paths if path is not None]

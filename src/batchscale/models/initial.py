@@ -32,9 +32,9 @@ def zero_last_gammas(model: nn.Module, name: str) -> None:
     """
     gammas = last_gammas(model)
     if not gammas:
-        known = ", ".join(f"{norm} of {block}" for block, norm in _LAST_NORM.items())
+        last_norms = ", ".join(f"{norm} of {block}" for block, norm in _LAST_NORM.items())
         raise RecipeError(
-            f"model.zero_init_last_gamma=true: model {name} has no block whose last norm is known ({known}); "
+            f"model.zero_init_last_gamma=true: model {name} has no block whose last norm is known ({last_norms}); "
             f"leave it out"
         )
     for gamma in gammas:

@@ -103,7 +103,8 @@ def _misfits(weights: Weights, shapes: Mapping[str, torch.Size]) -> str:
         for name, shape in shapes.items()
         if name in weights and weights[name].shape != shape
     ]
-    faults = [f"{len(missing)} of {len(shapes)} tensors missing there: {_some(missing)}"] if missing else []
+    total = f" of {len(shapes)}" if missing else ""
+    faults = [f"{len(missing)}{total} tensors missing there: {_some(missing)}"] if missing else []
     faults += [f"{len(beyond)} there without a place in the model: {_some(beyond)}"] if beyond else []
     faults += [f"{len(odd)} of another shape: {_some(odd)}"] if odd else []
     return "; ".join(faults)

@@ -27,9 +27,9 @@ class PreActivationBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x (n, C, H, W) -> (n, C', H/stride, W/stride)."""
         active = F.relu(self.bn1(x))
-        kept = x if self.shortcut is None else self.shortcut(active)
+        shortcut = x if self.shortcut is None else self.shortcut(active)
         residual: torch.Tensor = self.conv2(F.relu(self.bn2(self.conv1(active))))
-        return residual + kept
+        return residual + shortcut
 
 
 def wrn16_4(image_shape: tuple[int, ...], num_classes: int) -> nn.Module:

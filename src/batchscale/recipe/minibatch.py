@@ -37,8 +37,9 @@ class GrowthEntry(Entry):
         return ()
 
     def options(self) -> dict[str, Any]:
-        """What ``update/growth.py`` needs to know beside the stated minibatches."""
-        return self.model_dump(exclude={"kind", "phases", "learning_rate"})
+        """What ``update.growth.Growth`` needs to know beside the stated minibatches."""
+        content = self.model_dump(exclude={"kind", "phases", "learning_rate"})
+        return {"grows" if name == "of" else name: value for name, value in content.items()}
 
     def first_epochs(self) -> list[float]:
         """Epochs that must lie within the run."""
@@ -84,8 +85,9 @@ class DoublingGrowth(GrowthEntry):
     learning_rate: LearningRateWord = "follows"
 
     def options(self) -> dict[str, Any]:
-        """What ``update/growth.py`` needs to know beside the stated minibatches."""
-        return self.model_dump(exclude={"kind", "phases", "learning_rate"})
+        """What ``update.growth.Growth`` needs to know beside the stated minibatches."""
+        content = self.model_dump(exclude={"kind", "phases", "learning_rate"})
+        return {"grows" if name == "of" else name: value for name, value in content.items()}
 
     def first_epochs(self) -> list[float]:
         return [self.every_epochs]

@@ -30,7 +30,7 @@ class Due(Protocol):
         """Do it."""
 
 
-class Line:
+class LineDue:
     """A line of metrics.jsonl, and the user's progress: every execution.log_steps, and after the last step."""
 
     together = True
@@ -79,7 +79,7 @@ def _no_score(course: Course) -> dict[str, None]:
     return {f"train_{task.score.key}": None} if task.training_counts else {}
 
 
-class Evaluation:
+class EvaluationDue:
     """The test set, or the held-out examples: every so many steps or epochs, and after the last step."""
 
     together = True
@@ -123,7 +123,7 @@ class Evaluation:
         course.progress.say(f"epoch {course.epochs:.4g}: {on_part} {task.sentence(scores, evaluated)}")
 
 
-class Checkpoint:
+class CheckpointDue:
     """A checkpoint: after every epoch, at the end, every execution.checkpoint_seconds, and where one is to stay."""
 
     together = False
@@ -142,8 +142,8 @@ class Checkpoint:
 
 
 DUES: dict[str, Callable[[Course], Due]] = {
-    "line": lambda course: Line(),
-    "evaluation": lambda course: Evaluation(),
-    "checkpoint": lambda course: Checkpoint(),
+    "line": lambda course: LineDue(),
+    "evaluation": lambda course: EvaluationDue(),
+    "checkpoint": lambda course: CheckpointDue(),
 }
 """Name -> what may be due in a run; walked in this order after every step."""

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from batchscale.training.course import Course
-from batchscale.training.due import DUES, Due, Evaluation
+from batchscale.training.due import DUES, Due, EvaluationDue
 from batchscale.training.riders import LOSS, NEWS, STOP
 from batchscale.training.step import StepAnswer, StepValues
 from batchscale.worker.scale import LOSS_SCALE_UNIT
@@ -46,7 +46,7 @@ class Loop:
         feed = course.parts.make_feed()
         try:
             if course.totals.evaluation_is_due:
-                Evaluation().act(course)
+                EvaluationDue().act(course)
                 course.save()
             while not (course.at_last_step or course.reached_goal):
                 start = time.perf_counter()

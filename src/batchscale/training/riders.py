@@ -12,7 +12,7 @@ from batchscale.worker.batch_norm import RunningAverages, Statistics
 LOSS, COUNTS, STOP, NEWS = "loss", "counts", "stop", "news"
 
 
-class Loss(Rider):
+class LossRider(Rider):
     """The loss of the step: the mean over its kn examples."""
 
     name = LOSS
@@ -23,7 +23,7 @@ class Loss(Rider):
         sums.real.add_(forward_pass.loss)
 
 
-class Counts(Rider):
+class CountsRider(Rider):
     """The task's whole numbers over the examples as trained on, such as how many were told wrong.
 
     Args:
@@ -42,7 +42,7 @@ class Counts(Rider):
             sums.whole.add_(self._task.counts(forward_pass.outputs, forward_pass.targets))
 
 
-class BatchNormStatistics(Rider):
+class StatisticsRider(Rider):
     """Means and unbiased variances of every batch norm, averaged over k workers, for the running averages.
 
     Whole numbers: how many workers passed each layer over (layer drop, frozen layers), whose averages then wait.

@@ -54,12 +54,12 @@ class AveragedWeights:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Let the model hold the averages for a while; its own weights come back bit by bit."""
-        kept = {name: w.clone() for name, w in self._weights.items()}
+        weights = {name: w.clone() for name, w in self._weights.items()}
         try:
             self._fill(self.averaged())
             yield
         finally:
-            self._fill(kept)
+            self._fill(weights)
 
     @torch.no_grad()
     def _fill(self, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -31,8 +31,8 @@ class Growth:
         first: the first minibatch.
         epochs: of the run.
         training_images: N.
-        of: "workers" (k grows) or "per_worker" (n grows).
-        given: for phases.
+        grows: "workers" (k grows) or "per_worker" (n grows).
+        phases: the changes, for a growth by phases.
         every_epochs: E of doubling.
         decay_epochs, decay_factor: where the lr would be multiplied by f, for instead_of_decay.
     """
@@ -41,8 +41,8 @@ class Growth:
     first: Minibatch
     epochs: float
     training_images: int
-    of: str = "workers"
-    given: tuple[Change, ...] = ()
+    grows: str = "workers"
+    phases: tuple[Change, ...] = ()
     every_epochs: float = 20.0
     decay_epochs: tuple[float, ...] = ()
     decay_factor: float = 0.1
@@ -53,13 +53,14 @@ class Growth:
         Raises:
             RecipeError: that is no whole number.
         """
-        grown = getattr(self.first, self.of) * factor
+        size = getattr(self.first, self.grows)
+        grown = size * factor
         if grown.denominator > 1:
             raise RecipeError(
-                f"minibatch.growth.of={self.of}: {getattr(self.first, self.of)} x {float(factor):g} is not whole; "
-                f"use another minibatch.{self.of}, or a learning_rate.decay.factor such as 0.1, 0.2 or 0.5"
+                f"minibatch.growth.of={self.grows}: {size} x {float(factor):g} is not whole; "
+                f"use another minibatch.{self.grows}, or a learning_rate.decay.factor such as 0.1, 0.2 or 0.5"
             )
-        return replace(self.first, **{self.of: int(grown)})
+        return replace(self.first, **{self.grows: int(grown)})
 
 
 def _doubling(growth: Growth) -> tuple[Change, ...]:
@@ -80,7 +81,7 @@ def _instead_of_decay(growth: Growth) -> tuple[Change, ...]:
 
 GROWTHS: dict[str, Callable[[Growth], tuple[Change, ...]]] = {
     "none": lambda growth: (),
-    "phases": lambda growth: growth.given,
+    "phases": lambda growth: growth.phases,
     "doubling": _doubling,
     "instead_of_decay": _instead_of_decay,
 }

@@ -69,9 +69,9 @@ class LAMB:
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that a resume needs, by name: the live tensors, loaded by copying into them."""
-        found: dict[str, torch.Tensor] = {}
+        live_tensors: dict[str, torch.Tensor] = {}
         for group, (moments, steps) in enumerate(zip(self._moments, self._steps, strict=True)):
-            found[f"steps.{group}"] = steps
-            for name, tensors in zip(("first", "second"), moments, strict=False):
-                found |= {f"{name}.{group}.{i}": t for i, t in enumerate(tensors)}
-        return found
+            live_tensors[f"steps.{group}"] = steps
+            for name, tensors in zip(("first", "second"), moments, strict=False):  # the third is rewritten each step
+                live_tensors |= {f"{name}.{group}.{i}": t for i, t in enumerate(tensors)}
+        return live_tensors

@@ -47,6 +47,7 @@ class LARS:
             if number:
                 self._update(weights, gradients, moving, decay, lr)
                 continue
+            # Tensor by tensor through the fused kernel: 0.29 of the time of foreach operations (docs/log.md).
             for w, g, v, local in zip(weights, gradients, moving, self._local(weights, gradients, decay), strict=True):
                 self._update([w], [g], [v], decay, lr * local)
 

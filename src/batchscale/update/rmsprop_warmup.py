@@ -91,7 +91,7 @@ class RMSpropWarmup:
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that a resume needs, by name: the live tensors, loaded by copying into them."""
-        found = {"steps": self._steps}
+        live_tensors = {"steps": self._steps}
         for name, groups in (("square", self._squares), ("velocity", self._velocities)):
-            found |= {f"{name}.{i}": t for i, t in enumerate(t for tensors in groups for t in tensors)}
-        return found
+            live_tensors |= {f"{name}.{i}": t for i, t in enumerate(t for tensors in groups for t in tensors)}
+        return live_tensors

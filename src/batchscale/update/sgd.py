@@ -118,9 +118,9 @@ class SGDLrInBuffer:
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
-def _scales(own: dict[str, nn.Parameter]) -> bool:
+def _scales(parameters: dict[str, nn.Parameter]) -> bool:
     """Whether a module's own parameters are those of a norm layer or a scale, whatever its class."""
-    return all(p.ndim <= 1 for p in own.values()) and not all(name.endswith("bias") for name in own)
+    return all(p.ndim <= 1 for p in parameters.values()) and not all(name.endswith("bias") for name in parameters)
 
 
 def decay_groups(
@@ -146,9 +146,9 @@ def decay_groups(
     spared: list[nn.Parameter] = []
     seen: set[int] = set()
     for module in model.modules():
-        own = dict(module.named_parameters(recurse=False))
-        is_norm = isinstance(module, _NORMS) or _scales(own)
-        for name, parameter in own.items():
+        parameters = dict(module.named_parameters(recurse=False))
+        is_norm = isinstance(module, _NORMS) or _scales(parameters)
+        for name, parameter in parameters.items():
             if id(parameter) in seen or not parameter.requires_grad:
                 continue
             seen.add(id(parameter))

@@ -105,6 +105,7 @@ class Statistics:
 
     def summed(self) -> torch.Tensor:
         """The sum over the pass's workers, each with its group's, (2 * sum of channels,)."""
+        # By plain additions of rows: in exact mode a pass is one group, so nothing is added here.
         groups = self.rows[0] if self._groups == 1 else self.rows[: self._groups].sum(0)
         return groups if self.span == 1 else groups * self.span
 
@@ -134,6 +135,7 @@ class WorkerBatchNorm(_BatchNorm):
 
     def __init__(self, layer: _BatchNorm, statistics: Statistics, number: int, offset: int) -> None:
         super().__init__(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+        # The very dictionaries: what is loaded, moved or averaged under the layer's names is so here, too.
         self._parameters = layer._parameters
         self._buffers = layer._buffers
         self._modules = layer._modules
@@ -199,12 +201,14 @@ class RunningAverages:
         """
         ran = [1 - absent[layer.number] if absent else 1.0 for layer in self.layers]
         moved = self._weights.lerp(torch.ones_like(self._weights), self._momenta)
+        # A layer that no worker ran has seen no statistics: its weight must not grow.
         self._weights.copy_(torch.where(torch.tensor(ran) > 0, moved, self._weights))
         for layer, share, present in zip(self.layers, (self._momenta / self._weights).tolist(), ran, strict=True):
             if not present:
                 continue
             for buffer, offset in statistics_of(layer):
                 statistic = mean_over_workers[offset : offset + layer.num_features]
+                # Absent workers are zeros in the mean over k: by / present it is that over those whose pass ran it.
                 buffer.mul_(1 - share).add_(statistic, alpha=share / present)
             if layer.num_batches_tracked is not None:
                 layer.num_batches_tracked.add_(1)
@@ -245,8 +249,8 @@ def replace_batch_norm(
     Raises:
         RecipeError: a kind of batch norm that k workers of n images give no meaning to.
     """
-    found = [(name, m) for name, m in model.named_modules() if isinstance(m, _BatchNorm)]
-    for name, layer in found:
+    layers = [(name, m) for name, m in model.named_modules() if isinstance(m, _BatchNorm)]
+    for name, layer in layers:
         if isinstance(layer, nn.SyncBatchNorm) or (layer.track_running_stats and layer.momentum is None):
             kind = "SyncBatchNorm" if isinstance(layer, nn.SyncBatchNorm) else "momentum=None"
             raise RecipeError(
@@ -258,20 +262,21 @@ def replace_batch_norm(
                 f"model layer {name!r}: {type(layer).__name__} is a batch norm with a forward pass of its own, which "
                 f"statistics over n images would replace; use torch's BatchNorm, with what follows it in a layer beside"
             )
-    statistics = Statistics([layer.num_features for _, layer in found], dtype, device, span)
+    # Only now, when none is refused, is the model changed.
+    statistics = Statistics([layer.num_features for _, layer in layers], dtype, device, span)
     offset = 0
     replaced: list[WorkerBatchNorm] = []
     undo: list[tuple[nn.Module, str, nn.Module]] = []
-    for number, (name, layer) in enumerate(found):
-        mine = WorkerBatchNorm(layer, statistics, number, offset)
+    for number, (name, layer) in enumerate(layers):
+        replacement = WorkerBatchNorm(layer, statistics, number, offset)
         offset += 2 * layer.num_features
-        replaced.append(mine)
+        replaced.append(replacement)
         if not name:
-            model = mine
+            model = replacement
             continue
         parent, _, child = name.rpartition(".")
         holder = model.get_submodule(parent)
-        setattr(holder, child, mine)
+        setattr(holder, child, replacement)
         undo.append((holder, child, layer))
 
     def restore() -> None:

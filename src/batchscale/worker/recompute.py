@@ -119,10 +119,10 @@ class Recomputation:
         A pass runs on one process and is zero on the others: their sum rounds nothing.
         """
         block = torch.zeros((len(numbers), 3, self._channels), dtype=torch.float64, device=self._device)
-        own = numbers[self._world.rank :: self._world.size]
-        slices = [slice(number * group_images, (number + 1) * group_images) for number in own]
+        own_numbers = numbers[self._world.rank :: self._world.size]
+        slices = [slice(number * group_images, (number + 1) * group_images) for number in own_numbers]
         with self._only_batch_norm_trains():
-            for number, (pixels, _) in zip(own, parts_ahead(self._examples.part, slices), strict=True):
+            for number, (pixels, _) in zip(own_numbers, parts_ahead(self._examples.part, slices), strict=True):
                 self._statistics.begin_pass(self._statistics.span)
                 self._model(self._normalize(pixels))
                 self._note_pass(block[number - numbers.start])

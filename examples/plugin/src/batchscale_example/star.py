@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from batchscale.comm.collectives.schedule import Collective, Phase, Sent, Stage, Step, exchange
+from batchscale.comm.collectives.schedule import Collective, GroupRounds, Sent, Stage, Step, exchange
 
 
-class _OneRound(Phase):
+class _OneRound(GroupRounds):
     """The whole buffer between rank 0 and every other rank.
 
     Args:

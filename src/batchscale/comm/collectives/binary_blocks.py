@@ -50,6 +50,7 @@ class BinaryBlocks(GroupCollective):
         blocks = _blocks(groups)
         halvings = [Halving(block) for block in blocks]
         larger_and_smaller = list(itertools.pairwise(blocks))
+        # Sums go up as the larger block ends its halving: the smaller one, of fewer rounds, then has those below it.
         up = [(halvings[i].rounds, BetweenBlocks(s, b, add=True)) for i, (b, s) in enumerate(larger_and_smaller)]
         down = [(i, BetweenBlocks(s, b, add=False)) for i, (b, s) in enumerate(larger_and_smaller)]
         return [

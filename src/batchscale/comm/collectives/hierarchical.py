@@ -17,7 +17,7 @@ import numpy as np
 
 from batchscale.comm.collectives.primitives import GatherInTurn, RingAllGather, RingReduceScatter, ScatterInTurn
 from batchscale.comm.collectives.ring import Ring
-from batchscale.comm.collectives.schedule import Collective, Groups, Layout, Phase, Stage, by_size
+from batchscale.comm.collectives.schedule import Collective, Groups, Layout, Stage, by_size
 
 
 class Hierarchical(Collective):
@@ -42,9 +42,8 @@ class Hierarchical(Collective):
             np.array([[group[0] for group in self.groups]], np.int64), np.zeros(1, np.int64), np.array([length])
         )
 
-        def everywhere(phase: type[RingReduceScatter | GatherInTurn | ScatterInTurn | RingAllGather]) -> Stage:
-            phases: list[tuple[int, Phase]] = [(0, phase(groups)) for groups in inside]
-            return phases
+        def everywhere(rounds: type[RingReduceScatter | GatherInTurn | ScatterInTurn | RingAllGather]) -> Stage:
+            return [(0, rounds(groups)) for groups in inside]
 
         return [
             everywhere(RingReduceScatter),

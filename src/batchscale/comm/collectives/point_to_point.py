@@ -75,6 +75,7 @@ class PointToPoint:
         for part in self._part(len(tensor)):
             slices = [tensor[begin:end] for _, begin, end in part.receives]
             places = self._scratch_like(slices, tensor.dtype) if part.add else slices
+            # Nothing is waited for before all of the round is under way: round a ring each would wait for the next.
             received = [
                 dist.irecv(p, peer, self._world.group, tag)
                 for p, (peer, _, _) in zip(places, part.receives, strict=True)
@@ -83,8 +84,8 @@ class PointToPoint:
             for work, piece, place in zip(received, slices, places, strict=True):
                 cast(dist.Work, work).wait()  # None only outside the group
                 if part.add:
-                    piece.add_(place)
-            for work in sent:
+                    piece.add_(place)  # in the order of the schedule, whichever came first: the bits hang on it
+            for work in sent:  # the next round may write over what is still being sent
                 cast(dist.Work, work).wait()
 
     def _part(self, length: int) -> list[_Round]:
@@ -92,8 +93,8 @@ class PointToPoint:
         if length not in self._parts:
             steps = self._collective.steps(len(self._ranks), length)
             place = self._ranks.index(self._world.rank)
-            rounds = (_own(step, place, self._ranks) for step in steps)
-            self._parts[length] = [own for own in rounds if own.sends or own.receives]
+            rounds = (_part_of(step, place, self._ranks) for step in steps)
+            self._parts[length] = [part for part in rounds if part.sends or part.receives]
         return self._parts[length]
 
     def _scratch_like(self, slices: list[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
@@ -104,10 +105,10 @@ class PointToPoint:
         return list(torch.split_with_sizes(self._scratch[:needed_bytes].view(dtype), lengths))
 
 
-def _own(step: Step, place: int, ranks: Sequence[int]) -> _Round:
-    def pick(mine: str, theirs: str) -> list[tuple[int, int, int]]:
-        chosen = getattr(step, mine) == place
-        columns = (getattr(step, theirs)[chosen], step.begin[chosen], step.end[chosen])
+def _part_of(step: Step, place: int, ranks: Sequence[int]) -> _Round:
+    def pick(this_end: str, peer_end: str) -> list[tuple[int, int, int]]:
+        chosen = getattr(step, this_end) == place
+        columns = (getattr(step, peer_end)[chosen], step.begin[chosen], step.end[chosen])
         return [(ranks[int(peer)], int(begin), int(end)) for peer, begin, end in zip(*columns, strict=True)]
 
     return _Round(pick("source", "target"), pick("target", "source"), step.add)

@@ -1,9 +1,9 @@
-"""The phases that all-reduce algorithms are made of, each over G groups of S ranks at once.
+"""The parts that all-reduce algorithms are made of, each over G groups of S ranks at once.
 
 Pieces are numbered 0 .. S - 1 along a group's cuts. After a reduce-scatter the rank in place i of its group holds
 the sum of piece i; an all-gather begins there and ends with everything everywhere. So the parts fit together.
 
-| phase | rounds | elements that the rank in place i sends, of a span of b |
+| part | rounds | elements that the rank in place i sends, of a span of b |
 |---|---|---|
 | RingReduceScatter | S - 1 | b - piece i |
 | RingAllGather | S - 1 | b - piece i + 1 |
@@ -25,11 +25,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from batchscale.comm.collectives.schedule import Groups, Ints, Phase, Sent, Step, exchange
+from batchscale.comm.collectives.schedule import GroupRounds, Groups, Ints, Sent, Step, exchange
 
 
-class _OverPieces(Phase):
-    """A phase in which a group's span is cut into pieces, one a rank.
+class _OverPieces(GroupRounds):
+    """Rounds in which a group's span is cut into pieces, one a rank.
 
     Args:
         groups: G groups of S ranks.
@@ -57,7 +57,7 @@ class RingReduceScatter(_OverPieces):
     add = True
 
     def steps(self) -> Iterator[Step]:
-        return _round_the_ring(self, first=-1)
+        return _round_the_ring(self, first=-1)  # so that the piece which ends in place i is piece i
 
     def sent(self) -> Sent:
         return Sent(self.ranks, self._span - self.pieces, self._full.sum(axis=1, keepdims=True) - self._full)
@@ -76,18 +76,18 @@ class RingAllGather(_OverPieces):
         return Sent(self.ranks, self._span - never[0], self._full.sum(axis=1, keepdims=True) - never[1])
 
 
-def _round_the_ring(phase: RingReduceScatter | RingAllGather, first: int) -> Iterator[Step]:
+def _round_the_ring(part: RingReduceScatter | RingAllGather, first: int) -> Iterator[Step]:
     """Place i sends piece i + first to place i + 1, in the next round the piece before that one, and so on."""
-    following = np.roll(phase.ranks, -1, axis=1)
-    begin, end = np.tile(phase.begin, 2), np.tile(phase.end, 2)  # so that a shift by pieces is a view
-    for number in range(phase.rounds):
-        shift = (first - number) % phase.size
-        window = slice(shift, shift + phase.size)
-        yield exchange(phase.ranks, following, begin[:, window], end[:, window], phase.add)
+    following = np.roll(part.ranks, -1, axis=1)
+    begin, end = np.tile(part.begin, 2), np.tile(part.end, 2)  # so that a shift by pieces is a view
+    for number in range(part.rounds):
+        shift = (first - number) % part.size
+        window = slice(shift, shift + part.size)
+        yield exchange(part.ranks, following, begin[:, window], end[:, window], part.add)
 
 
-class _OverHalves(Phase):
-    """A phase in which partners at a distance of a power of two exchange blocks of pieces.
+class _OverHalves(GroupRounds):
+    """Rounds in which partners at a distance of a power of two exchange blocks of pieces.
 
     Args:
         groups: G groups of S ranks, S a power of two.
@@ -116,7 +116,7 @@ class Halving(_OverHalves):
     add = True
 
     def steps(self) -> Iterator[Step]:
-        for number in reversed(range(self.rounds)):
+        for number in reversed(range(self.rounds)):  # the farthest first: half of what is left goes each time
             partner = self.places ^ (1 << number)
             yield exchange(self.ranks, self.ranks[:, partner], *self._block(partner, 1 << number), self.add)
 
@@ -130,7 +130,7 @@ class Doubling(_OverHalves):
     add = False
 
     def steps(self) -> Iterator[Step]:
-        for number in range(self.rounds):
+        for number in range(self.rounds):  # the nearest first, the way back: blocks stay aligned as they grow
             partner = self.places ^ (1 << number)
             yield exchange(self.ranks, self.ranks[:, partner], *self._block(self.places, 1 << number), self.add)
 
@@ -138,7 +138,7 @@ class Doubling(_OverHalves):
         return self._sent([self._block(self.places, 1 << n) for n in range(self.rounds)])
 
 
-class _Direct(Phase):
+class _Direct(GroupRounds):
     """A round in which the owners of pieces exchange with everyone in their group.
 
     Args:
@@ -148,10 +148,11 @@ class _Direct(Phase):
 
     def __init__(self, groups: Groups, owners: int) -> None:
         self.ranks, self.size, self.owners = groups.ranks, groups.size, owners
-        self.rounds = min(1, self.size - 1)
+        self.rounds = min(1, self.size - 1)  # none in a group of one
         cuts = groups.cuts(owners)
         self.begin, self.end = cuts[:, :-1], cuts[:, 1:]
         self.pieces = self.end - self.begin
+        # For every owner the others in the order of places: in it they are added, whichever comes first.
         owner, other = np.divmod(np.arange(owners * self.size), self.size)
         self.owner, self.other = owner[owner != other], other[owner != other]
 
@@ -189,9 +190,9 @@ class DirectAllGather(_Direct):
             yield exchange(source, target, self.begin[:, self.owner], self.end[:, self.owner], self.add)
 
     def sent(self) -> Sent:
-        others = self.size - 1
+        receivers = self.size - 1
         full = (self.pieces > 0).astype(np.int64)
-        return Sent(self.ranks, others * self._owned(self.pieces), others * self._owned(full))
+        return Sent(self.ranks, receivers * self._owned(self.pieces), receivers * self._owned(full))
 
 
 class GatherInTurn(_OverPieces):
@@ -220,7 +221,7 @@ class ScatterInTurn(_OverPieces):
         return Sent(self.ranks[:, 0], self.pieces[:, 1:].sum(axis=1), self._full[:, 1:].sum(axis=1))
 
 
-class BetweenBlocks(Phase):
+class BetweenBlocks(GroupRounds):
     """One round between a block of s ranks and a block of S, s dividing S: the pieces of the larger block travel.
 
     Args:
@@ -236,6 +237,7 @@ class BetweenBlocks(Phase):
         self.add = add
         cuts = large.cuts(large.size)
         self.begin, self.end = cuts[:, :-1], cuts[:, 1:]
+        # s divides S, so the smaller block's cuts are among the larger's: a rank there holds S / s whole pieces.
         holder = np.arange(large.size) // (large.size // small.size)
         self.small, self.large = small.ranks[:, holder], large.ranks
 

@@ -1,6 +1,6 @@
 """All-reduce algorithms as schedules: rounds in which slices of one buffer go from rank to rank.
 
-collective = stages one after another; stage = phases side by side; phase = rounds over groups of ranks
+collective = stages one after another; stage = parts side by side; part = rounds over groups of ranks
 
 A schedule holds for the whole world at once, as numpy arrays; every part of it declares in closed form what it
 will send, and a test compares that with what its rounds do send. Two interpreters run schedules: one process for
@@ -9,6 +9,7 @@ thousands of ranks (`comm/collectives/simulated.py`), and real processes (`comm/
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -67,7 +68,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Sent:
-    """What a phase sends by its own declaration: elements and messages of each of its ranks, arrays of one shape."""
+    """What a part sends by its own declaration: elements and messages of each of its ranks, arrays of one shape."""
 
     ranks: Ints
     elements: Ints
@@ -106,8 +107,8 @@ class Groups:
         return self.begin[:, None] + spans * np.arange(pieces + 1, dtype=np.int64) // pieces
 
 
-class Phase(ABC):
-    """Rounds over groups of ranks.
+class GroupRounds(ABC):
+    """Rounds over groups of ranks, a part of a stage.
 
     Attributes:
         add: whether receivers add or overwrite, the same in all its rounds.
@@ -126,8 +127,8 @@ class Phase(ABC):
         """What every rank sends in all rounds, in closed form."""
 
 
-Stage = Sequence[tuple[int, Phase]]
-"""Phases side by side, each with the round of the stage in which it begins; all add, or all overwrite."""
+Stage = Sequence[tuple[int, GroupRounds]]
+"""Parts side by side, each with the round of the stage in which it begins; all add, or all overwrite."""
 
 
 @dataclass(frozen=True)
@@ -185,14 +186,15 @@ class Collective(ABC):
                 yield from _side_by_side(stage)
 
     def cost(self, size: int, length: int) -> Cost:
-        """What the rounds cost, from the declarations of their phases: exact, without making a round."""
+        """What the rounds cost, from the declarations of their parts: exact, without making a round."""
         self.check(size)
         steps = 0
         elements, messages = np.zeros(size, np.int64), np.zeros(size, np.int64)
         for stage in self.stages(size, length) if length else ():
             steps += _rounds(stage)
-            for _, phase in stage:
-                sent = phase.sent()
+            for _, part in stage:
+                sent = part.sent()
+                # Not +=, which counts a rank once that stands there several times (BetweenBlocks).
                 np.add.at(elements, sent.ranks, sent.elements)
                 np.add.at(messages, sent.ranks, sent.messages)
         return Cost(steps, int(elements.max()), int(messages.max()))
@@ -210,19 +212,19 @@ class GroupCollective(Collective):
 
 
 def _rounds(stage: Stage) -> int:
-    return max((start + phase.rounds for start, phase in stage), default=0)
+    return max((start + part.rounds for start, part in stage), default=0)
 
 
 def _side_by_side(stage: Stage) -> Iterator[Step]:
-    running = [(start, phase.steps()) for start, phase in stage]
+    running = [(start, part.steps()) for start, part in stage]
     for number in range(_rounds(stage)):
-        nexts = [next(phase, None) for start, phase in running if start <= number]
-        steps = [step for step in nexts if step is not None]
+        # A part that has not begun, or has ended, has no exchange in this round of the stage.
+        steps = [step for start, rounds in running if start <= number for step in itertools.islice(rounds, 1)]
         yield steps[0] if len(steps) == 1 else _join(steps, stage[0][1].add)
 
 
 def _join(steps: Sequence[Step], add: bool) -> Step:
-    nothing = np.zeros(0, np.int64)
+    nothing = np.zeros(0, np.int64)  # numpy joins no empty list; a round may have no exchange
     source, target, begin, end = (
         np.concatenate([nothing, *(getattr(step, name) for step in steps)])
         for name in ("source", "target", "begin", "end")
@@ -234,18 +236,18 @@ def exchange(source: Ints, target: Ints, begin: Ints, end: Ints, add: bool) -> S
     """A round of these exchanges without the empty ones; arrays of one shape, flattened."""
     source, target, begin, end = source.ravel(), target.ravel(), begin.ravel(), end.ravel()
     full = end > begin
-    if full.all():
+    if full.all():  # nearly always: without four copies
         return Step(source, target, begin, end, add)
     return Step(source[full], target[full], begin[full], end[full], add)
 
 
 def by_size(groups: Sequence[Sequence[int]], length: int) -> list[Groups]:
     """Groups of uneven sizes sorted into those of one size each, all over the whole buffer."""
-    alike = []
+    uniform = []
     for size in sorted({len(group) for group in groups}):
         ranks = np.array([group for group in groups if len(group) == size], np.int64)
-        alike.append(Groups(ranks, np.zeros(len(ranks), np.int64), np.full(len(ranks), length, np.int64)))
-    return alike
+        uniform.append(Groups(ranks, np.zeros(len(ranks), np.int64), np.full(len(ranks), length, np.int64)))
+    return uniform
 
 
 def is_power_of_two(size: int) -> bool:

@@ -110,6 +110,8 @@ def simulate(collective: Collective, buffers: Any, hosts: Sequence[Sequence[int]
 
 def _turns(step: Step) -> Iterator[tuple[Ints, Ints]]:
     """The round's exchanges so that a target gets one slice a turn: for every element its exchange and its place."""
+    # numpy would write a target that stands twice in an index once, so each turn holds it at most once; stable, as the
+    # slices of a target are added in the order of the schedule.
     order = np.argsort(step.target, kind="stable")
     target = step.target[order]
     first = np.searchsorted(target, target)

@@ -57,8 +57,8 @@ class _Subgroups(ABC):
     def _own_group(self, groups: Sequence[Sequence[int]]) -> Any:
         """This rank's group; every process makes all of them, in one order, as the backend demands."""
         timeout = timedelta(seconds=self._world.timeout_seconds)
-        made = [dist.new_group(list(group), timeout=timeout) for group in groups]
-        return next((m for m, group in zip(made, groups, strict=True) if self._world.rank in group), None)
+        handles = [dist.new_group(list(group), timeout=timeout) for group in groups]
+        return next((handle for handle, group in zip(handles, groups, strict=True) if self._world.rank in group), None)
 
 
 class SubgroupTorus(_Subgroups):
@@ -84,7 +84,7 @@ class SubgroupTorus(_Subgroups):
             self._column = self._own_group(list(zip(*rows, strict=True)))
 
     def _run(self, tensor: torch.Tensor) -> None:
-        missing = -len(tensor) % self._columns
+        missing = -len(tensor) % self._columns  # the backend scatters equal pieces alone; zeros add nothing
         buffer = torch.cat([tensor, tensor.new_zeros(missing)]) if missing else tensor
         piece = buffer.new_empty(len(buffer) // self._columns)
         dist.reduce_scatter_tensor(piece, buffer, group=self._row)
@@ -113,7 +113,7 @@ class SubgroupHierarchical(_Subgroups):
             self._masters = self._own_group([[group[0] for group in groups]])
 
     def _run(self, tensor: torch.Tensor) -> None:
-        dist.reduce(tensor, self._master, group=self._group)
+        dist.reduce(tensor, self._master, group=self._group)  # leaves rubbish on the others, until the broadcast
         if self._world.rank == self._master:
             dist.all_reduce(tensor, group=self._masters)
         dist.broadcast(tensor, self._master, group=self._group)

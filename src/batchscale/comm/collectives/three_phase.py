@@ -73,6 +73,7 @@ class ThreePhase(Collective):
     def stages(self, size: int, length: int) -> list[Stage]:
         inside = by_size(self._hosts, length)
         cuts = Groups.world(size, length).cuts(self.lanes)[0]
+        # Lane i, the i-th rank of every host, sums piece i: the one that these ranks own inside.
         lanes = Groups(np.array([host[: self.lanes] for host in self._hosts], np.int64).T, cuts[:-1], cuts[1:])
         return [
             [(0, DirectReduceScatter(hosts, self.lanes)) for hosts in inside],

@@ -63,6 +63,7 @@ class Torus(GroupCollective):
         rows = Groups(
             ranks.reshape(-1, self.columns), np.repeat(groups.begin, self.rows), np.repeat(groups.end, self.rows)
         )
+        # After the rows' reduce-scatter column x holds piece x of every row, and has nothing to say of the others.
         cuts = groups.cuts(self.columns)
         columns = Groups(
             ranks.reshape(-1, self.rows, self.columns).swapaxes(1, 2).reshape(-1, self.rows),

@@ -32,10 +32,10 @@ from batchscale.comm.shared.mapping import Mapping
 from batchscale.comm.world.world import World
 from batchscale.errors import ProcessError
 
-SMALL_BYTES = 32 << 10
-_SLOT_BYTES, _SLOTS = 512 << 10, 4
+SMALL_BYTES = 32 << 10  # measured: at 64 KB two waits in place are faster at W = 2 (docs/log.md)
+_SLOT_BYTES, _SLOTS = 512 << 10, 4  # several: a chunk is copied in while those before it are still added up
 _CHUNK_BYTES = 256 << 10  # added up at once: stays in a core's cache
-_LINE_BYTES = 64
+_LINE_BYTES = 64  # of a cache: cores that write one line in turn would wait for each other
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64)
 
 
@@ -77,9 +77,9 @@ class SharedMemoryAllReduce:
         self.name = "shared_memory" if len(world.hosts) == 1 else "three_phase"
         self._me, self._between = world.local_rank, between
         self._lanes = min(map(len, world.hosts))
-        self._small_bytes = SMALL_BYTES if len(world.hosts) == 1 else 0
+        self._small_bytes = SMALL_BYTES if len(world.hosts) == 1 else 0  # a sum of slots knows nothing of other hosts
         self._world = world
-        begin = -(-8 * ROW_WORDS // 4096) * 4096
+        begin = -(-8 * ROW_WORDS // 4096) * 4096  # of the slots: on a page of its own, so no flag shares their lines
         self._memory = Mapping(world, begin + _SLOTS * _SLOT_BYTES)
         self._slots = [self._memory.rows[:, begin + i * _SLOT_BYTES :][:, :_SLOT_BYTES] for i in range(_SLOTS)]
         self._flags = Flags(world, self._memory, self.name)
@@ -117,9 +117,10 @@ class SharedMemoryAllReduce:
         if rows is not None and bytes_ > self._small_bytes:
             begin = tensor.data_ptr() - rows[self._me].data_ptr()
             key = (tensor.data_ptr(), tensor.numel(), tensor.dtype)
-            if key not in self._views:
-                at = begin // tensor.element_size()
-                self._views[key] = [row[at : at + tensor.numel()] for row in rows.unbind()]
+            if key not in self._views:  # cut once: a run sums the same slices in every step
+                first = begin // tensor.element_size()
+                self._views[key] = [row[first : first + tensor.numel()] for row in rows.unbind()]
+            # Odd: in place. Where a peer brings a tensor of this length by slots, the two would add up other memory.
             self._issue(_Piece(0, self._views[key], None, False, what), (bytes_ << 1) + 1)
         else:
             for part in torch.split(tensor, _SLOT_BYTES // tensor.element_size()):
@@ -129,8 +130,8 @@ class SharedMemoryAllReduce:
     def _issue_by_slot(self, part: torch.Tensor, small: bool, bytes_: int, what: str) -> None:
         slot = self._slots_used % _SLOTS
         self._slots_used += 1
-        self._wait_for_all(self._slot_numbers[slot], what)
-        key = (-slot - 1, part.numel(), part.dtype)
+        self._wait_for_all(self._slot_numbers[slot], what)  # a slower peer may still read what it held last
+        key = (-slot - 1, part.numel(), part.dtype)  # negative: no address of a buffer
         if key not in self._views:
             self._views[key] = list(self._slots[slot].view(part.dtype)[:, : part.numel()].unbind())
         rows = self._views[key]
@@ -140,9 +141,10 @@ class SharedMemoryAllReduce:
 
     def _issue(self, piece: _Piece, description: int) -> None:
         """Give the piece its number and say that it is there."""
-        self._wait_for_all(self._number + 1 - IN_FLIGHT, piece.what)
+        self._wait_for_all(self._number + 1 - IN_FLIGHT, piece.what)  # words for what is brought are used again
         self._number += 1
         piece.number = self._number
+        # The flag last: whoever sees it also sees the data and the description, as x86-64 keeps stores in order.
         self._flags.bring(self._number, description << 3 | DTYPES.index(piece.rows[0].dtype))
         self._flags.post(ARRIVED, self._number)
         self._to_sum.append(piece)
@@ -165,7 +167,7 @@ class SharedMemoryAllReduce:
             self._flags.wait(ARRIVED, self._to_sum[0].number, self._to_sum[0].what)
             self._sum_next()
         if self._to_copy_out and self._to_copy_out[0].number <= number:
-            last = [p for p in self._to_copy_out if p.number <= number][-1]
+            last = [p for p in self._to_copy_out if p.number <= number][-1]  # flags only grow: one wait for all
             self._flags.wait(FINISHED, last.number, last.what)
             while self._to_copy_out and self._to_copy_out[0].number <= number:
                 self._copy_out(self._to_copy_out.popleft())
@@ -176,7 +178,7 @@ class SharedMemoryAllReduce:
         self._check_alike(piece)
         if piece.small:
             assert piece.into is not None
-            _add_up(piece.rows, piece.into)
+            _add_up(piece.rows, piece.into)  # everyone all of it: nobody waits for a peer's part of the sum
         else:
             self._sum_piece(piece)
             self._to_copy_out.append(piece)
@@ -184,12 +186,13 @@ class SharedMemoryAllReduce:
 
     def _sum_piece(self, piece: _Piece) -> None:
         """This process's part of the sum of all rows, written into all of them."""
-        rows, mine, lanes = piece.rows, self._me, self._lanes
-        if mine >= lanes:
+        rows, lane, lanes = piece.rows, self._me, self._lanes
+        if lane >= lanes:  # the smallest host has no partner for this process
             return
         length, item = rows[0].numel(), rows[0].element_size()
         line = _LINE_BYTES // item
-        begin, end = (min(-(-(length * r // lanes) // line) * line, length) for r in (mine, mine + 1))
+        # Cuts at whole cache lines: no line is written by two processes.
+        begin, end = (min(-(-(length * r // lanes) // line) * line, length) for r in (lane, lane + 1))
         if self._between is None:
             for parts in _chunks(rows, begin, end):
                 _add_up(parts, parts[0])
@@ -200,17 +203,17 @@ class SharedMemoryAllReduce:
         try:
             self._between(rows[0][begin:end], piece.what)
         except ProcessError:
-            self._flags.fail()
+            self._flags.fail()  # the peers of this host wait for a flag that would never come
             raise
         for parts in _chunks(rows, begin, end):
             _spread(parts)
 
     def _check_alike(self, piece: _Piece) -> None:
-        mine = self._flags.brought(self._me, piece.number)
+        brought = self._flags.brought(self._me, piece.number)
         for row in range(len(piece.rows)):
-            other = self._flags.brought(row, piece.number)
-            if other != mine:
-                self._flags.give_up(piece.what, f"brought {_described(other)}, this rank {_described(mine)}", row)
+            theirs = self._flags.brought(row, piece.number)
+            if theirs != brought:
+                self._flags.give_up(piece.what, f"brought {_described(theirs)}, this rank {_described(brought)}", row)
 
     def _copy_out(self, piece: _Piece) -> None:
         if piece.into is not None:
@@ -231,6 +234,7 @@ def _add_up(rows: list[torch.Tensor], into: torch.Tensor) -> None:
     if len(rows) == 1:
         into.copy_(rows[0])
         return
+    # Row by row: torch.sum over the (W, n) view took 2 to 3 times as long (docs/log.md).
     torch.add(rows[0], rows[1], out=into)
     for row in rows[2:]:
         into.add_(row)
@@ -245,5 +249,5 @@ def _spread(rows: list[torch.Tensor]) -> None:
 def _chunks(rows: list[torch.Tensor], begin: int, end: int) -> Iterator[list[torch.Tensor]]:
     """rows[:, begin:end], in parts that stay in a core's cache."""
     chunk = _CHUNK_BYTES // rows[0].element_size()
-    for at in range(begin, end, chunk):
-        yield [row[at : min(at + chunk, end)] for row in rows]
+    for first in range(begin, end, chunk):
+        yield [row[first : min(first + chunk, end)] for row in rows]

@@ -29,7 +29,8 @@ _SPIN_SECONDS = 100e-6
 _SLEEP_SECONDS = 0.05
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_SYS_FUTEX, _FUTEX_WAIT, _FUTEX_WAKE = 202, 0, 1  # of x86-64, which Mapping asks for
+# The call's number is x86-64's, which Mapping asks for; the kinds are not the PRIVATE ones: processes share the word.
+_SYS_FUTEX, _FUTEX_WAIT, _FUTEX_WAKE = 202, 0, 1
 
 
 class _Timespec(ctypes.Structure):
@@ -97,7 +98,7 @@ class Flags:
     def post(self, word: int, value: int) -> None:
         """Say how far this process is."""
         self._words[self._me][word] = value
-        _wake(self._addresses[self._me] + 8 * word)
+        _wake(self._addresses[self._me] + 8 * word)  # always: to know of sleepers would take a second flag
 
     def bring(self, number: int, what: int) -> None:
         """Say what this process brings to collective ``number``; before ``post(ARRIVED, number)``."""
@@ -128,15 +129,15 @@ class Flags:
             _libc.sched_yield()  # unlike os.sched_yield, lets other threads of this interpreter run, too
             if words[word] >= value:
                 return
-        told = False
+        is_told = False
         while (seen := words[word]) < value:
-            _sleep_while(address, seen, _SLEEP_SECONDS)
+            _sleep_while(address, seen, _SLEEP_SECONDS)  # returns at once where it has grown since it was seen
             if words[word] < value:
                 self._look_after_peers(row, word, value, what)
                 waited_seconds = time.monotonic() - start
-                if waited_seconds > self._world.timeout_seconds and not told:
+                if waited_seconds > self._world.timeout_seconds and not is_told:
                     self._world.tell_alive(what, timed_out=True)
-                    told = True
+                    is_told = True
                 if waited_seconds > self._patience_seconds:
                     state = "is stopped and " if self._is_stopped(row) else ""
                     self.give_up(what, f"{state}{HUNG} {self._patience_seconds:g} s", row)

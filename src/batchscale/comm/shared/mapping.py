@@ -63,7 +63,7 @@ class Mapping:
         except BaseException:
             self._close_fd()
             raise
-        self._close_fd()
+        self._close_fd()  # the map alone holds the memory now, and goes with the process
         assert self._map is not None
         self.rows: torch.Tensor = torch.frombuffer(self._map, dtype=torch.uint8).view(len(world.local_ranks), row_bytes)
 
@@ -72,14 +72,15 @@ class Mapping:
         reason = unsupported()
         if leads and not reason:
             reason = self._create(size)
-        said = world.gather((reason, os.getpid(), self._fd, row_bytes), "sharing memory")
-        reasons = [r for r, *_ in said if r]
-        if not reasons and len({rows for *_, rows in said}) > 1:
-            reasons = [f"processes asked for rows of {sorted({rows for *_, rows in said})} bytes"]
+        offers = world.gather((reason, os.getpid(), self._fd, row_bytes), "sharing memory")
+        reasons = [r for r, *_ in offers if r]
+        if not reasons and len({rows for *_, rows in offers}) > 1:
+            reasons = [f"processes asked for rows of {sorted({rows for *_, rows in offers})} bytes"]
         if not reasons:
-            _, pid, fd, _ = said[world.local_ranks[0]]
-            mine = self._reserve(f"/proc/{pid}/fd/{fd}", world.local_rank * row_bytes, row_bytes, leads)
-            reasons = [r for r in world.gather(mine, "sharing memory") if r]
+            _, pid, fd, _ = offers[world.local_ranks[0]]
+            # Through /proc: the file has no name, and a descriptor could only be sent over a socket.
+            reason = self._reserve(f"/proc/{pid}/fd/{fd}", world.local_rank * row_bytes, row_bytes, leads)
+            reasons = [r for r in world.gather(reason, "sharing memory") if r]
         if not reasons:  # only now: whoever maps touches all rows, and each is to lie where its owner runs
             reasons = [r for r in world.gather(self._join(size), "sharing memory") if r]
         if reasons:
@@ -100,6 +101,8 @@ class Mapping:
         try:
             if not leads:
                 self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            # Pages now, by the process that will write them: on its NUMA node, and an error that can be caught here,
+            # where a page that is missing later would end the process by SIGBUS.
             os.posix_fallocate(self._fd, begin, row_bytes)
         except OSError as error:
             return f"{row_bytes / 2**20:.0f} MiB: {error.strerror}"
@@ -142,7 +145,7 @@ def free_bytes(root: str = "/") -> int | None:
             free += _group_free(f"{root}/sys/fs/cgroup", group, "memory.max", "memory.current")
         elif "memory" in controllers.split(","):
             free += _group_free(f"{root}/sys/fs/cgroup/memory", group, "memory.limit_in_bytes", "memory.usage_in_bytes")
-    return min(free, default=None)
+    return min(free, default=None)  # whatever is tightest kills first
 
 
 def _group_free(mount: str, group: str, limit: str, usage: str) -> list[int]:

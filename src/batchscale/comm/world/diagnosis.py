@@ -47,7 +47,7 @@ def first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def diagnose(store: Any, group: Any, rank: int, size: int, timeout_seconds: float, mine: Doing, reason: str) -> str:
+def diagnose(store: Any, group: Any, rank: int, size: int, timeout_seconds: float, doing: Doing, reason: str) -> str:
     """Ask through the store who is alive and in what, and say it in words.
 
     Args:
@@ -55,28 +55,28 @@ def diagnose(store: Any, group: Any, rank: int, size: int, timeout_seconds: floa
         group: the Gloo group to hang up, or None before there is one.
         rank, size: of this process, and W.
         timeout_seconds: the bound that a silent rank overran.
-        mine: what this rank was in.
+        doing: what this rank was in.
         reason: the backend's, in one line.
     """
     if store is None:
         return reason
     if group is not None:
         _hang_up(group, rank)
-    told = _ask(store, rank, size, mine)
-    if not told:
-        silent, hung = "rank 0 or the launcher, whichever keeps the store of the job,", mine.timed_out
+    answers = _ask(store, rank, size, doing)
+    if not answers:
+        silent, hung = "rank 0 or the launcher, whichever keeps the store of the job,", doing.timed_out
     else:
-        silent = _names([r for r in range(size) if r not in told])
-        hung = any(doing.timed_out for doing in told.values())
+        silent = _names([r for r in range(size) if r not in answers])
+        hung = any(answer.timed_out for answer in answers.values())
     if silent:
         return f"{silent} {f'{HUNG} {timeout_seconds:g} s' if hung else 'died'} ({reason})"
-    return _differences(told, mine) or reason
+    return _differences(answers, doing) or reason
 
 
-def tell(store: Any, rank: int, mine: Doing) -> None:
+def tell(store: Any, rank: int, doing: Doing) -> None:
     """Tell the store what this rank was in, for others to compare."""
     with contextlib.suppress(Exception):  # the store is gone with its host
-        store.set(f"alive/{rank}", json.dumps(asdict(mine)))
+        store.set(f"alive/{rank}", json.dumps(asdict(doing)))
 
 
 def _hang_up(group: Any, rank: int) -> None:
@@ -88,22 +88,22 @@ def _hang_up(group: Any, rank: int) -> None:
                 cast(dist.Work, work).wait(timedelta(milliseconds=1))
 
 
-def _ask(store: Any, rank: int, size: int, mine: Doing) -> dict[int, Doing]:
+def _ask(store: Any, rank: int, size: int, doing: Doing) -> dict[int, Doing]:
     """What everyone who is alive tells, this rank included; nothing where the store is gone or hangs."""
-    told: dict[int, Doing] = {}
+    answers: dict[int, Doing] = {}
     answered = threading.Event()
 
     def ask() -> None:
         with contextlib.suppress(Exception):  # the store is gone with its host
-            store.set(f"alive/{rank}", json.dumps(asdict(mine)))
+            store.set(f"alive/{rank}", json.dumps(asdict(doing)))
             deadline = time.monotonic() + SETTLE_SECONDS
-            while len(told) < size and time.monotonic() < deadline:
-                for peer in set(range(size)) - set(told):
+            while len(answers) < size and time.monotonic() < deadline:
+                for peer in set(range(size)) - set(answers):
                     if store.check([f"alive/{peer}"]):
-                        told[peer] = Doing(**json.loads(store.get(f"alive/{peer}")))
+                        answers[peer] = Doing(**json.loads(store.get(f"alive/{peer}")))
                 time.sleep(_POLL_SECONDS)
             readers = store.add("alive/readers", 1)
-            while rank == 0 and readers < len(told) and time.monotonic() < deadline + SETTLE_SECONDS:
+            while rank == 0 and readers < len(answers) and time.monotonic() < deadline + SETTLE_SECONDS:
                 time.sleep(_POLL_SECONDS)  # the store may be this process's: it must not end before all have read
                 readers = store.add("alive/readers", 0)
             answered.set()
@@ -111,19 +111,19 @@ def _ask(store: Any, rank: int, size: int, mine: Doing) -> dict[int, Doing]:
     # A thread, because a store whose host is stopped never returns; it is left behind then.
     threading.Thread(target=ask, daemon=True).start()
     answered.wait((2 if rank == 0 else 1) * SETTLE_SECONDS + 0.5)
-    return told if answered.is_set() else {}
+    return answers if answered.is_set() else {}
 
 
-def _differences(told: Mapping[int, Doing], mine: Doing) -> str:
+def _differences(answers: Mapping[int, Doing], doing: Doing) -> str:
     others: dict[tuple[str, str], list[int]] = {}
-    for rank, doing in told.items():
-        if doing.what != mine.what:
-            others.setdefault((f"in {doing.what}", f"in {mine.what}"), []).append(rank)
-        elif doing.brought != mine.brought:
-            others.setdefault((f"brought {doing.brought}", mine.brought), []).append(rank)
-        elif doing.call != mine.call:
-            others.setdefault((f"at call {doing.call}", f"at call {mine.call}"), []).append(rank)
-    return "; ".join(f"{_names(ranks)} {theirs}, this rank {own}" for (theirs, own), ranks in others.items())
+    for rank, other in answers.items():
+        if other.what != doing.what:
+            others.setdefault((f"in {other.what}", f"in {doing.what}"), []).append(rank)
+        elif other.brought != doing.brought:
+            others.setdefault((f"brought {other.brought}", doing.brought), []).append(rank)
+        elif other.call != doing.call:
+            others.setdefault((f"at call {other.call}", f"at call {doing.call}"), []).append(rank)
+    return "; ".join(f"{_names(ranks)} {theirs}, this rank {ours}" for (theirs, ours), ranks in others.items())
 
 
 def _names(ranks: list[int]) -> str:

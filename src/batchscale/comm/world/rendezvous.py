@@ -48,14 +48,15 @@ def agree_on_name(store: Store, rank: int, size: int, timeout_seconds: float) ->
     while time.monotonic() < deadline:
         if rank == 0 and store.check([f"hello/{r}" for r in range(size)]):
             nonces = [store.get(f"hello/{r}").decode() for r in range(size)]
-            if nonces != seen:
+            if nonces != seen:  # someone has come since, over the nonce that an earlier attempt left
                 seen, proposed = nonces, uuid.uuid4().hex
                 store.set("proposal", json.dumps({"name": proposed, "nonces": nonces}))
-            if store.add(f"acknowledged/{proposed}", 0) == size:
+            if store.add(f"acknowledged/{proposed}", 0) == size:  # adding 0 reads, and makes, the count
                 store.set(f"commit/{proposed}", "1")
         if store.check(["proposal"]):
             proposal = json.loads(store.get("proposal"))
             name = str(proposal["name"])
+            # With this rank's nonce in it, the proposal cannot be one of an earlier attempt.
             if name != acknowledged and len(proposal["nonces"]) == size and proposal["nonces"][rank] == nonce:
                 store.add(f"acknowledged/{name}", 1)
                 acknowledged = name

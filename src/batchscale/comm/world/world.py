@@ -86,6 +86,7 @@ class World:
             ProcessError: not everyone arrived in time.
         """
         rank, size = world_told()
+        # One process under an agent joins the store all the same: it tells of earlier attempts (``job_knows``).
         if size == 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
             return cls(rank, size, device, timeout_seconds)
         timeout = timedelta(seconds=timeout_seconds)
@@ -138,8 +139,9 @@ class World:
     def _get_to_know(self, timeout: timedelta) -> None:
         """A group for objects, Gloo's threads, and who shares a host with whom."""
         on_gloo = dist.get_backend(self.group) == "gloo"
-        here = dist.group.WORLD if self.group is None else self.group
-        self._objects = here if on_gloo else dist.new_group(backend="gloo", timeout=timeout)
+        group = dist.group.WORLD if self.group is None else self.group
+        # By Gloo in any case: NCCL has no tags, by which `_meet` and a hang-up tell messages apart.
+        self._objects = group if on_gloo else dist.new_group(backend="gloo", timeout=timeout)
         schedule_gloo_threads(BATCH)
         hosts: dict[str, list[int]] = {}
         for rank, host in enumerate(self.gather(this_host(), "finding hosts")):
@@ -166,9 +168,9 @@ class World:
             return exchange()
         except RuntimeError as error:
             reason = first_line(error)
-            mine = Doing(what, brought, call, "imed out" in reason)
-            found = diagnose(self._store, self._objects, self.rank, self.size, self.timeout_seconds, mine, reason)
-            raise ProcessError(f"{what} (rank {self.rank} of {self.size}): {found}") from error
+            doing = Doing(what, brought, call, "imed out" in reason)  # backends write it with T and with t
+            cause = diagnose(self._store, self._objects, self.rank, self.size, self.timeout_seconds, doing, reason)
+            raise ProcessError(f"{what} (rank {self.rank} of {self.size}): {cause}") from error
 
     def _meet(self, what: str, brought: str) -> None:
         """Before a sum by the backend that has not followed the one before it yet: be sure that all are in the same.
@@ -189,7 +191,7 @@ class World:
             sent = dist.isend(torch.empty(1), group=self._objects, tag=tag, group_dst=ahead)
             cast(dist.Work, received).wait()
             cast(dist.Work, sent).wait()
-            distance *= 2
+            distance *= 2  # Hensgen, Finkel and Manber 1988: after each round twice as many ranks are known to be here
         self._met.add(follows)
 
     def all_reduce(self, tensor: torch.Tensor, what: str = "all-reduce") -> None:
@@ -208,7 +210,7 @@ class World:
             self._meet(what, brought)
             return dist.all_reduce(tensor, op=operation, group=self.group, async_op=True)
 
-        work = self._guard(start, what, brought, self._calls + 1)
+        work = self._guard(start, what, brought, self._calls + 1)  # the number that `_meet` is about to give it
         return Pending(self, work, what, brought, self._calls)
 
     def all_reduce_max(self, tensor: torch.Tensor, what: str = "all-reduce of maxima") -> None:
@@ -226,17 +228,18 @@ class World:
 
     def from_rank_zero(self, make: Callable[[], T], what: str = "broadcast") -> T:
         """Rank 0 makes a value, everyone gets it; an error of rank 0 is raised everywhere."""
-        made: list[Any] = [None, None]
+        value_and_error: list[Any] = [None, None]
         if self.rank == 0:
             try:
-                made = [make(), None]
+                value_and_error = [make(), None]
             except Exception as error:
-                made = [None, _sendable(error)]
+                value_and_error = [None, _sendable(error)]
         if self.size > 1:
-            self._guard(lambda: dist.broadcast_object_list(made, src=0, group=self._objects), what)
-        if made[1] is not None:
-            raise made[1]
-        return cast(T, made[0])
+            self._guard(lambda: dist.broadcast_object_list(value_and_error, src=0, group=self._objects), what)
+        value, failure = value_and_error
+        if failure is not None:
+            raise failure
+        return cast(T, value)
 
     def job_knows(self, fact: str) -> bool:
         """Whether an earlier attempt of this elastic job (the agents' store lives as long as it) has told this."""

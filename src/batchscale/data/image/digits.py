@@ -39,13 +39,13 @@ def _rows() -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
 
     Where a release keeps the file elsewhere, through its import all the same.
     """
-    found = importlib.util.find_spec("sklearn")
-    if found is None or not found.submodule_search_locations:
+    package = importlib.util.find_spec("sklearn")
+    if package is None or not package.submodule_search_locations:
         raise DataError(
             "data.name='digits': scikit-learn is not installed: it brings the images; install it "
             "(pip install scikit-learn), or choose another data set"
         )
-    file = Path(found.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
+    file = Path(package.submodule_search_locations[0], "datasets", "data", "digits.csv.gz")
     try:
         return np.loadtxt(file, delimiter=",")
     except (OSError, EOFError, ValueError):

@@ -48,12 +48,15 @@ class Names:
 
     def last_parts(self, entries: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.generic]]:
         """What follows the last "/" of these names, in order: lengths int64, then the text, of so many at once."""
+        # Every place behind a "/": the last of them that lies within a name begins its last part.
         parts = np.concatenate([np.zeros(1, np.int64), np.flatnonzero(self.text == ord("/")) + 1])
-        for at in range(0, len(entries), _AT_ONCE):
-            some = entries[at : at + _AT_ONCE]
-            ends = self.starts[some + 1]
-            firsts = np.maximum(self.starts[some], parts[np.searchsorted(parts, ends, "right") - 1])
+        for first in range(0, len(entries), _AT_ONCE):
+            chunk = entries[first : first + _AT_ONCE]
+            ends = self.starts[chunk + 1]
+            firsts = np.maximum(self.starts[chunk], parts[np.searchsorted(parts, ends, "right") - 1])
             lengths = ends - firsts
+            # One index for all parts end to end: byte j of the result is byte j + (end of its part in the text - in the
+            # result) of the text.
             places = np.repeat(ends - np.cumsum(lengths), lengths) + np.arange(lengths.sum())
             yield from (lengths, self.text[places])
 

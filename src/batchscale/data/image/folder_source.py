@@ -32,25 +32,25 @@ def subset_of(entries: Entries, path: Path) -> Indices:
         DataError: unreadable, empty, or it names files that are not there.
     """
     lines = {"/".join(unquoted(line.text).split("/")[-2:]): line for line in lines_of(path, f"data.subset={path}")}
-    wanted = lines.keys()
-    found: dict[str, int] = {}
+    listed = lines.keys()
+    entry_of: dict[str, int] = {}
     twice = None
     for entry in range(len(entries)):
         name = entries.name(entry).rsplit("/", 1)[-1]
-        for named in {name, f"{entries.classes[entries.labels[entry]]}/{name}"} & wanted:
-            twice = named if named in found else twice
-            found[named] = entry
-    missing = [name for name in wanted if name not in found]
-    if missing or twice or not wanted:
+        for named in {name, f"{entries.classes[entries.labels[entry]]}/{name}"} & listed:
+            twice = named if named in entry_of else twice
+            entry_of[named] = entry
+    missing = [name for name in listed if name not in entry_of]
+    if missing or twice or not listed:
         what = (
-            f"{len(missing)} of {counted(len(wanted), 'file')} not in the training part: {missing[0]}, "
+            f"{len(missing)} of {counted(len(listed), 'file')} not in the training part: {missing[0]}, "
             f"line {lines[missing[0]].number}"
             if missing
             else "empty"
         )
         what = f"{twice} is in more than one class; write class/file" if twice else what
         raise DataError(f"data.subset={path}: {what}: must name training files; give the list of this data set")
-    return np.unique(np.fromiter(found.values(), np.int64, len(found)))
+    return np.unique(np.fromiter(entry_of.values(), np.int64, len(entry_of)))
 
 
 def _packed(index: Path, tell: Tell) -> Entries:
@@ -78,12 +78,14 @@ class FolderSource(Source):
         Raises:
             DataError: none does.
         """
-        given = data_folder(folder)
-        for layout in self.roots if given else ():
-            root = Path(given or "") / layout
+        data_root = data_folder(folder)
+        for layout in self.roots if data_root else ():
+            root = Path(data_root or "") / layout
             if index_of(root, "train").is_file() or (root / "train").is_dir():
                 return root
-        where = ", ".join(str(given / layout) for layout in self.roots) if given else "no folder, as none is given"
+        where = (
+            ", ".join(str(data_root / layout) for layout in self.roots) if data_root else "no folder, as none is given"
+        )
         raise DataError(
             f"data.name={self.name!r}: no folder with train/<class>/<image> or train.index found; searched {where}; "
             f"name it with --data DIR or BATCHSCALE_DATA=DIR"

@@ -49,7 +49,8 @@ class _Walk:
     def listed(self, folder: bytes) -> list[os.DirEntry[bytes]]:
         """What is in a folder, sorted; what is hidden is passed over."""
         try:
-            with os.scandir(folder) as entries:
+            with os.scandir(folder) as entries:  # by bytes: names need not be text
+                # Sorted: a file system's own order differs from copy to copy, and the order is part of the data.
                 everything = sorted(entries, key=lambda e: e.name)
         except OSError as error:
             reason = error.strerror or error
@@ -68,7 +69,7 @@ class _Walk:
     def is_folder(self, entry: os.DirEntry[bytes]) -> bool:
         """Whether it is one, or a link to one."""
         try:
-            return entry.is_dir()
+            return entry.is_dir()  # follows links, and mostly asks nothing of the disk
         except OSError as error:
             reason = error.strerror or error
         self.tell(
@@ -81,15 +82,15 @@ class _Walk:
 
     def _files(self, folder: bytes, below: bytes = b"", above: tuple[os.stat_result, ...] = ()) -> Iterator[bytes]:
         """Files of a folder and all below it, relative to it, sorted; ``above`` are the folders that it lies in."""
-        entries, here = self.listed(folder), os.stat(folder)
-        if any(os.path.samestat(here, one) for one in above):
+        entries, status = self.listed(folder), os.stat(folder)
+        if any(os.path.samestat(status, ancestor) for ancestor in above):  # by inode: a link's path is a new one
             self.tell(
                 DataError(f"{os.fsdecode(folder)}: a link leads back to a folder above it: must not; remove the link")
             )
             return
         for entry in entries:
             if self.is_folder(entry):
-                yield from self._files(entry.path, below + entry.name + b"/", (*above, here))
+                yield from self._files(entry.path, below + entry.name + b"/", (*above, status))
             else:
                 yield below + entry.name
 
@@ -174,7 +175,7 @@ def _as_trained(walk: _Walk, folders: list[str], classes: tuple[str, ...], label
             )
         if not example and labels is None and (example := two_orders(folders, classes)):
             walk.tell(DataError(f"{part}: its class folders can be read in two ways: {example}"))
-        return sorted(folders, key=int)
+        return sorted(folders, key=int)  # as text 10 would come before 2
     expected = numbers.keys() if labels == "numbers" else set(classes)
     lacking, more = sorted(expected - set(folders)), sorted(set(folders) - expected)
     differences = [f"{part.name} lacks {_shown(lacking)}"] * bool(lacking) + [f"train lacks {_shown(more)}"] * bool(
@@ -192,7 +193,7 @@ def _as_trained(walk: _Walk, folders: list[str], classes: tuple[str, ...], label
 
 
 def read_test(
-    root: Path, classes: tuple[str, ...], given: Path, tell: Tell = stop, labels: LabelsAre | None = None
+    root: Path, classes: tuple[str, ...], data_root: Path, tell: Tell = stop, labels: LabelsAre | None = None
 ) -> FolderEntries:
     """The validation part: class folders, or one flat folder with a list of labels.
 
@@ -215,8 +216,8 @@ def read_test(
     walk = _Walk(part, tell)
     folders = walk.class_folders()
     if not folders:
-        return _read_flat(walk, root, classes, given, labels)
-    for path in lists_in([folder for folder in dict.fromkeys((root, given)) if folder != part]):
+        return _read_flat(walk, root, classes, data_root, labels)
+    for path in lists_in([folder for folder in dict.fromkeys((root, data_root)) if folder != part]):
         walk.passed.add("list", "of labels, as there are class folders", os.path.relpath(path, root))
     as_trained = _as_trained(walk, folders, classes, labels)
     entries = _read_classes(walk, as_trained or folders, classes if as_trained else tuple(folders))
@@ -226,7 +227,7 @@ def read_test(
 
 
 def _read_flat(
-    walk: _Walk, root: Path, classes: tuple[str, ...], given: Path, labels: LabelsAre | None
+    walk: _Walk, root: Path, classes: tuple[str, ...], data_root: Path, labels: LabelsAre | None
 ) -> FolderEntries:
     """Images without class folders; those whose label is not known count as of the first class."""
     walk = replace(walk, passed=PassedOver())  # the folder is looked through once more
@@ -236,7 +237,7 @@ def _read_flat(
         walk.tell(DataError(f"{part}: holds no image: must be val/<class>/<image>, or val/<image>; complete the copy"))
     elif classes:
         files = [os.fsdecode(name) for name in images]
-        listed = labels_of(Flat(root, part, files, classes, given, labels, walk.passed), walk.tell)
+        listed = labels_of(Flat(root, part, files, classes, data_root, labels, walk.passed), walk.tell)
     numbers = np.array([listed.labels.get(os.fsdecode(name), 0) for name in images], np.int64)
     lengths = np.array([len(name) for name in images], np.int64)
     names = Names.of([b"".join(images)], [lengths])

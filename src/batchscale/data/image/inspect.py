@@ -24,7 +24,7 @@ _AT_ONCE = 256
 
 
 @dataclass
-class Findings:
+class Inspected:
     """What is in one part of a set.
 
     Attributes:
@@ -68,7 +68,7 @@ def _look(entries: Entries, entry: int) -> tuple[str, str, str, tuple[int, int]]
     return "", warning, _kind(data), (height, width)
 
 
-def inspect(entries: Entries, part: str, threads: int, tell: Tell) -> Findings:
+def inspect(entries: Entries, part: str, threads: int, tell: Tell) -> Inspected:
     """Decode every image whole.
 
     Args:
@@ -79,7 +79,7 @@ def inspect(entries: Entries, part: str, threads: int, tell: Tell) -> Findings:
     """
     if isinstance(entries, PackedEntries):
         entries.verify(tell)
-    found, shortest, longest = Findings(), 1 << 31, 0
+    inspected, shortest, longest = Inspected(), 1 << 31, 0
     with (
         ThreadPoolExecutor(threads, "batchscale-check") as pool,
         tqdm(total=len(entries), desc=part, unit=" images", disable=None) as bar,
@@ -90,28 +90,28 @@ def inspect(entries: Entries, part: str, threads: int, tell: Tell) -> Findings:
                 numbers, pool.map(lambda e: _look(entries, e), numbers), strict=True
             ):
                 if reason:
-                    found.bad[entries.shown(entry)] = reason
+                    inspected.bad[entries.shown(entry)] = reason
                     continue
                 if warning:
-                    found.damaged[entries.shown(entry)] = warning
+                    inspected.damaged[entries.shown(entry)] = warning
                 if kind:
-                    found.kinds[kind] += 1
+                    inspected.kinds[kind] += 1
                 shortest, longest = min(shortest, *sides), max(longest, *sides)
             bar.update(len(numbers))
-    found.sides = (shortest, longest) if longest else (0, 0)
-    return found
+    inspected.sides = (shortest, longest) if longest else (0, 0)
+    return inspected
 
 
-def summary(entries: Entries, found: Findings) -> dict[str, Any]:
+def summary(entries: Entries, inspected: Inspected) -> dict[str, Any]:
     """One part, for ``batchscale data check``."""
     return {
         "images": len(entries),
         "images_per_class": np.bincount(entries.labels, minlength=len(entries.classes)).tolist(),
-        "bad": found.bad,
-        "damaged": found.damaged,
-        "kinds": dict(sorted(found.kinds.items())),
-        "shortest_side": found.sides[0],
-        "longest_side": found.sides[1],
+        "bad": inspected.bad,
+        "damaged": inspected.damaged,
+        "kinds": dict(sorted(inspected.kinds.items())),
+        "shortest_side": inspected.sides[0],
+        "longest_side": inspected.sides[1],
         "other_files": entries.passed_over.number(*OTHER_KIND),
         "passed_over": entries.passed_over.record(),
         "packed": isinstance(entries, PackedEntries),

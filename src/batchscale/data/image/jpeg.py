@@ -95,25 +95,25 @@ def read_frame(data: bytes | bytearray) -> Frame | None:
     """The frame header of a JPEG, None where there is none."""
     if data[:2] != b"\xff\xd8":
         return None
-    at, end, frame = 2, len(data), None
-    while at + 4 <= end and data[at] == 0xFF:
-        marker = data[at + 1]
+    offset, end, frame = 2, len(data), None
+    while offset + 4 <= end and data[offset] == 0xFF:
+        marker = data[offset + 1]
         if marker in _WITHOUT_LENGTH or marker == 0xFF:
-            at += 1 if marker == 0xFF else 2
+            offset += 1 if marker == 0xFF else 2
             continue
         if marker == 0xDA:  # the first scan: all components in it, or there will be more scans
-            whole = frame is not None and frame.marker in _SEQUENTIAL and data[at + 4] == frame.components
+            whole = frame is not None and frame.marker in _SEQUENTIAL and data[offset + 4] == frame.components
             return frame if whole or frame is None else Frame(**{**vars(frame), "mcu_height": 0})
-        length = data[at + 2] << 8 | data[at + 3]
+        length = data[offset + 2] << 8 | data[offset + 3]
         if marker in _FRAMES:
-            if at + 10 > end or at + 2 + length > end or data[at + 4] != 8:
+            if offset + 10 > end or offset + 2 + length > end or data[offset + 4] != 8:
                 return None
-            components = data[at + 9]
-            sampling = [data[at + 11 + 3 * c] & 15 for c in range(components) if at + 11 + 3 * c < end]
+            components = data[offset + 9]
+            sampling = [data[offset + 11 + 3 * c] & 15 for c in range(components) if offset + 11 + 3 * c < end]
             mcu_height = 8 * max(sampling, default=1)
-            height, width = data[at + 5] << 8 | data[at + 6], data[at + 7] << 8 | data[at + 8]
-            frame = Frame(marker, at + 5, height, width, components, mcu_height)
-        at += 2 + length
+            height, width = data[offset + 5] << 8 | data[offset + 6], data[offset + 7] << 8 | data[offset + 8]
+            frame = Frame(marker, offset + 5, height, width, components, mcu_height)
+        offset += 2 + length
     return None
 
 
@@ -251,8 +251,8 @@ def render(data: bytes, view_of: Callable[[int, int], View], flip: bool, out: to
         BadImage: what PIL cannot read either.
     """
     pixels, view = _seen(data, view_of)
-    target, kept = (view.target_height, view.target_width), out.shape[2] * out.shape[3]
-    if target[0] * target[1] > _MOST_RESIZED * kept:
+    target, kept_pixels = (view.target_height, view.target_width), out.shape[2] * out.shape[3]
+    if target[0] * target[1] > _MOST_RESIZED * kept_pixels:
         window = _window(pixels[:, ::-1] if flip else pixels, view, out.shape[2], out.shape[3])
         out.copy_(torch.from_numpy(window.copy()).unsqueeze(0).permute(0, 3, 1, 2))
         return

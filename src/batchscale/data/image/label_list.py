@@ -24,7 +24,7 @@ _ALONE = re.compile(r"[^\s,;]+")
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledFile:
     """An image, the word of its class, and the line that says so."""
 
     file: str
@@ -54,7 +54,7 @@ def _cuts(text: str) -> Iterator[tuple[str, str]]:
 
 def read_pairs(
     path: Path, lines: Sequence[Line], files: Files, words: Collection[str], passed: PassedOver
-) -> list[Labelled]:
+) -> list[LabelledFile]:
     """Lines of a file and a class, known or not; those that name no image are passed over.
 
     Args:
@@ -70,20 +70,20 @@ def read_pairs(
     pairs = []
     for line in lines:
         named = [(file, word) for name, word in _cuts(line.text) if (file := files.get(name)) is not None]
-        known = [(file, word) for file, word in dict.fromkeys(named) if word in words]
-        if len(known) > 1:
-            ways = " or ".join(f"{quoted(file)} of the class {quoted(word)}" for file, word in known[:2])
+        of_known_class = [(file, word) for file, word in dict.fromkeys(named) if word in words]
+        if len(of_known_class) > 1:
+            ways = " or ".join(f"{quoted(file)} of the class {quoted(word)}" for file, word in of_known_class[:2])
             raise DataError(
                 f"{path}: {line}: can be read in two ways: {ways}; write it as CSV with quotes, or rename the files"
             )
         if named:
-            pairs.append(Labelled(*(known or named)[0], line))
+            pairs.append(LabelledFile(*(of_known_class or named)[0], line))
         else:
             passed.add("line", f"of {path.name} that names no image", line.text)
     return pairs
 
 
-def unknown_class(path: Path, unknown: Sequence[Labelled], reason: str) -> DataError:
+def unknown_class(path: Path, unknown: Sequence[LabelledFile], reason: str) -> DataError:
     """That images have a class that train lacks; the reason is that of the first."""
     first = unknown[0]
     return DataError(
@@ -116,13 +116,13 @@ def incomplete(
     )
 
 
-def check_once(path: Path, pairs: Sequence[Labelled]) -> None:
+def check_once(path: Path, pairs: Sequence[LabelledFile]) -> None:
     """Raise where an image is given two classes."""
-    first: dict[str, Labelled] = {}
+    first: dict[str, LabelledFile] = {}
     for pair in pairs:
-        if (other := first.setdefault(pair.file, pair)).word != pair.word:
+        if (first_pair := first.setdefault(pair.file, pair)).word != pair.word:
             raise DataError(
-                f"{path}: {other.line} and {pair.line} give {pair.file} two classes: must be one; remove a line"
+                f"{path}: {first_pair.line} and {pair.line} give {pair.file} two classes: must be one; remove a line"
             )
 
 
@@ -134,7 +134,7 @@ def is_one_class_a_line(lines: Sequence[Line], files: Files, words: Collection[s
     return whole or all(_ALONE.fullmatch(line.text) for line in lines)
 
 
-def read_in_order(path: Path, part: Path, lines: Sequence[Line], files: Sequence[str]) -> list[Labelled]:
+def read_in_order(path: Path, part: Path, lines: Sequence[Line], files: Sequence[str]) -> list[LabelledFile]:
     """One class a line, in the order of the images.
 
     Raises:
@@ -152,8 +152,8 @@ def read_in_order(path: Path, part: Path, lines: Sequence[Line], files: Sequence
                     f"{path}: one class a line goes by the order of the images, and their names have two: number "
                     f"{place} is {file} letter by letter, {other} {order}; give 'file class' lines"
                 )
-    return [Labelled(file, unquoted(line.text), line) for file, line in zip(files, lines, strict=True)]
+    return [LabelledFile(file, unquoted(line.text), line) for file, line in zip(files, lines, strict=True)]
 
 
 def _by_numbers(name: str) -> list[str | int]:
-    return [int(part) if at % 2 else part for at, part in enumerate(re.split("([0-9]+)", name))]
+    return [int(part) if index % 2 else part for index, part in enumerate(re.split("([0-9]+)", name))]

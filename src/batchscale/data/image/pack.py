@@ -42,7 +42,7 @@ class Smaller:
 
 
 @dataclass
-class _Kept:
+class _Written:
     """What has been written so far."""
 
     entries: list[int] = field(default_factory=list)
@@ -57,7 +57,7 @@ def _converted(data: bytes, smaller: Smaller | None) -> bytes:
     Raises:
         BadImage: it cannot be read.
     """
-    pixels = decode_whole(data)
+    pixels = decode_whole(data)  # also of what keeps its bytes: training is to meet no unreadable image
     height, width = pixels.shape[:2]
     short = min(height, width)
     if smaller is None or short <= smaller.short_side:
@@ -75,8 +75,8 @@ def _packed(entries: Entries, entry: int, smaller: Smaller | None) -> bytes | Ba
         return error
 
 
-def _write_images(path: Path, entries: Entries, smaller: Smaller | None, skip_bad: bool, threads: int) -> _Kept:
-    kept = _Kept()
+def _write_images(path: Path, entries: Entries, smaller: Smaller | None, skip_bad: bool, threads: int) -> _Written:
+    written = _Written()
     with open(path, "wb") as file, ThreadPoolExecutor(threads, "batchscale-pack") as pool:
         for first in range(0, len(entries), _AT_ONCE):
             numbers = range(first, min(first + _AT_ONCE, len(entries)))
@@ -87,15 +87,15 @@ def _write_images(path: Path, entries: Entries, smaller: Smaller | None, skip_ba
                             f"{entries.shown(entry)}: {data}: must be a readable image; repair or remove it "
                             f"(`batchscale data check` names all such files), or leave such files out with --skip-bad"
                         )
-                    kept.left_out[entries.shown(entry)] = str(data)
+                    written.left_out[entries.shown(entry)] = str(data)
                     continue
                 file.write(data)
-                kept.entries.append(entry)
-                kept.lengths.append(len(data))
-                kept.checksums.append(zlib.crc32(data))
+                written.entries.append(entry)
+                written.lengths.append(len(data))
+                written.checksums.append(zlib.crc32(data))
         file.flush()
-        sync(file.fileno())
-    return kept
+        sync(file.fileno())  # before it has its name: a loss of power must not leave the name without the content
+    return written
 
 
 def _chunk_hashes(path: Path) -> list[str]:
@@ -105,14 +105,14 @@ def _chunk_hashes(path: Path) -> list[str]:
 
 def _index(header: dict[str, Any], arrays: dict[str, npt.NDArray[Any]]) -> bytes:
     """The index as bytes: the arrays' places hang on the length of the JSON that holds them, so it is padded."""
-    room = 4096 + len(json.dumps(header).encode())
+    room = 4096 + len(json.dumps(header).encode())  # 4096: for the five places, each two numbers of 19 digits at most
     room += -(len(MAGIC) + 8 + room) % _ALIGN_BYTES
-    at, places, blocks = len(MAGIC) + 8 + room, {}, []
+    offset, places, blocks = len(MAGIC) + 8 + room, {}, []
     for name, array in arrays.items():
-        places[name] = [at, at + array.nbytes]
+        places[name] = [offset, offset + array.nbytes]
         padding = -array.nbytes % _ALIGN_BYTES
         blocks.append(array.tobytes() + bytes(padding))
-        at += array.nbytes + padding
+        offset += array.nbytes + padding
     text = json.dumps({**header, "arrays": places}).encode().ljust(room)
     content = MAGIC + room.to_bytes(8, "little") + text + b"".join(blocks)
     return content + hashlib.sha256(content).digest()
@@ -172,21 +172,21 @@ def pack(
     images = index.with_suffix(".images")
     aside = images.with_name(f".{images.name}.{os.getpid()}.part")
     try:
-        kept = _write_images(aside, entries, smaller, skip_bad, threads)
+        written = _write_images(aside, entries, smaller, skip_bad, threads)
         sha256 = _chunk_hashes(aside)
-        replace(aside, images)
-        names = [os.fsencode(Path(entries.name(e)).name) for e in kept.entries]
+        replace(aside, images)  # before the index: where that is, the images are
+        names = [os.fsencode(Path(entries.name(e)).name) for e in written.entries]
         header = {
             "classes": entries.classes,
             "sha256": sha256,
-            "left_out": kept.left_out,
+            "left_out": written.left_out,
             "smaller": vars(smaller) if smaller else None,
             "labels": labels,
         }
         arrays: dict[str, npt.NDArray[Any]] = {
-            "starts": _starts(kept.lengths),
-            "labels": entries.labels[kept.entries],
-            "crc32": np.array(kept.checksums, np.uint32),
+            "starts": _starts(written.lengths),
+            "labels": entries.labels[written.entries],
+            "crc32": np.array(written.checksums, np.uint32),
             "name_starts": _starts([len(name) for name in names]),
             "names": np.frombuffer(b"".join(names), np.uint8),
         }
@@ -195,4 +195,4 @@ def pack(
         raise DataError(f"{into}: cannot be written {refusal(error)}, or give another folder with --out DIR") from None
     finally:
         aside.unlink(missing_ok=True)
-    return kept.left_out
+    return written.left_out

@@ -47,7 +47,7 @@ def index_of(folder: Path, part: str) -> Path:
 def _mapped(index: Path) -> npt.NDArray[np.uint8]:
     """An index, mapped; in memory where its file system maps no files (some FUSE ones: ENODEV)."""
     try:
-        return np.memmap(index, np.uint8, "c")
+        return np.memmap(index, np.uint8, "c")  # copy on write: torch warns of arrays that it may not write to
     except OSError as error:
         if error.errno not in LACKING | {errno.ENODEV}:
             raise
@@ -70,7 +70,7 @@ class PackedEntries(Entries):
             self._mapped = _mapped(index)
             self._file = os.open(self.images, os.O_RDONLY)
             weakref.finalize(self, os.close, self._file)
-            found_bytes = os.fstat(self._file).st_size
+            images_bytes = os.fstat(self._file).st_size
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "empty"  # numpy maps no empty file
             raise DataError(f"{index}: cannot be opened with its .images ({reason}): must be whole; {_AGAIN}") from None
@@ -81,26 +81,26 @@ class PackedEntries(Entries):
         self.starts, self.labels = self._array("starts", np.int64), self._array("labels", np.int64)
         self._checksums = self._array("crc32", np.uint32)
         self.names = Names(self._array("names", np.uint8), self._array("name_starts", np.int64))
-        if found_bytes != self.starts[-1]:
+        if images_bytes != self.starts[-1]:  # a copy that was cut short is told here, not at its last image
             raise DataError(
-                f"{self.images}: has {found_bytes} bytes, its index says {self.starts[-1]}: truncated or altered; "
+                f"{self.images}: has {images_bytes} bytes, its index says {self.starts[-1]}: truncated or altered; "
                 f"{_AGAIN}"
             )
 
     def _read_header(self) -> dict[str, Any]:
         content, digest = self._mapped[:-32], self._mapped[-32:].tobytes()
-        if content[: len(MAGIC)].tobytes() != MAGIC:
+        if content[: len(MAGIC)].tobytes() != MAGIC:  # first: a file of another kind is not told to be altered
             raise DataError(f"{self.index}: does not begin as the index of a packed set: {_AGAIN}")
         if hashlib.sha256(content.data).digest() != digest:
             raise DataError(f"{self.index}: its SHA256 is not the one at its end: truncated or altered; {_AGAIN}")
-        at = len(MAGIC) + 8
-        length = int.from_bytes(content[len(MAGIC) : at].tobytes(), "little")
-        header: dict[str, Any] = json.loads(content[at : at + length].tobytes())
+        begin = len(MAGIC) + 8
+        length = int.from_bytes(content[len(MAGIC) : begin].tobytes(), "little")
+        header: dict[str, Any] = json.loads(content[begin : begin + length].tobytes())
         return header
 
     def _array(self, name: str, dtype: type[np.generic]) -> npt.NDArray[Any]:
         first, last = self.header["arrays"][name]
-        return self._mapped[first:last].view(dtype)
+        return self._mapped[first:last].view(dtype)  # no copy: arrays begin at multiples of 64 bytes
 
     def check_labels(self, labels: LabelsAre | None, tell: Tell = stop) -> None:
         """Tell where the user's reading of the labels is another than the one that this form was made by."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,8 @@ from batchscale.data.image.pack import Smaller, pack
 from batchscale.data.image.packed import PackedEntries, index_of
 from batchscale.data.readings import LabelsAre
 from batchscale.errors import DataError
+from batchscale.system.cores import available_cores
 from batchscale.words import counted, shown
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_folders(source: FolderSource, folder: Path | None, labels: LabelsAre | None = None) -> dict[str, Any]:
@@ -52,7 +48,7 @@ def check_folders(source: FolderSource, folder: Path | None, labels: LabelsAre |
         "notes": _notes(root, parts),
         "classes": len(parts[0].classes),
         **{
-            part: summary(entries, inspect(entries, part, _threads(), tell))
+            part: summary(entries, inspect(entries, part, available_cores(), tell))
             for part, entries in zip(("train", "val"), parts, strict=True)
         },
     }
@@ -61,11 +57,13 @@ def check_folders(source: FolderSource, folder: Path | None, labels: LabelsAre |
 def _notes(root: Path, parts: tuple[Entries, Entries]) -> list[str]:
     """What a user may not expect of a set that has no fault."""
     notes, classes, packed = [], parts[0].classes, isinstance(parts[0], PackedEntries)
-    there = [name for name in TEST_FOLDERS if (root / name).is_dir()]
-    if packed and (also := [name for name in ("train", *there) if (root / name).is_dir()]):
+    test_folders = [name for name in TEST_FOLDERS if (root / name).is_dir()]
+    if packed and (also := [name for name in ("train", *test_folders) if (root / name).is_dir()]):
         notes.append(f"the packed form is taken, and {' and '.join(also)} beside it passed over")
-    elif len(there) > 1:
-        notes.append(f"{there[0]} is the validation part, and {' and '.join(there[1:])} beside it passed over")
+    elif len(test_folders) > 1:
+        notes.append(
+            f"{test_folders[0]} is the validation part, and {' and '.join(test_folders[1:])} beside it passed over"
+        )
     if classes and all(name.isdecimal() for name in classes) and list(classes) != sorted(classes, key=int):
         numbers = ", ".join(classes[:4])
         last, more = len(classes) - 1, ", ..." if len(classes) > 4 else ""
@@ -85,16 +83,30 @@ def _pack_both(
 ) -> dict[str, str]:
     """Write both parts, or neither; returns what was left out."""
     files = [index_of(into, part).with_suffix(end) for part in ("train", "val") for end in (".index", ".images")]
-    mine = [file for file in files if not file.exists()]
+    new_files = [file for file in files if not file.exists()]
     left_out: dict[str, str] = {}
     try:
         for part, entries in (("val", parts[1]), ("train", parts[0])):  # train.index last: it makes the folder a set
-            left_out |= pack(entries, part, into, smaller, skip_bad, _threads(), labels)
+            left_out |= pack(entries, part, into, smaller, skip_bad, available_cores(), labels)
     except BaseException:  # an interrupt, too
-        for file in mine:
+        for file in new_files:
             file.unlink(missing_ok=True)
         raise
     return left_out
+
+
+def _make_folder(into: Path, root: Path) -> None:
+    """Make the folder of the packed form, unless it would be taken for a class or holds a packed set."""
+    for part in ("train", *TEST_FOLDERS):
+        if into.resolve().is_relative_to(root / part):
+            raise DataError(f"--out={into}: lies within {root / part}, whose folders are classes; give a DIR beside it")
+    existing = [str(index) for part in ("train", "val") if (index := index_of(into, part)).exists()]
+    if existing:
+        raise DataError(f"--out={into}: holds {existing[0]} already: is never overwritten; give another --out DIR")
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--out={into}: cannot be made ({error.strerror or error}); give another --out DIR") from None
 
 
 def prepare_folders(
@@ -133,16 +145,7 @@ def prepare_folders(
             + "`batchscale data check` reads all of it",
         }
     into = out or root.with_name(f"{root.name}-packed")
-    for part in ("train", *TEST_FOLDERS):
-        if into.resolve().is_relative_to(root / part):
-            raise DataError(f"--out={into}: lies within {root / part}, whose folders are classes; give a DIR beside it")
-    there = [str(p) for part in ("train", "val") if (p := index_of(into, part)).exists()]
-    if there:
-        raise DataError(f"--out={into}: holds {there[0]} already: is never overwritten; give another --out DIR")
-    try:
-        into.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"--out={into}: cannot be made ({error.strerror or error}); give another --out DIR") from None
+    _make_folder(into, root)
     left_out = _pack_both(parts, into, smaller, skip_bad, labels)
     images = len(parts[0]) + len(parts[1]) - len(left_out)
     omitted = f", {len(left_out)} unreadable left out" if left_out else ""

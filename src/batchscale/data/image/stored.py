@@ -108,20 +108,22 @@ class StoredImages(Images):
     ) -> Labelled:
         """These images; the next readable ones in the place of bad ones, or, without replace, the readable ones."""
         out = torch.empty((len(images), self._size, self._size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
-        found = images.copy()
+        rendered = images.copy()
 
         def work(first: int) -> None:
             for i in range(first, min(first + _CHUNK_IMAGES, len(images))):
-                asked = int(images[i]), views[i], bool(flips[i]), out[i : i + 1]
+                request = int(images[i]), views[i], bool(flips[i]), out[i : i + 1]
                 if replace:
-                    found[i] = self._render_or_next(*asked)
-                elif not self._render(*asked):
-                    found[i] = -1
+                    rendered[i] = self._render_or_next(*request)
+                elif not self._render(*request):
+                    rendered[i] = -1
 
         for _ in self._pool.map(work, range(0, len(images), _CHUNK_IMAGES)):
             pass
-        kept = found >= 0
-        return out if kept.all() else out[torch.from_numpy(kept)], self.labels[torch.from_numpy(found[kept])]
+        readable = rendered >= 0
+        return out if readable.all() else out[torch.from_numpy(readable)], self.labels[
+            torch.from_numpy(rendered[readable])
+        ]
 
     def _centres(self, part: slice, replace: bool) -> Labelled:
         images = np.arange(*part.indices(len(self)))

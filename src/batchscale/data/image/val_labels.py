@@ -10,7 +10,7 @@ from pathlib import Path
 
 from batchscale.data.image.label_list import (
     Files,
-    Labelled,
+    LabelledFile,
     check_once,
     incomplete,
     is_one_class_a_line,
@@ -55,7 +55,7 @@ class Flat:
     part: Path
     files: Sequence[str]
     classes: tuple[str, ...]
-    given: Path
+    data_root: Path
     labels: LabelsAre | None = None
     passed: PassedOver = field(default_factory=PassedOver)
 
@@ -89,7 +89,7 @@ def _ids(folders: list[Path]) -> tuple[dict[str, str], Path] | None:
         return None
     if path.suffix == ".txt":
         rows = [line.text.split() for line in lines_of(path)]
-        return {words[1]: words[0] for words in rows if len(words) > 1}, path
+        return {words[1]: words[0] for words in rows if len(words) > 1}, path  # wnid, id, name
     try:
         synsets = importlib.import_module("scipy.io").loadmat(path, squeeze_me=True)["synsets"]
         return {str(int(row["ILSVRC2012_ID"])): str(row["WNID"]) for row in synsets}, path
@@ -100,21 +100,22 @@ def _ids(folders: list[Path]) -> tuple[dict[str, str], Path] | None:
 
 def _numbered_by_devkit(path: Path, classes: tuple[str, ...], folders: list[Path]) -> dict[str, int]:
     """ILSVRC2012 id -> label."""
-    known, found = names_of(classes), _ids(folders)
-    if found is None:
+    label_of, table = names_of(classes), _ids(folders)
+    if table is None:
         raise DataError(
             f"{path}: holds ILSVRC2012 ids, and {' or '.join(_MAPPINGS)} of the devkit, which says their classes, "
             f"is not beside it; copy it there, or give a list of 'file class' lines as val_labels.txt"
         )
-    ids, where = found
-    strange = [wnid for number, wnid in ids.items() if wnid in known and int(number) > len(classes)]
-    missing = sorted(known.keys() - set(ids.values()))
+    ids, where = table
+    # The devkit numbers the classes first, then the synsets above them in the tree, which are none.
+    strange = [wnid for number, wnid in ids.items() if wnid in label_of and int(number) > len(classes)]
+    missing = sorted(label_of.keys() - set(ids.values()))
     if missing or strange:
         raise DataError(
             f"{where}: does not know the classes of train ({', '.join((missing or strange)[:3])}): "
             f"must hold every class folder's name; use the devkit of ILSVRC2012"
         )
-    return {number: known[wnid] for number, wnid in ids.items() if wnid in known}
+    return {number: label_of[wnid] for number, wnid in ids.items() if wnid in label_of}
 
 
 def lists_in(folders: Sequence[Path]) -> list[Path]:
@@ -135,8 +136,8 @@ def labels_of(flat: Flat, tell: Tell = stop) -> ListedLabels:
             other, or files without a label.
     """
     folders = [flat.root, flat.part, *(flat.root / kit for kit in _DEVKITS), flat.root.parent / _DEVKITS[1]]
-    further = [flat.given, *([flat.root.parents[2]] if flat.root.parts[-3:] == _KAGGLE else [])]
-    near, far = lists_in(folders), lists_in(further)
+    further = [flat.data_root, *([flat.root.parents[2]] if flat.root.parts[-3:] == _KAGGLE else [])]
+    near, far = lists_in(folders), lists_in(further)  # the set's own folders count first
     try:
         if not near and not far:
             raise _no_list(flat, further)
@@ -150,25 +151,25 @@ def labels_of(flat: Flat, tell: Tell = stop) -> ListedLabels:
         tell(incomplete(path, without, flat.files, listed.useless, separator))
     for rival in rivals:
         _compare(path, listed, rival, flat, folders, tell)
-    others = {other.resolve(): other for other in (*far, *near)}
-    for other in sorted(others.keys() - {path.resolve()}):
-        flat.passed.add("list", "of labels beside the one used", os.path.relpath(others[other], flat.root))
-    known = {file: label for file, label in listed.labels.items() if label is not None}
-    return ListedLabels(known, f"{path}, its words read as {listed.words_are}")
+    unused_lists = {unused.resolve(): unused for unused in (*far, *near)}
+    for unused in sorted(unused_lists.keys() - {path.resolve()}):
+        flat.passed.add("list", "of labels beside the one used", os.path.relpath(unused_lists[unused], flat.root))
+    labels = {file: label for file, label in listed.labels.items() if label is not None}
+    return ListedLabels(labels, f"{path}, its words read as {listed.words_are}")
 
 
 def _compare(path: Path, listed: _Listed, rival: Path, flat: Flat, folders: list[Path], tell: Tell) -> None:
     """Tell where another list, which fits the images and classes as well, gives an image another class."""
     try:
-        other = _read(rival, replace(flat, passed=PassedOver()), folders, stop).labels
+        rival_labels = _read(rival, replace(flat, passed=PassedOver()), folders, stop).labels
     except DataError:  # of other images or classes
         return
     for file, label in listed.labels.items():
-        if label is not None and (rival_label := other.get(file, label)) != label:
-            here, there = (flat.classes[number or 0] for number in (label, rival_label))
+        if label is not None and (rival_label := rival_labels.get(file, label)) != label:
+            first, second = (flat.classes[number or 0] for number in (label, rival_label))
             tell(
                 DataError(
-                    f"{path} and {rival}: give {file} two classes, train/{here} and train/{there}: must agree; "
+                    f"{path} and {rival}: give {file} two classes, train/{first} and train/{second}: must agree; "
                     f"remove the list that is wrong"
                 )
             )
@@ -196,7 +197,7 @@ def _read(path: Path, flat: Flat, folders: list[Path], tell: Tell) -> _Listed:
     if path.name == KAGGLE:
         pairs = _kaggle(lines, files, flat.passed)
     elif path.name in (SYNSETS, GROUND_TRUTH) or is_one_class_a_line(lines, files, words):
-        pairs = read_in_order(path, flat.part, lines, flat.files)
+        pairs = read_in_order(path, flat.part, lines, flat.files)  # ordered by definition, or by all that it holds
     else:
         pairs = read_pairs(path, lines, files, words, flat.passed)
     check_once(path, pairs)
@@ -215,14 +216,14 @@ def _read(path: Path, flat: Flat, folders: list[Path], tell: Tell) -> _Listed:
     return _Listed({pair.file: numbers.get(pair.word) for pair in pairs}, words_are, useless)
 
 
-def _kaggle(lines: Sequence[Line], files: Files, passed: PassedOver) -> list[Labelled]:
+def _kaggle(lines: Sequence[Line], files: Files, passed: PassedOver) -> list[LabelledFile]:
     """Kaggle's rows: an image, a comma, then a class and a box for each object in it, all of one class."""
     pairs = []
     for line in lines:
         name, _, objects = line.text.partition(",")
         file = files.get(name.strip())
         if file is not None and objects.strip():
-            pairs.append(Labelled(file, objects.split()[0], line))
+            pairs.append(LabelledFile(file, objects.split()[0], line))
         elif name != "ImageId":
             passed.add("line", f"of {KAGGLE} that names no image", line.text)
     return pairs

@@ -62,9 +62,9 @@ class OfficialFile:
             raise DataError(
                 f"{path}: cannot be read ({error.strerror or error}): must be a readable file; change its permissions"
             ) from None
-        found = hasher.hexdigest()
-        if found != expected:
-            owner = owners.get(found)
+        checksum = hasher.hexdigest()
+        if checksum != expected:
+            owner = owners.get(checksum)
             whose = f", a file of {owner}" if owner else ""
             way_out = (
                 "name the folder of the right data set with --data DIR or BATCHSCALE_DATA=DIR"
@@ -72,7 +72,8 @@ class OfficialFile:
                 else "move the file away and fetch it again (`batchscale data prepare NAME --data DIR`)"
             )
             raise DataError(
-                f"{path}: {kind} is {found} ({length} bytes{whose}): must be {expected} ({num_bytes} bytes); {way_out}"
+                f"{path}: {kind} is {checksum} ({length} bytes{whose}): must be {expected} ({num_bytes} bytes); "
+                f"{way_out}"
             )
         return data
 

@@ -57,10 +57,10 @@ def prepare(name: str, folder: Path | None) -> dict[str, Any]:
     root = data_folder(folder)
     if root is None:
         raise DataError(f"--data: not given: `batchscale data prepare {name}` must know where to; add --data DIR")
-    found = source.find(root)
-    _verify(source, found)
-    if None not in found:
-        return _outcome(name, _parent(found), False, "was there already, every checksum right")
+    paths = source.find(root)
+    _verify(source, paths)
+    if None not in paths:
+        return _outcome(name, _parent(paths), False, "was there already, every checksum right")
     target = root / source.folder_name
     _verify(source, [target / f.name if (target / f.name).exists() else None for f in source.files])
     try:
@@ -113,12 +113,12 @@ def check(name: str, folder: Path | None) -> dict[str, Any]:
 
 def _faults(source: Source, folder: Path | None) -> Iterator[str]:
     """That files are missing, and what is wrong with each of those that are there."""
-    found = source.find(folder)
+    paths = source.find(folder)
     try:
         source.locate(folder)
     except DataError as fault:
         yield str(fault)
-    for file, path in zip(source.files, found, strict=True):
+    for file, path in zip(source.files, paths, strict=True):
         try:
             if path is not None:
                 file.read(path, owners())
@@ -136,8 +136,8 @@ def _outcome(name: str, folder: Path | None, fetched: bool, what: str) -> dict[s
     }
 
 
-def _parent(found: list[Path | None]) -> Path | None:
-    return next((path.parent for path in found if path), None)
+def _parent(paths: list[Path | None]) -> Path | None:
+    return next((path.parent for path in paths if path), None)
 
 
 def _verify(source: Source, paths: list[Path | None]) -> None:
@@ -148,6 +148,7 @@ def _verify(source: Source, paths: list[Path | None]) -> None:
 
 def _install(source: Source, root: Path, target: Path) -> None:
     """Fetch into a folder beside root or in it, verify, then move into target."""
+    # On target's own file system, so that a rename moves what was fetched: whole, or not at all.
     nearest = next(folder for folder in (root.absolute(), *root.absolute().parents) if folder.is_dir())
     with tempfile.TemporaryDirectory(prefix=".batchscale-prepare-", dir=nearest) as temporary:
         empty = Path(temporary) / "fetched"
@@ -171,9 +172,9 @@ def _install(source: Source, root: Path, target: Path) -> None:
 @contextlib.contextmanager
 def _patience() -> Iterator[None]:
     """Give up on a silent server: torchvision sets no time limit of its own."""
-    before = socket.getdefaulttimeout()
+    previous = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SILENCE_SECONDS)
     try:
         yield
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(previous)
