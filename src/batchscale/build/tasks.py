@@ -16,9 +16,7 @@ def make_task(recipe: Recipe, dataset: Splits) -> Task:
         RecipeError: an option that the task has no place for.
     """
     builder: TaskBuilder = TASKS.named(recipe.task, "task")
-    task = builder(dataset.num_classes, label_smoothing=recipe.loss.label_smoothing)
-    check_task(recipe, task)
-    return task
+    return builder(dataset.num_classes, label_smoothing=recipe.loss.label_smoothing)
 
 
 def check_task(recipe: Recipe, task: Task) -> None:
