@@ -16,10 +16,10 @@ from batchscale.data import DATASETS, Dataset, Reading, open_dataset
 from batchscale.data.contents import Contents
 from batchscale.data.feed import Feed, Normalizer
 from batchscale.data.images import Augmentation, Images, Splits, TensorImages
-from batchscale.data.order import StreamOrder
 from batchscale.errors import DataError
 from batchscale.launch.hardware import own_cores
 from batchscale.minibatch import StepPlan
+from batchscale.order import StreamOrder
 from batchscale.randomness import key, shuffled
 from batchscale.recipe.schema import Data, Recipe
 

@@ -8,9 +8,9 @@ from fractions import Fraction
 from typing import Any, Self
 
 from batchscale.build.planning import plan_of, schedule_of
-from batchscale.data.order import StreamOrder
 from batchscale.errors import CheckpointError, RecipeError
 from batchscale.minibatch import Change, Minibatch, StepPlan
+from batchscale.order import StreamOrder
 from batchscale.recipe import Recipe, identity, recipe_from
 from batchscale.update.schedule import BranchFactor, PlannedSchedule
 
