@@ -118,9 +118,10 @@ class Assembly:
         return partial(_noisy, self.recipe, self.plan, self.order.seed)
 
     def _momentum(self, named: Optimizer) -> Callable[[int], None]:
-        if not self.recipe.optimizer.momentum_changes:
+        momentum = momentum_of(self.recipe, self.plan)
+        if momentum is None:
             return lambda step: None
-        return partial(momentum_of(self.recipe, self.plan).set, cast(HasMomentum, named))
+        return partial(momentum.set, cast(HasMomentum, named))
 
     def _loss_scale(self) -> LossScale | NoLossScale:
         if self.recipe.precision != "fp16":
