@@ -51,12 +51,8 @@ def test_a_structure_is_gathered_sliced_and_selected_as_one():
 def test_digests_change_with_any_tensor_and_of_one_tensor_are_as_ever():
     images, masks = pictures()
     digests = TensorExamples(images, masks).digests()
-    for changed in (
-        TensorExamples(images, masks + 1),
-        TensorExamples(images + 1, masks),
-        TensorExamples((images,) * 2, masks),
-    ):
-        assert changed.digests() != digests
+    for inputs, targets in ((images, masks + 1), (images + 1, masks), ((images,) * 2, masks)):
+        assert TensorExamples(inputs, targets).digests() != digests
 
 
 def test_structures_keep_their_kind():
