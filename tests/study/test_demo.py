@@ -80,23 +80,18 @@ def test_it_ends_with_a_page_and_goes_on_without_repeating_a_run(tmp_path, monke
     assert f"page: {out}/report.html; runs below {out}" in shown
 
 
-def test_its_picture_has_a_curve_a_run_and_its_legend_stands_below_them(tmp_path, monkeypatch):
-    """The legend hides no curve."""
-    from batchscale.report import figures
-
-    drawn = []
-    monkeypatch.setattr(figures, "save", lambda figure, stem: drawn.append(figure) or [stem])
+def test_its_picture_has_a_curve_a_way(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr("batchscale.report.draw.file.write_figures", lambda figures, *_: written.extend(figures) or [])
     case = case_of("demo", seeds=2, overrides=Question.of_overrides)
     outcomes = list(outcomes_of(case, tmp_path))
     for outcome in outcomes:
         outcome.folder.mkdir()
-        lines = [json.dumps({"epoch": epoch, "error_percent": 50.0 / epoch}) for epoch in (1, 2, 30)]
+        lines = [json.dumps({"epoch": epoch, "error_percent": 50.0 / epoch}) for epoch in (1, 2, 50)]
         (outcome.folder / "evaluations.jsonl").write_text("\n".join(lines) + "\n")
-    findings = findings_of("demo", case, outcomes, [])
-    demo._drawn(demo.Answered(tmp_path, tmp_path / "report.html", findings, outcomes))
-    (figure,) = drawn
-    figure.draw_without_rendering()
-    (axes,), (legend,) = figure.axes, figure.legends
-    assert len(axes.lines) == 8
-    assert len(legend.texts) == len(WAYS)
-    assert legend.get_window_extent().y1 <= axes.get_tightbbox().y0 + 1
+    demo._drawn(demo.Answered(tmp_path, tmp_path / "report.html", findings_of("demo", case, outcomes, []), outcomes))
+    (figure,) = written
+    assert [series.name for series in figure.series] == [
+        f"{way.about} (kn = {32 if way.name == 'small' else 1024})" for way in WAYS
+    ]
+    assert {series.y for series in figure.series} == {(50.0, 25.0, 1.0)}

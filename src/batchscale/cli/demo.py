@@ -70,10 +70,12 @@ def _rows(answered: Answered) -> list[dict[str, Any]]:
 
 def _drawn(answered: Answered) -> list[str]:
     """The curves of all runs as PNG and SVG."""
-    from batchscale.report.figures import error_curves
+    from batchscale.report.curves import error_curves
+    from batchscale.report.draw.file import write_figures
 
     groups: dict[str, list[Path]] = {}
     for outcome in answered.outcomes:
         label = f"{outcome.cell.labels['way']} (kn = {outcome.cell.minibatch_images})"
         groups.setdefault(label, []).append(outcome.folder)
-    return [str(path) for path in error_curves(list(groups.items()), answered.findings.title, answered.out / "demo")]
+    curves = error_curves(list(groups.items()), answered.findings.title)
+    return [str(path) for path in write_figures([curves], "", answered.out / "demo")]

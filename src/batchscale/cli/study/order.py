@@ -140,6 +140,8 @@ def print_warnings(findings: Findings) -> None:
 
 def print_answer(options: argparse.Namespace, answered: Answered) -> int:
     """Print the tables and the answer; the exit code."""
+    from batchscale.records.text import as_text
+
     findings = answered.findings
     print_warnings(findings)
     if options.json:
@@ -147,17 +149,9 @@ def print_answer(options: argparse.Namespace, answered: Answered) -> int:
         print_json({"rows": rows, **findings.result, "answer": findings.answer})
         return answered.exit_code
     for table in findings.tables:
-        print(f"\n{table.title}\n{as_text(table.columns, table.rows)}")
+        print(f"\n{table.title}\n{as_text(table)}")
         if table.caption:
             print(textwrap.fill(table.caption, _COLUMNS, initial_indent="  ", subsequent_indent="  "))
     places = shown(f"{answered.page}: the figures; {answered.out}/table.csv")
     print(f"\n{findings.answer}\n{places}: one row a run")
     return answered.exit_code
-
-
-def as_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table in aligned columns."""
-    texts = [list(columns), *([("-" if cell is None else str(cell)) for cell in row] for row in rows)]
-    widths = [max(len(text[column]) for text in texts) for column in range(len(columns))]
-    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(text, widths, strict=True)) for text in texts]
-    return "\n".join(line.rstrip() for line in lines)

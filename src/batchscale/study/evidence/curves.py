@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchscale.records.files import is_number, read_lines
 from batchscale.records.findings import Axis, Figure, Series
+from batchscale.records.run import EVALUATIONS, METRICS, RunRecords
+from batchscale.study.evidence.judged import Judged
 
 _WINDOWS = 60  # of a curve of training losses, at most
 
@@ -24,10 +25,15 @@ class Curve:
     high: tuple[float, ...] = ()
 
 
-def error_curve(run: Path) -> Curve:
-    """Error in percent at every evaluation of a run."""
-    points = list(_points(run / "evaluations.jsonl", "error_percent"))
-    return Curve(tuple(epoch for epoch, _ in points), tuple(error for _, error in points))
+def score_curve(run: Path, key: str = "error_percent") -> Curve:
+    """The score at every evaluation of a run.
+
+    Args:
+        run: its folder.
+        key: of the score, in the lines of evaluations.jsonl.
+    """
+    points = list(RunRecords(run).points(EVALUATIONS, key))
+    return Curve(tuple(epoch for epoch, _ in points), tuple(score for _, score in points))
 
 
 def loss_curve(run: Path, epochs: float) -> Curve:
@@ -40,35 +46,28 @@ def loss_curve(run: Path, epochs: float) -> Curve:
     return _windows(run, "loss", epochs)
 
 
-def train_error_curve(run: Path, epochs: float) -> Curve:
-    """Training error of a run in percent, as trained on, in windows; empty where it was not recorded.
+def train_score_curve(run: Path, epochs: float, key: str = "error_percent") -> Curve:
+    """The score of the images as trained on, in windows; empty where it was not recorded.
 
     Args:
         run: its folder.
         epochs: of the whole run.
+        key: of the score.
     """
-    return _windows(run, "train_error_percent", epochs)
+    return _windows(run, f"train_{key}", epochs)
 
 
 def _windows(run: Path, entry: str, epochs: float) -> Curve:
     """Means over windows of epochs / 60, or over a line where that is longer."""
     windows: dict[int, list[tuple[float, float]]] = {}
-    for epoch, value in _points(run / "metrics.jsonl", entry):
+    for epoch, value in RunRecords(run).points(METRICS, entry):
         window = max(math.ceil(epoch / epochs * _WINDOWS - 1e-9), 1)
         windows.setdefault(window, []).append((epoch, value))
-    found = sorted(windows.items())
+    in_order = [lines for _, lines in sorted(windows.items())]
     return Curve(
-        tuple(lines[-1][0] for _, lines in found),
-        tuple(statistics.fmean(value for _, value in lines) for _, lines in found),
+        tuple(lines[-1][0] for lines in in_order),
+        tuple(statistics.fmean(value for _, value in lines) for lines in in_order),
     )
-
-
-def _points(path: Path, entry: str) -> Iterator[tuple[float, float]]:
-    """(epoch, value) of every line that has both: a damaged line is passed over."""
-    for line in read_lines(path):
-        epoch, value = line.get("epoch"), line.get(entry)
-        if is_number(epoch) and is_number(value):
-            yield epoch, value
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
@@ -77,8 +76,9 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
         return Curve((), ())
     values = [dict(zip(curve.epochs, curve.values, strict=True)) for curve in curves]
     common = [epoch for epoch in curves[0].epochs if all(epoch in value for value in values)]
-    at = [[value[epoch] for value in values] for epoch in common]
-    return Curve(tuple(common), tuple(map(statistics.fmean, at)), tuple(map(min, at)), tuple(map(max, at)))
+    columns = [[value[epoch] for value in values] for epoch in common]
+    means = tuple(map(statistics.fmean, columns))
+    return Curve(tuple(common), means, tuple(map(min, columns)), tuple(map(max, columns)))
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,13 @@ class Group:
     is_reference: bool
 
 
-def curve_figures(groups: Sequence[Group], epochs: float, on: str, about: str, what: str) -> tuple[Figure, ...]:
-    """Error of evaluations, training error where it was recorded, and training loss, against epochs.
+def curve_figures(groups: Sequence[Group], epochs: float, judged: Judged, about: str, what: str) -> tuple[Figure, ...]:
+    """Score of evaluations, training score where it was recorded, and training loss, against epochs.
 
     Args:
         groups: one curve each, the mean over its runs.
         epochs: of a run.
-        on: what the evaluations' errors are of: test, or holdout.
+        judged: what the runs are judged by.
         about: first sentence of the captions.
         what: end of the titles.
     """
@@ -104,20 +104,21 @@ def curve_figures(groups: Sequence[Group], epochs: float, on: str, about: str, w
         f"{about} Of the images as trained on; means over windows of a sixtieth of the run, or over one line of "
         f"metrics.jsonl where that is longer."
     )
-    made = (
-        ("error-epochs", f"{on} error", Axis(label=f"{on} error (%)"), f"{about} One point an evaluation.",
-         error_curve),
-        ("train-error-epochs", "training error", Axis(label="training error (%)"), trained,
-         lambda run: train_error_curve(run, epochs)),
+    name, key = judged.score.name, judged.key
+    kinds = (
+        (f"{name}-epochs", judged.words, Axis(label=judged.label), f"{about} One point an evaluation.",
+         lambda run: score_curve(run, key)),
+        (f"train-{name}-epochs", f"training {name}", Axis(label=f"training {name} {judged.unit_words}".rstrip()),
+         trained, lambda run: train_score_curve(run, epochs, key)),
         ("loss-epochs", "training loss", Axis(label="training loss", scale="log10"), trained,
          lambda run: loss_curve(run, epochs)),
     )  # fmt: skip
-    figures = (
-        Figure(id=name, title=f"{words.capitalize()} {what}", caption=caption, x=Axis(label="epoch"), y=axis,
+    first, *others = (
+        Figure(id=place, title=f"{words.capitalize()} {what}", caption=caption, x=Axis(label="epoch"), y=axis,
                series=tuple(_series(group, curve) for group in groups))
-        for name, words, axis, caption, curve in made
+        for place, words, axis, caption, curve in kinds
     )  # fmt: skip
-    return tuple(figure for figure in figures if figure.id == "error-epochs" or any(s.x for s in figure.series))
+    return first, *(figure for figure in others if any(series.x for series in figure.series))
 
 
 def _series(group: Group, curve: Callable[[Path], Curve]) -> Series:
