@@ -83,7 +83,8 @@ def answer(options: argparse.Namespace, kind: str, question: StudyQuestion) -> A
     cells = cells_of(kind, case)
     with _open(options, kind, case, data) as study:
         question.check_begun(case, cells, study.out / "runs")
-        if line := question.foreword(options.jobs):
+        waiting = {cell.key for cell in cells if not (study.out / "runs" / cell.key / "result.json").exists()}
+        if waiting and (line := question.foreword(len(waiting), options.jobs)):
             print(line, file=sys.stderr, flush=True)
         outcomes = study.run(cells)
         findings = findings_of(kind, case, outcomes, study.command)
