@@ -22,7 +22,7 @@ from batchscale.study.grid.question import Question, Variant, cells
 from batchscale.study.grid.words import sentence
 from batchscale.study.question import Case
 from batchscale.study.runner import submitit as cluster
-from batchscale.study.runner.board import Lines, Live, State, share_done
+from batchscale.study.runner.board import Lines, Live, Standing, share_done
 from batchscale.study.runner.cell import Cell, Outcome
 from batchscale.study.runner.study import Study, StudyStopped
 from batchscale.study.runner.table import write_table
@@ -459,7 +459,7 @@ def test_curves_of_a_way_are_of_runs_that_are_done_at_epochs_that_all_of_them_ha
 
 def test_progress_in_lines_and_on_a_terminal(tmp_path, capsys):
     outcome = _outcome(tmp_path, "a", 0, 2.5)
-    state = State(4, [outcome], [("kn96-seed1", 0.25)], 3725.0)
+    state = Standing(4, [outcome], [("kn96-seed1", 0.25)], 3725.0)
     said = []
     Lines(said.append).ended(outcome, state)
     assert said == [

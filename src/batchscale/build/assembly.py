@@ -22,8 +22,8 @@ from batchscale.build.wrapping import named_optimizer, surrounded
 from batchscale.comm import Reducer, World
 from batchscale.data.feed import Normalizer
 from batchscale.data.images import Splits
-from batchscale.data.order import StreamOrder
 from batchscale.minibatch import StepPlan
+from batchscale.order import StreamOrder
 from batchscale.recipe import Recipe
 from batchscale.structure import mapped
 from batchscale.task import Task

@@ -16,7 +16,7 @@ from batchscale.build.inputs import examples_to_recompute, load_data, make_feed,
 from batchscale.build.network import WEIGHTS, Network, build_model, build_network
 from batchscale.build.planning import kept_steps, recompute_examples
 from batchscale.build.probe import Probe
-from batchscale.build.tasks import make_task
+from batchscale.build.tasks import check_task, make_task
 from batchscale.build.trunk import Trunk, order_of, run_plan, run_schedule
 from batchscale.comm import World
 from batchscale.data.feed import Normalizer
@@ -138,6 +138,7 @@ def build(
         _make_exact(recipe, world.device)
     torch.set_num_threads(most_threads(recipe.numerics))
     task = task or make_task(recipe, dataset)
+    check_task(recipe, task)
     network = build_network(recipe, dataset, world.device, model)
     normalizer = make_normalizer(recipe, dataset, own_data, world.device)
     may_ask = requests()

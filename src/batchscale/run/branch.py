@@ -13,7 +13,6 @@ from batchscale.records.files import parse_json, write_json
 from batchscale.records.folder import holds_run
 from batchscale.run.job import BranchPoint, Job
 from batchscale.training import checkpoint as checkpoints
-from batchscale.words import counted
 
 _FILE = "branch.json"
 
@@ -37,26 +36,9 @@ def read_trunk(point: BranchPoint) -> tuple[Trunk, checkpoints.Checkpoint]:
         recipe = load_recipe(run / "recipe.yaml")
     except BatchscaleError as error:
         raise CheckpointError(f"--branch {error}") from None
-    folder = _checkpoint_folder(run, point.step)
-    checkpoint = checkpoints.load(folder)
+    checkpoint = checkpoints.load(checkpoints.folder_of(run, point.step, "--at"))
     digest = checkpoints.tensors_sha256(dict(sorted(checkpoint.tensors.items())))
     return Trunk(str(run), checkpoint.step, digest, recipe, recorded_trunk(run)), checkpoint
-
-
-def _checkpoint_folder(run: Path, step: int | None) -> Path:
-    """The checkpoint of a step, None for the newest."""
-    folders = {checkpoints.steps_of(folder): folder for folder in checkpoints.folders(run)}
-    if not folders:
-        raise CheckpointError(f"--branch {run}: holds no checkpoint; train it further, or give another run")
-    if step is None:
-        return folders[max(folders)]
-    if step not in folders:
-        listed = ", ".join(str(step) for step in sorted(folders))
-        raise CheckpointError(
-            f"--at {step}: {run} has no checkpoint of this step; it has {counted(len(folders), 'checkpoint')}, of step "
-            f"{listed}; name one of these, or train the run with execution.keep_checkpoints={{steps: [{step}]}}"
-        )
-    return folders[step]
 
 
 def recorded_trunk(out: Path) -> Trunk | None:
@@ -99,9 +81,9 @@ def trunk_of(job: Job, out: Path) -> Trunk | None:
         return recorded
     named, _ = read_trunk(job.branch)
     if recorded is None or (named.state_sha256, named.step) != (recorded.state_sha256, recorded.step):
-        there = f"a branch of {recorded.folder}, step {recorded.step}" if recorded else "a run by itself"
+        held = f"a branch of {recorded.folder}, step {recorded.step}" if recorded else "a run by itself"
         raise CheckpointError(
-            f"{out}: holds {there}, and --branch names {named.folder}, step {named.step}; leave --branch out to go on "
+            f"{out}: holds {held}, and --branch names {named.folder}, step {named.step}; leave --branch out to go on "
             f"with it, or give another --out DIR (nothing was changed)"
         )
     return recorded

@@ -9,12 +9,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 
+from batchscale.build.state import open_state
 from batchscale.data.contents import difference
 from batchscale.errors import CheckpointError, FolderError
 from batchscale.records import RunRecords
 from batchscale.records.folder import holds_run
 from batchscale.run.opening import trained_on
-from batchscale.training.checkpoint import folders, load
+from batchscale.training.checkpoint import folders, steps_of
 
 
 def compare(first: Path, second: Path) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def _first_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) ->
 
 def _checkpoints(first: Path, second: Path, step: str) -> str | None:
     try:
-        states = [load(f / "checkpoints" / step).tensors for f in (first, second)]
+        states = [open_state(folder, steps_of(Path(step))).tensors for folder in (first, second)]
     except CheckpointError as error:
         return f"not comparable: {error}"
     return _first_difference(states[0], states[1])

@@ -17,7 +17,7 @@ _LINE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class State:
+class Standing:
     """A study at one moment.
 
     Args:
@@ -81,12 +81,12 @@ class Lines:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say, self._last = say, time.monotonic()
 
-    def ended(self, outcome: Outcome, state: State) -> None:
+    def ended(self, outcome: Outcome, state: Standing) -> None:
         """A run has ended."""
         self._last = time.monotonic()
         self._say(f"[{len(state.ended)}/{state.runs}] {described(outcome)}; {state.counts()}; {state.left()}")
 
-    def show(self, state: State) -> None:
+    def show(self, state: Standing) -> None:
         """The state now."""
         if time.monotonic() - self._last >= _LINE_SECONDS:
             self._last = time.monotonic()
@@ -107,12 +107,12 @@ class Live:
         self._screen = Screen(console=Console(stderr=True), auto_refresh=False)
         self._screen.start()
 
-    def ended(self, outcome: Outcome, state: State) -> None:
+    def ended(self, outcome: Outcome, state: Standing) -> None:
         """A run has ended."""
         self._screen.console.print(described(outcome), markup=False, highlight=False)
         self.show(state)
 
-    def show(self, state: State) -> None:
+    def show(self, state: Standing) -> None:
         """The state now."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from batchscale.launch.signals import StopSignals
-from batchscale.study.runner.board import Lines, Live, State, share_done
+from batchscale.study.runner.board import Lines, Live, Standing, share_done
 from batchscale.study.runner.cell import Cell, Outcome
 from batchscale.study.runner.work import Attempt, Launcher, Work
 
@@ -98,7 +98,7 @@ class Crew:
             time.sleep(self._launcher.poll_seconds)
             self._collect(board, True)
 
-    def _state(self) -> State:
+    def _state(self) -> Standing:
         """Time left: mean seconds of a run so far, times the runs left, over those that run at once."""
         shares = [(running, running.share()) for running in self._running]
         seconds = self._seconds + sum(time.monotonic() - r.begun for r in self._running)
@@ -106,4 +106,4 @@ class Crew:
         left = len(self._waiting) + sum(1 - share for _, share in shares)
         at_once = max(min(self._jobs, len(self._waiting) + len(self._running)), 1)
         named = [(r.work.folder.name, share) for r, share in shares]
-        return State(self.runs, tuple(self.ended), named, seconds / runs * left / at_once if runs else None)
+        return Standing(self.runs, tuple(self.ended), named, seconds / runs * left / at_once if runs else None)
