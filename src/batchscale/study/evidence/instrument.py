@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from batchscale.build.planning import FEW_STEPS, plan_of
+from batchscale.build.derive import FEW_STEPS
+from batchscale.build.planning import plan_of
 from batchscale.recipe import Recipe
 from batchscale.study.runner.cell import Cell, Outcome
 from batchscale.words import counted

@@ -14,7 +14,6 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from batchscale.errors import UsageError
 from batchscale.recipe import Recipe
-from batchscale.recipe.schema import OPTIMIZER_OPTIONS
 from batchscale.study.question import Case, StudyQuestion, flag, read_by
 from batchscale.study.rules import Minibatches, check_workers
 from batchscale.study.runner.cell import Cell
@@ -153,7 +152,7 @@ reaches the goal. What is found: the curve against the ideal line, the three reg
 
 def has_momentum(recipe: Recipe) -> bool:
     """Whether the recipe's optimizer has one."""
-    return "momentum" in OPTIMIZER_OPTIONS[recipe.optimizer.name]
+    return "momentum" in recipe.optimizer.options()
 
 
 def _whole(recipe: Recipe) -> Recipe:

@@ -21,7 +21,6 @@ from typing import Any
 from batchscale.build.planning import plan_of
 from batchscale.errors import FolderError, UsageError
 from batchscale.recipe import Recipe, load_recipe, recipe_from
-from batchscale.recipe.schema import OPTIMIZER_OPTIONS
 from batchscale.records import read_result
 from batchscale.records.folder import holds_run
 from batchscale.study.evidence.instrument import recomputed
@@ -78,7 +77,7 @@ class Search:
         """Of lr / (1 - momentum)."""
         if self.question.lr is not None:
             return self.question.lr
-        entry, momentum = self.recipe.learning_rate, self.recipe.optimizer.momentum if self.has_momentum else 0.0
+        entry, momentum = self.recipe.learning_rate, self.recipe.optimizer.options().get("momentum", 0.0)
         middle = entry.reference / (1 - momentum) * math.sqrt(minibatch / entry.reference_minibatch)
         return float(f"{middle / _LR_FACTOR:.3g}"), float(f"{middle * _LR_FACTOR:.3g}")
 
@@ -126,8 +125,8 @@ class Search:
         options: dict[str, Any] = {"momentum": momentum, "momentum_changes": []} if self.has_momentum else {}
         if momentum == 0 and self.has_momentum:
             options["nesterov"] = False
-        elif "nesterov" in OPTIMIZER_OPTIONS[self.recipe.optimizer.name]:
-            options["nesterov"] = self.recipe.optimizer.nesterov
+        elif "nesterov" in self.recipe.optimizer.options():
+            options["nesterov"] = self.recipe.optimizer.options()["nesterov"]
         changes = {
             "epochs": _epochs(self.budget_steps(minibatch) / self.steps_per_epoch(minibatch)),
             "optimizer": {**options, "weight_decay": settings["weight_decay"]},
