@@ -21,8 +21,8 @@ from batchscale.build.trial import PassTimer
 from batchscale.build.trunk import Trunk, run_schedule
 from batchscale.build.wrapping import named_optimizer, surrounded
 from batchscale.comm import Reducer, World
+from batchscale.data.examples import Splits
 from batchscale.data.feed import Normalizer
-from batchscale.data.images import Splits
 from batchscale.minibatch import StepPlan
 from batchscale.order import StreamOrder
 from batchscale.recipe import Recipe
