@@ -3,8 +3,8 @@
     python benchmarks/step_versions.py COMMIT [--pairs 40] [--out FILE]
 
 A process a version holds a built run and waits. In turn each trains the same number of steps on command; which is first
-changes from pair to pair. Printed for each setting: the median of the paired ratios new / old of wall and of CPU seconds,
-its 90 % interval by order statistics, and the verdict against a margin of 2 %.
+changes from pair to pair. Printed for each setting: the median of the paired ratios new / old of wall and of CPU
+seconds, its 90 % interval by order statistics, and the verdict against a margin of 2 %.
 
 Source of the interval: Hettmansperger and McKean 2011, section 1.5 (confidence interval of the median).
 """
@@ -46,11 +46,8 @@ def work(recipe_name: str, overrides: list[str]) -> None:
     from batchscale.comm import World
     from batchscale.recipe import load_recipe
 
-    fixed = [
-        "epochs=1e6",
-        "numerics.threads=1",
-        *([] if _has(overrides, "micro_batch") else ["numerics.micro_batch=32"]),
-    ]
+    passes = [] if any("micro_batch" in override for override in overrides) else ["numerics.micro_batch=32"]
+    fixed = ["epochs=1e6", "numerics.threads=1", *passes]
     recipe = load_recipe(recipe_name, [*overrides, *fixed])
     parts = build(recipe, World.connect(torch.device("cpu"), 60.0), load_data(recipe, None))
     feed, step = parts.make_feed(), 0
