@@ -15,9 +15,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from batchscale.bench.assignment import Assignment
 from batchscale.bench.contender import Block, Contender
 from batchscale.bench.statistics import paired_ratio, spread
-from batchscale.bench.task import Task
 from batchscale.bench.turns import in_turn, stop_check
 from batchscale.launch.signals import StopSignals
 from batchscale.recipe import load_recipe
@@ -26,16 +26,16 @@ RECIPE, ALGORITHMS = "fashion-mnist-cnn", ("shared_memory", "builtin")
 ROUNDS, BLOCK_SECONDS, WARM_STEPS = 15, 2.0, 5
 
 
-def task(algorithm: str, processes: int, overrides: list[str]) -> Task:
+def assignment(algorithm: str, processes: int, overrides: list[str]) -> Assignment:
     """The recipe with this all-reduce."""
     threads = max((os.cpu_count() or 1) // processes, 1)
     recipe = load_recipe(RECIPE, [*overrides, f"execution.aggregation.algorithm={algorithm}", "execution.device=cpu"])
-    return Task(recipe.model_dump(mode="json"), os.environ.get("BATCHSCALE_DATA"), "", "", processes, threads)
+    return Assignment(recipe.model_dump(mode="json"), os.environ.get("BATCHSCALE_DATA"), "", "", processes, threads)
 
 
 def aggregation_seconds(block: Block) -> float:
     """Of a step, the mean over processes."""
-    return statistics.mean(said["phase_seconds"]["aggregation"] for said in block.said) / block.steps
+    return statistics.mean(answer["phase_seconds"]["aggregation"] for answer in block.answers) / block.steps
 
 
 def measure(running: dict[str, Contender], steps: int) -> dict[str, list[Block]]:
@@ -54,7 +54,7 @@ def main(processes: int, overrides: list[str]) -> None:
         try:
             micro_batch: list[str] = []
             for name in ALGORITHMS:
-                job = task(name, processes, [*overrides, *micro_batch])
+                job = assignment(name, processes, [*overrides, *micro_batch])
                 running[name] = Contender("batchscale", job, Path(scratch), stop_check(signals))
                 running[name].start()
                 running[name].ready()

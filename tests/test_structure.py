@@ -38,17 +38,17 @@ task: words errors
 comm: words errors system
 data: words errors randomness structure minibatch system
 update: errors minibatch
-records: errors system
+records: errors system recipe
 worker: words errors randomness structure comm data
 aggregate: errors minibatch comm
 launch: errors system recipe comm
 training: words errors randomness structure minibatch system recipe task comm data update records worker aggregate
-build: words errors randomness structure minibatch recipe models task comm data update records worker aggregate launch
-  training
+build: words errors randomness structure minibatch system recipe models task comm data update records worker aggregate
+  launch training
 run: words errors minibatch system recipe task comm data records worker launch training build
-report: words errors system recipe records
-study: words errors randomness system recipe data update records launch build run
 bench: words errors randomness minibatch system recipe models comm data records aggregate launch build
+report: words errors system records bench
+study: words errors randomness system recipe data update records launch build run
 api: recipe task data records run
 cli: words errors system recipe data records launch build run report study bench batchscale
 __init__: errors minibatch recipe comm data update records aggregate api
@@ -210,7 +210,7 @@ def test_public_names_are_those_listed_and_all_load():
         "import batchscale",
         "from batchscale.cli import main; main(['recipes'])",
         "from batchscale.cli import main; assert main(['train', 'digits-cnn', 'epochs=abc']) == 2",
-        "import batchscale.report.figures, batchscale.records, batchscale.recipe, batchscale.update.schedule",
+        "import batchscale.report.draw.file, batchscale.records, batchscale.recipe, batchscale.update.schedule",
         "import batchscale.report.draw.schedules",
         "import batchscale.report.page, batchscale.cli.report",
     ],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchscale.recipe import Recipe, load_recipe, recipe_from
 from batchscale.records import Result
-from batchscale.run.job import Job, Resume
+from batchscale.run.job import BranchPoint, Job, Resume
 from batchscale.run.start import start
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def train(
     data: Dataset | None = None,
     task: Task | None = None,
     data_folder: str | Path | None = None,
+    branch: str | Path | None = None,
+    at: int | None = None,
     out: str | Path | None = None,
     resume: Resume = "no",
     quiet: bool = False,
@@ -41,6 +43,8 @@ def train(
         data: one's own data set (recipe entry data.name: own).
         task: one's own task (recipe entry task: its name, for the records).
         data_folder: where the official data sets lie.
+        branch: the folder of a run that this one goes on from, under the recipe given here.
+        at: the step of its checkpoint; None for the newest.
         out: the run's folder; None writes nothing.
         resume: "no", "yes", or "auto".
         quiet: no progress on standard error.
@@ -61,5 +65,6 @@ def train(
     else:
         resolved, name = load_recipe(recipe, changes), Path(recipe).stem
     folder = Path(data_folder) if data_folder is not None else None
-    job = Job(name, resolved, Path(out) if out is not None else None, folder, resume, quiet)
+    point = BranchPoint(Path(branch), at) if branch is not None else None
+    job = Job(name, resolved, Path(out) if out is not None else None, folder, resume, quiet, branch=point)
     return start(job, model=model, data=data, task=task)

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 
 from batchscale.bench import peers, rounds, step
+from batchscale.bench.assignment import Assignment
 from batchscale.bench.contender import Block, Contender
 from batchscale.bench.results import document
 from batchscale.bench.rounds import Budget, Measured
 from batchscale.bench.statistics import Spread, paired_ratio, spread
 from batchscale.bench.table import as_table
-from batchscale.bench.task import Task
 from batchscale.bench.torchvision_files import lay_out
 from batchscale.bench.turns import in_turn
 from batchscale.cli import main
@@ -44,8 +44,8 @@ def _recipe(data: str = "digits", workers: int = 4, **entries: Any) -> Recipe:
     )
 
 
-def _task(processes: int = 2) -> Task:
-    return Task(_recipe().model_dump(mode="json"), None, "", "", processes, 1)
+def _assignment(processes: int = 2) -> Assignment:
+    return Assignment(_recipe().model_dump(mode="json"), None, "", "", processes, 1)
 
 
 def _children(parent: int) -> list[int]:
@@ -154,7 +154,7 @@ def test_document_of_known_blocks() -> None:
             "ddp_tuned": [2.0, 1.25, 1.25],
         }
     )
-    found = document("toy", _task(), running, ["lightning is left out"])
+    found = document("toy", _assignment(), running, ["lightning is left out"]).model_dump()
     rows = {row["name"]: row for row in found["rows"]}
     assert rows["ceiling"] == {"name": "ceiling", "images_per_second": 64.0, "images_per_cpu_second": 32.0, "iqr": 0.0}
     assert found["best_documented_peer"] == "ddp_tensor"
@@ -173,7 +173,7 @@ def test_document_of_known_blocks() -> None:
 
 def test_document_without_any_peer_has_no_ratio_to_one() -> None:
     running = _measured({name: [1.0, 1.0] for name in step.OURS})
-    found = document("toy", _task(), running, [])
+    found = document("toy", _assignment(), running, []).model_dump()
     assert set(found["ratios"]) == _RATIO_KEYS
     assert found["ratios"]["to_tuned_peer"] is None
     assert found["ratios"]["to_best_documented_peer"] is None
@@ -198,7 +198,7 @@ def test_torchvision_reads_what_is_laid_out(data_folder: Path, tmp_path: Path) -
 
 
 def test_a_contender_that_dies_is_named_with_its_last_line(tmp_path: Path) -> None:
-    contender = Contender("nosuch", _task(), tmp_path, lambda: None)
+    contender = Contender("nosuch", _assignment(), tmp_path, lambda: None)
     try:
         contender.start()
         with pytest.raises(ProcessError, match=r"nosuch: rank \d ended with exit code 1: ModuleNotFoundError"):
@@ -229,7 +229,7 @@ def test_mistakes_are_one_line_and_exit_2(arguments: list[str], said: str, capsy
 @pytest.mark.slow
 def test_all_contenders_on_real_data(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounds, "_WARM_SECONDS", 0.1)
-    found = step.bench_step(_recipe("fashion_mnist"), "tiny", data_folder, 2, budget=_QUICK)
+    found = step.bench_step(_recipe("fashion_mnist"), "tiny", data_folder, 2, budget=_QUICK).result
     names = [row["name"] for row in found["rows"]]
     left_out = {note.partition(" ")[0] for note in found["notes"]}
     assert left_out <= {"lightning", "accelerate"}  # not installed here
@@ -247,7 +247,7 @@ def test_all_contenders_on_real_data(data_folder: Path, monkeypatch: pytest.Monk
 def test_a_peer_that_fails_is_left_out_with_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounds, "_WARM_SECONDS", 0.1)
     monkeypatch.setattr(step, "PEERS", ("nosuch", "ddp_torchvision", "ddp_tuned"))
-    found = step.bench_step(_recipe(), "tiny", None, 1, budget=_QUICK)
+    found = step.bench_step(_recipe(), "tiny", None, 1, budget=_QUICK).result
     assert [row["name"] for row in found["rows"]] == [*step.OURS, "ddp_tuned"]
     assert any("nosuch: rank" in note for note in found["notes"])
     assert any("torchvision has no class for data.name=digits" in note for note in found["notes"])

@@ -20,17 +20,20 @@ from batchscale.aggregate.choice import choose
 from batchscale.bench.allreduce import measure
 from batchscale.bench.allreduce.document import cost_of, document
 from batchscale.bench.allreduce.fit import fit
-from batchscale.bench.allreduce.measure import Budget, Cell, bench_allreduce
+from batchscale.bench.allreduce.measure import Measurement, bench_allreduce
 from batchscale.bench.allreduce.process import _Process
-from batchscale.bench.allreduce.rows import SIZES, AllReduceTask, rows_of
+from batchscale.bench.allreduce.rows import SIZES, AllReduceAssignment, rows_of
 from batchscale.bench.allreduce.table import as_table
+from batchscale.bench.documents import AllReduceDocument
+from batchscale.bench.findings import findings_of
 from batchscale.bench.meter import Meter
+from batchscale.bench.rounds import Budget
 from batchscale.build.algorithm import machine, stored, stored_file
 from batchscale.cli import main
 from batchscale.comm import ALGORITHMS, Choice, Reducer, World
 from batchscale.comm.world.gloo import BATCH, OTHER, schedule_gloo_threads
 from batchscale.errors import ProcessError
-from batchscale.report.allreduce import all_reduce_figure, spread_out
+from batchscale.report.draw.file import write_figures
 
 _ROWS = ("builtin_shipped", "builtin", "shared_memory", "shared_memory_copy", "ring", "hierarchical", "direct")
 _ALPHA, _BETA = 3e-4, 2.5e-10
@@ -83,22 +86,22 @@ def test_fit_is_never_negative_and_is_the_best_of_those() -> None:
     assert fit([2], [1000], [1.0]).alpha_standard_error is None  # one size says nothing of two unknowns
 
 
-def _cell(row: str, size: int, *times: float) -> Cell:
-    return Cell(row, size, times=list(times), repetitions=len(times))
+def _measurement(row: str, size: int, *times: float) -> Measurement:
+    return Measurement(row, size, times=list(times), repetitions=len(times))
 
 
-def _document(rows: tuple[str, ...] = _ROWS) -> dict[str, Any]:
+def _document(rows: tuple[str, ...] = _ROWS) -> AllReduceDocument:
     sizes = (1024, 1 << 20)
-    cells = [_cell(row, size, 1e-6 * size, 2e-6 * size, 3e-6 * size) for size in sizes for row in rows]
-    cells += [_cell(row, size, 1e-6 * size) for size in sizes for row in ("copy_one", "copy_all")]
+    measurements = [_measurement(row, size, 1e-6 * size, 2e-6 * size, 3e-6 * size) for size in sizes for row in rows]
+    measurements += [_measurement(row, size, 1e-6 * size) for size in sizes for row in ("copy_one", "copy_all")]
     paired = {"builtin_shipped": (8.0, 4.0, 9.0), "builtin": (2.0, 2.0, 2.0), "auto": (1.0, 2.0, 1.0)}
-    auto = [[_cell(row, size, *times) for row, times in paired.items()] for size in sizes]
+    auto = [[_measurement(row, size, *times) for row, times in paired.items()] for size in sizes]
     choice = Choice(((32768, "shared_memory"), (1 << 20, "ring")), "measured")
-    return document(AllReduceTask(4, 1 << 20), cells, auto, choice, None, ["torus is not measured: no"])
+    return document(AllReduceAssignment(4, 1 << 20), measurements, auto, choice, None, ["torus is not measured: no"])
 
 
 def test_document_of_known_times() -> None:
-    found = _document()
+    found = _document().model_dump()
     assert {"processes", "rows", "auto", "fit", "limit", "choice", "conditions", "notes"} == set(found)
     row = found["rows"][0]
     assert (row["algorithm"], row["bytes"], row["seconds"]) == ("builtin_shipped", 1024, 2e-6 * 1024)
@@ -128,27 +131,33 @@ def test_every_algorithm_has_a_row_and_a_declared_cost() -> None:
 
 
 def test_slow_rows_come_less_often_but_not_the_backend() -> None:
-    cells = [Cell("shared_memory", 1, 0.1), Cell("ring", 1, 0.31), Cell("torus", 1, 0.29), Cell("builtin", 1, 0.4)]
-    measure._thin_out(cells)
-    assert [cell.every for cell in cells] == [1, 3, 1, 1]
+    measurements = [
+        Measurement("shared_memory", 1, 0.1),
+        Measurement("ring", 1, 0.31),
+        Measurement("torus", 1, 0.29),
+        Measurement("builtin", 1, 0.4),
+    ]
+    measure._thin_out(measurements)
+    assert [measurement.every for measurement in measurements] == [1, 3, 1, 1]
 
 
-def test_figure_names_every_line_and_never_covers_one_name_by_another(tmp_path: Path) -> None:
-    written = all_reduce_figure(_document(), tmp_path / "allreduce")
+def test_the_findings_have_a_line_for_every_row_and_the_choice_beside_them(tmp_path: Path) -> None:
+    findings = findings_of(_document())
+    times, bandwidths = findings.figures
+    assert [series.name for series in times.series] == [*_ROWS, "auto, timed afresh"]
+    assert [series.name for series in bandwidths.series] == [*_ROWS, "auto, timed afresh", "each copying (limit)"]
+    assert times.series[0].y == pytest.approx((2e-3 * 1024, 2e-3 * (1 << 20)))
+    assert times.series[-1].y == (1000.0, 1000.0)
+    assert findings.result == _document().model_dump()
+    written = write_figures(findings.figures, findings.title, tmp_path / "allreduce")
     assert [path.name for path in written] == ["allreduce.png", "allreduce.svg"]
-    assert written[0].read_bytes().startswith(b"\x89PNG")
-    drawn = written[1].read_text(encoding="utf-8")
-    assert all(f"<!-- {name} -->" in drawn for name in _ROWS)
-    places = spread_out([0.0, 1.0, 1.0, 50.0, 99.0], 10.0, 0.0, 100.0)
-    assert places == [0.0, 10.0, 20.0, 50.0, 99.0]
-    assert spread_out([95.0, 99.0, 99.0], 10.0, 0.0, 100.0) == [80.0, 90.0, 100.0]
-    assert spread_out([40.0, 44.0], 10.0) == [37.0, 47.0]
 
 
 def test_a_real_run_keeps_its_choice_for_the_runs_to_come(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     budget = Budget(total_seconds=0.0, block_seconds=1e-4, min_rounds=2)
-    found = bench_allreduce(2, budget=budget, sizes=(1024, 65536))
+    findings = bench_allreduce(2, budget=budget, sizes=(1024, 65536))
+    found = findings.result
     rows = {row["algorithm"] for row in found["rows"]}
     left_out = {note.partition(" ")[0] for note in found["notes"]}
     assert rows == set(rows_of([name for name in ALGORITHMS if name not in left_out]))
@@ -165,7 +174,7 @@ def test_a_real_run_keeps_its_choice_for_the_runs_to_come(monkeypatch: pytest.Mo
     assert found["choice"]["file"] == str(stored_file(2))
     assert stored(3) is None
     as_table(found)
-    all_reduce_figure(found, tmp_path / "figure")
+    write_figures(findings.figures, "", tmp_path / "figure")
 
 
 def test_a_kept_choice_is_taken_by_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -197,7 +206,7 @@ def test_a_cache_that_cannot_be_written_is_a_note(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_wrong_sum_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    process = _Process(AllReduceTask(1, 4096))
+    process = _Process(AllReduceAssignment(1, 4096))
     process.check("builtin", 1024)
     monkeypatch.setattr(process.reducer, "all_reduce", lambda tensor, what, algorithm: tensor[:3].add_(1))
     with pytest.raises(ProcessError, match="builtin: 3 of 256 sums are wrong"):

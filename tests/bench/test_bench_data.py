@@ -25,6 +25,7 @@ from support.pictures import write_classes
 from batchscale.bench import rounds
 from batchscale.bench.contender import Block, Contender
 from batchscale.bench.data import measure, prepare, sample
+from batchscale.bench.data.assignment import DataAssignment
 from batchscale.bench.data.contenders import FEED, IN_MEMORY, ON_DISK, OURS, PACKAGES, PACKED, PIL
 from batchscale.bench.data.document import document
 from batchscale.bench.data.loaders import LOADERS
@@ -32,7 +33,7 @@ from batchscale.bench.data.prepare import Preparation, Prepared
 from batchscale.bench.data.process import check, minibatches
 from batchscale.bench.data.sample import Sample, photographs, write
 from batchscale.bench.data.table import as_table
-from batchscale.bench.data.task import DataTask
+from batchscale.bench.documents import MeasuredData
 from batchscale.bench.rounds import Budget, Measured
 from batchscale.build.inputs import load_data
 from batchscale.cli import main
@@ -57,10 +58,10 @@ def _recipe(name: str, workers: int = 2, per_worker: int = 4, **data: Any) -> Re
     )
 
 
-def _prepared(recipe: Recipe, folder: Path | None, scratch: Path) -> dict[str, DataTask]:
+def _prepared(recipe: Recipe, folder: Path | None, scratch: Path) -> dict[str, DataAssignment]:
     scratch.mkdir(exist_ok=True)
     made = Preparation(1, scratch, [], lambda: None).of_recipe(recipe, folder)
-    return {task.contender: task for task in made.tasks}
+    return {assignment.contender: assignment for assignment in made.assignments}
 
 
 def _shades(root: Path, images: int) -> Path:
@@ -79,9 +80,9 @@ def test_every_image_on_disk_comes_once_an_epoch_normalised(contender: str, crop
     if importlib.util.find_spec(PACKAGES.get(contender, "torch")) is None:
         pytest.skip(f"{PACKAGES[contender]} is not installed")
     recipe = _recipe("folder", augment={"crop": crop, "size": 24, "flip": True})
-    task = _prepared(recipe, _shades(tmp_path / "set", 32), tmp_path / "scratch")[contender]
+    assignment = _prepared(recipe, _shades(tmp_path / "set", 32), tmp_path / "scratch")[contender]
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (DATASETS["folder"].mean, DATASETS["folder"].std))
-    made = minibatches(task)
+    made = minibatches(assignment)
     for _ in range(2):
         seen = Counter[int]()
         for images, labels in itertools.islice(made, 4):
@@ -106,26 +107,26 @@ def _images_of(made: Any, steps: int, mean: float, std: float) -> tuple[Counter[
 @pytest.mark.parametrize("contender", [c for c in IN_MEMORY if c != "dataloader_torchvision"])
 def test_every_image_in_memory_comes_once_an_epoch_normalised(contender: str, tmp_path: Path) -> None:
     recipe = _recipe("digits", train_images=96)
-    task = _prepared(recipe, None, tmp_path)[contender]
+    assignment = _prepared(recipe, None, tmp_path)[contender]
     source, pixels = DATASETS["digits"], load_data(recipe, None).train.part(slice(None))[0]
-    seen, sizes = _images_of(minibatches(task), 12, source.mean[0], source.std[0])
+    seen, sizes = _images_of(minibatches(assignment), 12, source.mean[0], source.std[0])
     assert seen == Counter(image.numpy().tobytes() for image in pixels)
     assert sizes == {8}
 
 
 def test_torchvision_delivers_its_data_set(data_folder: Path, tmp_path: Path) -> None:
-    task = _prepared(_recipe("fashion_mnist", train_images=96), data_folder, tmp_path)["dataloader_torchvision"]
+    assignment = _prepared(_recipe("fashion_mnist", train_images=96), data_folder, tmp_path)["dataloader_torchvision"]
     source = DATASETS["fashion_mnist"]
-    seen, _ = _images_of(minibatches(task), 12, source.mean[0], source.std[0])
+    seen, _ = _images_of(minibatches(assignment), 12, source.mean[0], source.std[0])
     first = source.load(data_folder).train_images[:96]
     assert seen == Counter(image.numpy().tobytes() for image in first)
 
 
 def test_tensors_are_augmented_where_the_recipe_augments(tmp_path: Path) -> None:
     recipe = _recipe("digits", train_images=96, augment={"flip": True, "crop": "padded", "padding": 2})
-    task = _prepared(recipe, None, tmp_path)["dataloader_tensor"]
+    assignment = _prepared(recipe, None, tmp_path)["dataloader_tensor"]
     source, pixels = DATASETS["digits"], load_data(recipe, None).train.part(slice(None))[0]
-    seen, _ = _images_of(minibatches(task), 12, source.mean[0], source.std[0])
+    seen, _ = _images_of(minibatches(assignment), 12, source.mean[0], source.std[0])
     assert len(seen - Counter(image.numpy().tobytes() for image in pixels)) > 48
 
 
@@ -174,8 +175,8 @@ def test_minibatches_too_large_for_memory_have_fewer_workers(tmp_path: Path, mon
     monkeypatch.setattr(prepare, "_MINIBATCH_BYTES", 4 * 64 * 3 * 4 + 1)  # three workers of four digits
     notes: list[str] = []
     preparation = Preparation(1, tmp_path, notes, lambda: None)
-    task = preparation.of_recipe(_recipe("digits", workers=300), None).tasks[0]
-    assert (task.recipe.minibatch.workers, task.recipe.minibatch.per_worker) == (3, 4)
+    assignment = preparation.of_recipe(_recipe("digits", workers=300), None).assignments[0]
+    assert (assignment.recipe.minibatch.workers, assignment.recipe.minibatch.per_worker) == (3, 4)
     assert notes == ["a minibatch has 3 of the recipe's 300 workers: as many as 0 MB of floats hold"]
     with pytest.raises(RecipeError, match="must not exceed the"):
         preparation.of_recipe(_recipe("digits", workers=3000), None)
@@ -196,10 +197,12 @@ def _measured(seconds: dict[str, list[float]]) -> list[Any]:
 
 
 def _document(seconds: dict[str, list[float]], data_name: str = "folder") -> dict[str, Any]:
-    task = DataTask(_recipe(data_name).model_dump(mode="json"), None, "", "", 1, 2, FEED)
-    augment = task.recipe.data.augment.model_dump(mode="json")
-    data = {"name": "photographs", "what": "crops", "images": 9, "mean_bytes": 50, "image_shape": [3, 8, 8]}
-    return document("photographs", Prepared((task,), {**data, "augment": augment}), _measured(seconds), ["a note"])
+    assignment = DataAssignment(_recipe(data_name).model_dump(mode="json"), None, "", "", 1, 2, FEED)
+    augment = assignment.recipe.data.augment.model_dump(mode="json")
+    data = MeasuredData(
+        name="photographs", what="crops", images=9, mean_bytes=50, image_shape=[3, 8, 8], augment=augment
+    )
+    return document("photographs", Prepared((assignment,), data), _measured(seconds), ["a note"]).model_dump()
 
 
 def test_document_of_known_blocks(tmp_path: Path) -> None:
@@ -247,7 +250,7 @@ def test_a_real_run_leaves_out_what_fails_and_leaves_nothing_behind(
     found = measure.bench_data(
         load_recipe("imagenet-resnet50-1h", changes), "photographs", None, 1, own_photographs=True,
         budget=Budget(total_seconds=0.0, shortest_seconds=0.05, min_rounds=2),
-    )  # fmt: skip
+    ).result  # fmt: skip
     assert [row["name"] for row in found["rows"]] == [FEED, PIL]
     assert all(row["images_per_second"] > 0 and row["images_per_cpu_second"] > 0 for row in found["rows"])
     assert any(note.startswith("left out: nosuch: rank 0 ended") for note in found["notes"])
@@ -311,8 +314,8 @@ def _state(pid: int) -> str:
 def test_between_its_turns_a_contender_stands_still_and_its_workers_die_with_it() -> None:
     recipe = _recipe("digits", augment={"flip": True})
     with tempfile.TemporaryDirectory(dir="/tmp") as scratch:  # a short path, for sockets
-        task = replace(_prepared(recipe, None, Path(scratch) / "s")["dataloader_tensor"], threads=2)
-        contender = Contender("dataloader_tensor", task, Path(scratch), lambda: None, kind="data", frozen=True)
+        assignment = replace(_prepared(recipe, None, Path(scratch) / "s")["dataloader_tensor"], threads=2)
+        contender = Contender("dataloader_tensor", assignment, Path(scratch), lambda: None, kind="data", frozen=True)
         try:
             contender.start()
             contender.ready()
@@ -320,7 +323,7 @@ def test_between_its_turns_a_contender_stands_still_and_its_workers_die_with_it(
             workers = [int(w) for w in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
             assert _reached([parent, *workers], "T")
             block = contender.block(3)
-            assert [said["images"] for said in block.said] == [24]
+            assert [answer["images"] for answer in block.answers] == [24]
             assert _reached([parent, *workers], "T")
             assert len(workers) == 2
             os.kill(parent, signal.SIGKILL)

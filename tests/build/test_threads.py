@@ -14,17 +14,18 @@ from torch import nn
 
 from batchscale.build import build as building
 from batchscale.build import trial
-from batchscale.build.trial import Trial
+from batchscale.build.trial import PassTimer
 from batchscale.launch import hardware
 from batchscale.launch.signals import RUNS_AT_ONCE
 from batchscale.recipe import load_recipe, recipe_from
 from batchscale.run.run import Stopped
 from batchscale.study.runner.cell import Change, cells
 from batchscale.study.runner.study import Study
+from batchscale.system.cores import available_cores
 from batchscale.training.due import DUES
 
 AUTO = ("numerics.threads=auto", "numerics.micro_batch=16")
-_timed, _choose = Trial._seconds_per_image, Trial.cores_per_thread
+_timed, _choose = PassTimer._seconds_per_image, PassTimer.cores_per_thread
 
 
 def on_cores(monkeypatch, cores, fastest):
@@ -41,10 +42,10 @@ def on_cores(monkeypatch, cores, fastest):
         assert all(p.grad is None for p in self._model.parameters())
         return found
 
-    monkeypatch.setattr(Trial, "cores_per_thread", without_a_trace)
+    monkeypatch.setattr(PassTimer, "cores_per_thread", without_a_trace)
     monkeypatch.setattr(hardware, "own_cores", lambda: cores)
     monkeypatch.setattr(trial, "_SHORT_SECONDS", 0.0)
-    monkeypatch.setattr(Trial, "_seconds_per_image", seconds)
+    monkeypatch.setattr(PassTimer, "_seconds_per_image", seconds)
 
 
 def never(*_):
@@ -84,7 +85,7 @@ def test_the_weights_are_those_of_the_number_chosen(data, tmp_path, monkeypatch,
 def test_a_resume_keeps_the_choice(data, tmp_path, monkeypatch):
     on_cores(monkeypatch, 2, 1)
     stop_at_three(monkeypatch, data, tmp_path / "run", *AUTO)
-    monkeypatch.setattr(Trial, "cores_per_thread", never)
+    monkeypatch.setattr(PassTimer, "cores_per_thread", never)
     stop_at_three(monkeypatch, data, tmp_path / "other", *AUTO, "numerics.threads=2")  # told: no trial
     monkeypatch.setattr(hardware, "own_cores", lambda: 8)  # fewer processes on this host: cores a thread hold
     train(data, tmp_path / "run", *AUTO, resume="yes")
@@ -93,7 +94,7 @@ def test_a_resume_keeps_the_choice(data, tmp_path, monkeypatch):
 
 def test_an_exact_run_makes_no_choice(data, tmp_path, monkeypatch):
     monkeypatch.setattr(hardware, "own_cores", lambda: 2)
-    monkeypatch.setattr(Trial, "cores_per_thread", never)
+    monkeypatch.setattr(PassTimer, "cores_per_thread", never)
     train(data, tmp_path / "run", "numerics.exact=true", "numerics.threads=auto", "epochs=1")
     assert decided(tmp_path / "run")["threads"] == 1
     assert "cores_per_thread" not in decided(tmp_path / "run")
@@ -102,11 +103,11 @@ def test_an_exact_run_makes_no_choice(data, tmp_path, monkeypatch):
 def built(world, data, cores):
     """What a rank decides whose own trial says: one thread for so many cores as its rank + 2."""
     hardware.own_cores = lambda: cores[world.rank]
-    Trial.cores_per_thread = lambda *_: world.rank + 2
+    PassTimer.cores_per_thread = lambda *_: world.rank + 2
     recipe = recipe_from(RECIPE, [*AUTO])
     parts = building.build(recipe, world, data.splits(), own_data=True)
     parts.close()
-    return parts.decided["cores_per_thread"], parts.decided["threads"], torch.get_num_threads()
+    return parts.decided.cores_per_thread, parts.decided.threads, torch.get_num_threads()
 
 
 def test_rank_zero_decides_for_all(data):
@@ -123,9 +124,9 @@ def clocked(monkeypatch, seconds):
         return seconds[passes[-1]]
 
     monkeypatch.setattr(trial, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    monkeypatch.setattr(Trial, "_seconds_per_image", timed)
+    monkeypatch.setattr(PassTimer, "_seconds_per_image", timed)
     one = (torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64))
-    return Trial(nn.Linear(1, 1), None, None, one, 1), passes
+    return PassTimer(nn.Linear(1, 1), None, None, None, one, 1), passes
 
 
 @pytest.mark.parametrize(
@@ -154,10 +155,10 @@ def test_more_threads_are_taken_only_where_they_are_clearly_faster(monkeypatch, 
 def test_the_cores_of_a_process_are_those_that_no_other_one_has(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(24)), raising=False)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    assert hardware.own_cores() == 24
+    assert hardware.own_cores() == available_cores() == 24
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     monkeypatch.setenv(RUNS_AT_ONCE, "4")
-    assert hardware.own_cores() == 2
+    assert (hardware.own_cores(), available_cores()) == (2, 24)
     monkeypatch.setenv(RUNS_AT_ONCE, "24")
     assert hardware.own_cores() == 1
 

@@ -17,6 +17,7 @@ from torch import nn
 
 import batchscale
 from batchscale.build.inputs import load_data
+from batchscale.data.order import StreamOrder
 from batchscale.errors import CheckpointError, DataError, ExactnessError, FolderError, RecipeError
 from batchscale.models import MODELS
 from batchscale.randomness import key
@@ -90,7 +91,7 @@ def plain_torch(data, workers=4, n=8, epochs=3):
     minibatch = Minibatch(workers, n)
     feed = Feed(
         data.splits().train, plan=StepPlan(minibatch, 110, epochs),
-        workers=range, micro_batch=n, seed=0, augmentation=Augmentation(), normalizer=normalizer,
+        workers=range, micro_batch=n, order=StreamOrder(0, 110), augmentation=Augmentation(), normalizer=normalizer,
     )  # fmt: skip
     averages = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     for norm in averages:

@@ -4,6 +4,7 @@ import torch
 
 from batchscale.data.feed import Feed, Normalizer
 from batchscale.data.images import Augmentation, TensorImages
+from batchscale.data.order import StreamOrder
 from batchscale.minibatch import Minibatch, StepPlan
 
 N = 103
@@ -37,7 +38,7 @@ def feed(
         plan=StepPlan(minibatch, N, 3, partial, growth),
         workers=part if callable(part) else lambda k: part,
         micro_batch=pass_workers * per_worker,
-        seed=seed,
+        order=StreamOrder(seed, N),
         augmentation=augmentation,
         normalizer=Normalizer([0.0], [1.0], torch.float32, torch.contiguous_format, torch.device("cpu")),
         span=span,

@@ -87,31 +87,34 @@ class Riders:
 
     Args:
         riders: each with a name of its own.
+
+    Attributes:
+        members: the riders.
     """
 
     def __init__(self, riders: Sequence[Rider]) -> None:
         names = [rider.name for rider in riders]
         if len(set(names)) < len(names):
             raise ValueError(f"two riders of one name among {', '.join(names)}")
-        self._riders = list(riders)
+        self.members = tuple(riders)
         self._places: list[tuple[Rider, Sums]] = []
 
     @property
     def extras(self) -> dict[str, Sequence[int]]:
         """For an aggregator: name -> lengths of real numbers."""
-        return {rider.name: rider.lengths for rider in self._riders if rider.lengths}
+        return {rider.name: rider.lengths for rider in self.members if rider.lengths}
 
     @property
     def counts(self) -> tuple[str, ...]:
         """For an aggregator: every name as often as it has whole numbers."""
-        return tuple(rider.name for rider in self._riders for _ in range(rider.whole_numbers))
+        return tuple(rider.name for rider in self.members for _ in range(rider.whole_numbers))
 
     def board(self, flat: FlatGradients) -> None:
         """Take the places that an aggregator has for them."""
         nothing = flat.buffer[:0]
         self._places = [
             (rider, Sums(flat.extras.get(rider.name, nothing), flat.counts.get(rider.name, nothing)))
-            for rider in self._riders
+            for rider in self.members
         ]
 
     def begin(self) -> None:

@@ -12,8 +12,10 @@ both sides alike.
     data/         from a data set to minibatches, beside what other libraries' documentation writes
     allreduce/    every all-reduce at every size, beside the limit of memory; the choice for runs to come
 
-    statistics    medians and paired ratios          child      what one process of a contender runs
-    task          what is trained, for children      contender  W processes of one contender, from the parent's side
-    meter         "go" and "done", a child's side    step       the contenders of a step; results and table show them
-    turns         whose turn it is, asked to stop    rounds     warming up and measuring; who fails is left out
+    statistics  medians and paired ratios            child      what one process of a contender runs
+    assignment  what is trained, for children        contender  W processes of one contender, from the parent's side
+    meter       "go" and "done", a child's side      step       the contenders of a step; results and table show them
+    turns       whose turn it is, asked to stop      rounds     warming up and measuring; who fails is left out
+
+    documents   what --json prints, declared once    findings   a document as findings, which a page shows
 """

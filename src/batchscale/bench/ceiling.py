@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from batchscale.bench.assignment import Assignment
 from batchscale.bench.meter import Meter
-from batchscale.bench.task import Task
 
 _READY_STEPS = 16  # different minibatches in memory: enough that none is learnt by heart within a block
 _SMALLEST_PASS = 16
@@ -23,32 +23,32 @@ _CALIBRATION_SECONDS, _CALIBRATION_ROUNDS = 4.0, 12  # at most, after a round to
 _FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
-def _trainer(task: Task, memory_format: str, micro_batch: int) -> Callable[[int], None]:
+def _trainer(assignment: Assignment, memory_format: str, micro_batch: int) -> Callable[[int], None]:
     """The step of this process: its kn / W images in passes of micro_batch, then the update."""
-    model = task.model().to(memory_format=_FORMATS[memory_format])
-    optimizer = torch.optim.SGD(model.parameters(), **task.sgd, fused=True)
-    loss_of = nn.CrossEntropyLoss(reduction="sum", label_smoothing=task.label_smoothing)
-    images, labels = task.normalised(_READY_STEPS * task.process_images)
+    model = assignment.model().to(memory_format=_FORMATS[memory_format])
+    optimizer = torch.optim.SGD(model.parameters(), **assignment.sgd, fused=True)
+    loss_of = nn.CrossEntropyLoss(reduction="sum", label_smoothing=assignment.label_smoothing)
+    images, labels = assignment.normalised(_READY_STEPS * assignment.process_images)
     passes = [
         (i.contiguous(memory_format=_FORMATS[memory_format]), label)
         for i, label in zip(torch.split(images, micro_batch), torch.split(labels, micro_batch), strict=True)
         if len(label) == micro_batch
     ]
-    per_step = task.process_images // micro_batch
+    per_step = assignment.process_images // micro_batch
 
     def step(number: int) -> None:
         optimizer.zero_grad(set_to_none=False)
         for pass_number in range(number * per_step, (number + 1) * per_step):
             batch, label = passes[pass_number % len(passes)]
-            (loss_of(model(batch), label) / task.process_images).backward()
+            (loss_of(model(batch), label) / assignment.process_images).backward()
         optimizer.step()
 
     return step
 
 
-def _candidates(task: Task) -> list[tuple[str, int]]:
+def _candidates(assignment: Assignment) -> list[tuple[str, int]]:
     """Both memory formats, with passes of all, a half, a quarter, ... of the process's images."""
-    sizes = [task.process_images]
+    sizes = [assignment.process_images]
     while sizes[-1] % 2 == 0 and sizes[-1] // 2 >= _SMALLEST_PASS:
         sizes.append(sizes[-1] // 2)
     return [(memory_format, size) for memory_format in _FORMATS for size in sizes]
@@ -65,10 +65,10 @@ def _seconds(steps: list[Callable[[int], None]], round_: int) -> torch.Tensor:
     return seconds / dist.get_world_size()
 
 
-def _fastest(task: Task) -> tuple[str, int]:
+def _fastest(assignment: Assignment) -> tuple[str, int]:
     """The candidate with the fastest step of some rounds: other work on the machine only ever adds to one."""
-    candidates = _candidates(task)
-    steps = [_trainer(task, *candidate) for candidate in candidates]
+    candidates = _candidates(assignment)
+    steps = [_trainer(assignment, *candidate) for candidate in candidates]
     dist.init_process_group("gloo")  # for the choice alone: what is measured never communicates
     warm_up = float(_seconds(steps, 0).sum())
     rounds = min(max(int(_CALIBRATION_SECONDS / warm_up), 1), _CALIBRATION_ROUNDS)
@@ -77,11 +77,11 @@ def _fastest(task: Task) -> tuple[str, int]:
     return candidates[int(best.argmin())]
 
 
-def main(task: Task, meter: Meter) -> None:
+def main(assignment: Assignment, meter: Meter) -> None:
     """Compute without end."""
-    memory_format, micro_batch = _fastest(task)
+    memory_format, micro_batch = _fastest(assignment)
     meter.note(memory_format=memory_format, micro_batch=micro_batch)
-    step = _trainer(task, memory_format, micro_batch)
+    step = _trainer(assignment, memory_format, micro_batch)
     for number in itertools.count():
         step(number)
         meter.step()

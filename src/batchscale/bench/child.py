@@ -1,4 +1,4 @@
-"""One process of a contender: ``python -m batchscale.bench.child KIND TASK PARENT_PID``, started by ``contender``."""
+"""One process of a contender, started by ``contender``: ``python -m batchscale.bench.child KIND ASSIGNMENT PARENT``."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ _MODULES = {
 
 
 def module_of(kind: str) -> str:
-    """The module whose ``main(task, meter)`` is what this contender does without end.
+    """The module whose ``main(assignment, meter)`` is what this contender does without end.
 
-    Its task is a ``bench.task.Task``, unless the module has a ``TASK`` of its own.
+    Its assignment is a ``bench.assignment.Assignment``, unless the module names another class as ``ASSIGNMENT``.
     """
     return _MODULES.get(kind, f"batchscale.bench.peers.{kind}")
 
 
 def main() -> None:
     """Run without end, measured by the parent."""
-    kind, task_line, parent = sys.argv[1:]
+    kind, line, parent = sys.argv[1:]
     die_with_parent(int(parent))
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever a library prints must not come between the answers
     import torch
 
+    from batchscale.bench.assignment import Assignment
     from batchscale.bench.meter import Meter
-    from batchscale.bench.task import Task
 
     module = importlib.import_module(module_of(kind))
-    task = getattr(module, "TASK", Task).from_json(task_line)
-    torch.set_num_threads(task.threads)
-    module.main(task, Meter(sys.stdin, answers))
+    assignment = getattr(module, "ASSIGNMENT", Assignment).from_json(line)
+    torch.set_num_threads(assignment.threads)
+    module.main(assignment, Meter(sys.stdin, answers))
 
 
 if __name__ == "__main__":

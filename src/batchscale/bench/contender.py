@@ -27,7 +27,7 @@ _BLOCK_SECONDS = 120.0  # what a block may take beyond ten times its expected ti
 _CHECK_SECONDS = 0.1
 
 
-class Job(Protocol):
+class Order(Protocol):
     """What W processes are told to do; its one line is read by their module."""
 
     @property
@@ -47,13 +47,13 @@ class Block:
     """Some steps of one contender: from "go" to the last process's "done", and CPU seconds of all processes.
 
     Args:
-        said: all that each process answered, in rank order.
+        answers: all that each process answered, in rank order.
     """
 
     steps: int
     wall_seconds: float
     cpu_seconds: float
-    said: Sequence[Mapping[str, Any]] = ()
+    answers: Sequence[Mapping[str, Any]] = ()
 
 
 class Contender:
@@ -61,7 +61,7 @@ class Contender:
 
     Args:
         name: of the contender.
-        task: what it does.
+        assignment: what it does.
         scratch: a folder that lives as long as the benchmark.
         check: called while waiting; what it raises ends the wait.
         kind: what names its processes' module (``child.module_of``), where that is not the name.
@@ -71,7 +71,7 @@ class Contender:
     def __init__(
         self,
         name: str,
-        task: Job,
+        assignment: Order,
         scratch: Path,
         check: Callable[[], None],
         *,
@@ -80,20 +80,27 @@ class Contender:
     ) -> None:
         self.name, self._kind, self._frozen = name, kind or name, frozen
         self.notes: dict[str, Any] = {}
-        self._task, self._scratch, self._check = task, scratch, check
+        self._assignment, self._scratch, self._check = assignment, scratch, check
         self._processes: list[subprocess.Popen[bytes]] = []
         self._errors: list[IO[bytes]] = []
 
     def start(self) -> None:
         """Start all W processes."""
-        common = _environment(self._task, self._scratch)
-        for rank in range(self._task.processes):
+        common = _environment(self._assignment, self._scratch)
+        for rank in range(self._assignment.processes):
             self._start(common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
 
     def _start(self, environment: dict[str, str]) -> None:
         errors = tempfile.TemporaryFile(dir=temporary_place())  # noqa: SIM115 - closed by close()
         self._errors.append(errors)
-        command = [sys.executable, "-m", "batchscale.bench.child", self._kind, self._task.to_json(), str(os.getpid())]
+        command = [
+            sys.executable,
+            "-m",
+            "batchscale.bench.child",
+            self._kind,
+            self._assignment.to_json(),
+            str(os.getpid()),
+        ]
         self._processes.append(
             subprocess.Popen(
                 command,
@@ -204,9 +211,9 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _environment(task: Job, scratch: Path) -> dict[str, str]:
+def _environment(assignment: Order, scratch: Path) -> dict[str, str]:
     """What torchrun would set on one host, all on loopback."""
-    size = str(task.processes)
+    size = str(assignment.processes)
     bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(scratch / "bytecode")}
     return {
         **without_working_folder(),
@@ -220,7 +227,7 @@ def _environment(task: Job, scratch: Path) -> dict[str, str]:
         "TORCHELASTIC_RUN_ID": uuid.uuid4().hex,
         "TORCHELASTIC_RESTART_COUNT": "0",
         "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
-        "OMP_NUM_THREADS": str(task.threads),
+        "OMP_NUM_THREADS": str(assignment.threads),
         "CUDA_VISIBLE_DEVICES": "",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
         "TMPDIR": str(scratch),  # what a killed process leaves there goes with it

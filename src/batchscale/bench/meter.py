@@ -30,7 +30,7 @@ class Meter:
     def __init__(self, orders: TextIO, answers: TextIO) -> None:
         self._orders, self._answers = orders, answers
         self._notes: dict[str, Any] = {}
-        self._asked: dict[str, Callable[[], Any]] = {}
+        self._facts: dict[str, Callable[[], Any]] = {}
         self._cpu_clock: Callable[[], float] = time.process_time
         self._begin(1)
 
@@ -40,7 +40,7 @@ class Meter:
 
     def ask(self, **facts: Callable[[], Any]) -> None:
         """Facts for every answer, each asked for when one is given."""
-        self._asked |= facts
+        self._facts |= facts
 
     def count_cpu(self, clock: Callable[[], float]) -> None:
         """CPU seconds by this clock, from the next order on: those of other processes, too."""
@@ -52,9 +52,9 @@ class Meter:
         if self._left:
             return
         wall, cpu = time.perf_counter() - self._wall, self._cpu_clock() - self._cpu
-        asked = {name: fact() for name, fact in self._asked.items()}
+        facts = {name: fact() for name, fact in self._facts.items()}
         notes, self._notes = self._notes, {}
-        self._begin(int(self.answer(steps=self._steps, wall_seconds=wall, cpu_seconds=cpu, **notes, **asked)))
+        self._begin(int(self.answer(steps=self._steps, wall_seconds=wall, cpu_seconds=cpu, **notes, **facts)))
 
     def answer(self, **content: Any) -> Any:
         """Answer the parent, then block until its next order; the process ends where there is none."""

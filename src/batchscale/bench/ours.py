@@ -6,8 +6,8 @@ import itertools
 
 import torch
 
+from batchscale.bench.assignment import Assignment
 from batchscale.bench.meter import Meter
-from batchscale.bench.task import Task
 from batchscale.build.build import build
 from batchscale.comm import World
 from batchscale.recipe import recipe_from
@@ -15,12 +15,14 @@ from batchscale.recipe import recipe_from
 _ENDLESS_EPOCHS = 1e6
 
 
-def train(task: Task, meter: Meter, exact: bool) -> None:
+def train(assignment: Assignment, meter: Meter, exact: bool) -> None:
     """The trainer's steps, without end."""
     mode = ["numerics.exact=true", "numerics.micro_batch=auto"] if exact else ["numerics.exact=false"]
-    recipe = recipe_from(task.content, [f"epochs={_ENDLESS_EPOCHS}", f"numerics.threads={task.threads}", *mode])
+    recipe = recipe_from(
+        assignment.content, [f"epochs={_ENDLESS_EPOCHS}", f"numerics.threads={assignment.threads}", *mode]
+    )
     world = World.connect(torch.device("cpu"), recipe.execution.timeout_seconds)
-    parts = build(recipe, world, task.dataset)
+    parts = build(recipe, world, assignment.dataset)
     meter.note(micro_batch=parts.decided.micro_batch, threads=torch.get_num_threads())
     meter.ask(phase_seconds=parts.step.seconds.take)
     feed = parts.make_feed()
@@ -29,6 +31,6 @@ def train(task: Task, meter: Meter, exact: bool) -> None:
         meter.step()
 
 
-def main(task: Task, meter: Meter) -> None:
+def main(assignment: Assignment, meter: Meter) -> None:
     """Fast mode."""
-    train(task, meter, exact=False)
+    train(assignment, meter, exact=False)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from batchscale.bench.assignment import Assignment
 from batchscale.bench.meter import Meter
 from batchscale.bench.ours import train
-from batchscale.bench.task import Task
 
 
-def main(task: Task, meter: Meter) -> None:
+def main(assignment: Assignment, meter: Meter) -> None:
     """Exact mode."""
-    train(task, meter, exact=True)
+    train(assignment, meter, exact=True)

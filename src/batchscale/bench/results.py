@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
+from batchscale.bench.assignment import Assignment
+from batchscale.bench.documents import Rate, StepDocument
 from batchscale.bench.peers import DOCUMENTED, TUNED
 from batchscale.bench.rounds import Measured
 from batchscale.bench.statistics import Spread, paired_ratio, spread
-from batchscale.bench.task import Task
 from batchscale.records.provenance import cpu_model
 
 UNSTEADY_RANGE = 0.1
@@ -22,16 +23,16 @@ UNSTEADY_RANGE = 0.1
 _PACKAGES = ("torchvision", "lightning", "accelerate")
 
 
-def document(name: str, task: Task, running: Sequence[Measured], notes: Sequence[str]) -> dict[str, Any]:
+def document(name: str, assignment: Assignment, running: Sequence[Measured], notes: Sequence[str]) -> StepDocument:
     """What ``batchscale bench step --json`` prints.
 
     Args:
         name: of the recipe.
-        task: what was trained.
+        assignment: what was trained.
         running: every contender with its blocks, one a round, in the same order of rounds.
         notes: what was left out or changed.
     """
-    images = task.minibatch_images
+    images = assignment.minibatch_images
     wall = {m.contender.name: [b.steps * images / b.wall_seconds for b in m.blocks] for m in running}
     cpu = {m.contender.name: [b.steps * images / b.cpu_seconds for b in m.blocks] for m in running}
     best = fastest_of(DOCUMENTED, wall)
@@ -41,26 +42,32 @@ def document(name: str, task: Task, running: Sequence[Measured], notes: Sequence
         "to_tuned_peer": ("batchscale", TUNED),
         "exact_to_fast": ("batchscale_exact", "batchscale"),
     }
-    return {
-        "recipe": name,
-        "processes": task.processes,
-        "minibatch": {
-            "workers": task.recipe.minibatch.workers,
-            "per_worker": task.recipe.minibatch.per_worker,
-            "images": images,
-        },
-        "rows": [row(name, wall[name], cpu[name]) for name in wall],
+    return StepDocument(
+        recipe=name,
+        processes=assignment.processes,
+        minibatch=minibatch_entry(assignment),
+        rows=[row(name, wall[name], cpu[name]) for name in wall],
         **ratio_entries(wall, cpu, pairs),
-        "best_documented_peer": best,
-        "conditions": _conditions(task, running),
-        "notes": list(notes),
+        best_documented_peer=best,
+        conditions=_conditions(assignment, running),
+        notes=list(notes),
+    )
+
+
+def minibatch_entry(assignment: Assignment) -> dict[str, int]:
+    """k, n and kn."""
+    minibatch = assignment.recipe.minibatch
+    return {
+        "workers": minibatch.workers,
+        "per_worker": minibatch.per_worker,
+        "images": assignment.minibatch_images,
     }
 
 
 def fastest_of(names: Iterable[str], wall: Mapping[str, Sequence[float]]) -> str | None:
     """The contender of these with the highest median of images/s; None where none was measured."""
-    there = [name for name in names if name in wall]
-    return max(there, key=lambda name: spread(wall[name]).median) if there else None
+    measured = [name for name in names if name in wall]
+    return max(measured, key=lambda name: spread(wall[name]).median) if measured else None
 
 
 def ratio_entries(
@@ -95,14 +102,14 @@ def _ratio(values: Mapping[str, Sequence[float]], above: str, below: str | None)
     return paired_ratio(values[above], values[below])
 
 
-def row(name: str, wall: Sequence[float], cpu: Sequence[float]) -> dict[str, Any]:
+def row(name: str, wall: Sequence[float], cpu: Sequence[float]) -> Rate:
     """A contender's medians, and the interquartile range of its images per second."""
-    return {
-        "name": name,
-        "images_per_second": round(spread(wall).median, 1),
-        "images_per_cpu_second": round(spread(cpu).median, 1),
-        "iqr": round(spread(wall).iqr, 1),
-    }
+    return Rate(
+        name=name,
+        images_per_second=round(spread(wall).median, 1),
+        images_per_cpu_second=round(spread(cpu).median, 1),
+        iqr=round(spread(wall).iqr, 1),
+    )
 
 
 def machine_conditions() -> dict[str, Any]:
@@ -116,7 +123,7 @@ def machine_conditions() -> dict[str, Any]:
     }
 
 
-def _conditions(task: Task, running: Sequence[Measured]) -> dict[str, Any]:
+def _conditions(assignment: Assignment, running: Sequence[Measured]) -> dict[str, Any]:
     notes = {m.contender.name: m.contender.notes for m in running}
     versions: dict[str, str | None] = {}
     for package in _PACKAGES:
@@ -127,7 +134,7 @@ def _conditions(task: Task, running: Sequence[Measured]) -> dict[str, Any]:
     return {
         **machine_conditions(),
         **versions,
-        "threads": task.threads,
+        "threads": assignment.threads,
         "rounds": len(running[0].blocks),
         "steps_per_block": {m.contender.name: m.steps for m in running},
         "ceiling": notes["ceiling"],

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from batchscale.bench.assignment import Assignment
 from batchscale.bench.contender import Contender
+from batchscale.bench.findings import findings_of
 from batchscale.bench.peers import PACKAGES, PEERS
 from batchscale.bench.results import document
 from batchscale.bench.rounds import Budget, Rounds
-from batchscale.bench.task import Task
 from batchscale.bench.torchvision_files import lay_out, torchvision_name
 from batchscale.bench.turns import stop_check
 from batchscale.build.build import validate
 from batchscale.errors import RecipeError, UsageError
 from batchscale.launch.signals import StopSignals
 from batchscale.recipe import Recipe, recipe_from
+from batchscale.records.findings import Findings
+from batchscale.system.cores import available_cores
 from batchscale.system.temporary import temporary_folder
 from batchscale.words import counted
 
@@ -35,7 +36,7 @@ def bench_step(
     *,
     budget: Budget = BUDGET,
     say: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
+) -> Findings:
     """Measure every contender on this recipe.
 
     Args:
@@ -47,11 +48,11 @@ def bench_step(
         say: told of the progress.
 
     Returns:
-        The document of ``batchscale bench step --json``.
+        Its result is the document of ``batchscale bench step --json``.
 
     Raises:
         UsageError: a recipe that cannot be measured.
-        Stopped: a signal to stop was received.
+        BenchStopped: a signal to stop was received.
         ProcessError: a process of the ceiling or of batchscale died.
     """
     start = time.monotonic()
@@ -59,17 +60,17 @@ def bench_step(
     validate(recipe, data_folder, processes)
     with StopSignals() as signals, temporary_folder("batchscale-bench-") as scratch:
         lay_out(recipe.data.name, data_folder, Path(scratch) / "torchvision")
-        task = Task(
+        assignment = Assignment(
             recipe.model_dump(mode="json"), str(data_folder.resolve()) if data_folder else None,
             torchvision_name(recipe.data.name), f"{scratch}/torchvision", processes, _threads(recipe, processes),
         )  # fmt: skip
         rounds = Rounds(OURS, notes, say)
         check = stop_check(signals)
         try:
-            for contender in _chosen(task, notes):
-                rounds.start(Contender(contender, task, Path(scratch), check))
+            for contender in _chosen(assignment, notes):
+                rounds.start(Contender(contender, assignment, Path(scratch), check))
             rounds.measure(budget, start)
-            return document(name, task, rounds.running, notes)
+            return findings_of(document(name, assignment, rounds.running, notes))
         finally:
             rounds.close()
 
@@ -107,19 +108,18 @@ def _threads(recipe: Recipe, processes: int) -> int:
     """Of every process of every contender: the recipe's, else the cores shared by the processes."""
     if recipe.numerics.threads != "auto":
         return recipe.numerics.threads
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(cores // processes, 1)
+    return max(available_cores() // processes, 1)
 
 
-def _chosen(task: Task, notes: list[str]) -> list[str]:
+def _chosen(assignment: Assignment, notes: list[str]) -> list[str]:
     """The contenders that this machine and this data set allow, with a note for every one left out."""
     names = list(OURS)
     for peer in PEERS:
         package = PACKAGES.get(peer, "torch")
         if importlib.util.find_spec(package) is None:
             notes.append(f"{peer} is left out: {package} is not installed (pip install 'batchscale[peers]')")
-        elif peer == "ddp_torchvision" and not task.torchvision_name:
-            notes.append(f"{peer} is left out: torchvision has no class for data.name={task.recipe.data.name}")
+        elif peer == "ddp_torchvision" and not assignment.torchvision_name:
+            notes.append(f"{peer} is left out: torchvision has no class for data.name={assignment.recipe.data.name}")
         else:
             names.append(peer)
     return names

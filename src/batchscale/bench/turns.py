@@ -12,7 +12,7 @@ from batchscale.launch.signals import StopSignals
 T = TypeVar("T")
 
 
-class Stopped(BatchscaleError):
+class BenchStopped(BatchscaleError):
     """The benchmark was asked to stop, and has ended its processes."""
 
     def __init__(self, number: int) -> None:
@@ -21,11 +21,11 @@ class Stopped(BatchscaleError):
 
 
 def stop_check(signals: StopSignals) -> Callable[[], None]:
-    """A function that raises Stopped once a signal was received."""
+    """A function that raises BenchStopped once a signal was received."""
 
     def check() -> None:
         if signals.received is not None:
-            raise Stopped(signals.received)
+            raise BenchStopped(signals.received)
 
     return check
 

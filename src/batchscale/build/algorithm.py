@@ -17,6 +17,7 @@ from batchscale.comm.collectives import COLLECTIVES, make
 from batchscale.recipe.schema import Aggregation
 from batchscale.records.files import write_whole
 from batchscale.records.provenance import cpu_model
+from batchscale.system.cores import available_cores
 
 
 def machine(world: World) -> dict[str, Any]:
@@ -24,7 +25,7 @@ def machine(world: World) -> dict[str, Any]:
     gpu = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else None
     return {
         "processor": gpu or cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "torch": torch.__version__,
         "batchscale": metadata.version("batchscale"),
         "processes_per_host": [len(ranks) for ranks in world.hosts],

@@ -14,13 +14,15 @@ from batchscale.aggregate.riders import Riders
 from batchscale.build.algorithm import decide, make_reducer
 from batchscale.build.choices import Choices, group_examples, single_group
 from batchscale.build.network import Network
-from batchscale.build.planning import momentum_of, schedule_of
+from batchscale.build.planning import momentum_of
 from batchscale.build.probe import Probe
 from batchscale.build.trial import PassTimer
+from batchscale.build.trunk import Trunk, order_of, run_schedule
 from batchscale.build.wrapping import named_optimizer, surrounded
 from batchscale.comm import Reducer, World
 from batchscale.data.feed import Normalizer
 from batchscale.data.images import Splits
+from batchscale.data.order import StreamOrder
 from batchscale.minibatch import StepPlan
 from batchscale.recipe import Recipe
 from batchscale.structure import mapped
@@ -42,6 +44,7 @@ class Assembly:
     Attributes:
         workers: k -> the numbers of this process's workers.
         requests: what processes may ask of all, by name.
+        trunk: of a branch.
     """
 
     recipe: Recipe
@@ -53,6 +56,12 @@ class Assembly:
     plan: StepPlan
     workers: Callable[[int], range]
     requests: dict[str, Request]
+    trunk: Trunk | None = None
+
+    @property
+    def order(self) -> StreamOrder:
+        """Of the stream of examples."""
+        return order_of(self.recipe, self.plan, self.trunk)
 
     def step(self, earlier: DecidedEarlier) -> tuple[TrainingStep, Decided]:
         """The step, and what was chosen for it; all processes call this together.
@@ -75,8 +84,8 @@ class Assembly:
         named = named_optimizer(recipe, network.model, plan)
         step = TrainingStep(
             network.forward, self.task, network.statistics, network.averages, aggregator, riders,
-            surrounded(recipe, network.model, named), schedule_of(recipe, plan), plan, self.workers, recipe.seed,
-            draws_random, self._noise(), self._momentum(named), self._loss_scale(),
+            surrounded(recipe, network.model, named), run_schedule(recipe, plan, self.trunk), plan, self.workers,
+            self.order.seed, draws_random, self._noise(), self._momentum(named), self._loss_scale(),
         )  # fmt: skip
         return step, Decided(micro_batch, threads, algorithm, cores_per_thread)
 
@@ -105,7 +114,7 @@ class Assembly:
     def _noise(self) -> Callable[[torch.Tensor, int, int], torch.Tensor]:
         if not self.recipe.optimizer.gradient_noise:
             return lambda outputs, step, worker: outputs
-        return partial(_noisy, self.recipe, self.plan)
+        return partial(_noisy, self.recipe, self.plan, self.order.seed)
 
     def _momentum(self, named: Optimizer) -> Callable[[int], None]:
         if not self.recipe.optimizer.momentum_changes:
@@ -123,7 +132,7 @@ def requests() -> dict[str, Request]:
     return {name: Request(name) for name in (STOP, NEWS)}
 
 
-def _noisy(recipe: Recipe, plan: StepPlan, outputs: torch.Tensor, step: int, worker: int) -> torch.Tensor:
+def _noisy(recipe: Recipe, plan: StepPlan, seed: int, outputs: torch.Tensor, step: int, worker: int) -> torch.Tensor:
     """Gradient noise over the step's n."""
-    noise = GradientNoise(recipe.optimizer.gradient_noise, recipe.seed, plan.minibatch_at(step).per_worker)
+    noise = GradientNoise(recipe.optimizer.gradient_noise, seed, plan.minibatch_at(step).per_worker)
     return noise(outputs, step, worker)

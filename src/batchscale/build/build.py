@@ -14,9 +14,10 @@ from batchscale.build.assembly import Assembly, requests
 from batchscale.build.choices import group_examples
 from batchscale.build.inputs import examples_to_recompute, load_data, make_feed, make_normalizer
 from batchscale.build.network import WEIGHTS, Network, build_model, build_network
-from batchscale.build.planning import kept_steps, plan_of, recompute_examples, schedule_of
+from batchscale.build.planning import kept_steps, recompute_examples
 from batchscale.build.probe import Probe
-from batchscale.build.tasks import make_task
+from batchscale.build.tasks import check_task, make_task
+from batchscale.build.trunk import Trunk, order_of, run_plan, run_schedule
 from batchscale.comm import World
 from batchscale.data.feed import Normalizer
 from batchscale.data.images import Splits
@@ -59,7 +60,9 @@ def _make_exact(recipe: Recipe, device: torch.device) -> None:
         torch.backends.cudnn.benchmark = False
 
 
-def validate(recipe: Recipe, folder: Path | None, processes: int, dataset: Splits | None = None) -> Splits:
+def validate(
+    recipe: Recipe, folder: Path | None, processes: int, dataset: Splits | None = None, trunk: Trunk | None = None
+) -> Splits:
     """Everything that can be said of a run before any process starts.
 
     Args:
@@ -67,6 +70,7 @@ def validate(recipe: Recipe, folder: Path | None, processes: int, dataset: Split
         folder: of the data sets.
         processes: W.
         dataset: of a recipe with the same ``data``, where that was loaded before.
+        trunk: of a branch.
 
     Returns:
         The data set.
@@ -81,10 +85,11 @@ def validate(recipe: Recipe, folder: Path | None, processes: int, dataset: Split
     if recipe.numerics.exact:
         _make_exact(recipe, torch.device("cpu"))
     dataset = dataset or load_data(recipe, folder)
-    plan = plan_of(recipe, len(dataset.train))
+    plan = run_plan(recipe, len(dataset.train), trunk)
     if recipe.batch_norm.running == "recomputed":
         recompute_examples(recipe, len(dataset.train), plan.phases[-1].minibatch.per_worker)
-    schedule_of(recipe, plan)
+    run_schedule(recipe, plan, trunk)
+    kept_steps(recipe, plan)
     model, statistics, _, _ = replace_batch_norm(
         build_model(recipe, dataset), torch.float32, torch.device("cpu"), recipe.batch_norm.span
     )
@@ -107,6 +112,7 @@ def build(
     task: Task | None = None,
     own_data: bool = False,
     earlier: DecidedEarlier | None = None,
+    trunk: Trunk | None = None,
 ) -> Parts:
     """The parts of a run on this process.
 
@@ -118,26 +124,29 @@ def build(
         task: one's own; None for the recipe's.
         own_data: the data set was handed in.
         earlier: what was decided when the run began; None to decide.
+        trunk: of a branch.
 
     Raises:
         UsageError: parts that do not fit together.
     """
     if recipe.execution.tensorboard:
         check_installed()
-    plan = plan_of(recipe, len(dataset.train))
+    plan = run_plan(recipe, len(dataset.train), trunk)
     workers = partial(_hosted, world, recipe.batch_norm.span)
     workers(plan.minibatch.workers)
     if recipe.numerics.exact:
         _make_exact(recipe, world.device)
     torch.set_num_threads(most_threads(recipe.numerics))
     task = task or make_task(recipe, dataset)
+    check_task(recipe, task)
     network = build_network(recipe, dataset, world.device, model)
     normalizer = make_normalizer(recipe, dataset, own_data, world.device)
     may_ask = requests()
-    assembly = Assembly(recipe, world, dataset, task, network, normalizer, plan, workers, may_ask)
+    assembly = Assembly(recipe, world, dataset, task, network, normalizer, plan, workers, may_ask, trunk)
     step, decided = assembly.step(earlier or DecidedEarlier())
     recomputation = _recomputation(recipe, world, dataset, network, plan, normalizer)
-    feed = partial(make_feed, recipe, dataset, normalizer, plan, workers, decided.micro_batch)
+    order = order_of(recipe, plan, trunk)
+    feed = partial(make_feed, recipe, dataset, normalizer, plan, order, workers, decided.micro_batch)
     return Parts(
         recipe, world, dataset, network.model, step, step.optimizer, step.aggregator, normalizer, decided, may_ask,
         feed, network.restore, recomputation, kept_steps(recipe, plan),

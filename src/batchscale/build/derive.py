@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from batchscale.build.planning import decay_epochs, momentum_of, plan_of, recompute_examples, schedule_of
+from batchscale.build.planning import decay_epochs, momentum_of, recompute_examples
+from batchscale.build.trunk import Trunk, run_plan, run_schedule
 from batchscale.minibatch import StepPlan, place_workers
 from batchscale.recipe.schema import Recipe
-from batchscale.update.schedule import PlannedSchedule, first_steps
+from batchscale.update.schedule import SCALINGS, PlannedSchedule, first_steps
 from batchscale.words import counted
 from batchscale.worker.scale import FIRST_LOSS_SCALE, LOSS_SCALE_UNIT, growth_steps
 
@@ -29,15 +30,16 @@ class Derived:
 _FACTORS = {"linear": "kn / reference_minibatch", "sqrt": "sqrt(kn / reference_minibatch)", "none": "1"}
 
 
-def derived_numbers(recipe: Recipe, training_images: int, processes: int) -> list[Derived]:
+def derived_numbers(recipe: Recipe, training_images: int, processes: int, trunk: Trunk | None = None) -> list[Derived]:
     """Minibatch, steps, workers per process and the lr at each phase, each with its formula."""
     k, n = recipe.minibatch.workers, recipe.minibatch.per_worker
-    plan = plan_of(recipe, training_images)
-    schedule = schedule_of(recipe, plan)
+    plan = run_plan(recipe, training_images, trunk)
+    schedule = run_schedule(recipe, plan, trunk)
     entry, first = recipe.learning_rate, schedule.first
     spe = plan.phases[0].steps_per_epoch
     rows = [
-        Derived("minibatch", f"kn = workers x per_worker = {k} x {n}", counted(plan.minibatch.images, "image")),
+        Derived("minibatch", f"kn = workers x per_worker = {k} x {n}", counted(k * n, "image")),
+        *_branch(plan, schedule, trunk),
         Derived("training images", "N, after data.holdout and data.train_images", f"{training_images}"),
         Derived("steps per epoch", f"N / kn, partial minibatch: {recipe.data.partial}", f"{float(spe):g}"),
         *_phases(recipe, plan, schedule),
@@ -62,6 +64,18 @@ def derived_numbers(recipe: Recipe, training_images: int, processes: int) -> lis
     ]
     rows.append(Derived("last lr", f"decay {entry.decay.kind}", f"{schedule(plan.total_steps - 1):.4g}"))
     return rows
+
+
+def _branch(plan: StepPlan, schedule: PlannedSchedule, trunk: Trunk | None) -> list[Derived]:
+    """Where a branch begins, and what it makes of its trunk's lr."""
+    if trunk is None or schedule.branch is None:
+        return []
+    f, rule = schedule.branch.minibatch_factor, schedule.branch.rule
+    factor = SCALINGS[rule](f)
+    return [
+        Derived("branch", f"of {trunk.folder}", f"from step {trunk.step}, epoch {float(plan.epoch_at(trunk.step)):g}"),
+        Derived("branch lr", f"the trunk's at the same examples x {rule}(f), f = {f:g}", f"x {factor:g}"),
+    ]
 
 
 def _phases(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[Derived]:
@@ -120,7 +134,7 @@ def _falls(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[De
     """The lr after each step of a decay, or at the end of one that has an end of its own."""
     entry = recipe.learning_rate.decay
     if entry.kind == "step":
-        epochs = decay_epochs(recipe, plan)
+        epochs = decay_epochs(recipe, plan.training_images)
         at = f"x {_factors(entry.factor)} at epochs {epochs}"
         return [Derived("decay", at, _from(plan, epochs, lambda step: f"lr {schedule(step):g}"))]
     if entry.end is None:

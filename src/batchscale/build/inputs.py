@@ -16,6 +16,7 @@ from batchscale.data import DATASETS, Dataset, Reading, open_dataset
 from batchscale.data.contents import Contents
 from batchscale.data.feed import Feed, Normalizer
 from batchscale.data.images import Augmentation, Images, Splits, TensorImages
+from batchscale.data.order import StreamOrder
 from batchscale.errors import DataError
 from batchscale.launch.hardware import own_cores
 from batchscale.minibatch import StepPlan
@@ -119,13 +120,14 @@ def make_feed(
     dataset: Splits,
     normalizer: Normalizer,
     plan: StepPlan,
+    order: StreamOrder,
     workers: Callable[[int], range],
     micro_batch: int,
 ) -> Feed:
     """The passes of this process's workers, step by step.
 
     Args:
-        recipe, dataset, normalizer, plan: of the run.
+        recipe, dataset, normalizer, plan, order: of the run.
         workers: k -> the numbers of this process's workers.
         micro_batch: images of one pass.
     """
@@ -133,6 +135,6 @@ def make_feed(
     padding = augment.padding if augment.crop == "padded" else 0
     return Feed(
         dataset.train,
-        plan=plan, workers=workers, micro_batch=micro_batch, seed=recipe.seed, normalizer=normalizer,
+        plan=plan, workers=workers, micro_batch=micro_batch, order=order, normalizer=normalizer,
         augmentation=Augmentation(augment.flip, padding, augment.crop == "scale-aspect"), span=recipe.batch_norm.span,
     )  # fmt: skip

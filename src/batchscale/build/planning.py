@@ -10,13 +10,13 @@ from batchscale.minibatch import Change, Minibatch, StepPlan, place_workers
 from batchscale.recipe.schema import Recipe
 from batchscale.update.growth import GROWTHS, Growth
 from batchscale.update.momentum import PlannedMomentum
-from batchscale.update.schedule import Decay, PlannedSchedule, Schedule, first_steps, scaled_lr
+from batchscale.update.schedule import BranchFactor, Decay, PlannedSchedule, Schedule, first_steps, scaled_lr
 
 _RECOMPUTE_WORKERS = 64  # whose n examples each batch norm's statistics are recomputed over, unless the recipe says
 
 
 def plan_of(recipe: Recipe, training_images: int) -> StepPlan:
-    """The steps of a recipe on so many training images.
+    """The steps of a recipe on so many training images, as a run by itself.
 
     Raises:
         RecipeError: minibatches that do not fit the data or groups of workers, or changes that do not fit the run.
@@ -36,39 +36,49 @@ def plan_of(recipe: Recipe, training_images: int) -> StepPlan:
     return plan
 
 
-def decay_epochs(recipe: Recipe, plan: StepPlan) -> list[float]:
+def decay_epochs(recipe: Recipe, training_images: int) -> list[float]:
     """Where the lr falls by the factor of a step decay: those places that growth has not taken."""
-    taken = len(plan.growth) if recipe.minibatch.growth.kind == "instead_of_decay" else 0
-    return list(recipe.learning_rate.decay.epochs[taken:])
+    if recipe.minibatch.growth.kind != "instead_of_decay":
+        return list(recipe.learning_rate.decay.epochs)
+    return list(recipe.learning_rate.decay.epochs[len(plan_of(recipe, training_images).growth) :])
 
 
-def schedule_of(recipe: Recipe, plan: StepPlan) -> PlannedSchedule:
+def schedule_of(
+    recipe: Recipe, plan: StepPlan, durations: StepPlan | None = None, branch: BranchFactor | None = None
+) -> PlannedSchedule:
     """The lr of every step; durations in epochs converted once, here, to steps of the first minibatch.
+
+    Args:
+        recipe: resolved.
+        plan: of the run.
+        durations: the plan by whose steps a warmup in steps, and the decay's end, are counted; of a branch that of its
+            trunk, whose schedule goes on as a function of examples seen.
+        branch: what the lr is multiplied by from a branch's first step on.
 
     Raises:
         RecipeError: a warmup that starts above the target, or that has not ended where the decay ends.
     """
     entry = recipe.learning_rate
-    steps_per_epoch = plan.phases[0].steps_per_epoch
+    steps_per_epoch, durations = plan.phases[0].steps_per_epoch, durations or plan
     if entry.warmup.steps is not None:
-        warmup = first_steps(plan, entry.warmup.steps)
+        warmup = first_steps(durations, entry.warmup.steps)
     else:
         warmup = float(Fraction(str(entry.warmup.epochs or 0)) * steps_per_epoch)
     decay = Decay(
         entry.decay.kind,
-        tuple(float(Fraction(str(e)) * steps_per_epoch) for e in decay_epochs(recipe, plan)),
+        tuple(float(Fraction(str(e)) * steps_per_epoch) for e in decay_epochs(recipe, plan.training_images)),
         entry.decay.factor,
         entry.decay.power,
         entry.decay.final,
         None if entry.decay.end is None else float(Fraction(str(entry.decay.end)) * steps_per_epoch),
     )
     target = scaled_lr(entry.reference, entry.reference_minibatch, plan.minibatch.images, entry.scaling)
-    total = first_steps(plan, plan.total_steps)
+    total = first_steps(durations, durations.total_steps)
     first = Schedule(entry.reference, target, total, entry.warmup.kind, warmup, decay, entry.warmup.start)
     _check(first)
     growth = recipe.minibatch.growth
     follows = growth.kind != "instead_of_decay" and growth.learning_rate == "follows"
-    return PlannedSchedule(plan, first, entry.scaling if follows else "none")
+    return PlannedSchedule(plan, first, entry.scaling if follows else "none", branch)
 
 
 def recompute_examples(recipe: Recipe, training_images: int, per_worker: int) -> int:

@@ -16,9 +16,7 @@ def make_task(recipe: Recipe, dataset: Splits) -> Task:
     """
     if recipe.task not in TASKS:
         raise RecipeError(f"task={recipe.task}: unknown; known are {', '.join(TASKS)}")
-    task = TASKS[recipe.task](dataset.num_classes, label_smoothing=recipe.loss.label_smoothing)
-    check_task(recipe, task)
-    return task
+    return TASKS[recipe.task](dataset.num_classes, label_smoothing=recipe.loss.label_smoothing)
 
 
 def check_task(recipe: Recipe, task: Task) -> None:

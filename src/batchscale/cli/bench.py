@@ -12,9 +12,10 @@ from batchscale.cli.options import add_common, add_data, data_folder, folder_pat
 from batchscale.errors import UsageError
 from batchscale.recipe import load_recipe
 from batchscale.records.files import cannot_write, write_json
+from batchscale.records.findings import Findings
 from batchscale.records.folder import check_free
 from batchscale.system.launcher import check_alone
-from batchscale.words import shown
+from batchscale.words import counted, shown
 
 _DEFAULT_RECIPE = "fashion-mnist-cnn"
 _DEFAULT_OVERRIDES = ("minibatch.workers=16", "minibatch.per_worker=32")
@@ -142,13 +143,13 @@ def run_step(options: argparse.Namespace) -> int:
     from batchscale.bench.step import bench_step
     from batchscale.bench.table import as_table
 
-    found = bench_step(
+    findings = bench_step(
         recipe, Path(name).stem, folder, options.processes, say=lambda line: print(line, file=sys.stderr, flush=True)
     )
     if options.json:
-        print_json(found)
+        print_json(findings.result)
     else:
-        print(as_table(found))
+        print(as_table(findings.result))
     return 0
 
 
@@ -168,7 +169,7 @@ def run_data(options: argparse.Namespace) -> int:
     from batchscale.bench.data.table import as_table
     from batchscale.launch.hardware import own_cores
 
-    found = bench_data(
+    findings = bench_data(
         recipe,
         Path(name).stem if name else ("photographs" if own_photographs else "folder"),
         folder,
@@ -178,9 +179,9 @@ def run_data(options: argparse.Namespace) -> int:
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     if options.json:
-        print_json(found)
+        print_json(findings.result)
     else:
-        print(as_table(found), flush=True)
+        print(as_table(findings.result), flush=True)
     return 0
 
 
@@ -190,33 +191,42 @@ def run_allreduce(options: argparse.Namespace) -> int:
     out: Path | None = options.out
     if out is not None:
         check_free(out)
-    from batchscale.bench.allreduce.measure import Budget, bench_allreduce
+    from batchscale.bench.allreduce.measure import bench_allreduce, budget_of
     from batchscale.bench.allreduce.table import as_table
 
-    found = bench_allreduce(
+    findings = bench_allreduce(
         options.processes,
-        budget=Budget(options.seconds) if options.seconds else None,
+        budget=budget_of(options.processes, options.seconds),
         keep=not options.no_store,
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     if options.json:
-        print_json(found)
+        print_json(findings.result)
     else:
-        print(as_table(found), flush=True)
+        print(as_table(findings.result), flush=True)
     if out is not None:
-        _write(found, out)
+        _write(findings, out)
         options.keeps = str(out)
     return 0
 
 
-def _write(found: dict[str, Any], out: Path) -> None:
-    """Document and figure; after they were printed, so that a full disk loses nothing."""
-    from batchscale.report.allreduce import all_reduce_figure
+def _write(findings: Findings, out: Path) -> None:
+    """Document and figures; after they were printed, so that a full disk loses nothing."""
+    from batchscale.report.draw.file import write_figures
 
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / "allreduce.json", found)
-        written = [out / "allreduce.json", *all_reduce_figure(found, out / "allreduce")]
+        write_json(out / "allreduce.json", findings.result)
+        written = [out / "allreduce.json", *write_figures(findings.figures, _conditions(findings), out / "allreduce")]
     except OSError as error:
         raise cannot_write(out, error) from error
     print(shown(f"wrote {', '.join(map(str, written))}"), file=sys.stderr, flush=True)
+
+
+def _conditions(findings: Findings) -> str:
+    """The title of the figures, with what they hold for."""
+    machine = findings.environment
+    return (
+        f"{findings.title} on {counted(machine['cores'], 'core')} of {machine['cpu']}, float32; "
+        f"torch {machine['torch']}, load {machine['load_average']:g}, {machine['date'][:10]}"
+    )

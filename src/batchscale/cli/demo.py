@@ -28,7 +28,8 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train, print a table, draw the figure."""
-    from batchscale.report.figures import error_curves
+    from batchscale.report.curves import error_curves
+    from batchscale.report.draw.file import write_figures
     from batchscale.study.demo.study import run_demo
 
     check_alone("demo")
@@ -42,7 +43,9 @@ def run(options: argparse.Namespace) -> int:
         )
         for way in found["ways"]
     ]
-    figures = error_curves(groups, "digits-cnn: same epochs, small and large minibatch", out / "demo")
+    figures = write_figures(
+        [error_curves(groups, "digits-cnn: same epochs, small and large minibatch")], "", out / "demo"
+    )
     found["figures"] = [str(f) for f in figures]
     found["seconds"] = round(time.monotonic() - start, 1)
     options.keeps = str(out)

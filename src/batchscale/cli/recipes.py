@@ -8,6 +8,8 @@ from typing import Any
 from batchscale.cli.options import add_common, print_json
 from batchscale.errors import UsageError
 from batchscale.recipe import load_recipe, shipped_names, shipped_text
+from batchscale.records.findings import Table
+from batchscale.records.text import as_text
 
 
 def add(commands: Any) -> None:
@@ -32,9 +34,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"recipes": [{"name": n, "about": _about(n)} for n in names]})
     else:
-        width = max(map(len, names))
-        for name in names:
-            print(f"{name:<{width}}  {_about(name)}")
+        rows = tuple((name, _about(name)) for name in names)
+        print(as_text(Table(title="", columns=("name", "about"), rows=rows), columns=False))
     return 0
 
 

@@ -33,7 +33,6 @@ from batchscale.words import counted, shown
 if TYPE_CHECKING:
     from batchscale.records import Result
     from batchscale.run.job import Job
-
 _ABOUT = """\
 Train RECIPE: a shipped recipe's name (see `batchscale recipes`) or a YAML file.
 
@@ -69,6 +68,12 @@ def add(commands: Any) -> None:
         help="go on with the run in --out; =auto: start it or go on",
     )
     parser.add_argument(
+        "--branch", type=folder_path, metavar="RUN", help="go on from a checkpoint of RUN, under this recipe"
+    )
+    parser.add_argument(
+        "--at", type=positive, metavar="STEP", help="the step of RUN to branch from (default: its newest checkpoint)"
+    )
+    parser.add_argument(
         "--exact", action="store_true", help="bitwise the same weights for every W (numerics.exact=true)"
     )
     parser.add_argument(
@@ -96,10 +101,22 @@ def _job(options: argparse.Namespace, out: Path) -> Job:
     overrides = [*options.overrides, *(["numerics.exact=true"] if options.exact else [])]
     recipe = load_recipe(options.recipe, overrides)  # a mistake in it is said before torch is imported
     from batchscale.launch.processes import launched, launched_command
-    from batchscale.run.job import Job
+    from batchscale.run.job import BranchPoint, Job
 
+    if options.at is not None and options.branch is None:
+        raise UsageError(f"--at {options.at}: of which run? give it with --branch RUN")
+    branch = BranchPoint(Path(options.branch), options.at) if options.branch is not None else None
     command = launched_command() if launched() else tuple(command_words(options))
-    return Job(_name(options), recipe, out, data_folder(options), options.resume, command=command, debug=options.debug)
+    return Job(
+        _name(options),
+        recipe,
+        out,
+        data_folder(options),
+        options.resume,
+        command=command,
+        debug=options.debug,
+        branch=branch,
+    )
 
 
 def _name(options: argparse.Namespace) -> str:

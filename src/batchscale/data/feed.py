@@ -16,12 +16,10 @@ import numpy as np
 import torch
 
 from batchscale.data.images import Augmentation, Images, Indices
+from batchscale.data.order import StreamOrder
 from batchscale.data.threads import compute_alone
 from batchscale.minibatch import StepPlan
-from batchscale.randomness import key, shuffled
 from batchscale.structure import mapped, num_examples, part
-
-_SHUFFLE = 0  # its stream; those of augmentation are in images.py
 
 _CACHED_NUMBERS = 1 << 18  # normalised at once: 1 MiB of float32
 _BLOCK_IMAGES = 1 << 14  # shuffled at once: 0.5 ms a step for 256 images becomes 0.05
@@ -79,23 +77,23 @@ class Normalizer:
         on so few images at once that they stay in the processor's cache."""
         channels, width = images.shape[1], images.shape[3]
         rows = images.permute(0, 2, 3, 1).flatten(2)
-        made = torch.empty(rows.shape, dtype=self._dtype, device=self.device)
+        normalized = torch.empty(rows.shape, dtype=self._dtype, device=self.device)
         mean, scale = self._mean.flatten().repeat(width), self._scale.flatten().repeat(width)
-        at_once = len(rows) if made.is_cuda else max(_CACHED_NUMBERS // rows[0].numel(), 1)
-        for pixels, out in zip(torch.split(rows, at_once), torch.split(made, at_once), strict=True):
+        at_once = len(rows) if normalized.is_cuda else max(_CACHED_NUMBERS // rows[0].numel(), 1)
+        for pixels, out in zip(torch.split(rows, at_once), torch.split(normalized, at_once), strict=True):
             out.copy_(pixels).sub_(mean).mul_(scale)
-        return made.view(*rows.shape[:2], width, channels).permute(0, 3, 1, 2)
+        return normalized.view(*rows.shape[:2], width, channels).permute(0, 3, 1, 2)
 
 
 class Feed:
-    """Passes of one process, for any step: a pure function of (seed, step), the next steps' made in advance.
+    """Passes of one process, for any step: a pure function of (order, step), the next steps' made in advance.
 
     Args:
         images: what is trained on, and its labels.
         plan: the steps of the run.
         workers: k -> the numbers of this process's workers.
         micro_batch: images in one pass at most, but never less than a group's.
-        seed: of the run.
+        order: of the stream.
         augmentation: of the images.
         normalizer: makes the floats.
         span: workers of a group, which a pass never parts.
@@ -108,14 +106,14 @@ class Feed:
         plan: StepPlan,
         workers: Callable[[int], range],
         micro_batch: int,
-        seed: int,
+        order: StreamOrder,
         augmentation: Augmentation,
         normalizer: Normalizer,
         span: int = 1,
     ) -> None:
         self._plan, self._workers, self._micro_batch, self._span = plan, workers, micro_batch, span
-        self._seed, self._normalize = seed, normalizer
-        self._gather, self._steps_ahead = images.augmented(seed, augmentation), images.steps_ahead
+        self._order, self._normalize = order, normalizer
+        self._gather, self._steps_ahead = images.augmented(order.seed, augmentation), images.steps_ahead
         self._block: tuple[int, Indices, Indices] = (0, np.empty((0, 0), np.int64), np.empty((0, 0), np.int64))
         self._block_lock = Lock()
         self._ahead: dict[int, Future[list[Batch]]] = {}
@@ -133,14 +131,14 @@ class Feed:
         """Epochs and images of a phase's steps from ``first`` on, (steps, images): they share one fixed cost."""
         phase = self._plan.phase(first)
         workers, n = self._workers(phase.minibatch.workers), phase.minibatch.per_worker
-        mine = np.arange(workers.start * n, workers.stop * n)
-        steps = np.arange(min(max(_BLOCK_IMAGES // len(mine), 1), self._plan.steps_of(phase).stop - first))
-        positions = phase.position(first) + steps[:, None] * phase.minibatch.images + mine
+        hosted = np.arange(workers.start * n, workers.stop * n)
+        steps = np.arange(min(max(_BLOCK_IMAGES // len(hosted), 1), self._plan.steps_of(phase).stop - first))
+        positions = phase.position(first) + steps[:, None] * phase.minibatch.images + hosted
         epochs, places = np.divmod(positions, phase.epoch_images)
         images = np.empty_like(places)
         for epoch in np.unique(epochs):
-            here = epochs == epoch
-            images[here] = shuffled(key(self._seed, int(epoch), _SHUFFLE), places[here], self._plan.training_images)
+            inside = epochs == epoch
+            images[inside] = self._order.at_places(int(epoch), places[inside])
         return epochs, images
 
     def _make(self, step: int) -> list[Batch]:
@@ -159,11 +157,11 @@ class Feed:
 
     def passes(self, step: int) -> list[Batch]:
         """The passes of this step, in worker order; the next steps' are begun before this returns."""
-        made = self._ahead.pop(step, None)
+        ahead = self._ahead.pop(step, None)
         wanted = range(step + 1, min(step + 1 + self._steps_ahead, self._plan.total_steps))
         for skipped in self._ahead.keys() - set(wanted):
             self._ahead.pop(skipped).cancel()
-        now = made.result() if made is not None else self._make(step)
+        now = ahead.result() if ahead is not None else self._make(step)
         for later in wanted:
             if later not in self._ahead:
                 self._ahead[later] = self._pool.submit(self._make, later)

@@ -9,6 +9,7 @@ import torch
 from batchscale.errors import RecipeError
 from batchscale.launch.signals import RUNS_AT_ONCE
 from batchscale.recipe.schema import Numerics, Recipe
+from batchscale.system.cores import available_cores
 
 
 def choose_device(recipe: Recipe) -> torch.device:
@@ -39,9 +40,8 @@ def most_threads(numerics: Numerics) -> int:
 
 def own_cores() -> int:
     """The cores of this host shared by its processes, and by the runs of a study."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) * int(os.environ.get(RUNS_AT_ONCE, "1"))
-    return max(cores // sharing, 1)
+    return max(available_cores() // sharing, 1)
 
 
 def threads_text(threads: int, cores_per_thread: int) -> str:

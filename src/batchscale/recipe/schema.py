@@ -169,6 +169,12 @@ class StopBelow(Entry):
     loss: Positive | None = None
 
 
+class BranchEntry(Entry):
+    """Of a run that goes on from a checkpoint of another one."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # 0: the trunk's own order of examples; else it is drawn anew
+
+
 class KeepCheckpoints(Entry):
     """Checkpoints that stay, for branches and measures, beside the last two."""
 
@@ -207,6 +213,7 @@ class Recipe(Entry):
     precision: DtypeName = "fp32"  # of the passes; bf16 and fp16 keep weights, gradients and update in float32
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     numerics: Numerics = Numerics()
+    branch: BranchEntry = BranchEntry()
     execution: Execution = Execution()
 
     @model_validator(mode="after")
@@ -269,6 +276,7 @@ class Recipe(Entry):
 
 
 IDENTITY = (
+    "branch",
     "data",
     "task",
     "model",

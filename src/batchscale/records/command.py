@@ -33,9 +33,9 @@ def _torchrun() -> list[str]:
         words = Path(f"/proc/{os.getppid()}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
     except OSError:
         return []
-    said = [os.fsdecode(word) for word in words]
-    at = next((place for place, word in enumerate(said) if Path(word).name in _TORCHRUN), None)
-    return [] if at is None else ["torchrun", *said[at + 1 :]]
+    line = [os.fsdecode(word) for word in words]
+    place = next((place for place, word in enumerate(line) if Path(word).name in _TORCHRUN), None)
+    return [] if place is None else ["torchrun", *line[place + 1 :]]
 
 
 def resumption(command: Sequence[str], out: Path | str) -> str:

@@ -13,6 +13,7 @@ from batchscale.errors import FolderError
 from batchscale.system.disk import refusal, replace, sync, sync_folder
 
 _MOST_NESTED = 64
+_LAST_BYTES = 1 << 16  # of a file of lines: many lines, of which only the first may be cut
 
 
 _ANOTHER_OUT = "or give another --out DIR"
@@ -100,6 +101,17 @@ def is_shallow(value: Any, levels: int = _MOST_NESTED) -> bool:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The JSON lines of a file that are whole (a last line cut by a kill is left out); [] where there is none."""
     return [value for line in _split(path) if (value := _whole(line)) is not None]
+
+
+def last_line(path: Path) -> dict[str, Any] | None:
+    """The last JSON line that is whole, read from the end of the file alone; None where there is none."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - _LAST_BYTES, 0))
+            lines = file.read().split(b"\n")
+    except OSError:
+        return None
+    return next((value for line in reversed(lines) if (value := _whole(line)) is not None), None)
 
 
 def damaged_lines(path: Path) -> tuple[list[int], bool]:

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from batchscale.errors import FolderError
-from batchscale.records.files import cannot_write, finite, parse_json, read_lines, write_json, write_whole
+from batchscale.records.files import cannot_write, finite, read_lines, write_json, write_whole
 from batchscale.records.lock import LOCK_FILES, RunLock
 from batchscale.records.result import read_result
+from batchscale.records.run import EVALUATIONS, LINES, RunRecords
 
 
 def holds_run(folder: Path) -> bool:
@@ -23,18 +24,9 @@ def holds_run(folder: Path) -> bool:
     return (folder / "recipe.yaml").is_file()
 
 
-def _environments(folder: Path) -> list[dict[str, Any]]:
-    """What environment.json says of every attempt, the newest first; nothing where it does not tell."""
-    try:
-        newest = parse_json((folder / "environment.json").read_text(encoding="utf-8"))
-        return [one for one in (newest, *newest.get("earlier", [])) if isinstance(one, dict)]
-    except (OSError, ValueError, AttributeError, TypeError):
-        return []
-
-
 def attempts(folder: Path) -> int:
     """How often the run in this folder was begun or gone on with; 0 where its environment.json does not tell."""
-    return len(_environments(folder))
+    return len(RunRecords(folder).attempts())
 
 
 def check_free(folder: Path) -> None:
@@ -62,7 +54,7 @@ def check_free(folder: Path) -> None:
 
 def attempted(folder: Path, entry: str) -> list[dict[str, Any]]:
     """What a run's attempts recorded under this name, the newest first, as far as that can be read."""
-    return [one[entry] for one in _environments(folder) if isinstance(one.get(entry), dict)]
+    return [one[entry] for one in RunRecords(folder).attempts() if isinstance(one.get(entry), dict)]
 
 
 class Sink(Protocol):
@@ -121,8 +113,8 @@ class RunFolder:
         earlier: list[Any] = []
         if path.is_file():
             try:
-                before = json.loads(path.read_text(encoding="utf-8"))
-                earlier = [{k: v for k, v in before.items() if k != "earlier"}, *before.get("earlier", [])]
+                last = json.loads(path.read_text(encoding="utf-8"))
+                earlier = [{k: v for k, v in last.items() if k != "earlier"}, *last.get("earlier", [])]
             except (ValueError, AttributeError):
                 earlier = [{"damaged": True}]
         write_json(path, {**environment, "earlier": earlier})
@@ -134,10 +126,10 @@ class RunFolder:
             steps: of the run so far.
             evaluation_is_due: the evaluation after the last of them is yet to be made.
         """
-        for name in ("metrics.jsonl", "evaluations.jsonl"):
+        for name in LINES:
             path = self.path / name
             if path.exists():
-                last = steps - (evaluation_is_due and name == "evaluations.jsonl")
+                last = steps - (evaluation_is_due and name == EVALUATIONS)
                 kept = [line for line in read_lines(path) if line.get("step", 0) <= last]
                 write_whole(path, b"".join(json.dumps(line).encode() + b"\n" for line in kept))
 
@@ -161,10 +153,9 @@ class RunFolder:
     def skipped(self) -> dict[str, str]:
         """Data files that earlier attempts passed over and why, from skipped.json as far as that can be read."""
         try:
-            found = parse_json((self.path / "skipped.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return RunRecords(self.path).skipped()
+        except (FolderError, OSError):
             return {}
-        return found if isinstance(found, dict) else {}
 
     def write_skipped(self, files: dict[str, str]) -> None:
         """skipped.json: data files that were passed over, and why."""

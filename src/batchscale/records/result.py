@@ -52,8 +52,8 @@ class Result(BaseModel):
     @property
     def failure(self) -> str | None:
         """Why a run failed: its entry ``error``, which no other run has."""
-        found = (self.model_extra or {}).get("error")
-        return found if isinstance(found, str) else None
+        error = (self.model_extra or {}).get("error")
+        return error if isinstance(error, str) else None
 
 
 def read_result(folder: Path) -> Result:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from batchscale.records.command import resumption
-from batchscale.records.files import damaged_lines, is_number, read_lines
+from batchscale.records.files import is_number
 from batchscale.records.findings import Axis, Figure, Findings, Series, Table
 from batchscale.records.result import Result
+from batchscale.records.run import LINES, RunRecords
 from batchscale.report.draw.scales import number
 from batchscale.report.page.runs import Run
-from batchscale.report.page.text import said
+from batchscale.report.text import as_words
 from batchscale.words import counted
 
 _EPOCH = Axis(label="epoch")
@@ -27,7 +28,8 @@ def run_findings(folder: Path, run: Run) -> Findings:
         folder: of the run.
         run: as read from it.
     """
-    metrics, evaluations = read_lines(folder / "metrics.jsonl"), read_lines(folder / "evaluations.jsonl")
+    records = RunRecords(folder)
+    metrics, evaluations = records.metrics(), records.evaluations()
     name = run.result.recipe if run.result else _name(run)
     k, n = run.recipe.get("minibatch.workers", "?"), run.recipe.get("minibatch.per_worker", "?")
     minibatch = f"{counted(k, 'worker')} of {counted(n, 'image')}"
@@ -46,16 +48,16 @@ def run_findings(folder: Path, run: Run) -> Findings:
 
 
 def _command(run: Run) -> tuple[str, ...]:
-    return tuple(said(word) for word in _list(run.environment.get("command")))
+    return tuple(as_words(word) for word in _list(run.environment.get("command")))
 
 
 def _name(run: Run) -> str:
     """Of a run that has no result."""
-    return said(run.environment.get("recipe")) or run.recipe.get("model.name", "a run")
+    return as_words(run.environment.get("recipe")) or run.recipe.get("model.name", "a run")
 
 
 def _processes(run: Run) -> str:
-    return counted(said(run.environment.get("processes")) or "?", "process")
+    return counted(as_words(run.environment.get("processes")) or "?", "process")
 
 
 def _answer(run: Run) -> str:
@@ -68,43 +70,43 @@ def _answer(run: Run) -> str:
     speed = "" if r.images_per_second is None else f", at {number(round(r.images_per_second))} images/s"
     if r.test_error_percent is None:
         return f"Trained {trained}{speed}, without an evaluation."
-    on = "Test error" if r.evaluated_on == "test" else "Error on the held-out images"
-    return f"{on} {r.test_error_percent:.2f} % after {trained}{speed}."
+    score = "Test error" if r.evaluated_on == "test" else "Error on the held-out images"
+    return f"{score} {r.test_error_percent:.2f} % after {trained}{speed}."
 
 
 def _why(result: Result) -> str:
     """Why a run diverged or failed, in words of the same sentence."""
     if result.status == "failed":
-        return said(result.failure or "no reason was recorded").rstrip(".")
-    at = "" if result.diverged_at_step is None else f" at step {result.diverged_at_step}"
+        return as_words(result.failure or "no reason was recorded").rstrip(".")
+    where = "" if result.diverged_at_step is None else f" at step {result.diverged_at_step}"
     scales = _list((result.model_extra or {}).get("loss_scales"))
     lowered = ""
     if len(scales) > 1 and all(isinstance(pair, list) and len(pair) == 2 and is_number(pair[1]) for pair in scales):
         highest, last = max(scale for _, scale in scales), scales[-1][1]
         lowered = f"; lowering the fp16 loss scale from {number(highest)} to {number(last)} did not help"
-    return f"its loss, or a gradient, was no longer finite{at}{lowered}"
+    return f"its loss, or a gradient, was no longer finite{where}{lowered}"
 
 
 def _warnings(folder: Path, run: Run) -> tuple[str, ...]:
-    found = []
+    warnings = []
     command = _command(run)
     way_on = f": {resumption(command, folder)}" if "train" in command else ""
     if run.result is None:
-        found.append(f"This run is {run.progress}; batchscale train --resume goes on with it{way_on}")
+        warnings.append(f"This run is {run.progress}; batchscale train --resume goes on with it{way_on}")
     elif run.result.status == "failed":
-        found.append(f"This run failed: {_why(run.result)}. batchscale train --resume goes on with it{way_on}")
+        warnings.append(f"This run failed: {_why(run.result)}. batchscale train --resume goes on with it{way_on}")
     elif run.result.status == "diverged":
-        found.append(f"This run diverged: {_why(run.result)}.")
-    found.extend(said(warning) for warning in _list(run.environment.get("warnings")))
+        warnings.append(f"This run diverged: {_why(run.result)}.")
+    warnings.extend(as_words(warning) for warning in _list(run.environment.get("warnings")))
     if run.skipped_files:
-        found.append(f"Passed over: {counted(len(run.skipped_files), 'data file')}, listed with the run.")
-    return (*found, *_damaged(folder))
+        warnings.append(f"Passed over: {counted(len(run.skipped_files), 'data file')}, listed with the run.")
+    return (*warnings, *_damaged(folder))
 
 
 def _damaged(folder: Path) -> Iterator[str]:
     """A line for every file of lines that is not whole."""
-    for name in ("metrics.jsonl", "evaluations.jsonl"):
-        lines, cut = damaged_lines(folder / name)
+    for name in LINES:
+        lines, cut = RunRecords(folder).damaged(name)
         if lines:
             which = ", ".join(map(str, lines[:5])) + (f" and {len(lines) - 5} more" if len(lines) > 5 else "")
             were = f"line {which} was" if len(lines) == 1 else f"lines {which} were"
@@ -114,14 +116,17 @@ def _damaged(folder: Path) -> Iterator[str]:
 
 
 def _figures(metrics: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]], run: Run) -> list[Figure]:
-    on = "held-out images" if run.result and run.result.evaluated_on == "holdout" else "test images"
-    losses = (_curve("training", metrics, "loss"), _curve(on, evaluations, "loss", points=True))
-    errors = (_curve("training", metrics, "train_error_percent"), _curve(on, evaluations, "error_percent", points=True))
+    images = "held-out images" if run.result and run.result.evaluated_on == "holdout" else "test images"
+    losses = (_curve("training", metrics, "loss"), _curve(images, evaluations, "loss", points=True))
+    errors = (
+        _curve("training", metrics, "train_error_percent"),
+        _curve(images, evaluations, "error_percent", points=True),
+    )
     batch, lr = _curve("minibatch", metrics, "minibatch"), _curve("lr", metrics, "lr")
     speed = _curve("images/s", metrics, "images_per_second")
     return [
         _figure("loss", "Loss", "Training: the mean since the line before, as trained on.", "loss", losses, log=True),
-        _figure("error", "Error", f"Training: as the loss. Of all {on}: at each evaluation.", "error, %", errors),
+        _figure("error", "Error", f"Training: as the loss. Of all {images}: at each evaluation.", "error, %", errors),
         _figure("lr", "Learning rate", "At the last step of each line.", "lr", (lr,)),
         _figure("minibatch", "Minibatch", "Images of one update, kn.", "images", (batch,)),
         _figure("speed", "Speed", "Of training steps alone, since the line before.", "images/s", (speed,)),
@@ -132,32 +137,32 @@ def _figure(ident: str, title: str, caption: str, label: str, series: tuple[Seri
     values = [y for s in series for y in s.y if y is not None]
     wide = log and values and min(values) > 0 and max(values) > _DECADES * min(values)
     axis = Axis(label=label, scale="log10" if wide else "linear")
-    there = tuple(s for s in series if s.x)
-    return Figure(id=ident, title=title, caption=caption, x=_EPOCH, y=axis, series=there)
+    recorded = tuple(s for s in series if s.x)
+    return Figure(id=ident, title=title, caption=caption, x=_EPOCH, y=axis, series=recorded)
 
 
 def _curve(name: str, lines: Iterable[Mapping[str, Any]], key: str, points: bool = False) -> Series:
-    there = [line for line in lines if is_number(line.get("epoch")) and key in line]
+    recorded = [line for line in lines if is_number(line.get("epoch")) and key in line]
     return Series(
         name=name,
-        x=tuple(line["epoch"] for line in there),
-        y=tuple(line[key] if is_number(line[key]) else None for line in there),
+        x=tuple(line["epoch"] for line in recorded),
+        y=tuple(line[key] if is_number(line[key]) else None for line in recorded),
         style="line" if points else "curve",
     )
 
 
 def _phases(metrics: Sequence[Mapping[str, Any]]) -> Table:
     total: dict[str, float] = {}
-    before: Mapping[str, Any] = {}
+    previous: Mapping[str, Any] = {}
     other = 0.0
     for line in metrics:
         phases = line.get("phase_seconds")
-        there = {name: s for name, s in phases.items() if is_number(s)} if isinstance(phases, Mapping) else {}
-        for name, seconds in there.items():
+        seconds_of = {name: s for name, s in phases.items() if is_number(s)} if isinstance(phases, Mapping) else {}
+        for name, seconds in seconds_of.items():
             total[name] = total.get(name, 0.0) + seconds
-        if there:
-            other += max(_step_seconds(line, before) - sum(there.values()), 0.0)
-        before = line
+        if seconds_of:
+            other += max(_step_seconds(line, previous) - sum(seconds_of.values()), 0.0)
+        previous = line
     if round(other, 4):
         total["other"] = other
     whole = sum(total.values()) or 1.0
@@ -170,19 +175,19 @@ def _phases(metrics: Sequence[Mapping[str, Any]]) -> Table:
     )
 
 
-def _step_seconds(line: Mapping[str, Any], before: Mapping[str, Any]) -> float:
+def _step_seconds(line: Mapping[str, Any], previous: Mapping[str, Any]) -> float:
     """The time of a line's steps, images / (images/s); 0 where that cannot be told, as where the minibatch grew."""
     minibatch, speed = line.get("minibatch"), line.get("images_per_second")
-    step, last = line.get("step"), before.get("step", 0)
+    step, last = line.get("step"), previous.get("step", 0)
     steps = line.get("interval_steps", step - last if is_number(step) and is_number(last) else None)
     if not (is_number(steps) and is_number(minibatch) and is_number(speed) and speed > 0):
         return 0.0
-    return steps * minibatch / speed if before.get("minibatch", minibatch) == minibatch else 0.0
+    return steps * minibatch / speed if previous.get("minibatch", minibatch) == minibatch else 0.0
 
 
 def _derived(run: Run) -> Table:
     rows = [
-        (said(row.get("name")), said(row.get("formula")), said(row.get("value")))
+        (as_words(row.get("name")), as_words(row.get("formula")), as_words(row.get("value")))
         for row in _list(run.environment.get("derived"))
         if isinstance(row, dict)
     ]
@@ -195,7 +200,7 @@ def _attempts(run: Run) -> Table:
     return Table(
         title="Attempts, the newest first",
         columns=tuple(column.replace("_", " ") for column in columns),
-        rows=tuple(tuple(said(one.get(column)) for column in columns) for one in attempts),
+        rows=tuple(tuple(as_words(one.get(column)) for column in columns) for one in attempts),
     )
 
 

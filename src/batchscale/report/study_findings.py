@@ -12,7 +12,7 @@ from batchscale.errors import FolderError
 from batchscale.records.files import is_number, parse_json
 from batchscale.records.findings import Findings, read_findings
 from batchscale.report.page.runs import Run
-from batchscale.report.page.text import command_line, flat, said
+from batchscale.report.text import as_words, command_line, flat
 from batchscale.words import counted, has
 
 _ENDED = ("done", "diverged")
@@ -30,49 +30,49 @@ def study_findings(folder: Path, runs: Sequence[Run], skipped: Sequence[tuple[st
     Raises:
         FolderError: study.json is damaged, and there are no findings and no run.
     """
-    asked, warnings = _asked(folder)
+    question, warnings = _question(folder)
     if (folder / "findings.json").exists():
         try:
-            found = read_findings(folder)
+            findings = read_findings(folder)
         except FolderError as error:
             warnings = [str(error).replace(f"{folder / 'findings.json'}", "findings.json"), *warnings]
         else:
-            kind = said(asked.get("kind"))
-            if asked and kind != found.kind:
-                warnings.append(f"study.json is of another study: its kind is {kind or 'missing'}, not {found.kind}")
-            return found.model_copy(update={"warnings": (*found.warnings, *warnings)})
+            kind = as_words(question.get("kind"))
+            if question and kind != findings.kind:
+                warnings.append(f"study.json is of another study: its kind is {kind or 'missing'}, not {findings.kind}")
+            return findings.model_copy(update={"warnings": (*findings.warnings, *warnings)})
     rows = _table_rows(folder / "table.csv", runs)
     if warnings and not (runs or skipped or rows):
         raise FolderError(f"{folder}: {'; '.join(warnings)}")
-    return _unfinished(asked, rows, runs, skipped, warnings)
+    return _unfinished(question, rows, runs, skipped, warnings)
 
 
-def _asked(folder: Path) -> tuple[dict[str, Any], list[str]]:
+def _question(folder: Path) -> tuple[dict[str, Any], list[str]]:
     """study.json, and what is wrong with it; findings without runs need none."""
     path = folder / "study.json"
     if not path.exists():
         return {}, ["study.json is missing: what was asked is not recorded"] if (folder / "runs").is_dir() else []
     try:
-        asked: Any = parse_json(path.read_text(encoding="utf-8"))
+        question: Any = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        asked = None
-    if not isinstance(asked, dict) or not asked:
+        question = None
+    if not isinstance(question, dict) or not question:
         return {}, ["study.json: damaged; delete it and run the study again on its folder: ended runs are kept"]
-    return asked, []
+    return question, []
 
 
 def _unfinished(
-    asked: dict[str, Any],
+    question: dict[str, Any],
     table: list[dict[str, Any]],
     runs: Sequence[Run],
     skipped: Sequence[tuple[str, str]],
     warnings: Sequence[str],
 ) -> Findings:
-    kind, command = said(asked.get("kind")) or "study", asked.get("command")
-    recipe = asked.get("recipe")
+    kind, command = as_words(question.get("kind")) or "study", question.get("command")
+    recipe = question.get("recipe")
     name = recipe if isinstance(recipe, str) else "its recipe"
-    options = flat(asked["options"]) if isinstance(asked.get("options"), dict) else {}
-    words = tuple(said(word) for word in command) if isinstance(command, list) else ()
+    options = flat(question["options"]) if isinstance(question.get("options"), dict) else {}
+    words = tuple(as_words(word) for word in command) if isinstance(command, list) else ()
     again = f": {command_line(words)}" if words else ""
     ended = bool(table) and all(row["status"] in _ENDED for row in table)
     lost = "cannot be read" if any("findings.json" in warning for warning in warnings) else "is missing"

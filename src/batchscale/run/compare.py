@@ -1,4 +1,4 @@
-"""Where two runs part: the first differing step, and at checkpoints the first differing tensor."""
+"""Where two runs begin to differ: the first differing step, and at checkpoints the first differing tensor."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as from_bytes
 
+from batchscale.build.state import open_state
 from batchscale.data.contents import difference
 from batchscale.errors import CheckpointError, FolderError
-from batchscale.records.files import read_lines
+from batchscale.records import RunRecords
 from batchscale.records.folder import holds_run
 from batchscale.run.opening import trained_on
-from batchscale.training.checkpoint import folders, load
+from batchscale.training.checkpoint import folders, steps_of
 
 
 def compare(first: Path, second: Path) -> dict[str, Any]:
@@ -36,24 +37,22 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
     for folder in (first, second):
         if not holds_run(folder):
             raise FolderError(f"{folder}: holds no run; give the folder of a run")
-    lines = [
-        {line["step"]: line for line in read_lines(f / "metrics.jsonl") if "step" in line} for f in (first, second)
-    ]
+    lines = [{line["step"]: line for line in RunRecords(f).metrics() if "step" in line} for f in (first, second)]
     common = sorted(lines[0].keys() & lines[1].keys())
     by = "weights_sha256" if all("weights_sha256" in side[s] for side in lines for s in common) else "loss"
     differing = next((s for s in common if lines[0][s].get(by) != lines[1][s].get(by)), None)
     steps = sorted({f.name for f in folders(first)} & {f.name for f in folders(second)})
-    found = {int(s.removeprefix("step-")): _checkpoints(first, second, s) for s in steps}
+    checkpoints = {int(s.removeprefix("step-")): _checkpoints(first, second, s) for s in steps}
     final = _final(first, second)
     data, other = trained_on(first), trained_on(second)
     known = [differing is None] if common else []
-    known += [tensor is None for tensor in found.values()] + ([final == "equal"] if final else [])
+    known += [tensor is None for tensor in checkpoints.values()] + ([final == "equal"] if final else [])
     return {
         "equal": all(known) if known else None,
         "compared_by": by if common else None,
         "common_steps": len(common),
         "first_differing_step": differing,
-        "checkpoints": found,
+        "checkpoints": checkpoints,
         "final_weights": final,
         "data": (difference(data, other, ("first", "second")) or "equal") if data and other else None,
     }
@@ -70,7 +69,7 @@ def _first_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) ->
 
 def _checkpoints(first: Path, second: Path, step: str) -> str | None:
     try:
-        states = [load(f / "checkpoints" / step).tensors for f in (first, second)]
+        states = [open_state(folder, steps_of(Path(step))).tensors for folder in (first, second)]
     except CheckpointError as error:
         return f"not comparable: {error}"
     return _first_difference(states[0], states[1])

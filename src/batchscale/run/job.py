@@ -13,6 +13,14 @@ Resume = Literal["no", "yes", "auto"]
 
 
 @dataclass(frozen=True)
+class BranchPoint:
+    """Where a branch begins: the folder of its trunk, and the step of the checkpoint; None for the newest."""
+
+    run: Path
+    step: int | None = None
+
+
+@dataclass(frozen=True)
 class Job:
     """What to train and where.
 
@@ -25,6 +33,7 @@ class Job:
         quiet: no progress.
         command: words that began it, for the records; () where that was no command line of batchscale.
         debug: processes that are started print the traceback of an error.
+        branch: the checkpoint of another run that a new run goes on from.
     """
 
     name: str
@@ -35,6 +44,7 @@ class Job:
     quiet: bool = False
     command: tuple[str, ...] = ()
     debug: bool = False
+    branch: BranchPoint | None = None
 
     @property
     def way_on(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from batchscale.build.inputs import data_at_hand
+from batchscale.build.trunk import Trunk
 from batchscale.comm import World
 from batchscale.data import Dataset
 from batchscale.data.contents import Contents, difference, merged
@@ -15,6 +16,7 @@ from batchscale.errors import BatchscaleError, CheckpointError, FolderError
 from batchscale.recipe import identity, load_recipe
 from batchscale.records import Result, RunFolder, read_result
 from batchscale.records.folder import attempted, check_free, holds_run
+from batchscale.run.branch import read_trunk, state_at_trunk, trunk_of
 from batchscale.run.job import Job
 from batchscale.training import checkpoint as checkpoints
 from batchscale.training.decided import DecidedEarlier
@@ -98,13 +100,22 @@ def check_finished(
 
 @dataclass
 class Opened:
-    """What rank 0 found in the output folder, as all processes learn it."""
+    """What rank 0 found in the output folder, as all processes learn it.
+
+    Attributes:
+        resumed: the folder holds the run already.
+        checkpoint: what it goes on from.
+        trunk: of a branch.
+        at_trunk: the checkpoint is the trunk's: the branch has none of its own yet.
+    """
 
     resumed: bool = False
     checkpoint: checkpoints.Checkpoint | None = None
     finished: Result | None = None
     decided: DecidedEarlier | None = None
     data: Contents = field(default_factory=dict)
+    trunk: Trunk | None = None
+    at_trunk: bool = False
 
 
 def _open(job: Job, out: Path, world: World) -> tuple[RunFolder, Opened]:
@@ -116,18 +127,32 @@ def _open(job: Job, out: Path, world: World) -> tuple[RunFolder, Opened]:
     try:
         resumed = goes_on(job, out)
         if not resumed:
-            return folder, Opened()
+            return folder, _new(job)
         if (finished := finished_result(out)) is not None:
             return folder, Opened(True, None, finished, data=trained_on(out))
+        trunk = trunk_of(job, out)
         checkpoint, damaged = checkpoints.newest(out)
         for line in damaged:
             print(f"{shown(line)}; passed over for the one before it", file=sys.stderr, flush=True)
         if checkpoint is not None:
             checkpoints.check_identity(checkpoint.identity, identity(job.recipe), out)
-        return folder, Opened(True, checkpoint, decided=_decided(folder, checkpoint), data=trained_on(out))
+        elif trunk is not None:
+            return folder, Opened(True, state_at_trunk(trunk), data=trained_on(out), trunk=trunk, at_trunk=True)
+        decided = _decided(folder, checkpoint)
+        return folder, Opened(True, checkpoint, decided=decided, data=trained_on(out), trunk=trunk)
     except BaseException:
+        folder.abandon()
         folder.close()
         raise
+
+
+def _new(job: Job) -> Opened:
+    """A run that begins: from nothing, or as a branch."""
+    if job.branch is None:
+        return Opened()
+    trunk, checkpoint = read_trunk(job.branch)
+    trunk.check(job.recipe)
+    return Opened(False, checkpoint, data=trained_on(job.branch.run), trunk=trunk, at_trunk=True)
 
 
 def _decided(folder: RunFolder, checkpoint: checkpoints.Checkpoint | None) -> DecidedEarlier:
@@ -136,14 +161,16 @@ def _decided(folder: RunFolder, checkpoint: checkpoints.Checkpoint | None) -> De
     return DecidedEarlier.of(attempted(folder.path, "decided"), micro_batch)
 
 
-def open_together(job: Job, out: Path, world: World) -> tuple[RunFolder | None, Opened]:
-    """Rank 0 opens the folder; everyone learns what is there, or gets rank 0's error."""
-    mine: list[RunFolder] = []
+def open_together(job: Job, world: World) -> tuple[RunFolder | None, Opened]:
+    """Rank 0 opens the folder, if there is one; everyone learns what is there, or gets rank 0's error."""
+    folders: list[RunFolder] = []
 
     def open_it() -> Opened:
-        folder, opened = _open(job, out, world)
-        mine.append(folder)
+        if job.out is None:
+            return _new(job)
+        folder, opened = _open(job, job.out, world)
+        folders.append(folder)
         return opened
 
     opened = world.from_rank_zero(open_it, "opening the output folder")
-    return (mine[0] if mine else None), opened
+    return (folders[0] if folders else None), opened

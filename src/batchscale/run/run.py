@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,9 +14,11 @@ from batchscale.build.algorithm import as_text as algorithm_text
 from batchscale.build.build import build
 from batchscale.build.derive import as_text, derived_numbers, lag_warning
 from batchscale.build.inputs import load_data
+from batchscale.build.trunk import Trunk
 from batchscale.comm import World
 from batchscale.data import Dataset
-from batchscale.errors import BatchscaleError, CheckpointError
+from batchscale.data.images import Splits
+from batchscale.errors import BatchscaleError
 from batchscale.launch.hardware import choose_device, threads_text
 from batchscale.launch.signals import StopSignals
 from batchscale.recipe import dump_recipe
@@ -23,19 +27,21 @@ from batchscale.records.files import write_whole
 from batchscale.records.provenance import environment
 from batchscale.records.tensorboard import EventFiles
 from batchscale.run import outcome
-from batchscale.run.earlier import as_of_now
-from batchscale.run.fingerprint import check_resume, check_same, check_same_data, fingerprint
+from batchscale.run.branch import forget_trunk, record_trunk
+from batchscale.run.fingerprint import check_same, check_same_data, fingerprint
 from batchscale.run.job import Job
 from batchscale.run.opening import Opened, check_finished, check_trained_on, open_together
+from batchscale.run.restoring import take_up
 from batchscale.task import Task
 from batchscale.training import checkpoint as checkpoints
 from batchscale.training.course import Course
 from batchscale.training.loop import Loop
-from batchscale.training.parts import AVERAGES, MODEL, Parts
+from batchscale.training.parts import Parts
 from batchscale.training.progress import Progress
 from batchscale.training.riders import NEWS, STOP
 from batchscale.training.skipped import SkippedFiles
 from batchscale.training.totals import Totals
+from batchscale.words import shown
 
 
 class Stopped(BatchscaleError):
@@ -44,35 +50,6 @@ class Stopped(BatchscaleError):
     def __init__(self, number: int, steps: int, way_on: str) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name} after step {steps}; {way_on}")
         self.exit_code = 128 + number
-
-
-def _restore(parts: Parts, checkpoint: checkpoints.Checkpoint) -> None:
-    state, tensors = parts.state(), checkpoint.tensors
-    missing = sorted(set(state) ^ set(tensors))
-    if missing:
-        raise CheckpointError(
-            f"checkpoint of step {checkpoint.step}: holds another model's state ({missing[0]!r} differs)"
-        )
-    for name, tensor in state.items():
-        saved = tensors[name]
-        if saved.shape != tensor.shape or saved.dtype != tensor.dtype:
-            raise CheckpointError(
-                f"checkpoint of step {checkpoint.step}: {name} is {saved.dtype} {tuple(saved.shape)} there, "
-                f"{tensor.dtype} {tuple(tensor.shape)} here: another model"
-            )
-        with torch.no_grad():
-            tensor.copy_(saved)
-
-
-def _share_initial_weights(parts: Parts) -> None:
-    """Everyone starts from rank 0's weights (they differ only for a module handed in with weights of its own)."""
-    weights = {name: t for name, t in parts.state().items() if name.startswith((MODEL, AVERAGES))}
-    mine = checkpoints.tensors_sha256(weights)
-    if len(set(parts.world.gather(mine))) > 1:
-        first = parts.world.from_rank_zero(lambda: {n: t.cpu() for n, t in weights.items()})
-        with torch.no_grad():
-            for name, tensor in weights.items():
-                tensor.copy_(first[name])
 
 
 def train_here(
@@ -101,21 +78,21 @@ def train_here(
     ended = False
     try:
         with StopSignals() as signals:
-            opened = Opened()
-            if job.out is not None:
-                folder, opened = open_together(job, job.out, world)
+            folder, opened = open_together(job, world)
             if job.out is not None and opened.finished is not None:
                 check_finished(job, job.out, opened.data, world, data)
                 ended = True
                 return opened.finished
-            dataset = load_data(job.recipe, job.data_folder, data)
-            check_same_data(world.gather(dataset.contents, "comparing the data of all processes"))
-            if job.out is not None:
-                check_trained_on(job.out, opened.data, dataset.contents)
-            if dataset.passed_over and world.rank == 0:
-                print(f"passed over beside the images: {dataset.passed_over}", file=sys.stderr, flush=True)
+            dataset = _same_data(job, world, opened, data)
             parts = build(
-                job.recipe, world, dataset, model=model, task=task, own_data=data is not None, earlier=opened.decided
+                job.recipe,
+                world,
+                dataset,
+                model=model,
+                task=task,
+                own_data=data is not None,
+                earlier=opened.decided,
+                trunk=opened.trunk,
             )
             world.gather(None, "waiting for all processes to be ready")
             result = _train(job, parts, folder, opened, signals)
@@ -131,33 +108,55 @@ def train_here(
         world.close(wait=ended)
 
 
+def _same_data(job: Job, world: World, opened: Opened, own: Dataset | None) -> Splits:
+    """The data of the run: the same on all processes, and as before where it goes on."""
+    dataset = load_data(job.recipe, job.data_folder, own)
+    check_same_data(world.gather(dataset.contents, "comparing the data of all processes"))
+    if opened.data:
+        where = job.out if opened.resumed or opened.trunk is None else Path(opened.trunk.folder)
+        check_trained_on(where or Path("run"), opened.data, dataset.contents)
+    if dataset.passed_over and world.rank == 0:
+        print(f"passed over beside the images: {dataset.passed_over}", file=sys.stderr, flush=True)
+    return dataset
+
+
 def _begin(
-    job: Job, parts: Parts, folder: RunFolder, opened: Opened, mine: dict[str, str], totals: Totals
+    job: Job, parts: Parts, folder: RunFolder, opened: Opened, prints: dict[str, str], totals: Totals
 ) -> str | None:
     """Write what a run consists of before its first step; from here on the folder holds it. Returns why it failed."""
     first_step = opened.checkpoint.step if opened.checkpoint else 0
     if not opened.resumed:
+        if opened.trunk is not None:
+            record_trunk(folder.path, opened.trunk)
         folder.write_recipe(dump_recipe(job.recipe))
     failed = folder.forget_failure()
     parts.world.tell_job(f"opened {folder.path.resolve()}")
     folder.rewind(first_step, totals.evaluation_is_due)
     if job.recipe.execution.tensorboard:
         folder.add_sink(EventFiles(folder.path / "tensorboard", first_step))
-    rows = derived_numbers(job.recipe, len(parts.dataset.train), parts.world.size)
+    rows = derived_numbers(job.recipe, len(parts.dataset.train), parts.world.size, opened.trunk)
     folder.write_environment(
         {
             **environment(job.command),
             "recipe": job.name,
             "processes": parts.world.size,
             "from_step": first_step,
+            **_trunk_record(opened.trunk),
             "decided": parts.decided.as_json(),
-            "fingerprint": mine,
+            "fingerprint": prints,
             "data": parts.dataset.contents,
             "derived": [vars(row) for row in rows],
             "warnings": _warnings(parts),
         }
     )
     return failed
+
+
+def _trunk_record(trunk: Trunk | None) -> dict[str, Any]:
+    """What environment.json says of a branch's trunk."""
+    if trunk is None:
+        return {}
+    return {"trunk": {"folder": trunk.folder, "step": trunk.step, "state_sha256": trunk.state_sha256}}
 
 
 def _warnings(parts: Parts) -> list[str]:
@@ -169,7 +168,7 @@ def _warnings(parts: Parts) -> list[str]:
 def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> None:
     if parts.world.rank or job.quiet:
         return
-    rows = derived_numbers(job.recipe, len(parts.dataset.train), parts.world.size)
+    rows = derived_numbers(job.recipe, len(parts.dataset.train), parts.world.size, opened.trunk)
     print(as_text(rows), file=sys.stderr, flush=True)
     for warning in _warnings(parts):
         print(warning, file=sys.stderr, flush=True)
@@ -178,36 +177,32 @@ def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> No
         print(threads_text(decided.threads, decided.cores_per_thread), file=sys.stderr, flush=True)
     if parts.world.size > 1:
         print(algorithm_text(decided.algorithm), file=sys.stderr, flush=True)
+    if opened.trunk is not None and not opened.resumed:
+        begins = f"branching at step {opened.trunk.step} of {shown(opened.trunk.folder)}"
+        print(begins, file=sys.stderr, flush=True)
     if opened.resumed:
         ended = f"it failed: {failed}" if failed else "it was killed before its first checkpoint"
         step = opened.checkpoint.step if opened.checkpoint else 0
-        why = f": {ended}" if failed or not opened.checkpoint else ""
+        why = f": {ended}" if failed or opened.at_trunk or not opened.checkpoint else ""
         print(f"resuming at step {step}{why}", file=sys.stderr, flush=True)
 
 
 def _train(job: Job, parts: Parts, folder: RunFolder | None, opened: Opened, signals: StopSignals) -> Result:
-    recipe, world, checkpoint = job.recipe, parts.world, opened.checkpoint
-    mine = fingerprint(recipe.numerics, parts.decided.threads, parts.decided.micro_batch, world.device)
-    check_same(world.gather(mine), recipe.numerics.exact)
-    first_step, totals = 0, Totals()
-    if checkpoint is None:
-        _share_initial_weights(parts)
-    else:
-        if recipe.numerics.exact or checkpoint.fingerprint.get("exact") == "True":
-            check_resume(checkpoint.fingerprint, mine)
-        checkpoint = as_of_now(checkpoint, parts)
-        _restore(parts, checkpoint)
-        first_step, totals = checkpoint.step, Totals.from_json(checkpoint.totals)
+    recipe, world = job.recipe, parts.world
+    prints = fingerprint(recipe.numerics, parts.decided.threads, parts.decided.micro_batch, world.device)
+    check_same(world.gather(prints), recipe.numerics.exact)
+    first_step, totals = take_up(parts, opened, prints)
     failed = None
     if folder is not None:
         try:
-            failed = _begin(job, parts, folder, opened, mine, totals)
+            failed = _begin(job, parts, folder, opened, prints, totals)
         except BaseException:
             if not opened.resumed:
                 folder.withdraw()
+                forget_trunk(folder.path)
             raise
     _say_begin(job, parts, opened, failed)
-    course = _course(job, parts, totals, first_step, mine, folder)
+    course = _course(job, parts, totals, first_step, prints, folder)
     parts.requests[STOP].ask_by(signals.requested)
     parts.requests[NEWS].ask_by(course.skipped.news)
     try:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchscale.build.build import validate
+from batchscale.build.trunk import Trunk
 from batchscale.errors import RunError
 from batchscale.launch.processes import Interrupted, launch
 from batchscale.recipe import dump_recipe
 from batchscale.records import RunLock
 from batchscale.records.folder import attempts
+from batchscale.run.branch import read_trunk, trunk_of
 from batchscale.run.job import Job
 from batchscale.run.opening import check_finished, check_trained_on, finished_result, goes_on, trained_on
 from batchscale.run.outcome import failed_result
@@ -82,7 +84,8 @@ def _train_in_processes(job: Job, out: Path, processes: int, restarts: int) -> R
             check_finished(job, out, trained_on(out))
             return finished
         RunLock(out, wait_seconds=5.0).release()
-    contents = validate(job.recipe, job.data_folder, processes).contents
+    trunk = _trunk(job, out, resumed)
+    contents = validate(job.recipe, job.data_folder, processes, trunk=trunk).contents
     if resumed:
         check_trained_on(out, trained_on(out), contents)
     try:
@@ -96,6 +99,17 @@ def _train_in_processes(job: Job, out: Path, processes: int, restarts: int) -> R
     return result
 
 
+def _trunk(job: Job, out: Path, resumed: bool) -> Trunk | None:
+    """Of a branch, new or begun."""
+    if resumed:
+        return trunk_of(job, out)
+    if job.branch is None:
+        return None
+    trunk, _ = read_trunk(job.branch)
+    trunk.check(job.recipe)
+    return trunk
+
+
 def _arguments(job: Job, out: Path, folder: Path) -> list[str]:
     """The command line of every process; the recipe travels as a file, resolved, so that all of them read the same."""
     file = folder / f"{job.name}.yaml"
@@ -105,4 +119,7 @@ def _arguments(job: Job, out: Path, folder: Path) -> list[str]:
         arguments += ["--data", str(job.data_folder)]
     if job.resume != "no":
         arguments.append(f"--resume={job.resume}")
+    if job.branch is not None:
+        arguments += ["--branch", str(job.branch.run)]
+        arguments += ["--at", str(job.branch.step)] if job.branch.step is not None else []
     return [*arguments, "--debug"] if job.debug else arguments

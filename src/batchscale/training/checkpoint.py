@@ -23,6 +23,7 @@ from safetensors.torch import save as save_safetensors
 from batchscale.errors import CheckpointError
 from batchscale.records.files import cannot_write
 from batchscale.system.disk import exchange, sync, sync_folder
+from batchscale.words import counted
 
 _KEPT = 2
 _FORMAT = 1
@@ -88,6 +89,31 @@ def steps_of(folder: Path) -> int:
 def steps_saved(out: Path) -> int:
     """Steps done in the newest checkpoint, 0 where there is none."""
     return steps_of(folders(out)[-1]) if folders(out) else 0
+
+
+def folder_of(run: Path, step: int | None, setting: str) -> Path:
+    """The folder of one of a run's checkpoints.
+
+    Args:
+        run: its folder.
+        step: None for the newest.
+        setting: what asks for the step, for the error.
+
+    Raises:
+        CheckpointError: there is none of this step; those that exist are listed.
+    """
+    by_step = {steps_of(folder): folder for folder in folders(run)}
+    if not by_step:
+        raise CheckpointError(f"{run}: holds no checkpoint; train it further, or give another run")
+    if step is None:
+        return by_step[max(by_step)]
+    if step not in by_step:
+        listed = ", ".join(str(step) for step in sorted(by_step))
+        raise CheckpointError(
+            f"{setting} {step}: {run} has no checkpoint of this step; it has {counted(len(by_step), 'checkpoint')}, of "
+            f"step {listed}; name one of these, or train with execution.keep_checkpoints={{steps: [{step}]}}"
+        )
+    return by_step[step]
 
 
 def save(out: Path, checkpoint: Checkpoint, stays: Callable[[int], bool] = lambda step: False) -> Path:

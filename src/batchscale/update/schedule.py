@@ -116,6 +116,23 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class BranchFactor:
+    """How a branch's lr relates to its trunk's at the same number of examples seen.
+
+    lr_branch = s(f) lr_trunk
+
+    Attributes:
+        first_step: of the branch.
+        minibatch_factor: f, its minibatch over the trunk's where it begins.
+        rule: s, a member of SCALINGS.
+    """
+
+    first_step: int
+    minibatch_factor: float
+    rule: str
+
+
+@dataclass(frozen=True)
 class PlannedSchedule:
     """lr of every step of a plan, whatever its minibatches.
 
@@ -128,6 +145,7 @@ class PlannedSchedule:
         plan: of the steps.
         first: lr_0, the schedule of the first minibatch in its steps.
         scaling: s, a member of SCALINGS; "none" where the lr stays when the minibatch grows.
+        branch: of a run that goes on from a trunk.
 
     Source: Goyal et al. 2017, section 2.1; Devarakonda et al. 2017 (linear); Smith et al. 2018 (none).
     """
@@ -135,14 +153,19 @@ class PlannedSchedule:
     plan: StepPlan
     first: Schedule
     scaling: str = "none"
+    branch: BranchFactor | None = None
 
     def __call__(self, step: int) -> float:
         """The lr of this step (0 is the first)."""
         return self.factor(step) * self.first(first_steps(self.plan, step))
 
     def factor(self, step: int) -> float:
-        """s(kn_t / kn_0)."""
-        return SCALINGS[self.scaling](self.plan.minibatch_at(step).images / self.plan.minibatch.images)
+        """s(kn_t / kn_0); of a branch of factor f from its first step on s_rule(f) s(kn_t / (f kn_0))."""
+        relative = self.plan.minibatch_at(step).images / self.plan.minibatch.images
+        if self.branch is None or step < self.branch.first_step:
+            return SCALINGS[self.scaling](relative)
+        grown = relative / self.branch.minibatch_factor
+        return SCALINGS[self.branch.rule](self.branch.minibatch_factor) * SCALINGS[self.scaling](grown)
 
 
 def first_steps(plan: StepPlan, steps: int) -> float:

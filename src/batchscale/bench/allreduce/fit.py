@@ -60,12 +60,12 @@ def _least_squares(terms: Floats, columns: list[int]) -> tuple[Floats, list[floa
     """Coefficients of these columns (0 for the others) in terms @ values = 1, and their standard errors."""
     scale = np.linalg.norm(terms[:, columns], axis=0)  # seconds and seconds a byte are nine orders apart
     scaled = terms[:, columns] / scale
-    found, _, rank, _ = np.linalg.lstsq(scaled, np.ones(len(terms)), rcond=None)
+    solution, _, rank, _ = np.linalg.lstsq(scaled, np.ones(len(terms)), rcond=None)
     values, errors = np.zeros(2), _NO_ERRORS.copy()
-    values[columns] = found / scale
+    values[columns] = solution / scale
     free = len(terms) - len(columns)
     if free > 0 and rank == len(columns):
-        variance = float(((scaled @ found - 1) ** 2).sum()) / free
+        variance = float(((scaled @ solution - 1) ** 2).sum()) / free
         inverse = np.diag(np.linalg.inv(scaled.T @ scaled))
         for place, column in enumerate(columns):
             errors[column] = float(np.sqrt(variance * inverse[place]) / scale[place])

@@ -19,10 +19,12 @@ from batchscale.bench.allreduce.rows import (
     MB,
     SHIPPED,
     SIZES,
-    AllReduceTask,
+    AllReduceAssignment,
     rows_of,
 )
 from batchscale.bench.contender import Contender
+from batchscale.bench.findings import findings_of
+from batchscale.bench.rounds import Budget
 from batchscale.bench.turns import in_turn, stop_check
 from batchscale.build.algorithm import store, stored_file
 from batchscale.comm import Choice, World
@@ -31,6 +33,7 @@ from batchscale.comm.shared.mapping import free_bytes
 from batchscale.comm.world.gloo import BATCH
 from batchscale.errors import FolderError, UsageError
 from batchscale.launch.signals import StopSignals
+from batchscale.records.findings import Findings
 from batchscale.system.temporary import temporary_folder
 
 MOST_PROCESSES = 64
@@ -39,29 +42,18 @@ _SLOW, _LONG_SECONDS, _EVERY = 3.0, 0.1, 3  # blocks this long, of rows this muc
 _ALGORITHMS_SHARE = 0.6  # of the time; the rest is for the choice against the backend
 
 
-@dataclass(frozen=True)
-class Budget:
-    """How long to measure.
+def budget_of(processes: int, total_seconds: float | None = None) -> Budget:
+    """How long W processes are measured; None: 3 minutes for two, 5 for eight, at most 10.
 
-    Args:
-        total_seconds: of the whole benchmark, starting the processes included.
-        block_seconds: of one row's turn at one size; at least one all-reduce.
-        min_rounds, max_rounds: rounds, whatever the time says.
+    A turn is one row at one size, of one all-reduce at least.
     """
-
-    total_seconds: float
-    block_seconds: float = 0.04
-    min_rounds: int = 3
-    max_rounds: int = 60
-
-
-def default_seconds(processes: int) -> int:
-    """3 minutes for two processes, 5 for eight, at most 10."""
-    return min(140 + 20 * processes, 600)
+    if total_seconds is None:
+        total_seconds = min(140 + 20 * processes, 600)
+    return Budget(total_seconds, block_seconds=0.04, min_rounds=3, max_rounds=60)
 
 
 @dataclass
-class Cell:
+class Measurement:
     """One row at one size, its times, one a block, and how many all-reduces they are the means of."""
 
     row: str
@@ -82,42 +74,42 @@ class Cell:
         return self.row in (COPY_ONE, COPY_ALL)
 
 
-class _Measurement:
+class _Reducers:
     """W processes, told what to measure."""
 
     def __init__(self, contender: Contender, budget: Budget, say: Callable[[str], None]) -> None:
         self._contender, self._budget, self._say = contender, budget, say
 
-    def warm_up(self, cells: Sequence[Cell], limits: Sequence[tuple[int, str]] = ()) -> None:
+    def warm_up(self, measurements: Sequence[Measurement], limits: Sequence[tuple[int, str]] = ()) -> None:
         """Check that every row sums right, and time it once."""
-        for cell in cells:
-            if not cell.is_copy:
-                self._contender.ask({**cell.order(0), "limits": limits})
-            cell.expected_seconds = self._seconds(cell, 1)
+        for measurement in measurements:
+            if not measurement.is_copy:
+                self._contender.ask({**measurement.order(0), "limits": limits})
+            measurement.expected_seconds = self._seconds(measurement, 1)
 
-    def rounds(self, groups: Sequence[Sequence[Cell]], until: float, what: str) -> None:
-        """All cells once a round, those of a group one after another, in an order that changes from round to round."""
+    def rounds(self, groups: Sequence[Sequence[Measurement]], until: float, what: str) -> None:
+        """All once a round, those of a group one after another, in an order that changes from round to round."""
         number, longest = 0, 0.0
         while number < self._budget.min_rounds or (
             number < self._budget.max_rounds and time.monotonic() + longest < until
         ):
             begin = time.monotonic()
             for group in groups:
-                for cell in in_turn(group, number):
-                    if number % cell.every == 0:
-                        self._block(cell)
+                for measurement in in_turn(group, number):
+                    if number % measurement.every == 0:
+                        self._block(measurement)
             number += 1
             longest = max(longest, time.monotonic() - begin)
             self._say(f"{what}: round {number} done, {max(until - time.monotonic(), 0):.0f} s left")
 
-    def _block(self, cell: Cell) -> None:
-        repetitions = max(round(self._budget.block_seconds / max(cell.expected_seconds, 1e-9)), 1)
-        cell.times.append(self._seconds(cell, repetitions))
-        cell.repetitions += repetitions
-        cell.expected_seconds = statistics.median(cell.times)
+    def _block(self, measurement: Measurement) -> None:
+        repetitions = max(round(self._budget.block_seconds / max(measurement.expected_seconds, 1e-9)), 1)
+        measurement.times.append(self._seconds(measurement, repetitions))
+        measurement.repetitions += repetitions
+        measurement.expected_seconds = statistics.median(measurement.times)
 
-    def _seconds(self, cell: Cell, repetitions: int) -> float:
-        answers = self._contender.ask(cell.order(repetitions), cell.expected_seconds * repetitions)
+    def _seconds(self, measurement: Measurement, repetitions: int) -> float:
+        answers = self._contender.ask(measurement.order(repetitions), measurement.expected_seconds * repetitions)
         return max(float(answer["seconds"]) for answer in answers)
 
 
@@ -128,43 +120,43 @@ def bench_allreduce(
     sizes: Sequence[int] = SIZES,
     keep: bool = True,
     say: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
+) -> Findings:
     """Measure, choose, measure the choice, and keep it for the runs to come.
 
     Args:
         processes: W, on this machine.
-        budget: how long to measure; None for ``default_seconds``.
+        budget: how long to measure; None for ``budget_of``.
         sizes: bytes, rising.
         keep: whether the choice is stored.
         say: told of the progress.
 
     Returns:
-        The document of ``batchscale bench allreduce --json``.
+        Its result is the document of ``batchscale bench allreduce --json``.
 
     Raises:
         UsageError: so many processes cannot be measured.
-        Stopped: a signal to stop was received.
+        BenchStopped: a signal to stop was received.
         ProcessError: a process died, hangs, or sums wrong.
     """
     start = time.monotonic()
     _check(processes, sizes)
-    budget = budget or Budget(default_seconds(processes))
+    budget = budget or budget_of(processes)
     with StopSignals() as signals, temporary_folder("batchscale-bench-") as scratch:
-        task = AllReduceTask(processes, sizes[-1])
-        contender = Contender("allreduce", task, Path(scratch), stop_check(signals))
+        assignment = AllReduceAssignment(processes, sizes[-1])
+        contender = Contender("allreduce", assignment, Path(scratch), stop_check(signals))
         try:
             say(f"starting {processes} processes")
             contender.start()
             contender.ready()
-            measurement = _Measurement(contender, budget, say)
-            cells = _measure_algorithms(measurement, _rows(contender), sizes, start + budget.total_seconds)
-            choice = _choice(cells)
-            auto = _measure_choice(measurement, choice, sizes, start + budget.total_seconds)
+            reducers = _Reducers(contender, budget, say)
+            measurements = _measure_algorithms(reducers, _rows(contender), sizes, start + budget.total_seconds)
+            choice = _choice(measurements)
+            auto = _measure_choice(reducers, choice, sizes, start + budget.total_seconds)
         finally:
             contender.close()
     notes = _notes(contender)
     file = _keep(choice, processes, notes) if keep else None
-    return document(task, cells, auto, choice, file, notes)
+    return findings_of(document(assignment, measurements, auto, choice, file, notes))
 
 
 def _check(processes: int, sizes: Sequence[int]) -> None:
@@ -188,39 +180,41 @@ def _rows(contender: Contender) -> list[str]:
     return rows
 
 
-def _measure_algorithms(measurement: _Measurement, rows: Sequence[str], sizes: Sequence[int], end: float) -> list[Cell]:
+def _measure_algorithms(
+    reducers: _Reducers, rows: Sequence[str], sizes: Sequence[int], end: float
+) -> list[Measurement]:
     """Every row and both copies at every size."""
-    groups = [[Cell(row, size) for row in [*rows, COPY_ONE, COPY_ALL]] for size in sizes]
-    cells = [cell for group in groups for cell in group]
-    measurement.warm_up(cells)
+    groups = [[Measurement(row, size) for row in [*rows, COPY_ONE, COPY_ALL]] for size in sizes]
+    measurements = [measurement for group in groups for measurement in group]
+    reducers.warm_up(measurements)
     for group in groups:
-        _thin_out([cell for cell in group if not cell.is_copy])
+        _thin_out([measurement for measurement in group if not measurement.is_copy])
     now = time.monotonic()
-    measurement.rounds(groups, now + _ALGORITHMS_SHARE * (end - now), "algorithms")
-    return cells
+    reducers.rounds(groups, now + _ALGORITHMS_SHARE * (end - now), "algorithms")
+    return measurements
 
 
-def _thin_out(cells: Sequence[Cell]) -> None:
+def _thin_out(measurements: Sequence[Measurement]) -> None:
     """Of one size: long blocks of what cannot be chosen are measured in fewer rounds."""
-    best = min(cell.expected_seconds for cell in cells)
-    for cell in cells:
-        slow = cell.expected_seconds > max(_SLOW * best, _LONG_SECONDS) and cell.row not in (SHIPPED, BUILTIN)
-        cell.every = _EVERY if slow else 1
+    best = min(measurement.expected_seconds for measurement in measurements)
+    for measurement in measurements:
+        is_slow = measurement.expected_seconds > max(_SLOW * best, _LONG_SECONDS)
+        measurement.every = _EVERY if is_slow and measurement.row not in (SHIPPED, BUILTIN) else 1
 
 
-def _choice(cells: Sequence[Cell]) -> Choice:
+def _choice(measurements: Sequence[Measurement]) -> Choice:
     times: Times = {}
-    for cell in cells:
-        if not cell.is_copy and cell.row not in (SHIPPED, COPIED):
-            times.setdefault(cell.size, {})[cell.row] = statistics.median(cell.times)
+    for measurement in measurements:
+        if not measurement.is_copy and measurement.row not in (SHIPPED, COPIED):
+            times.setdefault(measurement.size, {})[measurement.row] = statistics.median(measurement.times)
     return Choice(fastest(times), f"measured by bench allreduce on {time.strftime('%Y-%m-%d')}")
 
 
-def _measure_choice(measurement: _Measurement, choice: Choice, sizes: Sequence[int], end: float) -> list[list[Cell]]:
+def _measure_choice(reducers: _Reducers, choice: Choice, sizes: Sequence[int], end: float) -> list[list[Measurement]]:
     """For every size the backend as shipped, as tuned, and the choice: as many blocks each, round by round."""
-    groups = [[Cell(row, size) for row in (SHIPPED, BUILTIN, AUTO)] for size in sizes]
-    measurement.warm_up([cell for group in groups for cell in group], choice.limits)
-    measurement.rounds(groups, end, "auto")
+    groups = [[Measurement(row, size) for row in (SHIPPED, BUILTIN, AUTO)] for size in sizes]
+    reducers.warm_up([measurement for group in groups for measurement in group], choice.limits)
+    reducers.rounds(groups, end, "auto")
     return groups
 
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 
-from batchscale.bench.allreduce.rows import AUTO, ELEMENT_BYTES, SHIPPED, AllReduceTask, algorithm_of
+from batchscale.bench.allreduce.rows import AUTO, ELEMENT_BYTES, SHIPPED, AllReduceAssignment, algorithm_of
 from batchscale.bench.meter import Meter
 from batchscale.comm import Choice, Reducer, World
 from batchscale.comm.reducer import BUILTIN, SHARED_MEMORY
 from batchscale.comm.world.gloo import BATCH, OTHER, schedule_gloo_threads
 from batchscale.errors import ProcessError
 
-TASK = AllReduceTask
+ASSIGNMENT = AllReduceAssignment
 _TIMEOUT_SECONDS = 60.0
 
 
@@ -30,18 +30,18 @@ class _Process:
     """The tensors of this process, all zeros between measurements.
 
     Args:
-        task: what every process is told.
+        assignment: what every process is told.
 
     Attributes:
         available: algorithms.
         in_place: whether ``zeros`` gave memory that the processes share.
     """
 
-    def __init__(self, task: AllReduceTask) -> None:
+    def __init__(self, assignment: AllReduceAssignment) -> None:
         self._world = World.connect(torch.device("cpu"), _TIMEOUT_SECONDS)
         self.reducer = Reducer(self._world)
         self.available = self.reducer.available()
-        length = task.most_bytes // ELEMENT_BYTES
+        length = assignment.most_bytes // ELEMENT_BYTES
         notes = len(self.reducer.notes)
         self._shared = self.reducer.zeros(length, torch.float32)  # as training's gradients
         self.in_place = SHARED_MEMORY in self.available and len(self.reducer.notes) == notes
@@ -102,9 +102,9 @@ def _mean_seconds(act: Callable[[], object], repetitions: int) -> float:
     return (time.perf_counter() - start) / repetitions
 
 
-def main(task: AllReduceTask, meter: Meter) -> None:
+def main(assignment: AllReduceAssignment, meter: Meter) -> None:
     """Do as told, without end."""
-    process = _Process(task)
+    process = _Process(assignment)
     order: dict[str, Any] = meter.answer(
         available=process.available,
         missing=process.reducer.missing(),

@@ -46,7 +46,7 @@ def size_text(size: int) -> str:
 
 
 @dataclass(frozen=True)
-class AllReduceTask:
+class AllReduceAssignment:
     """What every process is told.
 
     Args:
@@ -64,6 +64,6 @@ class AllReduceTask:
         return json.dumps(asdict(self))
 
     @classmethod
-    def from_json(cls, line: str) -> AllReduceTask:
+    def from_json(cls, line: str) -> AllReduceAssignment:
         """What ``to_json`` has written."""
         return cls(**json.loads(line))

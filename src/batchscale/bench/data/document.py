@@ -4,60 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import metadata
-from typing import Any
 
 from batchscale.bench.contender import Block
 from batchscale.bench.data.contenders import FEED, OURS, PACKED, PIL, TORCHVISION
 from batchscale.bench.data.prepare import Prepared
-from batchscale.bench.results import fastest_of, machine_conditions, ratio_entries, row
+from batchscale.bench.documents import DataDocument
+from batchscale.bench.results import fastest_of, machine_conditions, minibatch_entry, ratio_entries, row
 from batchscale.bench.rounds import Measured
 
 _PACKAGES = ("torchvision", "pillow", "simplejpeg", "torchcodec", "opencv-python-headless", "opencv-python")
 
 
-def document(name: str, prepared: Prepared, running: Sequence[Measured], notes: Sequence[str]) -> dict[str, Any]:
+def document(name: str, prepared: Prepared, running: Sequence[Measured], notes: Sequence[str]) -> DataDocument:
     """What ``batchscale bench data --json`` prints.
 
     Args:
         name: of the recipe.
-        prepared: tasks and data.
+        prepared: assignments and data.
         running: every contender with its blocks, one a round, in the same order of rounds.
         notes: what was left out or changed.
     """
-    task = prepared.tasks[0]
+    assignment = prepared.assignments[0]
     wall = {m.contender.name: [_images(b) / b.wall_seconds for b in m.blocks] for m in running}
     cpu = {m.contender.name: [_images(b) / b.cpu_seconds for b in m.blocks] for m in running}
     best = fastest_of([contender for contender in wall if contender not in OURS], wall)
     pairs: dict[str, tuple[str, str | None]] = {"to_best_peer": (FEED, best)}
-    if task.on_disk:
+    if assignment.on_disk:
         pairs |= {"to_pil": (FEED, PIL), "packed_to_files": (PACKED, FEED)}
     else:
         pairs |= {"to_torchvision": (FEED, TORCHVISION)}
-    return {
-        "recipe": name,
-        "threads": task.threads,
-        "data": prepared.data,
-        "minibatch": {
-            "workers": task.recipe.minibatch.workers,
-            "per_worker": task.recipe.minibatch.per_worker,
-            "images": task.minibatch_images,
-        },
-        "rows": [row(contender, wall[contender], cpu[contender]) for contender in wall],
+    return DataDocument(
+        recipe=name,
+        threads=assignment.threads,
+        data=prepared.data,
+        minibatch=minibatch_entry(assignment),
+        rows=[row(contender, wall[contender], cpu[contender]) for contender in wall],
         **ratio_entries(wall, cpu, pairs, relative=True),
-        "best_peer": best,
-        "conditions": {
+        best_peer=best,
+        conditions={
             **machine_conditions(),
             **{package: version for package in _PACKAGES if (version := _version(package))},
             "rounds": len(running[0].blocks),
             "minibatches_per_turn": {m.contender.name: m.steps for m in running},
         },
-        "notes": list(notes),
-    }
+        notes=list(notes),
+    )
 
 
 def _images(block: Block) -> int:
     """Those that were delivered."""
-    return sum(said["images"] for said in block.said)
+    return sum(answer["images"] for answer in block.answers)
 
 
 def _version(package: str) -> str | None:

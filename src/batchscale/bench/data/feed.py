@@ -7,18 +7,20 @@ from collections.abc import Iterator
 
 import torch
 
-from batchscale.bench.data.task import DataTask
+from batchscale.bench.data.assignment import DataAssignment
 from batchscale.build.inputs import make_feed, make_normalizer
 from batchscale.build.planning import plan_of
+from batchscale.build.trunk import order_of
 from batchscale.data.images import Labelled
 
 
-def feed_minibatches(task: DataTask) -> Iterator[Labelled]:
+def feed_minibatches(assignment: DataAssignment) -> Iterator[Labelled]:
     """Minibatch after minibatch, as a run gets them."""
-    recipe, dataset = task.recipe, task.dataset
+    recipe, dataset = assignment.recipe, assignment.dataset
     normalizer = make_normalizer(recipe, dataset, own=False, device=torch.device("cpu"))
     plan = plan_of(recipe, len(dataset.train))
-    feed = make_feed(recipe, dataset, normalizer, plan, workers=range, micro_batch=task.minibatch_images)
+    order = order_of(recipe, plan, None)
+    feed = make_feed(recipe, dataset, normalizer, plan, order, workers=range, micro_batch=assignment.minibatch_images)
     try:
         for step in itertools.count():
             for batch in feed.passes(step):

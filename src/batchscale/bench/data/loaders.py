@@ -19,7 +19,7 @@ import torchvision
 from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 
-from batchscale.bench.data.task import DataTask
+from batchscale.bench.data.assignment import DataAssignment
 from batchscale.bench.data.transforms import of_opencv, of_pil, of_tensor
 from batchscale.data.images import Labelled
 from batchscale.launch.signals import die_with_parent
@@ -32,11 +32,11 @@ def _end_with(parent: int, worker: int) -> None:
     die_with_parent(parent)
 
 
-def _loaded(task: DataTask, data: Dataset[Any], **options: Any) -> Iterator[Labelled]:
+def _loaded(assignment: DataAssignment, data: Dataset[Any], **options: Any) -> Iterator[Labelled]:
     loader: DataLoader[Any] = DataLoader(
         data,
-        batch_size=task.minibatch_images,
-        num_workers=task.threads,
+        batch_size=assignment.minibatch_images,
+        num_workers=assignment.threads,
         drop_last=True,
         persistent_workers=True,
         multiprocessing_context="fork",  # what Linux had for long: a worker's parent is this process
@@ -51,46 +51,48 @@ def _endless(loader: DataLoader[Any]) -> Iterator[Labelled]:
         yield from loader
 
 
-def _folders(task: DataTask, transform: Callable[[Any], torch.Tensor], **read: Any) -> Iterator[Labelled]:
+def _folders(assignment: DataAssignment, transform: Callable[[Any], torch.Tensor], **read: Any) -> Iterator[Labelled]:
     """train/<class>/<image>, each image once in every pass over them."""
-    data = ImageFolder(f"{task.data_folder}/train", transform, **read)
-    return _loaded(task, data, sampler=RandomSampler(data, num_samples=_ENDLESS_IMAGES))
+    data = ImageFolder(f"{assignment.data_folder}/train", transform, **read)
+    return _loaded(assignment, data, sampler=RandomSampler(data, num_samples=_ENDLESS_IMAGES))
 
 
-def pil(task: DataTask) -> Iterator[Labelled]:
+def pil(assignment: DataAssignment) -> Iterator[Labelled]:
     """ImageFolder's own loader is PIL's."""
-    return _folders(task, of_pil(task))
+    return _folders(assignment, of_pil(assignment))
 
 
-def torchvision_io(task: DataTask) -> Iterator[Labelled]:
+def torchvision_io(assignment: DataAssignment) -> Iterator[Labelled]:
     """torchvision.io.decode_image, transforms.v2."""
-    return _folders(task, of_tensor(task), loader=partial(torchvision.io.decode_image, mode="RGB"))
+    return _folders(assignment, of_tensor(assignment), loader=partial(torchvision.io.decode_image, mode="RGB"))
 
 
-def torchcodec(task: DataTask) -> Iterator[Labelled]:
+def torchcodec(assignment: DataAssignment) -> Iterator[Labelled]:
     """torchcodec.decoders.decode_image, transforms.v2."""
     from torchcodec.decoders import decode_image
 
-    return _folders(task, of_tensor(task), loader=decode_image)
+    return _folders(assignment, of_tensor(assignment), loader=decode_image)
 
 
-def opencv(task: DataTask) -> Iterator[Labelled]:
+def opencv(assignment: DataAssignment) -> Iterator[Labelled]:
     """OpenCV, each worker on its one thread."""
     import cv2
 
     cv2.setNumThreads(0)
     how = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    return _folders(task, of_opencv(task), loader=lambda path: cv2.cvtColor(cv2.imread(path, how), cv2.COLOR_BGR2RGB))
+    return _folders(
+        assignment, of_opencv(assignment), loader=lambda path: cv2.cvtColor(cv2.imread(path, how), cv2.COLOR_BGR2RGB)
+    )
 
 
-def torchvision_class(task: DataTask) -> Iterator[Labelled]:
+def torchvision_class(assignment: DataAssignment) -> Iterator[Labelled]:
     """torchvision's class of the data set, images by PIL."""
-    kind = getattr(torchvision.datasets, task.torchvision_name)
-    data: Dataset[Any] = kind(root=task.torchvision_root, train=True, transform=of_pil(task))
-    images = len(task.dataset.train)
+    kind = getattr(torchvision.datasets, assignment.torchvision_name)
+    data: Dataset[Any] = kind(root=assignment.torchvision_root, train=True, transform=of_pil(assignment))
+    images = len(assignment.dataset.train)
     if images < len(data):  # type: ignore[arg-type]
         data = Subset(data, range(images))
-    return _loaded(task, data, shuffle=True)
+    return _loaded(assignment, data, shuffle=True)
 
 
 class _Augmented(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -106,19 +108,21 @@ class _Augmented(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return self._transform(self._images[image]), self._labels[image]
 
 
-def tensor(task: DataTask) -> Iterator[Labelled]:
+def tensor(assignment: DataAssignment) -> Iterator[Labelled]:
     """Tensors in memory: normalised floats, or, where the recipe augments, uint8 and transforms.v2 for each image.
 
     A TensorDataset is read without workers, as in the tutorials: with two it was 5 times slower (28 x 28 images).
     """
-    augment = task.recipe.data.augment
+    augment = assignment.recipe.data.augment
     if augment.flip or augment.crop != "none":
-        return _loaded(task, _Augmented(*task.dataset.train.part(slice(None)), of_tensor(task)), shuffle=True)
-    data = TensorDataset(*task.normalised())
-    return _endless(DataLoader(data, batch_size=task.minibatch_images, shuffle=True, drop_last=True))
+        return _loaded(
+            assignment, _Augmented(*assignment.dataset.train.part(slice(None)), of_tensor(assignment)), shuffle=True
+        )
+    data = TensorDataset(*assignment.normalised())
+    return _endless(DataLoader(data, batch_size=assignment.minibatch_images, shuffle=True, drop_last=True))
 
 
-LOADERS: dict[str, Callable[[DataTask], Iterator[Labelled]]] = {
+LOADERS: dict[str, Callable[[DataAssignment], Iterator[Labelled]]] = {
     "dataloader_pil": pil,
     "dataloader_v2": torchvision_io,
     "dataloader_torchcodec": torchcodec,

@@ -7,18 +7,19 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from batchscale.bench.contender import Contender
+from batchscale.bench.data.assignment import DataAssignment
 from batchscale.bench.data.contenders import INSTALLED_BY, OURS, PACKAGES, TORCHVISION
 from batchscale.bench.data.document import document
 from batchscale.bench.data.prepare import Preparation
-from batchscale.bench.data.task import DataTask
+from batchscale.bench.findings import findings_of
 from batchscale.bench.rounds import Budget, Rounds
 from batchscale.bench.turns import stop_check
 from batchscale.errors import UsageError
 from batchscale.launch.signals import StopSignals
 from batchscale.recipe import Recipe
+from batchscale.records.findings import Findings
 from batchscale.system.temporary import socket_place, temporary_folder
 
 _PREFIX = "batchscale-bench-"
@@ -34,7 +35,7 @@ def bench_data(
     own_photographs: bool = False,
     budget: Budget = BUDGET,
     say: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
+) -> Findings:
     """Measure every contender on this recipe's training images.
 
     Args:
@@ -47,11 +48,11 @@ def bench_data(
         say: told of the progress.
 
     Returns:
-        The document of ``batchscale bench data --json``.
+        Its result is the document of ``batchscale bench data --json``.
 
     Raises:
         UsageError: a recipe that cannot be measured, data that are missing.
-        Stopped: a signal to stop was received.
+        BenchStopped: a signal to stop was received.
         ProcessError: a process of batchscale died.
     """
     begun = time.monotonic()
@@ -68,24 +69,26 @@ def bench_data(
         say("preparing the images")
         prepared = preparation.photographs(recipe) if own_photographs else preparation.of_recipe(recipe, data_folder)
         try:
-            for task in _chosen(prepared.tasks, notes):
-                rounds.start(Contender(task.contender, task, Path(sockets), check, kind="data", frozen=True))
+            for assignment in _chosen(prepared.assignments, notes):
+                rounds.start(
+                    Contender(assignment.contender, assignment, Path(sockets), check, kind="data", frozen=True)
+                )
             rounds.measure(budget, begun, multiple=threads)
-            return document(name, prepared, rounds.running, notes)
+            return findings_of(document(name, prepared, rounds.running, notes))
         finally:
             rounds.close()
 
 
-def _chosen(tasks: Sequence[DataTask], notes: list[str]) -> list[DataTask]:
+def _chosen(assignments: Sequence[DataAssignment], notes: list[str]) -> list[DataAssignment]:
     """Those that this machine and this data set allow, with a note for every one left out."""
     chosen = []
-    for task in tasks:
-        name, module = task.contender, PACKAGES.get(task.contender, "torch")
+    for assignment in assignments:
+        name, module = assignment.contender, PACKAGES.get(assignment.contender, "torch")
         if importlib.util.find_spec(module) is None:
             package = INSTALLED_BY[module]
             notes.append(f"{name} is left out: {package} is not installed (pip install {package})")
-        elif name == TORCHVISION and not task.torchvision_name:
-            notes.append(f"{name} is left out: torchvision has no class for data.name={task.recipe.data.name}")
+        elif name == TORCHVISION and not assignment.torchvision_name:
+            notes.append(f"{name} is left out: torchvision has no class for data.name={assignment.recipe.data.name}")
         else:
-            chosen.append(task)
+            chosen.append(assignment)
     return chosen

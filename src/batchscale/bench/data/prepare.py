@@ -1,4 +1,4 @@
-"""A recipe turned into the tasks of all contenders: minibatches without end, of images that all can read."""
+"""A recipe turned into the assignments of all contenders: minibatches without end, of images that all can read."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from batchscale.bench.data.assignment import DataAssignment
 from batchscale.bench.data.contenders import FEED, IN_MEMORY
 from batchscale.bench.data.contenders import ON_DISK as ON_DISK_CONTENDERS
-from batchscale.bench.data.sample import PHOTOGRAPHS, Sample, Written, photographs, write
-from batchscale.bench.data.task import DataTask
+from batchscale.bench.data.sample import PHOTOGRAPHS, Photographs, Sample, photographs, write
+from batchscale.bench.documents import MeasuredData
 from batchscale.bench.torchvision_files import lay_out, torchvision_name
 from batchscale.build.inputs import load_data
 from batchscale.data.image.stored import StoredImages
@@ -26,10 +26,10 @@ _MINIBATCH_BYTES = 128 << 20  # at most, as floats; a loader holds two for each 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The task of every contender, and what the data are, for the document."""
+    """The assignment of every contender, and what the data are, for the document."""
 
-    tasks: tuple[DataTask, ...]
-    data: dict[str, Any]
+    assignments: tuple[DataAssignment, ...]
+    data: MeasuredData
 
 
 @dataclass(frozen=True)
@@ -78,26 +78,30 @@ class Preparation:
         what = f"{'a sample' if written.images < images else 'all'} of {images:,} training images"
         return self._on_disk(recipe, written, shape, name, what)
 
-    def _on_disk(self, recipe: Recipe, written: Written, shape: Sequence[int], name: str, what: str) -> Prepared:
+    def _on_disk(self, recipe: Recipe, written: Photographs, shape: Sequence[int], name: str, what: str) -> Prepared:
         _check_fits(recipe, written.images)
         self.notes.append("the files lie in the file system's memory: decoding is measured, the disk is not")
-        tasks = [self._task(recipe, c, written.folders.get(c, written.folders[FEED])) for c in ON_DISK_CONTENDERS]
-        return Prepared(tuple(tasks), _data(recipe, name, what, written.images, written.mean_bytes, shape))
+        assignments = [
+            self._assignment(recipe, c, written.folders.get(c, written.folders[FEED])) for c in ON_DISK_CONTENDERS
+        ]
+        return Prepared(tuple(assignments), _data(recipe, name, what, written.images, written.mean_bytes, shape))
 
     def _in_memory(self, recipe: Recipe, data_folder: Path | None, images: int, shape: Sequence[int]) -> Prepared:
         name, root = recipe.data.name, self.scratch / "torchvision"
         lay_out(name, data_folder, root)
         folder = data_folder.resolve() if data_folder else None
-        tasks = [
-            replace(self._task(recipe, c, folder), torchvision_name=torchvision_name(name), torchvision_root=str(root))
+        assignments = [
+            replace(
+                self._assignment(recipe, c, folder), torchvision_name=torchvision_name(name), torchvision_root=str(root)
+            )
             for c in IN_MEMORY
         ]
         data = _data(recipe, name, "all training images, in memory as bytes", images, math.prod(shape), shape)
-        return Prepared(tuple(tasks), data)
+        return Prepared(tuple(assignments), data)
 
-    def _task(self, recipe: Recipe, contender: str, folder: Path | None) -> DataTask:
+    def _assignment(self, recipe: Recipe, contender: str, folder: Path | None) -> DataAssignment:
         content, where = recipe.model_dump(mode="json"), str(folder) if folder else None
-        return DataTask(content, where, "", "", processes=1, threads=self.threads, contender=contender)
+        return DataAssignment(content, where, "", "", processes=1, threads=self.threads, contender=contender)
 
     def _comparable(self, recipe: Recipe, images: int, shape: Sequence[int]) -> Recipe:
         """The recipe as all contenders can feed it, with a note for what had to change.
@@ -136,12 +140,12 @@ def _check_fits(recipe: Recipe, images: int) -> None:
     Minibatch(recipe.minibatch.workers, recipe.minibatch.per_worker).check_fits(images)
 
 
-def _data(recipe: Recipe, name: str, what: str, images: int, mean_bytes: int, shape: Sequence[int]) -> dict[str, Any]:
-    return {
-        "name": name,
-        "what": what,
-        "images": images,
-        "mean_bytes": mean_bytes,
-        "image_shape": list(shape),
-        "augment": recipe.data.augment.model_dump(mode="json"),
-    }
+def _data(recipe: Recipe, name: str, what: str, images: int, mean_bytes: int, shape: Sequence[int]) -> MeasuredData:
+    return MeasuredData(
+        name=name,
+        what=what,
+        images=images,
+        mean_bytes=mean_bytes,
+        image_shape=list(shape),
+        augment=recipe.data.augment.model_dump(mode="json"),
+    )

@@ -13,20 +13,20 @@ from pathlib import Path
 
 import torch
 
+from batchscale.bench.data.assignment import DataAssignment
 from batchscale.bench.data.contenders import OURS
 from batchscale.bench.data.feed import feed_minibatches
 from batchscale.bench.data.loaders import LOADERS
-from batchscale.bench.data.task import DataTask
 from batchscale.bench.meter import Meter
 from batchscale.data.images import Labelled
 from batchscale.errors import ProcessError
 
-TASK = DataTask
+ASSIGNMENT = DataAssignment
 
 
-def minibatches(task: DataTask) -> Iterator[Labelled]:
+def minibatches(assignment: DataAssignment) -> Iterator[Labelled]:
     """The contender's: float images (kn, C, H, W), normalised, and labels (kn,), without end."""
-    return feed_minibatches(task) if task.contender in OURS else LOADERS[task.contender](task)
+    return feed_minibatches(assignment) if assignment.contender in OURS else LOADERS[assignment.contender](assignment)
 
 
 def tree_seconds() -> float:
@@ -57,16 +57,16 @@ class _Delivered:
     images = 0
 
     def take(self) -> int:
-        taken, self.images = self.images, 0
-        return taken
+        images, self.images = self.images, 0
+        return images
 
 
-def main(task: DataTask, meter: Meter) -> None:
+def main(assignment: DataAssignment, meter: Meter) -> None:
     """Make minibatches without end."""
-    delivered, shape = _Delivered(), task.dataset.image_shape
+    delivered, shape = _Delivered(), assignment.dataset.image_shape
     meter.count_cpu(tree_seconds)
     meter.ask(images=delivered.take)
-    for images, labels in minibatches(task):
+    for images, labels in minibatches(assignment):
         check(images, labels, shape)
         delivered.images += len(labels)
         meter.step()

@@ -38,8 +38,8 @@ _File = tuple[str, str, bytes]
 
 
 @dataclass(frozen=True)
-class Written:
-    """What was written.
+class Photographs:
+    """The images that every contender reads, as they lie on disk.
 
     Args:
         folders: contender -> its data folder; class folders for all but the packed form's.
@@ -101,7 +101,7 @@ class Sample:
             yield f"{int(self._train.labels[image]):05d}", Path(name).suffix, content
 
 
-def write(files: Iterator[_File], into: Path, check: Callable[[], None]) -> Written:
+def write(files: Iterator[_File], into: Path, check: Callable[[], None]) -> Photographs:
     """Write class folders and their packed form.
 
     Args:
@@ -134,4 +134,4 @@ def write(files: Iterator[_File], into: Path, check: Callable[[], None]) -> Writ
     source: Any = DATASETS["folder"]
     assert isinstance(source, FolderSource)
     prepare_folders(source, root, packed, None, skip_bad=False)
-    return Written({FEED: root, PACKED: packed}, len(lengths), sum(lengths) // len(lengths))
+    return Photographs({FEED: root, PACKED: packed}, len(lengths), sum(lengths) // len(lengths))

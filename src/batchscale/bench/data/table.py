@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from batchscale.bench.table import ratio_lines, row_lines
+from batchscale.bench.table import ratios_text, rows_text
 from batchscale.words import counted
 
 _RATIOS = {
@@ -19,9 +19,9 @@ _MACHINE = ("cpu", "cores", "load_average", "date", "rounds", "minibatches_per_t
 
 def as_table(document: Mapping[str, Any]) -> str:
     """What the data are, rows, ratios with their spread, conditions and notes, as lines of text."""
-    data, minibatch, at = document["data"], document["minibatch"], document["conditions"]
+    data, minibatch, conditions = document["data"], document["minibatch"], document["conditions"]
     shape = " x ".join(map(str, data["image_shape"]))
-    turns = ", ".join(f"{name} {count}" for name, count in at["minibatches_per_turn"].items())
+    turns = ", ".join(f"{name} {count}" for name, count in conditions["minibatches_per_turn"].items())
     unsteady = "not measurable now: the iqr is over a tenth of the ratio; a quieter machine, or more --seconds, helps"
     lines = [
         f"{document['recipe']}: minibatches of {minibatch['workers']} x {minibatch['per_worker']} = "
@@ -30,14 +30,15 @@ def as_table(document: Mapping[str, Any]) -> str:
         f"data: {data['name']}, {data['what']}: {data['images']:,} images of {data['mean_bytes']:,} bytes on average; "
         f"{_augmentation(data['augment'])}",
         "",
-        *row_lines(document),
+        rows_text(document),
         "",
-        *ratio_lines(document, {key: text.format(best=document["best_peer"]) for key, text in _RATIOS.items()}),
+        ratios_text(document, {key: text.format(best=document["best_peer"]) for key, text in _RATIOS.items()}),
         *([unsteady] if document["not_measurable_now"] else []),
         "",
-        f"{at['date']}, {at['cpu']}, {counted(at['cores'], 'core')}, load {at['load_average']:g}, "
-        + ", ".join(f"{package} {version}" for package, version in at.items() if package not in _MACHINE),
-        f"{counted(at['rounds'], 'round')}; minibatches in a turn: {turns}",
+        f"{conditions['date']}, {conditions['cpu']}, {counted(conditions['cores'], 'core')}, "
+        f"load {conditions['load_average']:g}, "
+        + ", ".join(f"{package} {version}" for package, version in conditions.items() if package not in _MACHINE),
+        f"{counted(conditions['rounds'], 'round')}; minibatches in a turn: {turns}",
         *(f"note: {note}" for note in document["notes"]),
     ]
     return "\n".join(lines)
@@ -45,5 +46,5 @@ def as_table(document: Mapping[str, Any]) -> str:
 
 def _augmentation(augment: Mapping[str, Any]) -> str:
     crop = {"none": "", "padded": f"padded by {augment['padding']} and cropped", "scale-aspect": "scale-aspect crop"}
-    said = [part for part in (crop[augment["crop"]], "mirrored" if augment["flip"] else "") if part]
-    return ", ".join(said) or "not augmented"
+    words = [part for part in (crop[augment["crop"]], "mirrored" if augment["flip"] else "") if part]
+    return ", ".join(words) or "not augmented"

@@ -14,47 +14,55 @@ import torch
 from torchvision import transforms
 from torchvision.transforms import v2
 
-from batchscale.bench.data.task import DataTask
+from batchscale.bench.data.assignment import DataAssignment
 
 _AREAS, _ASPECTS = (0.08, 1.0), (3 / 4, 4 / 3)  # of a crop: RandomResizedCrop's own
 _SHORT_SIDE = 256 / 224  # of an image whose centre is cut out, in units of that
 
 
-def _geometry(words: Any, task: DataTask) -> list[Any]:
+def _geometry(words: Any, assignment: DataAssignment) -> list[Any]:
     """Crop and mirror by torchvision.transforms or its v2, which name them alike."""
-    augment, (_, height, width) = task.recipe.data.augment, task.dataset.image_shape
+    augment, (_, height, width) = assignment.recipe.data.augment, assignment.dataset.image_shape
     steps: list[Any] = []
     if augment.crop == "scale-aspect":
         steps.append(words.RandomResizedCrop(height))
     elif augment.crop == "padded":
         steps.append(words.RandomCrop((height, width), padding=augment.padding))
-    elif task.on_disk:
+    elif assignment.on_disk:
         steps += [words.Resize(round(height * _SHORT_SIDE)), words.CenterCrop(height)]
     if augment.flip:
         steps.append(words.RandomHorizontalFlip())
     return steps
 
 
-def of_pil(task: DataTask) -> Callable[[Any], torch.Tensor]:
+def of_pil(assignment: DataAssignment) -> Callable[[Any], torch.Tensor]:
     """PIL's image -> floats (C, H, W), normalised."""
-    steps = [*_geometry(transforms, task), transforms.ToTensor(), transforms.Normalize(task.mean, task.std)]
-    made: Callable[[Any], torch.Tensor] = transforms.Compose(steps)
-    return made
+    steps = [
+        *_geometry(transforms, assignment),
+        transforms.ToTensor(),
+        transforms.Normalize(assignment.mean, assignment.std),
+    ]
+    transform: Callable[[Any], torch.Tensor] = transforms.Compose(steps)
+    return transform
 
 
-def of_tensor(task: DataTask) -> Callable[[torch.Tensor], torch.Tensor]:
+def of_tensor(assignment: DataAssignment) -> Callable[[torch.Tensor], torch.Tensor]:
     """uint8 (C, H, W) -> floats (C, H, W), normalised."""
-    steps = [*_geometry(v2, task), v2.ToDtype(torch.float32, scale=True), v2.Normalize(task.mean, task.std)]
-    made: Callable[[torch.Tensor], torch.Tensor] = v2.Compose(steps)
-    return made
+    steps = [
+        *_geometry(v2, assignment),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(assignment.mean, assignment.std),
+    ]
+    transform: Callable[[torch.Tensor], torch.Tensor] = v2.Compose(steps)
+    return transform
 
 
-def of_opencv(task: DataTask) -> Callable[[npt.NDArray[np.uint8]], torch.Tensor]:
+def of_opencv(assignment: DataAssignment) -> Callable[[npt.NDArray[np.uint8]], torch.Tensor]:
     """uint8 (H, W, 3) -> floats (3, H, W), normalised; resized by OpenCV's two taps, which are not antialiased."""
     import cv2
 
-    augment, size = task.recipe.data.augment, task.dataset.image_shape[1]
-    normalize = v2.Normalize(task.mean, task.std)
+    augment, size = assignment.recipe.data.augment, assignment.dataset.image_shape[1]
+    normalize = v2.Normalize(assignment.mean, assignment.std)
 
     def crop(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         if augment.crop == "scale-aspect":
@@ -70,7 +78,7 @@ def of_opencv(task: DataTask) -> Callable[[npt.NDArray[np.uint8]], torch.Tensor]
         pixels = crop(image)
         if augment.flip and torch.rand(()) < 0.5:
             pixels = cv2.flip(pixels, 1)
-        made: torch.Tensor = normalize(torch.from_numpy(pixels).permute(2, 0, 1).float().div_(255))
-        return made
+        floats: torch.Tensor = normalize(torch.from_numpy(pixels).permute(2, 0, 1).float().div_(255))
+        return floats
 
     return transform

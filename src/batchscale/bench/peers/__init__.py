@@ -1,6 +1,6 @@
 """The same training as other libraries' documentation writes it: one file a peer, each with its source.
 
-``main(task, meter)`` is the script, endless, with ``meter.step()`` at the end of each step. A further peer is one
+``main(assignment, meter)`` is the script, endless, with ``meter.step()`` at the end of each step. A further peer is one
 more file and its name in ``PEERS``.
 """
 

@@ -10,18 +10,18 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from batchscale.bench.assignment import Assignment
 from batchscale.bench.meter import Meter
-from batchscale.bench.task import Task
 
 
-def main(task: Task, meter: Meter) -> None:
+def main(assignment: Assignment, meter: Meter) -> None:
     """Train without end."""
     accelerator = Accelerator(cpu=True)
-    dataset = TensorDataset(*task.normalised())
-    loader = DataLoader(dataset, batch_size=task.process_images, shuffle=True, drop_last=True)
-    model = task.model()
-    loss_fn = nn.CrossEntropyLoss(label_smoothing=task.label_smoothing)
-    optimizer = torch.optim.SGD(model.parameters(), **task.sgd)
+    dataset = TensorDataset(*assignment.normalised())
+    loader = DataLoader(dataset, batch_size=assignment.process_images, shuffle=True, drop_last=True)
+    model = assignment.model()
+    loss_fn = nn.CrossEntropyLoss(label_smoothing=assignment.label_smoothing)
+    optimizer = torch.optim.SGD(model.parameters(), **assignment.sgd)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
 
     while True:

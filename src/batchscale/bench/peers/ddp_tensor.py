@@ -13,20 +13,20 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DDP
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
+from batchscale.bench.assignment import Assignment
 from batchscale.bench.meter import Meter
-from batchscale.bench.task import Task
 
 
-def main(task: Task, meter: Meter) -> None:
+def main(assignment: Assignment, meter: Meter) -> None:
     """Train without end."""
     dist.init_process_group("gloo")
-    dataset = TensorDataset(*task.normalised())
+    dataset = TensorDataset(*assignment.normalised())
     sampler: DistributedSampler[tuple[torch.Tensor, ...]] = DistributedSampler(dataset)
-    loader = DataLoader(dataset, batch_size=task.process_images, sampler=sampler, drop_last=True)
+    loader = DataLoader(dataset, batch_size=assignment.process_images, sampler=sampler, drop_last=True)
 
-    model = DDP(task.model())
-    loss_fn = nn.CrossEntropyLoss(label_smoothing=task.label_smoothing)
-    optimizer = torch.optim.SGD(model.parameters(), **task.sgd)
+    model = DDP(assignment.model())
+    loss_fn = nn.CrossEntropyLoss(label_smoothing=assignment.label_smoothing)
+    optimizer = torch.optim.SGD(model.parameters(), **assignment.sgd)
 
     for epoch in itertools.count():
         sampler.set_epoch(epoch)

@@ -16,22 +16,22 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from torch.utils.data import DataLoader, DistributedSampler
 from torchvision import transforms
 
+from batchscale.bench.assignment import Assignment
 from batchscale.bench.meter import Meter
-from batchscale.bench.task import Task
 
 
-def main(task: Task, meter: Meter) -> None:
+def main(assignment: Assignment, meter: Meter) -> None:
     """Train without end."""
     dist.init_process_group("gloo")
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(task.mean, task.std)])
-    dataset_class = getattr(torchvision.datasets, task.torchvision_name)
-    dataset = dataset_class(root=task.torchvision_root, train=True, transform=transform)
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(assignment.mean, assignment.std)])
+    dataset_class = getattr(torchvision.datasets, assignment.torchvision_name)
+    dataset = dataset_class(root=assignment.torchvision_root, train=True, transform=transform)
     sampler: DistributedSampler[Any] = DistributedSampler(dataset)
-    loader = DataLoader(dataset, batch_size=task.process_images, sampler=sampler, drop_last=True)
+    loader = DataLoader(dataset, batch_size=assignment.process_images, sampler=sampler, drop_last=True)
 
-    model = DDP(task.model())
-    loss_fn = nn.CrossEntropyLoss(label_smoothing=task.label_smoothing)
-    optimizer = torch.optim.SGD(model.parameters(), **task.sgd)
+    model = DDP(assignment.model())
+    loss_fn = nn.CrossEntropyLoss(label_smoothing=assignment.label_smoothing)
+    optimizer = torch.optim.SGD(model.parameters(), **assignment.sgd)
 
     for epoch in itertools.count():
         sampler.set_epoch(epoch)

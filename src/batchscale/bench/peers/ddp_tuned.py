@@ -16,27 +16,27 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DDP
 
+from batchscale.bench.assignment import Assignment
 from batchscale.bench.meter import Meter
-from batchscale.bench.task import Task
 
 
-def main(task: Task, meter: Meter) -> None:
+def main(assignment: Assignment, meter: Meter) -> None:
     """Train without end."""
     dist.init_process_group("gloo")
-    images, labels = task.normalised()
+    images, labels = assignment.normalised()
     rows = images.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C): rows of it, seen as (n, C, H, W), are channels-last
     del images
 
-    model = task.model().to(memory_format=torch.channels_last)
+    model = assignment.model().to(memory_format=torch.channels_last)
     model = DDP(model, gradient_as_bucket_view=True, broadcast_buffers=False)
-    loss_fn = nn.CrossEntropyLoss(label_smoothing=task.label_smoothing)
-    optimizer = torch.optim.SGD(model.parameters(), **task.sgd, fused=True)
+    loss_fn = nn.CrossEntropyLoss(label_smoothing=assignment.label_smoothing)
+    optimizer = torch.optim.SGD(model.parameters(), **assignment.sgd, fused=True)
 
     for epoch in itertools.count():
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(epoch))
-        mine = order[dist.get_rank() :: dist.get_world_size()]
-        whole = len(mine) // task.process_images * task.process_images
-        for index in torch.split(mine[:whole], task.process_images):
+        share = order[dist.get_rank() :: dist.get_world_size()]
+        whole = len(share) // assignment.process_images * assignment.process_images
+        for index in torch.split(share[:whole], assignment.process_images):
             optimizer.zero_grad()
             logits = model(rows.index_select(0, index).permute(0, 3, 1, 2))
             loss = loss_fn(logits, labels.index_select(0, index))

@@ -13,18 +13,18 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from batchscale.bench.assignment import Assignment
 from batchscale.bench.meter import Meter
-from batchscale.bench.task import Task
 
 
 class LitModel(lightning.LightningModule):
     """The network, its loss and its optimizer."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, assignment: Assignment) -> None:
         super().__init__()
-        self.task = task
-        self.model = task.model()
-        self.loss_fn = nn.CrossEntropyLoss(label_smoothing=task.label_smoothing)
+        self.assignment = assignment
+        self.model = assignment.model()
+        self.loss_fn = nn.CrossEntropyLoss(label_smoothing=assignment.label_smoothing)
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """The loss of one batch."""
@@ -34,7 +34,7 @@ class LitModel(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Plain SGD."""
-        return torch.optim.SGD(self.parameters(), **self.task.sgd)
+        return torch.optim.SGD(self.parameters(), **self.assignment.sgd)
 
 
 class MeterCallback(lightning.Callback):
@@ -48,13 +48,13 @@ class MeterCallback(lightning.Callback):
         self.meter.step()
 
 
-def main(task: Task, meter: Meter) -> None:
+def main(assignment: Assignment, meter: Meter) -> None:
     """Train without end."""
-    dataset = TensorDataset(*task.normalised())
-    loader = DataLoader(dataset, batch_size=task.process_images, shuffle=True, drop_last=True)
+    dataset = TensorDataset(*assignment.normalised())
+    loader = DataLoader(dataset, batch_size=assignment.process_images, shuffle=True, drop_last=True)
     trainer = lightning.Trainer(
         accelerator="cpu",
-        devices=task.processes,
+        devices=assignment.processes,
         strategy="ddp",
         max_epochs=-1,
         callbacks=[MeterCallback(meter)],
@@ -63,4 +63,4 @@ def main(task: Task, meter: Meter) -> None:
         enable_checkpointing=False,
         enable_model_summary=False,
     )
-    trainer.fit(LitModel(task), loader)
+    trainer.fit(LitModel(assignment), loader)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,8 @@ from batchscale.data.image.pack import Smaller, pack
 from batchscale.data.image.packed import PackedEntries, index_of
 from batchscale.data.readings import LabelsAre
 from batchscale.errors import DataError
+from batchscale.system.cores import available_cores
 from batchscale.words import counted, shown
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_folders(source: FolderSource, folder: Path | None, labels: LabelsAre | None = None) -> dict[str, Any]:
@@ -52,7 +48,7 @@ def check_folders(source: FolderSource, folder: Path | None, labels: LabelsAre |
         "notes": _notes(root, parts),
         "classes": len(parts[0].classes),
         **{
-            part: summary(entries, inspect(entries, part, _threads(), tell))
+            part: summary(entries, inspect(entries, part, available_cores(), tell))
             for part, entries in zip(("train", "val"), parts, strict=True)
         },
     }
@@ -91,7 +87,7 @@ def _pack_both(
     left_out: dict[str, str] = {}
     try:
         for part, entries in (("val", parts[1]), ("train", parts[0])):  # train.index last: it makes the folder a set
-            left_out |= pack(entries, part, into, smaller, skip_bad, _threads(), labels)
+            left_out |= pack(entries, part, into, smaller, skip_bad, available_cores(), labels)
     except BaseException:  # an interrupt, too
         for file in new_files:
             file.unlink(missing_ok=True)

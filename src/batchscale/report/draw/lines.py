@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 
 from batchscale.records.findings import Figure, Mark, Series
 from batchscale.report.draw.scales import Ruler, ruler, shown
-from batchscale.report.page.text import clean
+from batchscale.report.text import clean
 
 WIDTH, HEIGHT = 640.0, 400.0
 LOOKS = 8
@@ -71,15 +71,15 @@ def draw(figure: Figure, ident: str, summary: str) -> Drawn:
     _text(svg, "desc", summary, id=f"{ident}-desc")
     _axes(svg, figure, across, down)
     points = [_places(series, across, down) for series in figure.series]
-    taken = [(at, to) for of_series in points for _, at, to in of_series]
+    occupied = [(x, y) for places in points for _, x, y in places]
     for number, mark in enumerate(figure.marks):
-        _mark(svg, mark, number, across, down, taken)
+        _mark(svg, mark, number, across, down, occupied)
     for index, ((series, slot), places) in enumerate(zip(slots(figure.series), points, strict=True)):
         group = ET.SubElement(svg, "g", {"class": f"series {look(series, slot)}", "data-series": str(index)})
         _spread(group, series, across, down, sideways=bool(figure.y.names))
         _line(group, series, slot, places)
-    there = sum(y is not None for s in figure.series for y in s.y)
-    return Drawn(svg, points, there - sum(map(len, points)))
+    values = sum(y is not None for s in figure.series for y in s.y)
+    return Drawn(svg, points, values - sum(map(len, points)))
 
 
 def slots(series: Sequence[Series]) -> list[tuple[Series, int]]:
@@ -116,24 +116,23 @@ def _rulers(figure: Figure) -> tuple[Ruler, Ruler]:
     if figure.y.names:
         xs += [x for s in figure.series for part in (s.low, s.high) for x in part if x is not None]
         down = ruler("linear", [0.5, len(figure.y.names) + 0.5], bottom, top, zero=False)
-    there = [x for x in xs if shown(figure.x.scale, x)]
-    return ruler(figure.x.scale, there, left, WIDTH - _RIGHT), down
+    return ruler(figure.x.scale, [x for x in xs if shown(figure.x.scale, x)], left, WIDTH - _RIGHT), down
 
 
 def _x_ticks(figure: Figure, across: Ruler) -> list[tuple[float, str]]:
     """The values themselves where these are few and have room, else as many ticks as have."""
-    own = sorted(
+    values = sorted(
         {x for s in figure.series if s.style not in ("curve", "reference") for x in s.x if shown(figure.x.scale, x)}
     )
-    choices = [across.own_ticks(own)] if 2 <= len(own) <= _X_TICKS and across.scale != "linear" else []
+    choices = [across.own_ticks(values)] if 2 <= len(values) <= _X_TICKS and across.scale != "linear" else []
     choices += [across.ticks(most) for most in range(_X_TICKS, 2, -1)]
     return next((ticks for ticks in choices if _have_room(ticks, across)), choices[-1])
 
 
 def _have_room(ticks: list[tuple[float, str]], across: Ruler) -> bool:
     return all(
-        across.place(b) - across.place(a) > _LETTER * (len(before) + len(after)) / 2 + _GAP
-        for (a, before), (b, after) in itertools.pairwise(ticks)
+        across.place(right) - across.place(left) > _LETTER * (len(left_word) + len(right_word)) / 2 + _GAP
+        for (left, left_word), (right, right_word) in itertools.pairwise(ticks)
     )
 
 
@@ -161,12 +160,12 @@ def _axes(svg: ET.Element, figure: Figure, across: Ruler, down: Ruler) -> None:
     for number, line in enumerate(_label(figure.y.label)):
         _text(group, "text", line, x="2", y=f"{_LINE * (number + 1) - 4:.1f}", **{"class": "label"})
     for number, line in enumerate(_label(figure.x.label)):
-        at = {"x": f"{across.end:.1f}", "y": f"{down.start + _LINE * (number + 2) + 3:.1f}", "text-anchor": "end"}
-        _text(group, "text", line, **{"class": "label"}, **at)
+        place = {"x": f"{across.end:.1f}", "y": f"{down.start + _LINE * (number + 2) + 3:.1f}", "text-anchor": "end"}
+        _text(group, "text", line, **{"class": "label"}, **place)
 
 
 def _mark(
-    svg: ET.Element, mark: Mark, number: int, across: Ruler, down: Ruler, taken: Sequence[tuple[float, float]]
+    svg: ET.Element, mark: Mark, number: int, across: Ruler, down: Ruler, occupied: Sequence[tuple[float, float]]
 ) -> None:
     group = ET.SubElement(svg, "g", {"class": "mark odd" if number % 2 else "mark"})
     if mark.y is not None and shown(down.scale, mark.y):
@@ -174,7 +173,7 @@ def _mark(
         ET.SubElement(group, "path", {"d": f"M{across.start:.1f} {y:.1f}H{across.end:.1f}"})
         heights = (y - 6, y + 18) if y - 6 > down.end + 14 else (y + 18,)
         sides = ((across.end, "end"), (across.start + 5, "start"))
-        _mark_label(group, mark.label, [(x, at, anchor) for x, anchor in sides for at in heights], taken)
+        _mark_label(group, mark.label, [(x, height, anchor) for x, anchor in sides for height in heights], occupied)
     if mark.x is None or not shown(across.scale, mark.x):
         return
     x = end = across.place(mark.x)
@@ -187,19 +186,19 @@ def _mark(
     late = x > (across.start + across.end) / 2
     side = (end - 5, "end") if late else (x + 5, "start")
     levels = tuple(down.end + 14 + _LINE * ((number + more) % 3) for more in range(3))
-    _mark_label(group, mark.label, [(side[0], at, side[1]) for at in levels], taken)
+    _mark_label(group, mark.label, [(side[0], level, side[1]) for level in levels], occupied)
 
 
 def _mark_label(
-    group: ET.Element, words: str, choices: Sequence[tuple[float, float, str]], taken: Sequence[tuple[float, float]]
+    group: ET.Element, words: str, choices: Sequence[tuple[float, float, str]], occupied: Sequence[tuple[float, float]]
 ) -> None:
     """The words at the first of the places (across, down, anchor) where they lie on no point, else at the first."""
 
     def free(place: tuple[float, float, str]) -> bool:
         x, foot, anchor = place
         left = x - _LETTER * len(words) * (anchor == "end")
-        within = (at - left for at, to in taken if foot - _LINE < to < foot + _GAP)
-        return not any(-_GAP < at < _LETTER * len(words) + _GAP for at in within)
+        beside = (across - left for across, down in occupied if foot - _LINE < down < foot + _GAP)
+        return not any(-_GAP < distance < _LETTER * len(words) + _GAP for distance in beside)
 
     x, y, anchor = next(filter(free, choices), choices[0])
     _text(group, "text", words, x=f"{x:.1f}", y=f"{y:.1f}", **{"text-anchor": anchor})
@@ -217,12 +216,12 @@ def _places(series: Series, across: Ruler, down: Ruler) -> list[tuple[int, float
 def _line(group: ET.Element, series: Series, slot: int, places: Sequence[tuple[int, float, float]]) -> None:
     """The line, with a gap where a point has no place, and the markers."""
     steps = zip([-2, *(index for index, _, _ in places)], places, strict=False)
-    path = "".join(f"{'L' if index == before + 1 else 'M'}{at:.1f} {to:.1f}" for before, (index, at, to) in steps)
+    path = "".join(f"{'L' if index == last + 1 else 'M'}{x:.1f} {y:.1f}" for last, (index, x, y) in steps)
     if series.style != "points" and path:
         ET.SubElement(group, "path", {"class": _line_class(series, slot), "d": path})
     if series.style in ("line", "points"):
-        for _, at, to in places:
-            ET.SubElement(group, "use", {"href": f"#marker-{slot % LOOKS}", "x": f"{at:.1f}", "y": f"{to:.1f}"})
+        for _, x, y in places:
+            ET.SubElement(group, "use", {"href": f"#marker-{slot % LOOKS}", "x": f"{x:.1f}", "y": f"{y:.1f}"})
 
 
 def _line_class(series: Series, slot: int) -> str:
@@ -240,7 +239,9 @@ def _spread(group: ET.Element, series: Series, across: Ruler, down: Ruler, sidew
     )
     if series.style in ("line", "points"):
         each = [bar for piece in pieces for bar in piece]
-        bars = [f"M{a:.1f} {at:.1f}H{b:.1f}" if sideways else f"M{at:.1f} {a:.1f}V{b:.1f}" for at, a, b in each]
+        bars = [
+            f"M{a:.1f} {place:.1f}H{b:.1f}" if sideways else f"M{place:.1f} {a:.1f}V{b:.1f}" for place, a, b in each
+        ]
         if bars:
             ET.SubElement(group, "path", {"class": "whisker", "d": "".join(bars)})
         return

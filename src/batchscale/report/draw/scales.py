@@ -9,6 +9,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from matplotlib.ticker import LogLocator, MaxNLocator
+
 from batchscale.records.findings import Scale
 
 _PAD = 0.04
@@ -22,6 +24,8 @@ _LINEAR_BELOW = 3.0
 """A log axis whose ends differ by a smaller factor has linear ticks: it is nearly linear."""
 _WITHIN = {2: ((1.0,), (1.0, 1.5)), 10: ((1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))}
 """By the base: what the ticks between two powers are multiples of, sparse and dense."""
+_ALL = 4096
+"""More ticks than any axis has powers and multiples."""
 _FEWEST = 3
 """Ticks of a log axis, before it takes the dense ones."""
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -45,8 +49,8 @@ class Ruler:
 
     def place(self, value: float) -> float:
         """Where a value lies."""
-        low, high, at = (_stretched(self.scale, v) for v in (self.low, self.high, value))
-        return self.start + (self.end - self.start) * (at - low) / (high - low)
+        low, high, stretched = (_stretched(self.scale, v) for v in (self.low, self.high, value))
+        return self.start + (self.end - self.start) * (stretched - low) / (high - low)
 
     def ticks(self, most: int) -> list[tuple[float, str]]:
         """Round values for ticks, at most so many, and their words."""
@@ -71,8 +75,8 @@ def ruler(scale: Scale, values: Iterable[float], start: float, end: float, *, ze
         values: those with a place on it.
         zero: begin a linear axis at 0 where that costs little.
     """
-    there = list(values) or [1.0]
-    low, high = _stretched(scale, min(there)), _stretched(scale, max(there))
+    placed = list(values) or [1.0]
+    low, high = _stretched(scale, min(placed)), _stretched(scale, max(placed))
     if low == high:
         margin = (abs(low) or 1.0) / 2 if scale == "linear" else 0.5
         low, high = low - margin, high + margin
@@ -92,34 +96,39 @@ def _plain(scale: Scale, value: float) -> float:
 
 def linear_ticks(low: float, high: float, most: int) -> list[float]:
     """Multiples of 1, 2 or 5 times a power of ten within the range, at most so many."""
-    power = 10.0 ** (math.floor(math.log10((high - low) / most)) - 1)
-    for size in (1, 2, 5, 10, 20, 50, 100, 200):
-        step = size * power
-        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-        if last - first + 1 <= most:
+    margin = 1e-9 * (high - low)  # of rounding: a tick at the very end counts as within
+    for intervals in (most, most - 1):  # where ticks lie on both ends, they are one more than the intervals
+        values = MaxNLocator(intervals, steps=[1, 2, 5, 10], min_n_ticks=1).tick_values(low, high)
+        ticks = [_short(value) for value in values if low - margin <= value <= high + margin]
+        if len(ticks) <= most:
             break
-    return [float(f"{number * step:.12g}") for number in range(first, last + 1)]
+    return ticks
 
 
 def log_ticks(low: float, high: float, most: int, base: int) -> list[float]:
-    """1, 2, 5 times powers of ten, or powers of two, denser where those are few; of many powers every so manieth."""
+    """1, 2, 5 times powers of ten, or powers of two; denser where those are few, of too many powers each n-th."""
     if high < _LINEAR_BELOW * low:
         return [value for value in linear_ticks(low, high, most) if value > 0]
-    exponents = range(math.floor(math.log(low, base)) - 1, math.ceil(math.log(high, base)) + 2)
-    sparse, dense = (
-        [v for e in exponents for m in within if low <= (v := _times_power(m, base, e)) <= high]
-        for within in _WITHIN[base]
-    )
+    sparse, dense = (_log_ticks(low, high, base, multiples) for multiples in _WITHIN[base])
     if len(sparse) <= most:
         return sparse if len(sparse) >= _FEWEST or len(dense) > most else dense
-    powers = [(e, v) for e in exponents if low <= (v := _times_power(1.0, base, e)) <= high]
-    every = math.ceil(len(powers) / most)
-    return [v for e, v in powers if e % every == 0]
+    return _log_ticks(low, high, base, (1.0,), most)
 
 
-def _times_power(value: float, base: int, exponent: int) -> float:
-    """value base^exponent, rounded once."""
-    return float(f"{value}e{exponent}") if base == 10 else math.ldexp(value, exponent)
+def _log_ticks(low: float, high: float, base: int, multiples: Sequence[float], most: int = _ALL) -> list[float]:
+    """The multiples of powers within the range; of powers alone each n-th, so that they are at most so many."""
+    ticks = [
+        float(value)
+        for multiple in multiples  # each for itself: of several, few of them in range, the locator makes linear ticks
+        for value in LogLocator(float(base), (multiple,), numticks=most).tick_values(low, high)
+        if low <= value <= high
+    ]
+    return sorted(ticks if base == 2 else map(_short, ticks))
+
+
+def _short(value: float) -> float:
+    """Without the rounding of the locators' last digit: 0.3, not 0.30000000000000004."""
+    return float(f"{value:.12g}")
 
 
 def words(values: Sequence[float], scale: Scale = "linear") -> list[str]:

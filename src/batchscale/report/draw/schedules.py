@@ -77,11 +77,11 @@ def _summands(rounds: Sequence[Round], size: int, cuts: Ints) -> list[Ints]:
     held = np.ones((size, len(cuts) - 1), np.int64)
     states = [held.copy()]
     for each in rounds:
-        before = held.copy()
+        previous = held.copy()
         places = zip(np.searchsorted(cuts, each.begin), np.searchsorted(cuts, each.end), strict=True)
         for source, target, (first, last) in zip(each.source, each.target, places, strict=True):
-            own = held[target, first:last] if each.add else 0
-            held[target, first:last] = own + before[source, first:last]
+            kept = held[target, first:last] if each.add else 0
+            held[target, first:last] = kept + previous[source, first:last]
         states.append(held.copy())
     return states
 

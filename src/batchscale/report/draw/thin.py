@@ -21,9 +21,9 @@ def thinned(series: Series, most: int = MOST_POINTS) -> Series:
     kept = {0, count - 1}
     for number in range(stretches):
         within = range(number * count // stretches, (number + 1) * count // stretches)
-        there = [(series.y[i], i) for i in within if series.y[i] is not None]
-        if there:
-            kept |= {min(there)[1], max(there)[1]}
+        values = [(series.y[i], i) for i in within if series.y[i] is not None]
+        if values:
+            kept |= {min(values)[1], max(values)[1]}
         kept |= {next((i for i in within if series.y[i] is None), 0)}
     return _only(series, sorted(kept))
 

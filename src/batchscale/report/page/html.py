@@ -17,7 +17,6 @@ from markupsafe import Markup
 from batchscale.records.findings import Findings
 from batchscale.report.draw.lines import MARKERS
 from batchscale.report.page.runs import Run
-from batchscale.report.page.text import clean, command_line
 from batchscale.report.page.views import (
     environment_of,
     figure_view,
@@ -28,6 +27,7 @@ from batchscale.report.page.views import (
     run_view,
     table_view,
 )
+from batchscale.report.text import clean, command_line
 
 _ROOM = "batchscale.report.page"
 _WHOLE_RECIPES = 1

@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from batchscale.errors import FolderError, RecipeError
-from batchscale.recipe.load import parse_yaml
-from batchscale.records.files import is_shallow, parse_json, read_lines
-from batchscale.records.result import Result, read_result
-from batchscale.report.page.text import clean, flat
+from batchscale.errors import FolderError
+from batchscale.records import Result, RunRecords
+from batchscale.report.text import clean, flat
 
 
 @dataclass(frozen=True)
@@ -46,31 +44,17 @@ def read_run(folder: Path, name: str) -> Run:
     Raises:
         FolderError: a part of it is missing or damaged; the message is the reason alone.
     """
-    text = _read(folder / "recipe.yaml", "never begun")
-    try:
-        recipe = parse_yaml(text, "recipe.yaml")
-    except RecipeError:
-        recipe = None
-    if not isinstance(recipe, dict) or not is_shallow(recipe):
-        raise FolderError("recipe.yaml is damaged")
-    environment = _mapping(folder / "environment.json")
-    earlier = environment.pop("earlier", [])
-    ended = (folder / "result.json").exists()
-    try:
-        result = read_result(folder) if ended else None
-    except FolderError as error:
-        if isinstance(error.__cause__, OSError):
-            raise _cannot_read("result.json", error.__cause__) from error.__cause__
-        raise FolderError("result.json is damaged") from None
+    records = RunRecords(folder)
+    recipe, environment = records.recipe(), records.environment()
     return Run(
         name=name,
-        recipe_text=clean(text),
+        recipe_text=clean(records.recipe_text()),
         recipe=flat(recipe),
         environment=environment,
-        earlier=[one for one in earlier if isinstance(one, dict)] if isinstance(earlier, list) else [],
-        result=result,
-        progress="ended" if ended else _progress(folder),
-        skipped_files=flat(_mapping(folder / "skipped.json")) if (folder / "skipped.json").is_file() else {},
+        earlier=records.attempts()[1:],
+        result=records.result(),
+        progress="ended" if records.has_ended() else _progress(records),
+        skipped_files=flat(records.skipped()),
     )
 
 
@@ -100,35 +84,8 @@ def _natural(folder: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isascii() and part.isdecimal() else (-1, part) for part in parts]
 
 
-def _progress(folder: Path) -> str:
-    lines = read_lines(folder / "metrics.jsonl")
-    if not lines:
+def _progress(records: RunRecords) -> str:
+    line = records.newest_metrics()
+    if line is None:
         return "not finished: no step is recorded"
-    return f"not finished: at step {lines[-1].get('step', '?')}, epoch {lines[-1].get('epoch', '?')}"
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    try:
-        content = parse_json(_read(path, "never begun"))
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise FolderError(f"{path.name} is damaged")
-    return content
-
-
-def _read(path: Path, without: str) -> str:
-    if not path.exists():
-        raise FolderError(f"no {path.name}: {without}")
-    if not path.is_file():
-        raise FolderError(f"{path.name} is no file")
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise _cannot_read(path.name, error) from error
-    except UnicodeDecodeError:
-        raise FolderError(f"{path.name} cannot be read (not UTF-8)") from None
-
-
-def _cannot_read(name: str, error: OSError) -> FolderError:
-    return FolderError(f"{name} cannot be read ({error.strerror})")
+    return f"not finished: at step {line.get('step', '?')}, epoch {line.get('epoch', '?')}"

@@ -15,7 +15,7 @@ from batchscale.report.draw.lines import draw, look, slots, swatch
 from batchscale.report.draw.scales import number
 from batchscale.report.draw.thin import evenly, thinned
 from batchscale.report.page.runs import Run
-from batchscale.report.page.text import clean, command_line, flat, said
+from batchscale.report.text import as_words, clean, command_line, flat
 
 _MOST_TABLE_ROWS, _FEWEST_OF_SERIES = 60, 6
 _APART = ("time", "command", "recipe", "from_step", "derived", "decided", "fingerprint", "data")
@@ -28,7 +28,7 @@ _OUTCOMES = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellView:
     """One cell of a table: words, and the id of the run that it leads to."""
 
     words: str
@@ -44,7 +44,7 @@ class TableView:
     caption: str
     columns: Sequence[str]
     numeric: Sequence[bool]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[CellView]]
 
 
 @dataclass(frozen=True)
@@ -122,13 +122,13 @@ def rows_view(findings: Findings, ids: Mapping[str, str]) -> TableView | None:
     columns = list(dict.fromkeys(key for row in findings.rows for key in row))
     rows = _cells([[row.get(column) for column in columns] for row in findings.rows])
     if "folder" in columns:
-        at = columns.index("folder")
+        column = columns.index("folder")
         for row in rows:
-            row[at] = Cell(row[at].words, False, ids.get(row[at].words, ""))
+            row[column] = CellView(row[column].words, False, ids.get(row[column].words, ""))
     return _table("Every run", "", [clean(c.replace("_", " ")) for c in columns], rows)
 
 
-def _cells(rows: Sequence[Sequence[Any]]) -> list[list[Cell]]:
+def _cells(rows: Sequence[Sequence[Any]]) -> list[list[CellView]]:
     """Rows as cells; the fractions of one column are written equally long."""
     places = [max((_decimals(value) for value in column), default=0) for column in zip(*rows, strict=True)]
     return [[_cell(value, most) for value, most in zip(row, places, strict=True)] for row in rows]
@@ -141,19 +141,19 @@ def _decimals(value: Any) -> int:
     return 0 if "e" in plain else len(plain.partition(".")[2])
 
 
-def _cell(value: Any, places: int) -> Cell:
+def _cell(value: Any, places: int) -> CellView:
     if isinstance(value, float):
         if not math.isfinite(value):
-            return Cell("")
-        return Cell(f"{value:.6g}" if "e" in f"{value:.6g}" else f"{value:.{places}f}", True)
-    return Cell(said(value), isinstance(value, int) and not isinstance(value, bool))
+            return CellView("")
+        return CellView(f"{value:.6g}" if "e" in f"{value:.6g}" else f"{value:.{places}f}", True)
+    return CellView(as_words(value), isinstance(value, int) and not isinstance(value, bool))
 
 
 def run_labels(findings: Findings) -> dict[str, str]:
     """What was varied in every run, in words, by its folder."""
     return {
-        said(row.get("folder")): "; ".join(
-            f"{clean(name.replace('_', ' '))} {said(value)}"
+        as_words(row.get("folder")): "; ".join(
+            f"{clean(name.replace('_', ' '))} {as_words(value)}"
             for name, value in row.items()
             if name not in _OUTCOMES and value is not None
         )
@@ -175,7 +175,7 @@ def run_view(run: Run, ident: str, reference: Run | None, label: str = "") -> Ru
         }
         shared = machine_of(reference)
         environment = {name: words for name, words in environment.items() if shared.get(name) != words}
-    when = said(run.environment.get("time"))
+    when = as_words(run.environment.get("time"))
     notes = [f"data file passed over: {file}: {reason}" for file, reason in run.skipped_files.items()]
     return RunView(
         ident,
@@ -211,7 +211,7 @@ def results_of(run: Run) -> dict[str, str]:
         return {"progress": run.progress}
     shown = run.result.model_dump(exclude={"recipe", "folder", "workers", "per_worker", "processes"})
     return {
-        key.replace("_", " "): number(value) if isinstance(value, float) else said(value)
+        key.replace("_", " "): number(value) if isinstance(value, float) else as_words(value)
         for key, value in shown.items()
         if value is not None
     }
@@ -238,8 +238,8 @@ def _markup(element: ET.Element) -> Markup:
 def _summary(figure: Figure) -> str:
     names = "; ".join(series.name for series in figure.series)
     marks = "; ".join(mark.label for mark in figure.marks)
-    said_of = f"{figure.y.label} against {figure.x.label}. Series: {names or 'none'}."
-    return f"{said_of} Marked: {marks}." if marks else said_of
+    sentence = f"{figure.y.label} against {figure.x.label}. Series: {names or 'none'}."
+    return f"{sentence} Marked: {marks}." if marks else sentence
 
 
 def _spread(series: Series, index: int) -> str:
@@ -270,11 +270,11 @@ def _numbers(figure: Figure, ids: Mapping[str, str]) -> TableView:
     every = sorted({x for series in figure.series for x in series.x})
     if len(every) <= _MOST_TABLE_ROWS:
         columns = [_by_x(figure, series, ids) for series in figure.series]
-        rows = [[Cell(_on(figure.x, x), True), *(column.get(x, Cell("")) for column in columns)] for x in every]
+        rows = [[CellView(_on(figure.x, x), True), *(column.get(x, CellView("")) for column in columns)] for x in every]
         return _table(title, f"{clean(figure.y.label)}.", [axis, *(clean(s.name) for s in figure.series)], rows)
     each = max(_MOST_TABLE_ROWS // len(figure.series), _FEWEST_OF_SERIES)
     rows = [
-        [Cell(clean(s.name)), Cell(_on(figure.x, s.x[i]), True), Cell(_on(figure.y, y), True)]
+        [CellView(clean(s.name)), CellView(_on(figure.x, s.x[i]), True), CellView(_on(figure.y, y), True)]
         for s in figure.series
         for i in evenly(len(s.x), each)
         if (y := s.y[i]) is not None
@@ -282,18 +282,18 @@ def _numbers(figure: Figure, ids: Mapping[str, str]) -> TableView:
     return _table(title, f"At most {each} points of each series.", ["series", axis, clean(figure.y.label)], rows)
 
 
-def _table(title: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> TableView:
-    numeric = [any(row[at].numeric for row in rows) for at in range(len(columns))]
+def _table(title: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[CellView]]) -> TableView:
+    numeric = [any(row[place].numeric for row in rows) for place in range(len(columns))]
     return TableView(title, caption, columns, numeric, rows)
 
 
-def _by_x(figure: Figure, series: Series, ids: Mapping[str, str]) -> dict[float, Cell]:
-    found: dict[float, Cell] = {}
+def _by_x(figure: Figure, series: Series, ids: Mapping[str, str]) -> dict[float, CellView]:
+    cells: dict[float, CellView] = {}
     for index, (x, y) in enumerate(zip(series.x, series.y, strict=True)):
         if y is None:
             continue
         spread = _spread(series, index)
         words = f"{_on(figure.y, y)} ({spread})" if spread else _on(figure.y, y)
         run = ids.get(series.runs[index], "") if index < len(series.runs) else ""
-        found[x] = Cell(f"{found[x].words}; {words}", True) if x in found else Cell(words, True, run)
-    return found
+        cells[x] = CellView(f"{cells[x].words}; {words}", True) if x in cells else CellView(words, True, run)
+    return cells

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from batchscale.bench.findings import saved_findings
 from batchscale.errors import FolderError
 from batchscale.records.files import write_whole
 from batchscale.records.findings import Findings
-from batchscale.report.bench_findings import bench_findings
 from batchscale.report.page.html import render
 from batchscale.report.page.runs import Run, read_run, read_runs
 from batchscale.report.run_findings import run_findings
@@ -67,7 +67,7 @@ def _gathered(folder: Path) -> tuple[Findings, list[Run], list[tuple[str, str]]]
             raise FolderError(f"{folder}: {error}; {way_out}, or give another folder") from None
         return run_findings(folder, run), [run], []
     try:
-        findings, skipped = bench_findings(folder)
+        findings, skipped = saved_findings(folder)
     except FolderError:
         above = folder.resolve().parent
         if not _is_study(above):

@@ -1,1 +1,1 @@
-"""What runs are worth to a study: numbers with their spread."""
+"""Runs turned into what a study compares: numbers, curves, their spread over seeds, and how sure a difference is."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchscale.records.files import is_number, read_lines
 from batchscale.records.findings import Axis, Figure, Series
+from batchscale.records.run import EVALUATIONS, METRICS, RunRecords
 
 _WINDOWS = 60  # of a curve of training losses, at most
 
@@ -26,7 +26,7 @@ class Curve:
 
 def error_curve(run: Path) -> Curve:
     """Error in percent at every evaluation of a run."""
-    points = list(_points(run / "evaluations.jsonl", "error_percent"))
+    points = list(RunRecords(run).points(EVALUATIONS, "error_percent"))
     return Curve(tuple(epoch for epoch, _ in points), tuple(error for _, error in points))
 
 
@@ -53,22 +53,14 @@ def train_error_curve(run: Path, epochs: float) -> Curve:
 def _windows(run: Path, entry: str, epochs: float) -> Curve:
     """Means over windows of epochs / 60, or over a line where that is longer."""
     windows: dict[int, list[tuple[float, float]]] = {}
-    for epoch, value in _points(run / "metrics.jsonl", entry):
+    for epoch, value in RunRecords(run).points(METRICS, entry):
         window = max(math.ceil(epoch / epochs * _WINDOWS - 1e-9), 1)
         windows.setdefault(window, []).append((epoch, value))
-    found = sorted(windows.items())
+    in_order = [lines for _, lines in sorted(windows.items())]
     return Curve(
-        tuple(lines[-1][0] for _, lines in found),
-        tuple(statistics.fmean(value for _, value in lines) for _, lines in found),
+        tuple(lines[-1][0] for lines in in_order),
+        tuple(statistics.fmean(value for _, value in lines) for lines in in_order),
     )
-
-
-def _points(path: Path, entry: str) -> Iterator[tuple[float, float]]:
-    """(epoch, value) of every line that has both: a damaged line is passed over."""
-    for line in read_lines(path):
-        epoch, value = line.get("epoch"), line.get(entry)
-        if is_number(epoch) and is_number(value):
-            yield epoch, value
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
@@ -77,8 +69,9 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
         return Curve((), ())
     values = [dict(zip(curve.epochs, curve.values, strict=True)) for curve in curves]
     common = [epoch for epoch in curves[0].epochs if all(epoch in value for value in values)]
-    at = [[value[epoch] for value in values] for epoch in common]
-    return Curve(tuple(common), tuple(map(statistics.fmean, at)), tuple(map(min, at)), tuple(map(max, at)))
+    columns = [[value[epoch] for value in values] for epoch in common]
+    means = tuple(map(statistics.fmean, columns))
+    return Curve(tuple(common), means, tuple(map(min, columns)), tuple(map(max, columns)))
 
 
 @dataclass(frozen=True)
@@ -90,13 +83,13 @@ class Group:
     is_reference: bool
 
 
-def curve_figures(groups: Sequence[Group], epochs: float, on: str, about: str, what: str) -> tuple[Figure, ...]:
+def curve_figures(groups: Sequence[Group], epochs: float, part: str, about: str, what: str) -> tuple[Figure, ...]:
     """Error of evaluations, training error where it was recorded, and training loss, against epochs.
 
     Args:
         groups: one curve each, the mean over its runs.
         epochs: of a run.
-        on: what the evaluations' errors are of: test, or holdout.
+        part: what the evaluations' errors are of: test, or holdout.
         about: first sentence of the captions.
         what: end of the titles.
     """
@@ -104,8 +97,8 @@ def curve_figures(groups: Sequence[Group], epochs: float, on: str, about: str, w
         f"{about} Of the images as trained on; means over windows of a sixtieth of the run, or over one line of "
         f"metrics.jsonl where that is longer."
     )
-    made = (
-        ("error-epochs", f"{on} error", Axis(label=f"{on} error (%)"), f"{about} One point an evaluation.",
+    kinds = (
+        ("error-epochs", f"{part} error", Axis(label=f"{part} error (%)"), f"{about} One point an evaluation.",
          error_curve),
         ("train-error-epochs", "training error", Axis(label="training error (%)"), trained,
          lambda run: train_error_curve(run, epochs)),
@@ -115,7 +108,7 @@ def curve_figures(groups: Sequence[Group], epochs: float, on: str, about: str, w
     figures = (
         Figure(id=name, title=f"{words.capitalize()} {what}", caption=caption, x=Axis(label="epoch"), y=axis,
                series=tuple(_series(group, curve) for group in groups))
-        for name, words, axis, caption, curve in made
+        for name, words, axis, caption, curve in kinds
     )  # fmt: skip
     return tuple(figure for figure in figures if figure.id == "error-epochs" or any(s.x for s in figure.series))
 

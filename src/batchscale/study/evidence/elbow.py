@@ -60,7 +60,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Elbow:
-    """What was found of one rule.
+    """How far one rule reaches.
 
     Attributes:
         minibatch: the elbow; None where even the reference minibatch is not within the tolerance.
@@ -90,12 +90,12 @@ def find_elbow(points: Sequence[Point], reference: Point, tolerance: float) -> E
     tried = [point.minibatch for point in counted]
     bar = reference.mean + tolerance + _ROUNDING
     means = np.array([[point.mean for point in counted]])
-    at = int(_within(means, np.array([bar]))[0])
-    found = tried[at - 1] if at else None
-    least = bool(counted) and at == len(counted)
+    within = int(_within(means, np.array([bar]))[0])
+    minibatch = tried[within - 1] if within else None
+    at_least = bool(counted) and within == len(counted)
     seeds = max(len(point.errors) for point in [*counted, reference])
     if seeds < 2:
-        return Elbow(found, least, found, found, {}, seeds)
+        return Elbow(minibatch, at_least, minibatch, minibatch, {}, seeds)
     drawn = np.stack([_resampled(point) for point in counted], axis=1)
     numbers = np.sort(_within(drawn, _resampled(reference) + tolerance + _ROUNDING))
     edge = (1 - _SHARE) / 2
@@ -103,7 +103,7 @@ def find_elbow(points: Sequence[Point], reference: Point, tolerance: float) -> E
     names: list[int | None] = [None, *tried]
     shares = {str(name or "none"): float((numbers == i).mean()) for i, name in enumerate(names)}
     seen = {name: share for name, share in shares.items() if share}
-    return Elbow(found, least, names[low], names[high], seen, seeds)
+    return Elbow(minibatch, at_least, names[low], names[high], seen, seeds)
 
 
 def _within(means: npt.NDArray[np.float64], bars: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -142,12 +142,12 @@ class Answer:
 
 def compare_rules(points: dict[str, list[Point]], reference: int, tolerance: float) -> Answer:
     """Find the elbow of every rule."""
-    at = {rule: next(p for p in of if p.minibatch == reference) for rule, of in points.items()}
-    lowest = min(at, key=lambda rule: at[rule].mean)
-    elbows = {rule: find_elbow(of, at[lowest], tolerance) for rule, of in points.items()}
+    references = {rule: next(p for p in series if p.minibatch == reference) for rule, series in points.items()}
+    lowest = min(references, key=lambda rule: references[rule].mean)
+    elbows = {rule: find_elbow(series, references[lowest], tolerance) for rule, series in points.items()}
 
     def reach(rule: str) -> tuple[int, tuple[float, ...]]:
-        found = elbows[rule].minibatch
-        return found or 0, tuple(-p.mean for p in points[rule] if p.minibatch >= (found or reference))
+        furthest = elbows[rule].minibatch
+        return furthest or 0, tuple(-p.mean for p in points[rule] if p.minibatch >= (furthest or reference))
 
-    return Answer(at[lowest], lowest, elbows, max(elbows, key=reach))
+    return Answer(references[lowest], lowest, elbows, max(elbows, key=reach))

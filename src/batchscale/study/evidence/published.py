@@ -16,7 +16,7 @@ UNET_PER_GPU = 16
 
 
 @dataclass(frozen=True)
-class Measured:
+class PublishedPoint:
     """One point: GPUs (16 images each), seconds of an epoch, training loss at the end, IoU on test images."""
 
     gpus: int
@@ -55,5 +55,5 @@ _UNET = {
 }  # fmt: skip
 """framework -> GPUs, seconds of an epoch, training loss, IoU."""
 
-UNET = {framework: tuple(Measured(*row) for row in rows) for framework, rows in _UNET.items()}
+UNET = {framework: tuple(PublishedPoint(*row) for row in rows) for framework, rows in _UNET.items()}
 """framework -> its series."""

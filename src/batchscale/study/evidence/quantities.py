@@ -1,4 +1,4 @@
-"""What one run is worth to a study: a number, infinite where it diverged, None where it has none."""
+"""A run's result as the one number that a study compares: infinite where it diverged, None where it has none."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def point_of(minibatch: int, values: Iterable[float | None]) -> Point:
 
 def evaluated_on(outcomes: Sequence[Outcome]) -> str:
     """What the errors are of, in a word for "... error": test, or holdout; both where the runs differ."""
-    found = dict.fromkeys(outcome.result.evaluated_on for outcome in outcomes if outcome.result is not None)
-    return " or ".join(found) or "test"
+    parts = dict.fromkeys(outcome.result.evaluated_on for outcome in outcomes if outcome.result is not None)
+    return " or ".join(parts) or "test"
 
 
 def _of(outcome: Outcome, take: Callable[[Result], float | None]) -> float | None:

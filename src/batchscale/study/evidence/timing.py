@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchscale.records.files import is_number, read_lines
+from batchscale.records.files import is_number
+from batchscale.records.run import RunRecords
 
 PHASES = ("data", "forward", "backward", "aggregation", "update")
 """As metrics.jsonl names them; aggregation: waiting for it after the last backward pass."""
@@ -43,43 +43,34 @@ class _Interval:
 
 def timing_of(run: Path) -> Timing | None:
     """The timing of a run's folder; None where its records hold no whole interval."""
-    environment = _environment(run)
-    found = list(_intervals(run, _first_steps(environment)))
-    intervals = [interval for interval in found if not interval.starts] or found
+    records = RunRecords(run)
+    attempts = records.attempts()
+    whole = list(_intervals(records, _first_steps(attempts)))
+    intervals = [interval for interval in whole if not interval.starts] or whole
     if not intervals:
         return None
     speeds = [interval.images_per_second for interval in intervals]
     first, middle, third = statistics.quantiles(speeds, method="inclusive") if len(speeds) > 1 else speeds * 3
     phases = {phase: statistics.median(i.phase_milliseconds[phase] for i in intervals) for phase in PHASES}
-    fingerprint = environment.get("fingerprint")
+    fingerprint = attempts[0].get("fingerprint") if attempts else None
     device = fingerprint.get("device", "unknown") if isinstance(fingerprint, dict) else "unknown"
     return Timing(middle, (third - first) / middle, phases, str(device))
 
 
-def _intervals(run: Path, first_steps: set[float]) -> Iterator[_Interval]:
+def _intervals(records: RunRecords, first_steps: set[float]) -> Iterator[_Interval]:
     """The whole lines of metrics; a damaged one is passed over."""
-    before: float = 0
-    for line in read_lines(run / "metrics.jsonl"):
+    previous: float = 0
+    for line in records.metrics():
         step, speed, phases = line.get("step"), line.get("images_per_second"), line.get("phase_seconds")
         if not (is_number(step) and is_number(speed) and speed > 0 and isinstance(phases, dict)):
             continue
-        steps = line.get("interval_steps", step - before)  # the difference: a folder that an earlier version wrote
-        before = step
+        steps = line.get("interval_steps", step - previous)  # the difference: a folder that an earlier version wrote
+        previous = step
         if is_number(steps) and steps > 0 and all(is_number(phases.get(phase)) for phase in PHASES):
             milliseconds = {phase: 1e3 * phases[phase] / steps for phase in PHASES}
             yield _Interval(speed, milliseconds, any(step - steps <= first < step for first in first_steps))
 
 
-def _first_steps(environment: dict[str, Any]) -> set[float]:
+def _first_steps(attempts: Sequence[Mapping[str, Any]]) -> set[float]:
     """The steps from which the attempts of a run went on."""
-    earlier = environment.get("earlier")
-    attempts = [environment, *(earlier if isinstance(earlier, list) else ())]
-    return {0} | {a["from_step"] for a in attempts if isinstance(a, dict) and is_number(a.get("from_step"))}
-
-
-def _environment(run: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((run / "environment.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return {0} | {attempt["from_step"] for attempt in attempts if is_number(attempt.get("from_step"))}

@@ -12,26 +12,20 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
+from scipy.stats import t
 
 from batchscale.study.evidence.elbow import Point
 
 _CONFIDENCE = 0.95
-_ANGLES = 100_001
 
 
 def t_quantile(degrees: float) -> float:
     """The t that |T| exceeds with probability 5 %.
 
-    With T = sqrt(f) tan(angle) the density of the angle is cos(angle)^(f - 1) but for a factor.
-
     Args:
         degrees: f, of freedom, at least 1.
     """
-    angles = np.linspace(0.0, math.pi / 2, _ANGLES)
-    density = np.cos(angles) ** (degrees - 1)
-    areas = np.concatenate(([0.0], np.cumsum(density[1:] + density[:-1])))
-    return math.sqrt(degrees) * math.tan(float(np.interp(_CONFIDENCE * areas[-1], areas, angles)))
+    return float(t.ppf((1 + _CONFIDENCE) / 2, degrees))
 
 
 def margin(a: Point, b: Point) -> float | None:

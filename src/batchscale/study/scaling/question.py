@@ -9,7 +9,6 @@ Source: Amdahl 1967 (strong), Gustafson 1988 (weak); Goyal et al. 2017, section 
 from __future__ import annotations
 
 import math
-import os
 import re
 import statistics
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from batchscale.study.evidence.quantities import error_percent, point_of, train_
 from batchscale.study.evidence.timing import PHASES, Timing, timing_of
 from batchscale.study.rules import check_fits, check_fixed
 from batchscale.study.runner.cell import Cell, Outcome
+from batchscale.system.cores import available_cores
 
 STRONG, WEAK = "strong", "weak"
 _INTERVALS = 12  # of a run, at least, where it has so many steps
@@ -56,7 +56,7 @@ class Question:
 
 def cores() -> int:
     """Of this machine, as far as this process may use them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return available_cores()
 
 
 def parse_processes(text: str) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ def clean(words: str) -> str:
     return _UNFIT.sub("�", words)
 
 
-def said(value: Any) -> str:
+def as_words(value: Any) -> str:
     """One value of a recipe, a row or an environment as text."""
     if value is None:
         return ""
@@ -24,21 +24,21 @@ def said(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.10g}"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {said(entry)}" for key, entry in value.items())
+        return ", ".join(f"{key}: {as_words(entry)}" for key, entry in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(said(entry) for entry in value)
+        return ", ".join(as_words(entry) for entry in value)
     return clean(str(value))
 
 
-def flat(entries: Mapping[str, Any], before: str = "") -> dict[str, str]:
+def flat(entries: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Entries under their dotted names."""
-    found: dict[str, str] = {}
+    flattened: dict[str, str] = {}
     for key, value in entries.items():
         if isinstance(value, Mapping) and value:
-            found.update(flat(value, f"{before}{key}."))
+            flattened.update(flat(value, f"{prefix}{key}."))
         else:
-            found[clean(f"{before}{key}")] = said(value)
-    return found
+            flattened[clean(f"{prefix}{key}")] = as_words(value)
+    return flattened
 
 
 def command_line(words: Sequence[Any]) -> str:

@@ -20,8 +20,8 @@ from batchscale.recipe import Recipe, recipe_from
 
 
 @dataclass(frozen=True)
-class Task:
-    """One training task in words that every library knows.
+class Assignment:
+    """What to train, in words that every library knows.
 
     Args:
         content: the recipe's entries.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from batchscale.bench.task import Task
+from batchscale.bench.assignment import Assignment
 from batchscale.recipe.schema import ON_DISK
 
 
 @dataclass(frozen=True)
-class DataTask(Task):
-    """A task whose steps are minibatches.
+class DataAssignment(Assignment):
+    """An assignment whose steps are minibatches.
 
     Args:
         contender: whose minibatches.

@@ -1,0 +1,164 @@
+"""The state of a run after a step, opened to be asked: its model, data, task and recipe, and nothing that trains.
+
+No aggregator, no optimizer, no switch of the whole process: threads, determinism and random numbers stay as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from batchscale.build.inputs import load_data, make_normalizer
+from batchscale.build.network import WEIGHTS, build_model
+from batchscale.build.tasks import make_task
+from batchscale.comm import World
+from batchscale.data import Dataset
+from batchscale.data.contents import difference, merged
+from batchscale.data.feed import Normalizer
+from batchscale.data.images import Splits
+from batchscale.errors import CheckpointError, FolderError
+from batchscale.recipe import Recipe, load_recipe
+from batchscale.records.folder import attempted, holds_run
+from batchscale.task import Evaluated, Task
+from batchscale.training import checkpoint as checkpoints
+from batchscale.training.evaluation import evaluate
+from batchscale.training.parts import MODEL
+
+_AVERAGED = "optimizer.ema."
+
+
+@dataclass(frozen=True)
+class State:
+    """A run after so many steps.
+
+    Attributes:
+        run: its folder.
+        step: steps done.
+        tensors: every tensor of the checkpoint by name.
+        device: where the model is put.
+        own_model, own_data, own_task: what was handed in from Python in place of the recipe's.
+        data_folder: of the data sets.
+    """
+
+    run: Path
+    step: int
+    tensors: dict[str, torch.Tensor]
+    device: torch.device
+    data_folder: Path | None = None
+    own_model: nn.Module | None = None
+    own_data: Dataset | None = None
+    own_task: Task | None = None
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """Of the run."""
+        return load_recipe(self.run / "recipe.yaml")
+
+    @cached_property
+    def dataset(self) -> Splits:
+        """What the run trained and was evaluated on.
+
+        Raises:
+            DataError: it cannot be read.
+            CheckpointError: the data at hand are other ones than the run's.
+        """
+        dataset = load_data(self.recipe, self.data_folder, self.own_data)
+        recorded = merged(attempted(self.run, "data"))
+        if recorded and (sentence := difference(recorded, dataset.contents, ("there", "here"))):
+            raise CheckpointError(f"{self.run}: holds a run on other data: {sentence}; name its own with --data")
+        return dataset
+
+    @cached_property
+    def task(self) -> Task:
+        """What the run learned."""
+        return self.own_task or make_task(self.recipe, self.dataset)
+
+    @cached_property
+    def normalizer(self) -> Normalizer:
+        """Makes inputs of the data's examples."""
+        return make_normalizer(self.recipe, self.dataset, self.own_data is not None, self.device)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """A plain module in evaluation mode, with the weights and running averages of the step.
+
+        Raises:
+            CheckpointError: the checkpoint is another model's.
+        """
+        with torch.random.fork_rng(devices=()):  # the model draws initial weights, which are then replaced
+            model = build_model(self.recipe, self.dataset, self.own_model)
+        model = model.to(device=self.device, dtype=WEIGHTS[self.recipe.precision])
+        if self.recipe.numerics.memory_format == "channels_last":
+            model = model.to(memory_format=torch.channels_last)
+        weights = {name.removeprefix(MODEL): t for name, t in self.tensors.items() if name.startswith(MODEL)}
+        self._fill(model, weights)
+        return model.eval()
+
+    @cached_property
+    def averaged_weights(self) -> dict[str, torch.Tensor]:
+        """The averaged weights by name, {} where the run keeps none."""
+        return {
+            name.removeprefix(_AVERAGED): tensor for name, tensor in self.tensors.items() if name.startswith(_AVERAGED)
+        }
+
+    def evaluate(self, averaged: bool = True) -> Evaluated:
+        """The evaluation of the run at this step, made again on its test part by this process.
+
+        As in training it is in the weights' own precision.         Batch norm's running averages are used, also where the run recomputes its statistics.
+
+        Args:
+            averaged: at the averaged weights where the run keeps such, as the run itself does.
+        """
+        own = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        try:
+            if averaged and self.averaged_weights:
+                self._fill(self.model, {**own, **self.averaged_weights})
+            chunk = self.recipe.numerics.evaluation_chunk
+            return evaluate(self.model, self.task, self.dataset.test, self.normalizer, World(device=self.device), chunk)
+        finally:
+            self._fill(self.model, own)
+            self.model.eval()
+
+    def _fill(self, model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(
+                f"{self.run}: step {self.step} holds another model's state ({reason[:200]}); give the run's own model"
+            ) from None
+
+
+def open_state(
+    run: Path,
+    step: int | Literal["last"] = "last",
+    *,
+    device: torch.device | None = None,
+    data_folder: Path | None = None,
+    model: nn.Module | None = None,
+    data: Dataset | None = None,
+    task: Task | None = None,
+) -> State:
+    """Open a run's folder at a step; data, task and model are made when they are first asked for.
+
+    Args:
+        run: the folder of a run.
+        step: of one of its checkpoints; "last" for the newest.
+        device: of the model; None for the processor.
+        data_folder: of the data sets.
+        model, data, task: one's own, of a run that was given such; the model is filled in place.
+
+    Raises:
+        FolderError: the folder holds no run.
+        CheckpointError: there is no checkpoint of this step, or it is damaged.
+    """
+    if not holds_run(run):
+        raise FolderError(f"{run}: holds no run; give the folder of a run")
+    checkpoint = checkpoints.load(checkpoints.folder_of(run, None if step == "last" else step, "step"))
+    device = device or torch.device("cpu")
+    return State(run, checkpoint.step, checkpoint.tensors, device, data_folder, model, data, task)

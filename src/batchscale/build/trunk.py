@@ -1,0 +1,161 @@
+"""The trunk of a branch: the run whose checkpoint it goes on from, as far as the branch's steps hang on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Self
+
+from batchscale.build.planning import plan_of, schedule_of
+from batchscale.data.order import StreamOrder
+from batchscale.errors import CheckpointError, RecipeError
+from batchscale.minibatch import Change, Minibatch, StepPlan
+from batchscale.recipe import Recipe, identity, recipe_from
+from batchscale.update.schedule import BranchFactor, PlannedSchedule
+
+_MAY_DIFFER = ("minibatch.workers", "minibatch.growth", "learning_rate.", "optimizer.", "epochs", "branch.")
+"""What a branch's recipe may change: the number of workers, lr, constants of the optimizer, length."""
+_MUST_STAY = ("optimizer.name",)
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """What a branch goes on from.
+
+    Attributes:
+        folder: of the trunk, for the record.
+        step: steps of the trunk, at whose checkpoint the branch begins.
+        state_sha256: of that checkpoint's state.
+        recipe: of the trunk.
+        trunk: the trunk's own, where it is a branch itself.
+    """
+
+    folder: str
+    step: int
+    state_sha256: str
+    recipe: Recipe
+    trunk: Trunk | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For branch.json: all that a resume of the branch needs, without the trunk's folder."""
+        return {
+            "folder": self.folder,
+            "step": self.step,
+            "state_sha256": self.state_sha256,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "trunk": self.trunk.as_json() if self.trunk else None,
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Of branch.json."""
+        inner = content["trunk"]
+        recipe = recipe_from(content["recipe"])
+        trunk = cls.from_json(inner) if inner else None
+        return cls(content["folder"], content["step"], content["state_sha256"], recipe, trunk)
+
+    def check(self, recipe: Recipe) -> None:
+        """Raise unless a recipe may go on from here.
+
+        Raises:
+            CheckpointError: names the entries that a branch may not change.
+        """
+        there, here = identity(self.recipe), identity(recipe)
+        names = [name for name in sorted({*there, *here}) if there.get(name) != here.get(name)]
+        refused = [name for name in names if not name.startswith(_MAY_DIFFER) or name in _MUST_STAY]
+        if "minibatch.per_worker" in refused:
+            raise CheckpointError(
+                f"--branch {self.folder}: minibatch.per_worker={here['minibatch.per_worker']}, and the trunk has "
+                f"{there['minibatch.per_worker']}: a branch has other workers, never other images of a worker; change "
+                f"minibatch.workers"
+            )
+        if refused:
+            listed = ", ".join(f"{name} ({there.get(name)} there, {here.get(name)} here)" for name in refused[:5])
+            raise CheckpointError(
+                f"--branch {self.folder}: is a run of another model or data: {listed}; a branch may change "
+                f"minibatch.workers, learning_rate, epochs and the optimizer's constants alone; give the trunk's recipe"
+            )
+
+    def plan(self, training_images: int) -> StepPlan:
+        """The trunk's own steps."""
+        return run_plan(self.recipe, training_images, self.trunk)
+
+
+def run_plan(recipe: Recipe, training_images: int, trunk: Trunk | None = None) -> StepPlan:
+    """The steps of a run: of a branch the trunk's plan with one more change, where the branch begins.
+
+    Args:
+        recipe: resolved.
+        training_images: N.
+        trunk: of a branch.
+
+    Raises:
+        RecipeError: minibatches that do not fit the data or groups of workers, changes that do not fit the run, or a
+            branch that has no step left, or begins where the plan cannot change.
+    """
+    own = plan_of(recipe, training_images)
+    if trunk is None:
+        if recipe.branch.seed:
+            raise RecipeError(
+                f"branch.seed={recipe.branch.seed}: orders the examples of a branch; give its trunk with --branch RUN"
+            )
+        return own
+    before = trunk.plan(training_images)
+    epoch = before.epoch_at(trunk.step)
+    if before.partial == "drop" and epoch.denominator > 1:
+        raise RecipeError(
+            f"data.partial=drop: step {trunk.step} of the trunk lies inside an epoch ({float(epoch):.6g}), whose last "
+            f"partial minibatch would be another one; branch where an epoch ends, or train the trunk with "
+            f"data.partial=carry"
+        )
+    if recipe.epochs <= epoch:
+        raise RecipeError(
+            f"epochs={recipe.epochs:g}: the branch begins at epoch {float(epoch):.6g} of its trunk, so no step is "
+            f"left; give more epochs"
+        )
+    earlier = [
+        change for change, phase in zip(before.growth, before.phases[1:], strict=True) if phase.first_step < trunk.step
+    ]
+    first = _minibatch_at(own, epoch)
+    later = [change for change in own.growth if change.epoch > epoch]
+    changes = (*earlier, Change(epoch, first), *later)
+    return StepPlan(before.minibatch, training_images, recipe.epochs, before.partial, changes)
+
+
+def _minibatch_at(plan: StepPlan, epoch: Fraction) -> Minibatch:
+    """k x n of the step that begins at an epoch."""
+    return next(phase.minibatch for phase in reversed(plan.phases) if phase.first_epoch <= epoch)
+
+
+def run_schedule(recipe: Recipe, plan: StepPlan, trunk: Trunk | None = None) -> PlannedSchedule:
+    """The lr of every step of a run: of a branch its trunk's, as a function of examples seen, times the rule.
+
+    Args:
+        recipe: resolved.
+        plan: from ``run_plan``.
+        trunk: of a branch.
+
+    Raises:
+        RecipeError: see ``schedule_of``.
+    """
+    if trunk is None:
+        return schedule_of(recipe, plan)
+    trunk_plan = trunk.plan(plan.training_images)
+    epoch, root = trunk_plan.epoch_at(trunk.step), trunk
+    while root.trunk is not None:  # of a branch of a branch the factors multiply: all are seen from the first trunk
+        root = root.trunk
+    root_plan = root.plan(plan.training_images)
+    factor = Fraction(plan.minibatch_at(trunk.step).images, _minibatch_at(root_plan, epoch).images)
+    branch = BranchFactor(trunk.step, float(factor), recipe.learning_rate.scaling)
+    return schedule_of(recipe, plan, root_plan, branch)
+
+
+def order_of(recipe: Recipe, plan: StepPlan, trunk: Trunk | None) -> StreamOrder:
+    """The order of the run's stream."""
+    if trunk is None:
+        return StreamOrder(recipe.seed, plan.training_images)
+    trunk_plan = trunk.plan(plan.training_images)
+    epoch = trunk_plan.epoch_at(trunk.step)
+    place = int((epoch - int(epoch)) * plan.training_images)
+    return order_of(trunk.recipe, trunk_plan, trunk.trunk).branch(int(epoch), place, recipe.branch.seed)

@@ -1,0 +1,130 @@
+"""What every task promises; classification by hand; one's own task, whose loss is a worker's, and that predicts."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from support.runs import RECIPE
+from support.runs import data as data
+from support.worlds import in_processes
+from torch import nn
+
+import batchscale
+from batchscale.errors import RecipeError
+from batchscale.task import TASKS, Evaluated, EvaluatedPass, ScoreKind, Task
+
+LOGITS = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 0])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_losses_of_examples_sum_to_the_loss_of_the_pass(name):
+    task = TASKS[name](4, label_smoothing=0.1)
+    loss, outputs = task.train_pass(lambda inputs: inputs, LOGITS, LABELS)
+    if task.unit == "example":
+        torch.testing.assert_close(task.losses(outputs, LABELS).sum(), loss)
+        parts = [task.train_pass(lambda inputs: inputs, LOGITS[i : i + 3], LABELS[i : i + 3])[0] for i in (0, 3, 6)]
+        torch.testing.assert_close(sum(parts), loss)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_counts_are_whole_and_add_up_and_scores_have_names(name):
+    task = TASKS[name](4)
+    counts = task.counts(LOGITS, LABELS)
+    assert counts.shape == (task.training_counts,)
+    parts = [task.counts(LOGITS[i : i + 3], LABELS[i : i + 3]) for i in (0, 3, 6)]
+    assert torch.equal(sum(parts), counts)
+    evaluated = task.evaluate_pass(lambda inputs: inputs, LOGITS, LABELS)
+    assert evaluated.counts.shape == (task.evaluation_counts,)
+    scores = task.scores(Evaluated(9, float(evaluated.loss) / 9, tuple(evaluated.counts.tolist())))
+    assert set(scores) == {kind.name for kind in task.score_kinds}
+    assert task.score is task.score_kinds[0]
+
+
+def test_classification_by_hand():
+    task = TASKS["classification"](4, label_smoothing=0.3)
+    wrong = sum(int(row.argmax()) != int(label) for row, label in zip(LOGITS, LABELS, strict=True))
+    evaluated = task.evaluate_pass(lambda inputs: inputs, LOGITS, LABELS)
+    assert evaluated.counts.tolist() == [wrong]
+    torch.testing.assert_close(evaluated.loss, F.cross_entropy(LOGITS, LABELS, reduction="sum"))
+    assert task.scores(Evaluated(9, 0.0, (wrong,))) == {"error": 100 * wrong / 9}
+    assert task.named({"error": 5.0}, "test_") == {"test_error_percent": 5.0}
+
+
+def test_a_score_that_the_task_has_not_is_one_line():
+    with pytest.raises(RecipeError, match=r"--goal: task=classification has no score 'iou'; it has error"):
+        TASKS["classification"](4).score_named("iou", "--goal")
+
+
+def test_a_recipe_names_its_task():
+    with pytest.raises(RecipeError, match=r"task=tagging: unknown; .*known are classification"):
+        batchscale.train("digits-cnn", ["task=tagging", "epochs=1"], quiet=True)
+
+
+class Distance(Task):
+    """Regression to the label: the loss is a worker's, m times the root of its mean square; scores need predictions."""
+
+    name = "distance"
+    examples = "points"
+    unit = "worker"
+    score_kinds = (ScoreKind("median distance"), ScoreKind("within", "%", "higher"))
+    predicts = True
+
+    def train_pass(self, model, inputs, targets):
+        outputs = model(inputs).mean(1)
+        return len(outputs) * (outputs - targets).square().mean().sqrt(), outputs
+
+    def evaluate_pass(self, model, inputs, targets):
+        outputs = model(inputs).mean(1)
+        losses = (outputs - targets).abs()
+        return EvaluatedPass(losses.sum(), torch.zeros(0), losses.tolist())
+
+    def scores(self, evaluated):
+        distances = torch.tensor(evaluated.predictions)
+        return {
+            "median distance": float(distances.median()), "within": 100 * float((distances < 1).float().mean()),
+        }  # fmt: skip
+
+    def check(self, outputs, examples):
+        assert outputs.shape[0] == examples
+
+
+def train(rank, data, out, *overrides):
+    # 11 images: the last chunk is short; predictions come in the order of the examples whatever W is
+    fixed = ("numerics.micro_batch=8", "epochs=1", "execution.evaluation_steps=2", "numerics.evaluation_chunk=7")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    return batchscale.train(
+        RECIPE, [*fixed, *overrides], data=data, task=Distance(), model=model, out=out, quiet=True
+    ).model_dump()
+
+
+def test_a_task_of_ones_own_trains_is_scored_and_recorded(data, tmp_path):
+    result = train(0, data, tmp_path / "run")
+    assert result["task"] == "distance"
+    assert set(result["scores"]) == {"median distance", "within"}
+    assert result["score"] == {
+        "name": "median distance", "value": result["scores"]["median distance"], "unit": "", "better": "lower",
+    }  # fmt: skip
+    assert result["test_error_percent"] is None
+    assert result["examples_per_second"] > 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4]
+    assert lines[-1]["points"] == 40
+    assert lines[-1]["within_percent"] == lines[-1]["scores"]["within"]
+
+
+def test_predictions_are_scored_alike_on_any_number_of_processes(data):
+    alone = train(0, data, None, "numerics.exact=true")
+    for result in in_processes(3, train, data, None, "numerics.exact=true"):
+        assert (result["scores"], result["weights_sha256"]) == (alone["scores"], alone["weights_sha256"])
+
+
+def test_a_loss_of_a_worker_keeps_passes_to_one_worker_and_has_no_noise_an_example(data):
+    with pytest.raises(RecipeError, match=r"numerics.micro_batch=16: the task's loss is a worker's"):
+        train(0, data, None, "numerics.micro_batch=16")
+    with pytest.raises(RecipeError, match="an example has no loss of its own here"):
+        Distance().losses(LOGITS, LABELS)
+    with pytest.raises(RecipeError, match=r"optimizer.gradient_noise=0.5: .*of a whole worker"):
+        train(0, data, None, "optimizer.gradient_noise=0.5")

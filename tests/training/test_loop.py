@@ -1,0 +1,170 @@
+"""The loop: what is due after a step, and a step's values read late."""
+
+import json
+
+import pytest
+import torch
+from support.runs import RECIPE
+from support.runs import data as data
+from torch import nn
+
+import batchscale
+from batchscale.aggregate.riders import Rider, Riders
+from batchscale.build.assembly import Assembly
+from batchscale.run import run as runs
+from batchscale.training.due import DUES
+from batchscale.training.loop import Loop
+
+FIXED = ("numerics.micro_batch=8",)
+
+
+def train(data, out, *overrides, **kwargs):
+    return batchscale.train(RECIPE, [*FIXED, *overrides], data=data, out=out, quiet=True, **kwargs)
+
+
+def lines(out, name="metrics.jsonl"):
+    timed = ("images_per_second", "phase_seconds")
+    return [
+        {key: value for key, value in json.loads(line).items() if key not in timed}
+        for line in (out / name).read_text().splitlines()
+    ]
+
+
+@pytest.mark.parametrize("lag", [1, 3])
+@pytest.mark.parametrize("overrides", [(), ("execution.log_steps=4", "execution.evaluation_steps=3")])
+def test_values_read_late_make_the_same_run(data, tmp_path, monkeypatch, lag, overrides):
+    """Weights, lines and evaluations are the same: whatever is due finds every step before it counted."""
+    straight = train(data, tmp_path / "straight", *overrides)
+    monkeypatch.setattr(runs, "Loop", lambda course: Loop(course, lag=lag))
+    late = train(data, tmp_path / "late", *overrides)
+    assert late.weights_sha256 == straight.weights_sha256
+    assert late.train_loss == straight.train_loss
+    for name in ("metrics.jsonl", "evaluations.jsonl"):
+        assert lines(tmp_path / "late", name) == lines(tmp_path / "straight", name)
+
+
+def test_a_stop_acts_so_many_steps_later_and_loses_none(data, tmp_path, monkeypatch):
+    straight = train(data, None)
+    every = ("execution.log_steps=100", "execution.checkpoint_seconds=1000")
+    steps = {}
+    for lag in (0, 2):
+        out = tmp_path / str(lag)
+        monkeypatch.setattr(runs, "Loop", lambda course, lag=lag: Loop(course, lag=lag))
+        monkeypatch.setattr(runs.StopSignals, "requested", asked_in_step(1))
+        with pytest.raises(runs.Stopped) as stopped:
+            train(data, out, *every)
+        steps[lag] = int(str(stopped.value).split("after step ")[1].split(";")[0])
+        monkeypatch.undo()
+        assert train(data, out, *every, resume="yes").weights_sha256 == straight.weights_sha256
+    assert (steps[0], steps[2]) == (2, 4)
+
+
+def asked_in_step(step):
+    """Stands for a signal that comes while this step runs: the function is asked once a step."""
+    calls = []
+
+    def requested(signals):
+        calls.append(0)
+        signals.received = 15 if len(calls) > step else None
+        return len(calls) > step
+
+    return requested
+
+
+class Bursting(nn.Module):
+    """Its loss is not finite from a step on."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.linear, self.step, self.passes = nn.Linear(64, 4), step, 0
+
+    def forward(self, images):
+        self.passes += self.training
+        outputs = self.linear(images.flatten(1))
+        return outputs * float("nan") if self.passes > 4 * self.step + 1 else outputs  # 4 passes a step, and the probe
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_divergence_names_its_step_however_late_it_is_read(data, tmp_path, monkeypatch, lag):
+    monkeypatch.setattr(runs, "Loop", lambda course: Loop(course, lag=lag))
+    result = train(data, tmp_path / "run", model=Bursting(5))
+    assert (result.status, result.diverged_at_step, result.steps) == ("diverged", 5, 5)
+
+
+class Watching:
+    """Due after every third step, after all else: notes what it finds."""
+
+    together = True
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def due(self, course):
+        return course.steps_done % 3 == 0
+
+    def act(self, course):
+        self.seen.append((course.steps_done, len(course.totals.scores), course.totals.images))
+        course.append("watched.jsonl", {"step": course.steps_done})
+
+
+def test_one_more_thing_is_due_by_one_more_member(data, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setitem(DUES, "watching", lambda course: Watching(seen))
+    train(data, tmp_path / "run")
+    assert seen == [(3, 0, 96), (6, 1, 192), (9, 2, 288)]  # evaluations after steps 4 and 7
+    assert [line["step"] for line in lines(tmp_path / "run", "watched.jsonl")] == [3, 6, 9]
+
+
+class LargestLabel(Rider):
+    """A measure in training: the sum of the labels over all examples, and how many passes there were."""
+
+    name = "labels"
+    lengths = (1,)
+    whole_numbers = 1
+
+    def fill(self, sums, forward_pass):
+        sums.real.add_(forward_pass.targets.sum())
+        sums.whole.add_(1)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_one_more_number_of_a_step_is_one_more_rider(data, tmp_path, monkeypatch, exact):
+    """It rides in the gradients' sum, changes no bit of the run, and its mean stands in every line under its name."""
+    mode = ("numerics.exact=true",) if exact else ()
+    straight = train(data, None, *mode)
+    own = Assembly._riders
+    monkeypatch.setattr(Assembly, "_riders", lambda self: with_one_more(own(self)))
+    result = train(data, tmp_path / "run", *mode)
+    assert result.weights_sha256 == straight.weights_sha256
+    written = lines(tmp_path / "run")
+    assert {line["labels"][1] for line in written} == {4.0}  # a pass a worker
+    assert (
+        sum(line["labels"][0] for line in written[:3])
+        <= data.train_labels.sum()
+        <= sum(line["labels"][0] for line in written[:4])
+    )
+
+
+def with_one_more(riders):
+    return Riders([*riders.members, LargestLabel()])
+
+
+def test_riders_of_one_name_are_a_mistake():
+    with pytest.raises(ValueError, match="two riders of one name"):
+        Riders([LargestLabel(), LargestLabel()])
+
+
+def test_the_loop_learns_only_of_riders_that_tell():
+    class Silent(LargestLabel):
+        name = "silent"
+        tells = False
+
+    riders = Riders([LargestLabel(), Silent()])
+    flat = batchscale.FastAggregator(list(nn.Linear(2, 2).parameters()), None, riders.extras, riders.counts).flat
+    riders.board(flat)
+    flat.extras["labels"].fill_(2.0)
+    flat.counts["labels"].fill_(3.0)
+    answer, places = riders.answer()
+    flat.buffer.zero_()  # the next step's sums: the answer keeps its own
+    assert places == {"labels": slice(0, 2)}
+    assert torch.equal(answer, torch.tensor([2.0, 3.0]))
