@@ -61,5 +61,5 @@ class ProcessError(RunError):
 
 def one_line(error: BaseException) -> str:
     """What an error says, in one line; the name of its kind before it where it is not one of ours."""
-    said = str(error) if isinstance(error, BatchscaleError) else f"{type(error).__name__}: {error}"
-    return " ".join(said.split())
+    sentence = str(error) if isinstance(error, BatchscaleError) else f"{type(error).__name__}: {error}"
+    return " ".join(sentence.split())

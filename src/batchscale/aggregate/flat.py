@@ -16,6 +16,20 @@ from torch import nn
 _ALIGN_BYTES = 64
 
 
+def _rounded_up(number: int, unit: int) -> int:
+    return -(-number // unit) * unit
+
+
+def _pieces(lengths: Sequence[int], start: int = 0, unit: int = 1) -> list[tuple[int, int]]:
+    """(offset, length) of pieces one after the other, each beginning at a multiple of ``unit``."""
+    pieces = []
+    for length in lengths:
+        start = _rounded_up(start, unit)
+        pieces.append((start, length))
+        start += length
+    return pieces
+
+
 class FlatGradients:
     """The buffer, its views and its pieces.
 
@@ -45,29 +59,22 @@ class FlatGradients:
         if any(p.dtype != first.dtype or p.device != first.device for p in self.parameters):
             raise ValueError("all trainable parameters must have one type and one device")
         unit = max(_ALIGN_BYTES // first.element_size(), 1)
-        self.pieces: list[tuple[int, int]] = []
-        spans: dict[str, tuple[int, int]] = {}
-        at = 0
-        for name, lengths in extras.items():
-            spans[name] = (at, sum(lengths))
-            for length in lengths:
-                self.pieces.append((at, length))
-                at += length
+        self.pieces = _pieces([length for lengths in extras.values() for length in lengths])
         self.first_gradient = len(self.pieces)
-        for parameter in self.parameters:
-            at = -(-at // unit) * unit
-            self.pieces.append((at, parameter.numel()))
-            at += parameter.numel()
-        at = -(-at // unit) * unit
-        total = at + len(counts) + len(self.parameters)
+        end = sum(length for _, length in self.pieces)
+        gradients = _pieces([parameter.numel() for parameter in self.parameters], end, unit)
+        self.pieces += gradients
+        end = _rounded_up(sum(gradients[-1]), unit)
+        total = end + len(counts) + len(self.parameters)
         if zeros is None:
             self.buffer = torch.zeros(total, dtype=first.dtype, device=first.device)
         else:
             self.buffer = zeros(total, first.dtype)
-        self.extras = {name: self.buffer[o : o + length] for name, (o, length) in spans.items()}
-        firsts = {name: at + counts.index(name) for name in counts}
-        self.counts = {name: self.buffer[first : first + counts.count(name)] for name, first in firsts.items()}
-        self.used = self.buffer[at + len(counts) :]
+        spans = zip(extras, _pieces([sum(lengths) for lengths in extras.values()]), strict=True)
+        self.extras = {name: self.buffer[offset : offset + length] for name, (offset, length) in spans}
+        firsts = {name: end + counts.index(name) for name in counts}
+        self.counts = {name: self.buffer[start : start + counts.count(name)] for name, start in firsts.items()}
+        self.used = self.buffer[end + len(counts) :]
         self._views = [
             self.buffer[o : o + length].as_strided(
                 p.shape, torch.empty_like(p).stride(), self.buffer.storage_offset() + o

@@ -49,12 +49,12 @@ def store(choice: Choice, world: World) -> Path:
 def stored(processes: int) -> dict[str, Any] | None:
     """The choice that is kept for W processes; an empty one where the file cannot be read."""
     try:
-        found = json.loads(stored_file(processes).read_text(encoding="utf-8"))
+        record = json.loads(stored_file(processes).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, RuntimeError):  # RuntimeError: there is no home
         return None
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
 def check_algorithm(entry: Aggregation, processes: int) -> None:
@@ -73,7 +73,7 @@ def make_reducer(entry: Aggregation, world: World) -> Reducer:
 
 
 def decide(
-    entry: Aggregation, reducer: Reducer, tensors: Sequence[torch.Tensor], before: Sequence[Mapping[str, Any]] = ()
+    entry: Aggregation, reducer: Reducer, tensors: Sequence[torch.Tensor], earlier: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
     """Choose the algorithm for a run's tensors, and say how and why, for its record.
 
@@ -81,22 +81,22 @@ def decide(
         entry: execution.aggregation.
         reducer: all processes call this together.
         tensors: what a step reduces, all zeros.
-        before: what this said in earlier attempts of the run, the newest first.
+        earlier: what this said in earlier attempts of the run, the newest first.
 
     Raises:
         UsageError: an algorithm that this world cannot run.
     """
     world = reducer.world
     kept = stored(world.size) if world.rank == 0 and world.size > 1 and entry.algorithm == "auto" else None
-    here = {**machine(world), "torus": entry.torus and list(entry.torus), "between": entry.between}
-    measured = [record for record in before if record.get("wanted") == "auto"]
-    alike = next((record for record in measured if record.get("machine") == here), None)
+    conditions = {**machine(world), "torus": entry.torus and list(entry.torus), "between": entry.between}
+    measured = [record for record in earlier if record.get("wanted") == "auto"]
+    alike = next((record for record in measured if record.get("machine") == conditions), None)
     if kept is not None and isinstance(kept.get("machine"), dict):
         shape = {"torus": None, "between": "auto"}  # of bench allreduce
         kept = {**kept, "machine": {**shape, **kept["machine"]}}
-    choice = choose(reducer, entry.algorithm, tensors, here, kept, alike)
+    choice = choose(reducer, entry.algorithm, tensors, conditions, kept, alike)
     reducer.use(choice)
-    return {**as_record(choice, here), "wanted": entry.algorithm, "notes": reducer.notes}
+    return {**as_record(choice, conditions), "wanted": entry.algorithm, "notes": reducer.notes}
 
 
 def as_text(decided: Mapping[str, Any]) -> str:

@@ -90,8 +90,8 @@ def _phases(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[D
         "instead_of_decay": f"/ {_factors(recipe.learning_rate.decay.factor)} at a decay while kn <= N / 10 = "
         f"{plan.training_images / 10:g}",
     }
-    found = counted(len(plan.growth), "change") if plan.growth else "never within this run"
-    rows = [Derived("growth", f"{about[growth.kind]}; lr x {rule}", found)]
+    changes = counted(len(plan.growth), "change") if plan.growth else "never within this run"
+    rows = [Derived("growth", f"{about[growth.kind]}; lr x {rule}", changes)]
     for number, phase in enumerate(plan.phases):
         k, n = phase.minibatch.workers, phase.minibatch.per_worker
         steps = plan.steps_of(phase)
@@ -135,8 +135,8 @@ def _falls(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[De
     entry = recipe.learning_rate.decay
     if entry.kind == "step":
         epochs = decay_epochs(recipe, plan.training_images)
-        at = f"x {_factors(entry.factor)} at epochs {epochs}"
-        return [Derived("decay", at, _from(plan, epochs, lambda step: f"lr {schedule(step):g}"))]
+        formula = f"x {_factors(entry.factor)} at epochs {epochs}"
+        return [Derived("decay", formula, _from(plan, epochs, lambda step: f"lr {schedule(step):g}"))]
     if entry.end is None:
         return []
     value = _from(plan, [entry.end], lambda step: f"lr {schedule(step):.4g}")

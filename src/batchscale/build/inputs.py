@@ -27,13 +27,13 @@ _HOLDOUT = 201  # stream: one order of all training images, held-out ones from i
 _RECOMPUTE = 202  # stream: the order of the examples that batch norm's statistics are recomputed over
 
 
-def load_data(recipe: Recipe, folder: Path | None, own: Dataset | None = None) -> Splits:
+def load_data(recipe: Recipe, folder: Path | None, own_data: Dataset | None = None) -> Splits:
     """The recipe's data set: data.train_images of it, and data.holdout others in place of the test set.
 
     Raises:
         DataError: files are missing or damaged, or more images are held out or trained on than there are.
     """
-    dataset = _read_data(recipe, folder, own)
+    dataset = _read_data(recipe, folder, own_data)
     augment = recipe.data.augment
     if (augment.flip or augment.crop != "none") and not dataset.train.raw:
         raise DataError("data.augment: acts on uint8 images (C, H, W), the data is floating; leave data.augment out")
@@ -44,22 +44,22 @@ def load_data(recipe: Recipe, folder: Path | None, own: Dataset | None = None) -
     return dataset
 
 
-def data_at_hand(recipe: Recipe, folder: Path | None, own: Dataset | None = None, quiet: bool = False) -> Contents:
+def data_at_hand(recipe: Recipe, folder: Path | None, own_data: Dataset | None = None, quiet: bool = False) -> Contents:
     """What the data are that a finished run is asked for with; nothing is known of those that cannot be opened."""
     try:
-        return load_data(recipe, folder, own).contents
+        return load_data(recipe, folder, own_data).contents
     except DataError as error:
         if not quiet:
             print(f"finished before, and not compared with the data at hand: {error}", file=sys.stderr, flush=True)
         return {}
 
 
-def _read_data(recipe: Recipe, folder: Path | None, own: Dataset | None) -> Splits:
-    if own is None and recipe.data.name == "own":
+def _read_data(recipe: Recipe, folder: Path | None, own_data: Dataset | None) -> Splits:
+    if own_data is None and recipe.data.name == "own":
         raise DataError(
             "data.name=own: stands for a data set handed in from Python; use batchscale.train(..., data=...)"
         )
-    dataset = own.splits() if own else open_dataset(recipe.data.name, folder, _reading(recipe))
+    dataset = own_data.splits() if own_data else open_dataset(recipe.data.name, folder, _reading(recipe))
     return _parted(dataset, recipe.data)
 
 
@@ -100,12 +100,12 @@ def _reading(recipe: Recipe) -> Reading:
     )
 
 
-def make_normalizer(recipe: Recipe, dataset: Splits, own: bool, device: torch.device) -> Normalizer:
+def make_normalizer(recipe: Recipe, dataset: Splits, own_data: bool, device: torch.device) -> Normalizer:
     """What turns images into the model's inputs; an own data set's mean and deviation are taken from its images."""
     formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
     if not dataset.train.raw:
         mean, std = [0.0], [1.0]
-    elif isinstance(dataset.train, TensorImages) and (own or recipe.data.name == "own"):
+    elif isinstance(dataset.train, TensorImages) and (own_data or recipe.data.name == "own"):
         images = dataset.train.images
         sums = [images[:, c].double() for c in range(images.shape[1])]
         mean, std = [float(s.mean()) for s in sums], [float(s.std(correction=0)) or 1.0 for s in sums]

@@ -25,13 +25,13 @@ LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """Precision -> type of the passes, where it is another one."""
 
 
-def build_model(recipe: Recipe, dataset: Splits, own: nn.Module | None = None) -> nn.Module:
+def build_model(recipe: Recipe, dataset: Splits, model: nn.Module | None = None) -> nn.Module:
     """The recipe's model with its initial weights, drawn from the seed; one's own module as it is.
 
     Raises:
         RecipeError: an option that the model has no place for.
     """
-    if own is None:
+    if model is None:
         if recipe.model.name == "own":
             raise RecipeError(
                 "model.name=own: stands for a module handed in from Python; use batchscale.train(..., model=...)"
@@ -41,16 +41,16 @@ def build_model(recipe: Recipe, dataset: Splits, own: nn.Module | None = None) -
                 f"model.name={recipe.model.name}: needs images (C, H, W), the data has {dataset.image_shape}"
             )
         torch.manual_seed(key(recipe.seed, _INIT) >> 1)
-        own = named_model(recipe.model.name, dataset.image_shape, dataset.num_classes)
+        model = named_model(recipe.model.name, dataset.image_shape, dataset.num_classes)
     if recipe.model.zero_init_last_gamma:
-        zero_last_gammas(own, recipe.model.name)
+        zero_last_gammas(model, recipe.model.name)
     if recipe.model.fc_init is not None:
-        init_last_linear(own, recipe.model.fc_init, dataset.num_classes)
+        init_last_linear(model, recipe.model.fc_init, dataset.num_classes)
     if recipe.model.pretrained is not None:
-        load_pretrained(own, recipe.model.pretrained, recipe.model.pretrained_key)
-    if not any(p.requires_grad for p in own.parameters()):
+        load_pretrained(model, recipe.model.pretrained, recipe.model.pretrained_key)
+    if not any(p.requires_grad for p in model.parameters()):
         raise RecipeError("model: has no parameter to train; give one whose parameters require gradients")
-    return own
+    return model
 
 
 @dataclass(frozen=True)
@@ -64,19 +64,19 @@ class Network:
     restore: Callable[[], None]
 
 
-def build_network(recipe: Recipe, dataset: Splits, device: torch.device, own: nn.Module | None = None) -> Network:
+def build_network(recipe: Recipe, dataset: Splits, device: torch.device, own_model: nn.Module | None = None) -> Network:
     """The recipe's network on a device, ready for passes of whole workers.
 
     Args:
         recipe, dataset: of the run.
         device: of the weights.
-        own: one's own module, trained in place.
+        own_model: one's own module, trained in place.
 
     Raises:
         RecipeError: an option that the model has no place for.
     """
     dtype = WEIGHTS[recipe.precision]
-    model = build_model(recipe, dataset, own).to(device=device, dtype=dtype)
+    model = build_model(recipe, dataset, own_model).to(device=device, dtype=dtype)
     if recipe.numerics.memory_format == "channels_last":
         model = model.to(memory_format=torch.channels_last)
     model, statistics, averages, restore = replace_batch_norm(

@@ -23,10 +23,10 @@ def plan_of(recipe: Recipe, training_images: int) -> StepPlan:
     """
     first = Minibatch(recipe.minibatch.workers, recipe.minibatch.per_worker)
     entry, decay = recipe.minibatch.growth, recipe.learning_rate.decay
-    given = tuple(Change(Fraction(str(epoch)), Minibatch(k, n)) for epoch, k, n in recipe.minibatch.phases()[1:])
+    phases = tuple(Change(Fraction(str(epoch)), Minibatch(k, n)) for epoch, k, n in recipe.minibatch.phases()[1:])
     factor = decay.factor if isinstance(decay.factor, float) else 1.0  # several: refused beside instead_of_decay
     growth = Growth(
-        entry.kind, first, recipe.epochs, training_images, entry.of, given, entry.every_epochs, decay.epochs,
+        entry.kind, first, recipe.epochs, training_images, entry.of, phases, entry.every_epochs, decay.epochs,
         factor,
     )  # fmt: skip
     changes = GROWTHS[entry.kind](growth)

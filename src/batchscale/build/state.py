@@ -109,19 +109,20 @@ class State:
     def evaluate(self, averaged: bool = True) -> Evaluated:
         """The evaluation of the run at this step, made again on its test part by this process.
 
-        As in training it is in the weights' own precision.         Batch norm's running averages are used, also where the run recomputes its statistics.
+        As in training it is in the weights' own precision. Batch norm's running averages are used, also where the run
+        recomputes its statistics.
 
         Args:
             averaged: at the averaged weights where the run keeps such, as the run itself does.
         """
-        own = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         try:
             if averaged and self.averaged_weights:
-                self._fill(self.model, {**own, **self.averaged_weights})
+                self._fill(self.model, {**weights, **self.averaged_weights})
             chunk = self.recipe.numerics.evaluation_chunk
             return evaluate(self.model, self.task, self.dataset.test, self.normalizer, World(device=self.device), chunk)
         finally:
-            self._fill(self.model, own)
+            self._fill(self.model, weights)
             self.model.eval()
 
     def _fill(self, model: nn.Module, weights: dict[str, torch.Tensor]) -> None:

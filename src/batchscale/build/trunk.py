@@ -61,17 +61,19 @@ class Trunk:
         Raises:
             CheckpointError: names the entries that a branch may not change.
         """
-        there, here = identity(self.recipe), identity(recipe)
-        names = [name for name in sorted({*there, *here}) if there.get(name) != here.get(name)]
+        trunk_entries, entries = identity(self.recipe), identity(recipe)
+        names = [name for name in sorted({*trunk_entries, *entries}) if trunk_entries.get(name) != entries.get(name)]
         refused = [name for name in names if not name.startswith(_MAY_DIFFER) or name in _MUST_STAY]
         if "minibatch.per_worker" in refused:
             raise CheckpointError(
-                f"--branch {self.folder}: minibatch.per_worker={here['minibatch.per_worker']}, and the trunk has "
-                f"{there['minibatch.per_worker']}: a branch has other workers, never other images of a worker; change "
-                f"minibatch.workers"
+                f"--branch {self.folder}: minibatch.per_worker={entries['minibatch.per_worker']}, and the trunk has "
+                f"{trunk_entries['minibatch.per_worker']}: a branch has other workers, never other images of a worker; "
+                f"change minibatch.workers"
             )
         if refused:
-            listed = ", ".join(f"{name} ({there.get(name)} there, {here.get(name)} here)" for name in refused[:5])
+            listed = ", ".join(
+                f"{name} ({trunk_entries.get(name)} there, {entries.get(name)} here)" for name in refused[:5]
+            )
             raise CheckpointError(
                 f"--branch {self.folder}: is a run of another model or data: {listed}; a branch may change "
                 f"minibatch.workers, learning_rate, epochs and the optimizer's constants alone; give the trunk's recipe"
@@ -94,16 +96,16 @@ def run_plan(recipe: Recipe, training_images: int, trunk: Trunk | None = None) -
         RecipeError: minibatches that do not fit the data or groups of workers, changes that do not fit the run, or a
             branch that has no step left, or begins where the plan cannot change.
     """
-    own = plan_of(recipe, training_images)
+    alone = plan_of(recipe, training_images)
     if trunk is None:
         if recipe.branch.seed:
             raise RecipeError(
                 f"branch.seed={recipe.branch.seed}: orders the examples of a branch; give its trunk with --branch RUN"
             )
-        return own
-    before = trunk.plan(training_images)
-    epoch = before.epoch_at(trunk.step)
-    if before.partial == "drop" and epoch.denominator > 1:
+        return alone
+    trunk_plan = trunk.plan(training_images)
+    epoch = trunk_plan.epoch_at(trunk.step)
+    if trunk_plan.partial == "drop" and epoch.denominator > 1:
         raise RecipeError(
             f"data.partial=drop: step {trunk.step} of the trunk lies inside an epoch ({float(epoch):.6g}), whose last "
             f"partial minibatch would be another one; branch where an epoch ends, or train the trunk with "
@@ -115,12 +117,14 @@ def run_plan(recipe: Recipe, training_images: int, trunk: Trunk | None = None) -
             f"left; give more epochs"
         )
     earlier = [
-        change for change, phase in zip(before.growth, before.phases[1:], strict=True) if phase.first_step < trunk.step
+        change
+        for change, phase in zip(trunk_plan.growth, trunk_plan.phases[1:], strict=True)
+        if phase.first_step < trunk.step
     ]
-    first = _minibatch_at(own, epoch)
-    later = [change for change in own.growth if change.epoch > epoch]
+    first = _minibatch_at(alone, epoch)
+    later = [change for change in alone.growth if change.epoch > epoch]
     changes = (*earlier, Change(epoch, first), *later)
-    return StepPlan(before.minibatch, training_images, recipe.epochs, before.partial, changes)
+    return StepPlan(trunk_plan.minibatch, training_images, recipe.epochs, trunk_plan.partial, changes)
 
 
 def _minibatch_at(plan: StepPlan, epoch: Fraction) -> Minibatch:

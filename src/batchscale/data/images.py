@@ -43,18 +43,18 @@ def mirrored(seed: int, epochs: Indices, images: Indices) -> npt.NDArray[np.bool
     """Which images are mirrored: a draw keyed by (seed, epoch, image)."""
     draws = [(epochs == e, int(e)) for e in np.unique(epochs)]
     flips = np.zeros(len(images), dtype=bool)
-    for here, epoch in draws:
-        flips[here] = uniform(key(seed, epoch, _FLIP), images[here]) < 0.5
+    for inside, epoch in draws:
+        flips[inside] = uniform(key(seed, epoch, _FLIP), images[inside]) < 0.5
     return flips
 
 
 def crop_draws(seed: int, epochs: Indices, images: Indices, draws: int) -> npt.NDArray[np.float64]:
     """Uniform numbers for every image's scale-and-aspect crop, (m, draws), keyed by (seed, epoch, image)."""
-    found = np.empty((len(images), draws))
+    numbers = np.empty((len(images), draws))
     for epoch in np.unique(epochs):
-        here = epochs == epoch
-        found[here] = uniform(key(seed, int(epoch), _SCALE_ASPECT), images[here, None] * draws + np.arange(draws))
-    return found
+        inside = epochs == epoch
+        numbers[inside] = uniform(key(seed, int(epoch), _SCALE_ASPECT), images[inside, None] * draws + np.arange(draws))
+    return numbers
 
 
 class Images(ABC):
@@ -128,11 +128,11 @@ class Splits:
     @cached_property
     def contents(self) -> Contents:
         """What is trained and evaluated on, as ``contents.py`` records and compares it."""
-        found: Contents = {"classes": self.num_classes}
+        contents: Contents = {"classes": self.num_classes}
         for part, images in zip(PARTS, (self.train, self.test), strict=True):
-            found[f"{part} {COUNT}"] = len(images)
-            found |= {f"{part} {name}": value for name, value in images.digests().items()}
-        return found
+            contents[f"{part} {COUNT}"] = len(images)
+            contents |= {f"{part} {name}": value for name, value in images.digests().items()}
+        return contents
 
 
 class TensorImages(Images):
@@ -185,9 +185,9 @@ class TensorImages(Images):
         def places(epochs: Indices, images: Indices) -> tuple[torch.Tensor, torch.Tensor]:
             tops, lefts = np.empty_like(images), np.empty_like(images)
             for epoch in np.unique(epochs):
-                here = epochs == epoch
-                tops[here] = integers(key(seed, int(epoch), _CROP_Y), images[here], 2 * padding + 1)
-                lefts[here] = integers(key(seed, int(epoch), _CROP_X), images[here], 2 * padding + 1)
+                inside = epochs == epoch
+                tops[inside] = integers(key(seed, int(epoch), _CROP_Y), images[inside], 2 * padding + 1)
+                lefts[inside] = integers(key(seed, int(epoch), _CROP_X), images[inside], 2 * padding + 1)
             return torch.from_numpy(tops), torch.from_numpy(lefts)
 
         return minibatch

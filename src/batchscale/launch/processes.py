@@ -152,10 +152,10 @@ def _explain(error: Any, way_on: str) -> BatchscaleError:
         return ProcessError(f"rank {rank} was killed by {name}; all processes were ended; {way_on}")
     if failure.exitcode - 128 in STOPS:
         return Interrupted(failure.exitcode - 128, way_on)
-    said = failure.message.splitlines()[0]  # what the process has written down by record_error
+    sentence = failure.message.splitlines()[0]  # what the process has written down by record_error
     if failure.exitcode == UsageError.exit_code:
-        return UsageError(said)
-    return ProcessError(f"rank {rank} failed: {said}; all processes were ended; {way_on}")
+        return UsageError(sentence)
+    return ProcessError(f"rank {rank} failed: {sentence}; all processes were ended; {way_on}")
 
 
 def launched() -> bool:

@@ -81,9 +81,9 @@ def trunk_of(job: Job, out: Path) -> Trunk | None:
         return recorded
     named, _ = read_trunk(job.branch)
     if recorded is None or (named.state_sha256, named.step) != (recorded.state_sha256, recorded.step):
-        there = f"a branch of {recorded.folder}, step {recorded.step}" if recorded else "a run by itself"
+        held = f"a branch of {recorded.folder}, step {recorded.step}" if recorded else "a run by itself"
         raise CheckpointError(
-            f"{out}: holds {there}, and --branch names {named.folder}, step {named.step}; leave --branch out to go on "
+            f"{out}: holds {held}, and --branch names {named.folder}, step {named.step}; leave --branch out to go on "
             f"with it, or give another --out DIR (nothing was changed)"
         )
     return recorded

@@ -83,21 +83,21 @@ def check_same_data(contents: Sequence[Contents]) -> None:
     Raises:
         DataError: names the rank and what differs from the ranks before it.
     """
-    for rank, mine in enumerate(contents):
-        if said := difference(merged(contents[:rank]), mine, ("on rank 0", f"on rank {rank}")):
+    for rank, rank_contents in enumerate(contents):
+        if sentence := difference(merged(contents[:rank]), rank_contents, ("on rank 0", f"on rank {rank}")):
             raise DataError(
-                f"rank {rank} has other data than the ranks before it: {said}; all processes must train on the same "
-                f"images; copy the data set anew to the host of that rank, or name the same one with --data"
+                f"rank {rank} has other data than the ranks before it: {sentence}; all processes must train on the "
+                f"same images; copy the data set anew to the host of that rank, or name the same one with --data"
             )
 
 
-def check_resume(before: Mapping[str, str], now: Mapping[str, str]) -> None:
+def check_resume(begun: Mapping[str, str], now: Mapping[str, str]) -> None:
     """Raise unless an exact run goes on as it began.
 
     Raises:
         ExactnessError: names what differs.
     """
-    names = differing(before, now)
+    names = differing(begun, now)
     if names:
         raise ExactnessError(
             f"resume of an exact run: computed otherwise than it began: {', '.join(names)}; "

@@ -59,43 +59,43 @@ def trained_on(out: Path) -> Contents:
     return merged(attempted(out, "data"))
 
 
-def check_trained_on(out: Path, before: Contents, now: Contents) -> None:
+def check_trained_on(out: Path, trained: Contents, now: Contents) -> None:
     """Raise where the data at hand are not those of the run that is there.
 
     Args:
         out: of the run.
-        before: from ``trained_on``.
+        trained: from ``trained_on``.
         now: ``Splits.contents`` of the data at hand.
 
     Raises:
         CheckpointError: names what differs.
     """
-    if said := difference(before, now, ("there", "here")):
+    if sentence := difference(trained, now, ("there", "here")):
         raise CheckpointError(
-            f"{out}: holds a run on other data: {said}; a run goes on with the images that it began with, wherever "
+            f"{out}: holds a run on other data: {sentence}; a run goes on with the images that it began with, wherever "
             f"they lie; name these with --data, or give another --out DIR (nothing was changed)"
         )
 
 
 def check_finished(
-    job: Job, out: Path, before: Contents, world: World | None = None, own: Dataset | None = None
+    job: Job, out: Path, trained: Contents, world: World | None = None, own_data: Dataset | None = None
 ) -> None:
     """Raise, on all processes alike, where a finished run is asked for with other data than its own.
 
     Args:
         job: of this call.
         out: of the run.
-        before: from ``trained_on``.
+        trained: from ``trained_on``.
         world: of this call; None for one process that speaks for all.
-        own: one's own data set; None for the recipe's.
+        own_data: one's own data set; None for the recipe's.
 
     Raises:
         CheckpointError: names what differs.
     """
-    if before:
+    if trained:
         world = world or World()
-        mine = data_at_hand(job.recipe, job.data_folder, own, quiet=world.rank > 0)
-        check_trained_on(out, before, world.gather(mine, "comparing the data with the finished run's")[0])
+        at_hand = data_at_hand(job.recipe, job.data_folder, own_data, quiet=world.rank > 0)
+        check_trained_on(out, trained, world.gather(at_hand, "comparing the data with the finished run's")[0])
 
 
 @dataclass

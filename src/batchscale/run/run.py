@@ -108,9 +108,9 @@ def train_here(
         world.close(wait=ended)
 
 
-def _same_data(job: Job, world: World, opened: Opened, own: Dataset | None) -> Splits:
+def _same_data(job: Job, world: World, opened: Opened, own_data: Dataset | None) -> Splits:
     """The data of the run: the same on all processes, and as before where it goes on."""
-    dataset = load_data(job.recipe, job.data_folder, own)
+    dataset = load_data(job.recipe, job.data_folder, own_data)
     check_same_data(world.gather(dataset.contents, "comparing the data of all processes"))
     if opened.data:
         where = job.out if opened.resumed or opened.trunk is None else Path(opened.trunk.folder)

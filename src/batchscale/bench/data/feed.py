@@ -17,7 +17,7 @@ from batchscale.data.images import Labelled
 def feed_minibatches(assignment: DataAssignment) -> Iterator[Labelled]:
     """Minibatch after minibatch, as a run gets them."""
     recipe, dataset = assignment.recipe, assignment.dataset
-    normalizer = make_normalizer(recipe, dataset, own=False, device=torch.device("cpu"))
+    normalizer = make_normalizer(recipe, dataset, own_data=False, device=torch.device("cpu"))
     plan = plan_of(recipe, len(dataset.train))
     order = order_of(recipe, plan, None)
     feed = make_feed(recipe, dataset, normalizer, plan, order, workers=range, micro_batch=assignment.minibatch_images)
