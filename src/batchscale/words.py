@@ -1,9 +1,11 @@
-"""Numbers with their nouns, and names of files, for sentences."""
+"""Numbers with their nouns, names of files, and the name that was meant, for sentences."""
 
 from __future__ import annotations
 
 import codecs
+import difflib
 import re
+from collections.abc import Iterable
 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -53,3 +55,20 @@ def shown(text: str) -> str:
     """
     plain = text.encode("utf-8", UNWRITABLE).decode("utf-8")
     return _CONTROL.sub(lambda control: control[0].encode("unicode_escape").decode("ascii"), plain)
+
+
+def nearest(name: str, known: Iterable[str], likeness: float = 0.0) -> str:
+    """The known name that is most like this one, "" where none is like enough.
+
+    Args:
+        name: as typed.
+        known: all there are.
+        likeness: the least, from 0 (any) to 1 (equal), as of difflib.
+    """
+    return next(iter(difflib.get_close_matches(name, known, 1, likeness)), "")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """``did you mean NAME? ``, or nothing where no known name is like it."""
+    meant = nearest(name, known, 0.4)
+    return f"did you mean {meant}? " if meant else ""

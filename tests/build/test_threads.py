@@ -19,7 +19,7 @@ from batchscale.launch import hardware
 from batchscale.launch.signals import RUNS_AT_ONCE
 from batchscale.recipe import load_recipe, recipe_from
 from batchscale.run.run import Stopped
-from batchscale.study.runner.cell import Change, cells
+from batchscale.study.runner.cell import Cell
 from batchscale.study.runner.study import Study
 from batchscale.system.cores import available_cores
 from batchscale.training.due import DUES
@@ -170,7 +170,7 @@ def test_runs_of_a_study_choose_within_their_share(tmp_path):
         with Study(
             tmp_path / str(jobs), "grid", "digits-cnn", load_recipe("digits-cnn", recipe), {}, [], jobs=jobs
         ) as s:
-            outcome = s.run(cells("digits-cnn", recipe, [Change("plain")], 1))[0]
+            outcome = s.run([Cell({}, load_recipe("digits-cnn", recipe))])[0]
         assert outcome.status == "done", outcome.error
         found = decided(outcome.folder)
         assert found["threads"] == max(most // found["cores_per_thread"], 1)

@@ -24,7 +24,7 @@ SHAPES = {
     "torus": [{}, {"hosts": "even"}, {"torus": (4, 2)}, {"torus": (1, 8)}],
     "hierarchical": [{}, {"hosts": "one"}, {"hosts": "even"}, {"hosts": "uneven"}],
     "three_phase": [
-        {}, {"hosts": "one"}, {"hosts": "even"}, *({"hosts": "uneven", "between": name} for name in BETWEEN),
+        {}, {"hosts": "one"}, {"hosts": "even"}, *({"hosts": "uneven", "between": name} for name in ("auto", *BETWEEN)),
     ],
     "direct": [{}],
 }  # fmt: skip

@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from batchscale.build.derive import derived_numbers, plan_of, schedule_of
+from batchscale.build.derive import derived_numbers
 from batchscale.build.network import build_model
+from batchscale.build.planning import plan_of, schedule_of
 from batchscale.errors import RecipeError
 from batchscale.models import named_model
 from batchscale.models.initial import last_gammas

@@ -17,9 +17,9 @@ from torch import nn
 
 import batchscale
 from batchscale.build.inputs import load_data
-from batchscale.data.order import StreamOrder
 from batchscale.errors import CheckpointError, DataError, ExactnessError, FolderError, RecipeError
 from batchscale.models import MODELS
+from batchscale.order import StreamOrder
 from batchscale.randomness import key
 from batchscale.recipe import recipe_from
 from batchscale.run.compare import compare

@@ -8,20 +8,23 @@ import sys
 
 import numpy as np
 import pytest
+from support.cases import case_of
 
 from batchscale.build.planning import plan_of, schedule_of
 from batchscale.cli import main
 from batchscale.errors import UsageError
-from batchscale.recipe import dump_recipe, load_recipe
+from batchscale.recipe import dump_recipe
 from batchscale.report.draw.lines import draw
 from batchscale.study.runner.cell import Outcome
-from batchscale.study.steps_to_target.figures import figures_of
-from batchscale.study.steps_to_target.findings import answer_of, sentence, warnings_of
+from batchscale.study.steps_to_target.answer import answer_of_points
+from batchscale.study.steps_to_target.figures import figures
 from batchscale.study.steps_to_target.hyperbola import Interval, fit
+from batchscale.study.steps_to_target.question import parse_range
 from batchscale.study.steps_to_target.regimes import DIMINISHING, MAXIMAL, PERFECT, local_slopes, regimes, slope_ranges
-from batchscale.study.steps_to_target.search import Search, check_begun
-from batchscale.study.steps_to_target.space import Dimension, Space, parse_range
-from batchscale.study.steps_to_target.trials import Goal, Point, Trial, expected_least, parse_goal, summarize
+from batchscale.study.steps_to_target.search import check_begun, search_of
+from batchscale.study.steps_to_target.space import Dimension, Space
+from batchscale.study.steps_to_target.trials import Goal, Reached, Trial, expected_least, parse_goal, summarize
+from batchscale.study.steps_to_target.words import sentence, warnings
 
 DOUBLINGS = [2**i for i in range(3, 13)]
 GOAL = Goal("error", 5.0)
@@ -104,7 +107,7 @@ def test_a_minimum_at_the_end_of_the_search_is_not_seen():
     assert falls.images_min.value == pytest.approx(640, rel=1e-3)
     assert (falls.steps(64), falls.beyond) == (pytest.approx(10, rel=1e-3), "above")
     points = [point(b, 12, steps_before=12) for b in (32, 64, 128, 256)]
-    (line,) = [line for line in warnings_of(answer_of(points), search()) if "B_crit" in line]
+    (line,) = [line for line in doubts(points) if "B_crit" in line]
     assert line.startswith("B_crit not seen (below 32 images): below the smallest minibatch that reached the goal")
 
 
@@ -149,13 +152,10 @@ def test_a_regime_is_not_sure_where_rounding_or_one_end_could_decide_it():
     assert (coarse[0].name, coarse[0].doubt.split(" within")[0]) == (PERFECT, "every slope in it crosses its bounds")
     assert regimes([8, 16, 32, 64], [80, 40, 20, 10], [79, 39, 19, 9])[0].doubt is None
     points = [point(b, s, steps_before=s // 2) for b, s in zip((32, 64, 128, 256), (80, 40, 20, 10), strict=True)]
-    answer = answer_of(points)
-    assert "perfect scaling from 32 to 256 (not sure) (diminishing returns" in sentence(answer, search())
-    assert any(
-        line.startswith("perfect scaling from 32 to 256 is not sure: every slope")
-        for line in warnings_of(answer, search())
-    )
-    (mark,) = figures_of(answer.points, answer.regimes, answer.fit, search())[0].marks
+    answer = answer_of_points(points)
+    assert "perfect scaling from 32 to 256 (not sure) (diminishing returns" in sentence(case(), answer)
+    assert any(line.startswith("perfect scaling from 32 to 256 is not sure: every slope") for line in doubts(points))
+    (mark,) = drawn(points)[0].marks
     assert mark.label == "perfect scaling (not sure)"
 
 
@@ -185,13 +185,10 @@ def test_a_goal_nobody_reaches_is_told_with_the_best():
     assert (point.best_value, point.best.number) == (8, 0)
     nothing = summarize([trial(0, [None], "diverged")], GOAL, 100, 5)
     assert (nothing.best, nothing.best_value) == (None, None)
-    said = sentence(answer_of([point, nothing]), search())
+    said = sentence(case(), answer_of_points([point, nothing]))
     assert said == "Not reached: no trial fell to error below 5 %; the best was 8.00 % at kn = 32."
-    assert "no trial left an evaluation" in sentence(answer_of([nothing]), search())
-    assert (
-        "goal not reached by 3 trials of 100 steps (0 diverged): the best was 8.00 %"
-        in warnings_of(answer_of([point]), search())[0]
-    )
+    assert "no trial left an evaluation" in sentence(case(), answer_of_points([nothing]))
+    assert "goal not reached by 3 trials of 100 steps (0 diverged): the best was 8.00 %" in doubts([point])[0]
 
 
 def test_the_expected_least_of_a_draw_is_the_mean_over_all_draws():
@@ -265,13 +262,23 @@ def test_ranges_are_read():
     assert parse_range("--momentum", "0..0.99", 0.0, 0.9999) == (0.0, 0.99)
 
 
-def search(*overrides, minibatches=(8, 32, 1024), **changes):
-    recipe = load_recipe("digits-cnn", ["data.holdout=287", *overrides])
-    asked = {
-        "trials": 4, "training_images": 1150, "least_steps": 200, "evaluation_steps": None, "lr": None,
-        "momentum": (0.0, 0.99), "weight_decay": (1e-6, 1e-3), "final_lr": (0.01, 1.0), **changes,
-    }  # fmt: skip
-    return Search(recipe, GOAL, minibatches, **asked)
+def case(*overrides, **fields):
+    asked = {"goal": GOAL, "minibatches": (8, 32, 1024), "trials": 4}
+    return case_of("steps-to-target", overrides=["data.holdout=287", *overrides], **(asked | fields))
+
+
+def search(*overrides, **fields):
+    return search_of(case(*overrides, **fields))
+
+
+def doubts(points, asked=None):
+    """The warnings of these points."""
+    return list(warnings(asked or case(), answer_of_points(points), []))
+
+
+def drawn(points):
+    """Figures of these points."""
+    return figures(case(), answer_of_points(points), [])
 
 
 def test_a_trial_is_the_recipe_at_its_minibatch_with_its_settings_for_the_whole_budget():
@@ -322,24 +329,24 @@ def point(minibatch, steps, half=None, **changes):
         "best": trial(0, [1], minibatch=minibatch), "best_value": 4.0, "trials": 8, "reached": 6, "diverged": 1,
         "failed": 0, **changes,
     }  # fmt: skip
-    return Point(minibatch, steps, **found)
+    return Reached(minibatch, steps, **found)
 
 
 def test_the_answer_names_regimes_and_the_critical_minibatch():
     points = [point(b, round(s)) for b, s in zip(DOUBLINGS, hyperbola(DOUBLINGS), strict=True)]
-    answer = answer_of(points)
-    assert sentence(answer, search()) == (
+    answer = answer_of_points(points)
+    assert sentence(case(), answer) == (
         "Steps to error below 5 %: 780 at kn = 8, 31 at kn = 4,096; perfect scaling from 8 to 64, diminishing returns "
         "from 128 to 512, maximal data parallelism from 1,024 to 4,096; S_min (1 + B_crit / B) fits to 1 % with "
         f"{answer.fit.critical_minibatch.text('B_crit', 'images')} and "
         f"{answer.fit.steps_min.text('S_min', 'steps')} (95 %)."
     )
-    assert warnings_of(answer, search("minibatch.per_worker=8")) == []
-    steps, lr, epochs = figures_of(answer.points, answer.regimes, answer.fit, search())
+    assert doubts(points, case("minibatch.per_worker=8")) == []
+    steps, lr, epochs = drawn(points)
     assert steps.series[0].y[0] == 780
     assert steps.series[1].y[3] == pytest.approx(780 / 8)  # the ideal line
     assert [mark.label for mark in steps.marks] == [PERFECT, DIMINISHING, MAXIMAL]
-    whole = figures_of([point(64, 100, steps_before=0, half=120)], [], None, search())[0]
+    whole = drawn([point(64, 100, steps_before=0, half=120)])[0]
     assert (whole.series[0].low, whole.series[0].high) == ((0.0,), (120.0,))
     (whisker,) = draw(whole, "figure-1", "").svg.findall(".//path[@class='whisker']")
     assert re.fullmatch(r"M[\d.]+ [\d.]+V[\d.]+", whisker.get("d"))
@@ -349,23 +356,25 @@ def test_the_answer_names_regimes_and_the_critical_minibatch():
 
 def test_an_answer_of_too_few_trials_names_no_regime_and_no_critical_minibatch():
     curve = list(zip(DOUBLINGS[:4], hyperbola(DOUBLINGS[:4]), strict=True))
-    few = answer_of([point(b, round(s), reached=2 if b > 8 else 6) for b, s in curve])
-    assert sentence(few, search()) == (
+    few = answer_of_points([point(b, round(s), reached=2 if b > 8 else 6) for b, s in curve])
+    assert sentence(case(), few) == (
         "Steps to error below 5 %: 780 at kn = 8, 124 at kn = 64; too few trials to tell regimes or B_crit."
     )
     assert {regime.doubt for regime in few.regimes} == {"most minibatches had too few trials"}
     assert few.fit is not None  # the numbers stay in the document
-    half = answer_of([point(b, round(s), reached=2 if b > 16 else 6) for b, s in curve])  # half of them is not most
-    assert "S_min (1 + B_crit / B) fits" in sentence(half, search())
+    half = answer_of_points(
+        [point(b, round(s), reached=2 if b > 16 else 6) for b, s in curve]
+    )  # half of them is not most
+    assert "S_min (1 + B_crit / B) fits" in sentence(case(), half)
 
 
 def test_an_interval_without_a_bound_on_either_side_is_no_answer():
     steps = [(8, 40), (16, 9), (32, 60), (64, 8)]
-    answer = answer_of([point(b, s, steps_before=s - 1) for b, s in steps])
+    answer = answer_of_points([point(b, s, steps_before=s - 1) for b, s in steps])
     assert answer.fit.critical_minibatch.unbounded
-    said = sentence(answer, search())
+    said = sentence(case(), answer)
     assert "too few points, or too much scatter, to tell B_crit: its interval has no bound on either side" in said
-    assert "no bound to no bound" not in said + "".join(warnings_of(answer, search()))
+    assert "no bound to no bound" not in said + "".join(doubts(answer.points))
     assert Interval(21.0, None, None).text("S_min", "steps") == "S_min not told (no bound on either side)"
 
 
@@ -384,7 +393,7 @@ def test_an_interval_without_a_bound_on_either_side_is_no_answer():
     ],
 )
 def test_what_makes_a_point_doubtful_is_said(changes, said):
-    (line,) = warnings_of(answer_of([point(64, 100, **changes)]), search())
+    (line,) = doubts([point(64, 100, **changes)])
     assert said in line
 
 

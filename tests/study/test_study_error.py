@@ -6,17 +6,17 @@ import math
 from pathlib import Path
 
 import pytest
+from support.cases import case_of
 
 from batchscale.cli import main
 from batchscale.errors import RecipeError, UsageError
-from batchscale.recipe import load_recipe
 from batchscale.records import Result
 from batchscale.records.findings import read_findings
 from batchscale.study.evidence.elbow import Point, compare_rules, find_elbow
 from batchscale.study.minibatch_error.figures import _scale
-from batchscale.study.minibatch_error.study import Question, cells_of, findings_of
 from batchscale.study.rules import Rule, parse_minibatches, parse_rules, rule_of, workers_of
 from batchscale.study.runner.cell import Outcome
+from batchscale.study.studies import cells_of, findings_of
 
 GOYAL = [  # Goyal et al. 2017, figure 1: minibatch, mean error in percent over 5 runs, its standard deviation
     (256, 23.60, 0.12), (512, 23.48, 0.09), (1024, 23.53, 0.08), (2048, 23.49, 0.11), (4096, 23.56, 0.12),
@@ -135,14 +135,16 @@ def test_a_diverged_seed_counts_as_often_as_it_is_drawn():
     assert (found.low, found.high) == (1, 2)
 
 
+KIND = "minibatch-error"
+
+
 def question(**changes):
-    recipe = load_recipe("digits-cnn", changes.pop("overrides", []))
-    given = {"minibatches": (16, 32, 64), "rules": parse_rules("none,linear+gradual"), "seeds": 2} | changes
-    return Question("digits-cnn", recipe, training_images=1437, **given)
+    fields = {"minibatches": (16, 32, 64), "rules": "none,linear+gradual", "seeds": 2} | changes
+    return case_of(KIND, **fields)
 
 
 def test_runs_that_are_the_same_share_one_key():
-    cells = cells_of(question())
+    cells = cells_of(KIND, question())
     assert len(cells) == 2 * 3 * 2
     keys = {
         (c.labels["rule"], c.labels["minibatch"]): {x.key for x in cells if x.labels == c.labels}
@@ -160,9 +162,7 @@ def test_runs_that_are_the_same_share_one_key():
 
 
 def test_a_warmup_that_changes_the_decay_is_another_run_even_at_the_reference():
-    cells = cells_of(
-        question(overrides=["learning_rate.decay={kind: cosine}"], rules=parse_rules("linear,linear+gradual"))
-    )
+    cells = cells_of(KIND, question(overrides=["learning_rate.decay={kind: cosine}"], rules="linear,linear+gradual"))
     assert len({c.key for c in cells if c.labels["minibatch"] == 32}) == 2 * 2
 
 
@@ -182,7 +182,7 @@ def test_a_warmup_that_changes_the_decay_is_another_run_even_at_the_reference():
 )
 def test_what_cannot_be_asked(changes, error, said):
     with pytest.raises(error) as caught:
-        cells_of(question(**changes))
+        cells_of(KIND, question(**changes))
     assert said in str(caught.value)
 
 
@@ -205,7 +205,7 @@ def test_the_document_of_known_errors():
         ("linear+gradual", 16): (1.0, 1.0), ("linear+gradual", 32): (1.0, 1.2), ("linear+gradual", 64): (1.4, 1.2),
     }  # fmt: skip
     asked = question()
-    found = findings_of(asked, list(made_up(cells_of(asked), errors)), ["batchscale"])
+    found = findings_of(KIND, asked, list(made_up(cells_of(KIND, asked), errors)), ["batchscale"])
     elbow = found.result["elbow"]
     assert (elbow["minibatch"], elbow["best_rule"], elbow["reference_minibatch"]) == (64, "linear+gradual", 32)
     assert elbow["reference_error_percent"] == pytest.approx(1.1)
@@ -224,11 +224,11 @@ def test_the_document_of_known_errors():
     assert figure.series[1].low == (1.0, 1.0, 1.2)  # two seeds: the two themselves
     assert figure.x.scale == "log2"
     assert len(found.rows) == 12
-    later = findings_of(question(statistic="median5"), list(made_up(cells_of(asked), errors)), [])
+    later = findings_of(KIND, question(statistic="median5"), list(made_up(cells_of(KIND, asked), errors)), [])
     assert later.result["elbow"]["reference_error_percent"] == pytest.approx(11.1)
     assert found.environment["versions"]["torch"]
     assert "the mean test error stays" in found.answer
-    held = findings_of(asked, list(made_up(cells_of(asked), errors, "holdout")), ["batchscale"])
+    held = findings_of(KIND, asked, list(made_up(cells_of(KIND, asked), errors, "holdout")), ["batchscale"])
     assert held.result["elbow"]["evaluated_on"] == "holdout"
     assert "holdout error" in held.answer
     assert "test error" not in held.model_dump_json().lower()
@@ -238,7 +238,7 @@ def test_three_seeds_give_an_interval_and_a_rule_that_reaches_further_a_clause()
     errors = {(rule, kn): (1.0, 1.1, 1.2) for rule in ("none", "linear+gradual") for kn in (16, 32, 64, 128)}
     errors |= {("none", 128): (4.0, 4.1, 4.2)}
     asked = question(seeds=3, minibatches=(16, 32, 64, 128))
-    found = findings_of(asked, list(made_up(cells_of(asked), errors)), ["batchscale"])
+    found = findings_of(KIND, asked, list(made_up(cells_of(KIND, asked), errors)), ["batchscale"])
     assert "the largest tried (90 % of 2,000 resamples of the seeds at 128)" in found.answer
     assert found.answer.endswith("; with rule none (lr unscaled), up to kn = 64.")
     assert not [w for w in found.warnings if "two seeds" in w]

@@ -10,10 +10,8 @@ from support.launching import run
 from batchscale.cli import main
 from batchscale.errors import UsageError
 from batchscale.recipe import load_recipe
-from batchscale.records import Result
 from batchscale.records.findings import Findings, read_findings
 from batchscale.report.page import write_report
-from batchscale.study.demo import study as demo
 from batchscale.study.runner.folder import StudyFolder
 
 ANSWER = Findings(kind="grid", title="t", recipe="digits-cnn", asked="a", answer="old answer", command=("old",))
@@ -60,6 +58,19 @@ def test_a_larger_question_puts_the_old_answer_aside_until_its_runs_have_ended(t
     assert read_findings(tmp_path).answer == "new answer"
     assert not (tmp_path / "findings.before.json").exists()
     assert len(asked_of(tmp_path)["earlier"]) == 1  # the same question is not an earlier one
+
+
+def test_a_question_whose_options_an_earlier_version_wrote_otherwise_is_the_same(tmp_path):
+    folder = opened(tmp_path, "first")
+    folder.begin(unfinished=True)
+    folder.close()
+    document = asked_of(tmp_path) | {"options": {"modes": ["strong", "weak"]}}
+    (tmp_path / "study.json").write_text(json.dumps(document))
+    folder = opened(tmp_path, "first")
+    folder.begin(unfinished=True)
+    folder.close()
+    assert "earlier" not in asked_of(tmp_path)
+    assert asked_of(tmp_path)["options"] == {"ways": ["first"]}
 
 
 def test_a_question_whose_runs_have_all_ended_keeps_the_answer_until_the_next_is_written(tmp_path):
@@ -183,24 +194,3 @@ def test_an_empty_folder_name_and_digits_of_other_scripts_are_refused(words, sai
     assert leaving.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert said in line
-
-
-def test_the_demo_gives_no_mean_where_a_run_diverged(tmp_path, monkeypatch):
-    def trained(job):
-        assert job.command == ("batchscale", "train", f"{job.out}/recipe.yaml")
-        diverged = job.recipe.learning_rate.scaling == "none" and job.recipe.seed == 1
-        return Result(
-            status="diverged" if diverged else "done", recipe="", folder="",
-            test_error_percent=90.0 if diverged else 2.0 + job.recipe.seed, test_error_median_last_5=0.0, test_loss=1.0,
-            train_loss=1.0, steps=1, epochs=1.0, images_per_second=1.0, wall_seconds=1.0, weights_sha256=None,
-            processes=1, workers=1, per_worker=1,
-        )  # fmt: skip
-
-    monkeypatch.setattr(demo, "validate", lambda *_: None)
-    monkeypatch.setattr(demo, "train_here", trained)
-    said = []
-    found = demo.run_demo(tmp_path, 2, said.append)["ways"]
-    assert [(way["name"], way["mean_error_percent"], way["errors"], way["diverged"]) for way in found[:2]] == [
-        ("small", 2.5, [2.0, 3.0], 0), ("unscaled", None, [2.0, None], 1),
-    ]  # fmt: skip
-    assert "large minibatch, lr left unscaled, seed 1: diverged, 1.0 s" in said

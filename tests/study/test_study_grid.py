@@ -17,23 +17,46 @@ from batchscale.recipe import dump_recipe, load_recipe
 from batchscale.records import RunLock
 from batchscale.records.findings import read_findings
 from batchscale.report.page import write_report
-from batchscale.study.grid.findings import answer_of, findings_of, summaries
+from batchscale.study.grid.answer import answer_of
+from batchscale.study.grid.question import Question, Variant, cells
+from batchscale.study.grid.words import sentence
+from batchscale.study.question import Case
 from batchscale.study.runner import submitit as cluster
-from batchscale.study.runner.board import Lines, Live, State, share_done
-from batchscale.study.runner.cell import Cell, Change, Outcome, cells
+from batchscale.study.runner.board import Lines, Live, Standing, share_done
+from batchscale.study.runner.cell import Cell, Outcome
 from batchscale.study.runner.study import Study, StudyStopped
 from batchscale.study.runner.table import write_table
-from batchscale.study.runner.work import Task
+from batchscale.study.runner.work import Work
 from batchscale.study.runner.workers import LocalAttempt, warm
+from batchscale.study.studies import findings_of
 
 SHORT = ("minibatch.workers=6", "minibatch.per_worker=16", "epochs=2", "execution.log_steps=5", "numerics.threads=1")
 TIMES = {"images_per_second", "wall_seconds"}
-EXACT = Change("exact", ("numerics.exact=true",))
-PLAIN = Change("plain")
+EXACT = Variant("exact", ("numerics.exact=true",))
+PLAIN = Variant("plain")
 
 
-def grid(*changes, seeds=1, overrides=(), processes=1):
-    return cells("digits-cnn", [*SHORT, *overrides], changes or (PLAIN,), seeds, processes)
+def case(*variants, seeds=1, overrides=SHORT, processes=1):
+    """Several ways to train digits-cnn, put to it."""
+    question = Question(ways=variants or (PLAIN,), seeds=seeds, processes=processes)
+    return Case(question, "digits-cnn", tuple(overrides), load_recipe("digits-cnn", overrides), lambda recipe: 1437)
+
+
+def grid(*variants, **changes):
+    return cells(case(*variants, **changes))
+
+
+def findings(outcomes):
+    """What a grid finds in these outcomes."""
+    ways = dict.fromkeys(outcome.cell.labels["way"] for outcome in outcomes)
+    return findings_of("grid", case(*map(Variant, ways)), outcomes, ["x"])
+
+
+def answer(outcomes, *ways):
+    """The sentence of these ways, the first of them the reference; of all where none is named."""
+    chosen = ways or tuple(dict.fromkeys(outcome.cell.labels["way"] for outcome in outcomes))
+    ordered = [outcome for way in chosen for outcome in outcomes if outcome.cell.labels["way"] == way]
+    return sentence(case(), answer_of(case(), ordered))
 
 
 def study(out, recipe=None, kind="grid", **options):
@@ -51,6 +74,11 @@ def files_of(folder):
         str(path.relative_to(folder)): (path.stat().st_ino, path.stat().st_mtime_ns)
         for path in [folder, *folder.rglob("*")]
     }
+
+
+def ended(lines):
+    """The lines of runs that ended; on a busy machine others stand between them."""
+    return [line for line in lines if ": done, " in line]
 
 
 def finished(out):
@@ -78,30 +106,30 @@ def test_a_study_stopped_before_its_first_run_says_how_to_go_on(tmp_path, monkey
     assert not list((tmp_path / "s" / "runs").iterdir())
 
 
-def test_cells_are_changes_times_seeds_from_the_recipes_seed_on():
-    made = cells("digits-cnn", ["seed=5"], [Change("a"), Change("b", ("minibatch.workers=32",))], 2)
-    assert [c.labels for c in made] == [{"way": w, "seed": s} for w in "ab" for s in (5, 6)]
-    assert [(c.minibatch_images, c.recipe.seed, c.target_lr) for c in made[1:3]] == [(32, 6, 0.0125), (1024, 5, 0.4)]
+def test_cells_are_variants_times_seeds_from_the_recipes_seed_on():
+    runs = grid(Variant("a"), Variant("b", ("minibatch.workers=32",)), seeds=2, overrides=("seed=5",))
+    assert [c.labels for c in runs] == [{"way": w, "seed": s} for w in "ab" for s in (5, 6)]
+    assert [(c.minibatch_images, c.recipe.seed, c.target_lr) for c in runs[1:3]] == [(32, 6, 0.0125), (1024, 5, 0.4)]
 
 
 def test_cells_of_one_identity_share_one_run_and_an_ended_one_is_never_touched(tmp_path):
-    said = []
-    wanted = grid(PLAIN, EXACT, Change("large", ("minibatch.workers=12",)))
-    with study(tmp_path / "s", say=said.append) as opened:
+    lines = []
+    wanted = grid(PLAIN, EXACT, Variant("large", ("minibatch.workers=12",)))
+    with study(tmp_path / "s", say=lines.append) as opened:
         outcomes = opened.run(wanted)
     assert [o.status for o in outcomes] == ["done"] * 3
     assert outcomes[0].folder == outcomes[1].folder != outcomes[2].folder
-    assert len(said) == len(finished(tmp_path / "s")) == 2
-    assert "exact" in findings_of(outcomes, "digits-cnn", "?", ["x"]).warnings[0]
+    assert len(ended(lines)) == len(finished(tmp_path / "s")) == 2
+    assert "exact" in findings(outcomes).warnings[0]
     before, rows = files_of(tmp_path / "s" / "runs"), table(tmp_path / "s")
-    with study(tmp_path / "s", say=said.append) as opened:
+    with study(tmp_path / "s", say=lines.append) as opened:
         again = opened.run(wanted)
         opened.run(wanted[:1])
     assert [o.row() for o in again] == [o.row() for o in outcomes]
     assert files_of(tmp_path / "s" / "runs") == before
     assert table(tmp_path / "s") == rows
     assert len(rows) == 3
-    assert len(said) == 2
+    assert len(ended(lines)) == 2
 
 
 _CLI = (
@@ -195,7 +223,7 @@ def test_what_cannot_run_is_told_in_one_line_before_anything_is_written(tmp_path
 
 def test_a_diverged_run_is_a_result_and_a_failed_one_does_not_stop_the_rest(tmp_path):
     out = tmp_path / "s"
-    wild = Change("wild", ("learning_rate.reference=1e30",))
+    wild = Variant("wild", ("learning_rate.reference=1e30",))
     wanted = grid(PLAIN, wild, seeds=4)
     names = [cell.key for cell in wanted]
     runs = out / "runs"
@@ -216,10 +244,10 @@ def test_a_diverged_run_is_a_result_and_a_failed_one_does_not_stop_the_rest(tmp_
     rows = table(out)
     assert [row["status"] for row in rows] == [o.status for o in outcomes]
     assert [bool(row["error"]) for row in rows] == [True] * 4 + [False] * 4
-    found = findings_of(outcomes, "digits-cnn", "?", ["x"])
+    found = findings(outcomes)
     assert len(found.warnings) == 6
     assert found.warnings[4:] == ("plain: 4 of 4 runs have no result", "wild: 4 of 4 runs diverged: no mean")
-    assert [(way["done"], way["diverged"], way["failed"]) for way in summaries(outcomes)] == [(0, 0, 4), (0, 4, 0)]
+    assert [(way["done"], way["diverged"], way["failed"]) for way in found.result["ways"]] == [(0, 0, 4), (0, 4, 0)]
     assert found.answer == "No comparison: of every way a run diverged, or none has a result."
     for name in names[:3]:
         for file in (runs / name).iterdir():
@@ -247,15 +275,15 @@ def test_a_killed_run_says_so(tmp_path):
     warm()
     (tmp_path / "runs").mkdir()
     recipe = load_recipe("digits-cnn", [*SHORT, "epochs=5000"])
-    task = Task("digits-cnn", recipe, tmp_path / "runs" / "a", None, 1)
-    attempt = LocalAttempt(task, 1)
-    while not share_done(task.folder, recipe.epochs):
+    work = Work("digits-cnn", recipe, tmp_path / "runs" / "a", None, 1)
+    attempt = LocalAttempt(work, 1)
+    while not share_done(work.folder, recipe.epochs):
         assert attempt.ended() is None
         time.sleep(0.02)
     attempt._process.kill()
     while (error := attempt.ended()) is None:
         time.sleep(0.02)
-    assert error == f"was killed by SIGKILL; see {task.log}"
+    assert error == f"was killed by SIGKILL; see {work.log}"
 
 
 def test_runs_at_once_change_no_bit(tmp_path):
@@ -291,7 +319,7 @@ def test_through_submitit(tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "CLUSTER", "local")
     with study(tmp_path / "s", jobs=2, launcher="slurm") as opened:
         (tmp_path / "s" / "runs" / "x").mkdir(parents=True)
-        wanted = grid(PLAIN, Change("wild", ("learning_rate.reference=1e30",)))
+        wanted = grid(PLAIN, Variant("wild", ("learning_rate.reference=1e30",)))
         outcomes = opened.run(wanted)
     assert [o.status for o in outcomes] == ["done", "diverged"]
 
@@ -307,7 +335,7 @@ def test_one_study_at_a_time_on_a_folder(tmp_path):
 def test_a_folder_of_something_else_is_refused_untouched(tmp_path):
     out = tmp_path / "s"
     with study(out) as opened:
-        opened.run(grid(Change("wild", ("learning_rate.reference=1e30",))))
+        opened.run(grid(Variant("wild", ("learning_rate.reference=1e30",))))
     before = files_of(out)
     for other, said in (
         (study(out, load_recipe("digits-cnn", [*SHORT, "epochs=3"])), "another recipe: epochs is 2.0 there, 3.0 here"),
@@ -328,13 +356,13 @@ def test_a_folder_of_something_else_is_refused_untouched(tmp_path):
     (out / "study.json").unlink()
     runs = files_of(out / "runs")
     with study(out) as opened:
-        opened.run(grid(Change("wild", ("learning_rate.reference=1e30",))))
+        opened.run(grid(Variant("wild", ("learning_rate.reference=1e30",))))
     assert files_of(out / "runs") == runs
 
 
 def test_a_recipe_that_cannot_run_leaves_no_folder(tmp_path):
     with pytest.raises(RecipeError), study(tmp_path / "s") as opened:
-        opened.run(grid(PLAIN, Change("huge", ("minibatch.workers=600",))))
+        opened.run(grid(PLAIN, Variant("huge", ("minibatch.workers=600",))))
     assert not (tmp_path / "s").exists()
 
 
@@ -373,21 +401,21 @@ def test_the_answer_names_the_best_way_and_its_distance_with_the_standard_error(
     outcomes = _ways(
         tmp_path, {"first": (3.0, 5.0), "best": (1.0, 1.5), "wild": (-90.0, -90.0), "partly": (0.5, -90.0)}
     )
-    ways = summaries(outcomes)
+    ways = findings(outcomes).result["ways"]
     assert ways[0]["std_error_percent"] == pytest.approx(2**0.5)
     assert [(way["mean_error_percent"], way["std_error_percent"]) for way in ways[2:]] == [(None, None)] * 2
     assert ways[3]["errors"] == [0.5, None]
     # standard error: sqrt(2 / 2 + 0.125 / 2) = 1.03
-    assert answer_of(ways) == (
+    assert answer(outcomes) == (
         "Lowest mean test error: best, 1.25 % +- 0.35 (2 runs); that is 2.75 points (standard error 1.03) below the "
         "first way, first."
     )
-    assert answer_of(ways[1:]) == "Lowest mean test error: best, 1.25 % +- 0.35 (2 runs)."
-    assert answer_of([ways[3], ways[1]]) == (
+    assert answer(outcomes, "best", "wild", "partly") == "Lowest mean test error: best, 1.25 % +- 0.35 (2 runs)."
+    assert answer(outcomes, "partly", "best") == (
         "Lowest mean test error: best, 1.25 % +- 0.35 (2 runs); the first way, partly, has no mean: 1 of 2 runs "
         "diverged."
     )
-    found = findings_of(outcomes, "r", "?", ["x"])
+    found = findings(outcomes)
     assert "partly: 1 of 2 runs diverged: no mean" in found.warnings
     loss = found.figures[0]
     assert (loss.id, loss.series[0].y, loss.series[0].low, loss.series[0].high) == ("loss", (4.0,), (3.0,), (5.0,))
@@ -395,16 +423,16 @@ def test_the_answer_names_the_best_way_and_its_distance_with_the_standard_error(
 
 def test_a_way_of_one_run_has_no_spread_whatever_the_others_have(tmp_path):
     few = _ways(tmp_path, {"few": (5.0,), "more": (6.0, 6.1, 5.9)})
-    assert answer_of(summaries(few)) == (
+    assert answer(few) == (
         "Lowest mean test error: few, 5.00 % (1 run), the first way; the next best, more, lies 1.00 points "
         "(few has one run: no spread) above it."
     )
-    assert "1.00 points (one run a way: no spread)" in answer_of(summaries([few[0], few[1]]))
+    assert "1.00 points (one run a way: no spread)" in answer([few[0], few[1]])
 
 
 def test_what_the_errors_are_of_is_said_as_the_results_say_it(tmp_path):
     held = [_outcome(tmp_path, way, 0, error, on="holdout") for way, error in (("a", 2.0), ("b", 3.0))]
-    found = findings_of(held, "r", "?", ["x"])
+    found = findings(held)
     assert found.answer.startswith("Lowest mean holdout error: a")
     assert (found.figures[1].y.label, found.tables[0].columns[3]) == ("holdout error (%)", "mean holdout error (%)")
     assert found.warnings == ("the ways a and b train the same thing: they share their runs",)
@@ -413,7 +441,7 @@ def test_what_the_errors_are_of_is_said_as_the_results_say_it(tmp_path):
     assert [[outcome.row().get(name) for name in errors] for outcome in (held[0], other)] == [[None, 2.0], [1.0, None]]
     asked = Outcome(Cell({}, load_recipe("digits-cnn", ["data.holdout=9"])), tmp_path, "missing").row()
     assert set(errors) <= asked.keys()  # a table has its columns before its first run has ended
-    assert "of different images" in findings_of([*held, other], "r", "?", ["x"]).warnings[-1]
+    assert "of different images" in findings([*held, other]).warnings[-1]
 
 
 def test_curves_of_a_way_are_of_runs_that_are_done_at_epochs_that_all_of_them_have(tmp_path):
@@ -423,7 +451,7 @@ def test_curves_of_a_way_are_of_runs_that_are_done_at_epochs_that_all_of_them_ha
         _outcome(tmp_path, "a", 2, 90.0, "diverged", epochs=(0.5,)),
         _outcome(tmp_path, "b", 0, 90.0, "diverged", epochs=(0.5,)),
     ]
-    for figure in findings_of(outcomes, "r", "?", ["x"]).figures:
+    for figure in findings(outcomes).figures:
         (curve,) = figure.series
         assert (curve.name, curve.x, curve.y) == ("a", (0.5, 1.0), (6.0, 6.0))
         assert (curve.low, curve.high) == ((5.0, 5.0), (7.0, 7.0))
@@ -431,7 +459,7 @@ def test_curves_of_a_way_are_of_runs_that_are_done_at_epochs_that_all_of_them_ha
 
 def test_progress_in_lines_and_on_a_terminal(tmp_path, capsys):
     outcome = _outcome(tmp_path, "a", 0, 2.5)
-    state = State(4, [outcome], [("kn96-seed1", 0.25)], 3725.0)
+    state = Standing(4, [outcome], [("kn96-seed1", 0.25)], 3725.0)
     said = []
     Lines(said.append).ended(outcome, state)
     assert said == [

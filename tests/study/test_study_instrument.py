@@ -5,35 +5,30 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from support.cases import case_of
 
 from batchscale.recipe import load_recipe
 from batchscale.records import Result
 from batchscale.study.evidence.instrument import lagging
-from batchscale.study.minibatch_error import study as minibatch_error
-from batchscale.study.rules import parse_rules
 from batchscale.study.runner.cell import Cell, Outcome
-from batchscale.study.scaling import question as scaling
-from batchscale.study.steps_to_target.search import Search
-from batchscale.study.steps_to_target.trials import Goal
-from batchscale.study.warmup import study as warmup
+from batchscale.study.steps_to_target.search import search_of
+from batchscale.study.studies import cells_of
 
 
-def asked(study, largest, *overrides):
+def asked(kind, largest, *overrides):
     """Cells of a study of digits-cnn (30 epochs of 1,437 images) whose largest minibatch is given."""
-    recipe = load_recipe("digits-cnn", overrides)
-    if study is minibatch_error:
-        question = study.Question("digits-cnn", recipe, (32, largest), parse_rules("linear"), 1, 1437)
-    elif study is warmup:
-        question = study.Question("digits-cnn", recipe, largest, ("none",), 1, 1437)
-    else:
-        question = study.Question("digits-cnn", recipe, (1, largest // 32), (scaling.WEAK,), 1, 1437)
-    return study.cells_of(question)
+    fields = {
+        "minibatch-error": {"minibatches": (32, largest), "rules": "linear"},
+        "warmup": {"minibatch": largest, "kinds": "none"},
+        "scaling": {"processes": (1, largest // 32), "mode": "weak"},
+    }[kind]
+    return cells_of(kind, case_of(kind, overrides=overrides, seeds=1, **fields))
 
 
-@pytest.mark.parametrize("study", [minibatch_error, warmup, scaling])
-def test_all_runs_recompute_where_one_has_fewer_than_fifty_steps(study):
+@pytest.mark.parametrize("kind", ["minibatch-error", "warmup", "scaling"])
+def test_all_runs_recompute_where_one_has_fewer_than_fifty_steps(kind):
     running = {
-        (largest, *overrides): [cell.recipe.batch_norm.running for cell in asked(study, largest, *overrides)]
+        (largest, *overrides): [cell.recipe.batch_norm.running for cell in asked(kind, largest, *overrides)]
         for largest, *overrides in [(1024,), (512,), (1024, "batch_norm.running=none")]
     }
     assert set(running[1024,]) == {"recomputed"}  # 43 steps at 1,024: those of 32 are measured alike
@@ -42,11 +37,11 @@ def test_all_runs_recompute_where_one_has_fewer_than_fifty_steps(study):
 
 
 def test_steps_to_target_always_recomputes():
-    recipe = load_recipe("digits-cnn", ["data.holdout=137"])
-    bounds = ((0.1, 1.0), (0.0, 0.9), (1e-6, 1e-3), (0.01, 1.0))
-    search = Search(recipe, Goal("error", 5.0), (32,), 1, 1300, 200, None, *bounds)
-    assert search.steps_per_epoch(32) == Fraction(1300, 32)
-    assert [cell.recipe.batch_norm.running for cell in search.cells()] == ["recomputed"]
+    case = case_of(
+        "steps-to-target", overrides=["data.holdout=137"], goal="error<5", minibatches=(32,), trials=1, lr="0.1..1"
+    )
+    assert search_of(case).steps_per_epoch(32) == Fraction(1300, 32)
+    assert [cell.recipe.batch_norm.running for cell in cells_of("steps-to-target", case)] == ["recomputed"]
 
 
 def test_a_grid_warns_of_runs_whose_evaluation_lags():

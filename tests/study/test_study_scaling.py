@@ -5,31 +5,24 @@ import math
 from pathlib import Path
 
 import pytest
+from support.cases import case_of
 
 from batchscale.cli import main
 from batchscale.errors import UsageError
-from batchscale.recipe import load_recipe
 from batchscale.records import Result
 from batchscale.records.files import read_lines
 from batchscale.records.findings import read_findings
 from batchscale.study.evidence.curves import Curve, error_curve, loss_curve, mean_curve
 from batchscale.study.evidence.elbow import Point
+from batchscale.study.evidence.judged import judged_of
 from batchscale.study.evidence.published import UNET
 from batchscale.study.evidence.timing import PHASES, timing_of
 from batchscale.study.evidence.welch import margin, t_quantile
 from batchscale.study.runner.cell import Outcome
-from batchscale.study.scaling import question as scaling
-from batchscale.study.scaling.findings import findings_of
-from batchscale.study.scaling.question import (
-    Passing,
-    cells_of,
-    parse_processes,
-    passing,
-    rows_of,
-    strong_limit,
-    weak_limit,
-)
-from batchscale.study.warmup import study as warmup
+from batchscale.study.scaling.answer import Passing, passing, rows_of, strong_limit, weak_limit
+from batchscale.study.scaling.question import parse_processes
+from batchscale.study.studies import cells_of, findings_of
+from batchscale.study.warmup.question import parse_kinds
 
 
 @pytest.mark.parametrize(
@@ -57,15 +50,17 @@ def test_the_published_series_by_the_same_code():
     assert all(len(of) == 8 for of in UNET.values())
 
 
-def asked(processes=(1, 2, 4), modes=("strong", "weak"), **changes):
-    overrides = changes.pop("overrides", ["minibatch.workers=4", "epochs=2", "learning_rate.decay.kind=none"])
-    recipe = load_recipe("digits-cnn", overrides)
-    given = {"seeds": 2, "training_images": 1437} | changes
-    return scaling.Question("digits-cnn", recipe, processes, modes, **given)
+def asked(**changes):
+    overrides = ["minibatch.workers=4", "epochs=2", "learning_rate.decay.kind=none"]
+    return case_of("scaling", **{"processes": (1, 2, 4), "seeds": 2, "overrides": overrides, **changes})
+
+
+def scaling_cells(**changes):
+    return cells_of("scaling", asked(**changes))
 
 
 def test_strong_keeps_the_minibatch_and_weak_the_images_of_a_process():
-    cells = cells_of(asked())
+    cells = scaling_cells()
     of = {(c.labels["mode"], c.processes): c for c in cells if c.labels["seed"] == 0}
     assert [of["strong", w].minibatch_images for w in (1, 2, 4)] == [128, 128, 128]
     assert [of["weak", w].minibatch_images for w in (1, 2, 4)] == [128, 256, 512]
@@ -79,13 +74,13 @@ def test_strong_keeps_the_minibatch_and_weak_the_images_of_a_process():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"processes": (1, 8), "modes": ("strong",)}, "minibatch.workers=4 over the processes; use at most 4"),
-        ({"processes": (1, 16), "modes": ("weak",)}, "2048 exceeds the 1437 training images"),
+        ({"processes": (1, 8), "mode": "strong"}, "minibatch.workers=4 over the processes; use at most 4"),
+        ({"processes": (1, 16), "mode": "weak"}, "2048 exceeds the 1437 training images"),
     ],
 )
 def test_what_cannot_be_scaled(changes, said):
     with pytest.raises(UsageError) as caught:
-        cells_of(asked(**changes))
+        scaling_cells(**changes)
     assert said in str(caught.value)
 
 
@@ -124,13 +119,13 @@ def outcome_with(cell, folder, speed, error, on="test", apart=0.05):
 def test_speed_ups_are_paired_by_seed_and_leave_out_the_first_interval(tmp_path):
     speeds = {1: (100.0, 200.0), 2: (190.0, 380.0), 4: (240.0, 480.0)}
     errors = {("weak", 1): (2.0, 2.2), ("weak", 2): (2.0, 2.4), ("weak", 4): (4.0, None)}
-    question = asked(efficiency_bound=0.8, error_bound=0.5)
+    question = asked(efficiency_bound=0.8, error_bound=0.5, compare="unet")
     outcomes = [
         outcome_with(
             c, tmp_path, speeds[c.processes][c.labels["seed"]],
             errors.get((c.labels["mode"], c.processes), (2.0, 2.2))[c.labels["seed"]],
         )
-        for c in cells_of(question)
+        for c in cells_of("scaling", question)
     ]  # fmt: skip
     rows = rows_of(outcomes)
     assert [(r.mode, r.processes, round(r.speed_up, 6), round(r.efficiency, 6)) for r in rows] == [
@@ -140,8 +135,8 @@ def test_speed_ups_are_paired_by_seed_and_leave_out_the_first_interval(tmp_path)
     assert rows[0].phases == pytest.approx({phase: 50.0 * i for i, phase in enumerate(PHASES, 1)})
     assert rows[0].images_per_second == 150.0
     assert strong_limit(rows, 0.8) == Passing(pytest.approx(2 ** (1 + 0.15 / 0.35)), 2)
-    assert weak_limit(rows, 0.5) == Passing(2.0, 2)  # W = 4 diverged once
-    found = findings_of(question, outcomes, [], unet=True)
+    assert weak_limit(rows, 0.5, judged_of(outcomes)) == Passing(2.0, 2)  # W = 4 diverged once
+    found = findings_of("scaling", question, outcomes, [])
     assert found.answer.startswith(
         "Strong scaling's efficiency falls below 0.8 between 2 and 4 processes (about 2.7). Weak scaling's mean test "
         "error rises to more than 0.5 points above W = 1's 2.10 % between 2 and 4 processes."
@@ -150,7 +145,7 @@ def test_speed_ups_are_paired_by_seed_and_leave_out_the_first_interval(tmp_path)
     assert [w for w in found.warnings if "weak, W = 4: 1 of 2 runs diverged" in w]
     assert next(f for f in found.figures if f.id == "weak-error").series[0].y[-1] is None
     assert found.environment["versions"]["torch"]
-    held = findings_of(question, [outcome_with(o.cell, tmp_path, 1.0, 2.0, "holdout") for o in outcomes], [], False)
+    held = findings_of("scaling", asked(), [outcome_with(o.cell, tmp_path, 1.0, 2.0, "holdout") for o in outcomes], [])
     assert "Weak scaling's mean holdout error stays" in held.answer
     assert held.result["scaling"]["evaluated_on"] == "holdout"
     assert {row["held_out_error_percent"] for row in held.result["scaling"]["measured"]} == {2.0}
@@ -164,9 +159,9 @@ def test_speeds_that_are_not_measurable_are_said_to_be_so_before_anything_else(t
         outcome_with(
             c, tmp_path, 100.0, 2.0, apart={1: 0.05, 2: 0.3 if c.labels["mode"] == "strong" else 0.2}[c.processes]
         )
-        for c in cells_of(question)
+        for c in cells_of("scaling", question)
     ]
-    found = findings_of(question, runs, [], unet=False)
+    found = findings_of("scaling", question, runs, [])
     assert found.answer.startswith(
         "Not measurable now (spread 20 % to 30 %): speeds and efficiencies are hints at best, to be timed again on a "
         "quiet machine. Strong scaling's efficiency falls below 0.8 between 1 and 2 processes (about 1.3)."
@@ -216,9 +211,16 @@ def test_curves_are_windows_of_lines_and_means_of_runs(tmp_path):
 
 
 def warming(**changes):
-    overrides = changes.pop("overrides", ["epochs=2", "learning_rate.decay.kind=none"])
-    given = {"minibatch": 256, "kinds": ("none", "constant", "gradual"), "seeds": 2, "training_images": 1437} | changes
-    return warmup.Question("digits-cnn", load_recipe("digits-cnn", overrides), **given)
+    fields = {"minibatch": 256, "seeds": 2, "overrides": ["epochs=2", "learning_rate.decay.kind=none"]}
+    return case_of("warmup", **(fields | changes))
+
+
+def warmup_cells(**changes):
+    return cells_of("warmup", warming(**changes))
+
+
+def warmup_findings(case, outcomes):
+    return findings_of("warmup", case, outcomes, [])
 
 
 _ERRORS = {"reference": (1.0, 1.2), "none": (5.0, None), "constant": (3.0, 3.2), "gradual": (1.5, 1.7)}
@@ -239,14 +241,14 @@ def warmed(cell, errors, on="test"):
 
 
 def test_warmup_compares_the_kinds_with_the_reference():
-    cells = warmup.cells_of(warming())
+    cells = warmup_cells()
     assert [(c.labels["warmup"], c.minibatch_images) for c in cells if c.labels["seed"] == 0] == [
         ("reference", 32), ("none", 256), ("constant", 256), ("gradual", 256),
     ]  # fmt: skip
     assert len({c.key for c in cells}) == 8
 
     asked = warming()
-    found = warmup.findings_of(asked, [warmed(cell, _ERRORS) for cell in cells], [])
+    found = warmup_findings(asked, [warmed(cell, _ERRORS) for cell in cells])
     assert "lowest with gradual warmup, +0.50 points from kn = 32" in found.answer
     assert found.answer.startswith("At kn = 256 the test error")
     assert found.environment["versions"]["torch"]
@@ -254,19 +256,19 @@ def test_warmup_compares_the_kinds_with_the_reference():
         "test_error_percent": None, "deviation": None, "train_loss": None, "train_loss_deviation": None, "diverged": 1,
     }  # fmt: skip
     assert found.result["warmup"]["ways"]["gradual"]["test_error_percent"] == pytest.approx(1.6)
-    held = warmup.findings_of(asked, [warmed(cell, _ERRORS, "holdout") for cell in cells], [])
+    held = warmup_findings(asked, [warmed(cell, _ERRORS, "holdout") for cell in cells])
     assert held.result["warmup"]["evaluated_on"] == "holdout"
     gradual = held.result["warmup"]["ways"]["gradual"]
     assert (gradual["test_error_percent"], gradual["held_out_error_percent"]) == (None, pytest.approx(1.6))
     assert "test error" not in held.model_dump_json().lower()
     with pytest.raises(UsageError, match=r"--warmup-epochs=3: must not be longer than the run, .* of at most 2"):
-        warmup.cells_of(warming(warmup_epochs=3.0))
+        warmup_cells(warmup_epochs=3.0)
     for changes in ({"minibatch": 32}, {"minibatch": 2048}, {"overrides": ["learning_rate.scaling=none"]}):
         with pytest.raises(UsageError):
-            warmup.cells_of(warming(**changes))
+            warmup_cells(**changes)
     for kinds in ("", "slow", "none,none"):
         with pytest.raises(UsageError, match="--kinds="):
-            warmup.parse_kinds(kinds)
+            parse_kinds(kinds)
 
 
 @pytest.mark.parametrize(("degrees", "quantile"), [(1, 12.7062), (2, 4.3027), (4, 2.7764), (10, 2.2281), (1e4, 1.9602)])
@@ -285,10 +287,10 @@ def test_the_margin_is_welchs():
 
 def test_what_the_seeds_do_not_tell_apart_and_what_cannot_be_told():
     asked = warming(seeds=3)
-    cells = warmup.cells_of(asked)
+    cells = cells_of("warmup", asked)
 
     def said(**errors):
-        found = warmup.findings_of(asked, [warmed(cell, errors) for cell in cells], []).answer
+        found = warmup_findings(asked, [warmed(cell, errors) for cell in cells]).answer
         return found[found.index("no warmup 9.20 ") :].split("; ")[-1]
 
     best, near, far = (2.6, 2.8, 3.0), (3.0, 3.2, 3.4), (9.0, 9.2, 9.4)

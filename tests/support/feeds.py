@@ -4,8 +4,8 @@ import torch
 
 from batchscale.data.feed import Feed, Normalizer
 from batchscale.data.images import Augmentation, TensorImages
-from batchscale.data.order import StreamOrder
 from batchscale.minibatch import Minibatch, StepPlan
+from batchscale.order import StreamOrder
 
 N = 103
 PLAIN = Augmentation()

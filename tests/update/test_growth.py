@@ -367,10 +367,10 @@ PHASES = "minibatch.growth={kind: phases, phases: %s}"
         (["minibatch.growth={kind: doubling}"], "images from epoch 180 on: must not exceed the 50000"),
         (["minibatch.growth={kind: doubling, every_epochs: 1.0e-6}"], "must not exceed the 50000"),
         (["minibatch.growth={kind: doubling, every_epochs: 300}"], "at epoch 300 lies beyond the run's end"),
-        (["minibatch.growth.every_epochs=5"], "every_epochs has no place in kind: none, which takes no options"),
+        (["minibatch.growth.every_epochs=5"], "every_epochs=5 has no place in kind: none, which takes no options"),
         (
             ["minibatch.growth={kind: instead_of_decay, learning_rate: stays}"],
-            "learning_rate has no place in kind: instead_of_decay, which takes of",
+            "learning_rate=stays has no place in kind: instead_of_decay, which takes of",
         ),
         (
             ["minibatch.growth.kind=instead_of_decay", "learning_rate.decay={kind: cosine}"],

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from batchscale.recipe.schema import OPTIMIZER_OPTIONS
+from batchscale.recipe.optimizer import OPTIMIZER_ENTRIES
 from batchscale.update.adamw import AdamW
 from batchscale.update.clip import ClippedGradient
 from batchscale.update.lamb import LAMB
@@ -65,7 +65,7 @@ every = pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 @every
 def test_the_recipes_options_are_the_constructors(name):
     options = set(inspect.signature(OPTIMIZERS[name]).parameters) - {"groups", "epoch_at"}
-    assert options == set(OPTIMIZER_OPTIONS[name]) - {"decay_norms", "decay_biases", "momentum_changes"}
+    assert options == set(OPTIMIZER_ENTRIES.options_of(name)) - {"decay_norms", "decay_biases", "momentum_changes"}
 
 
 @every

@@ -89,8 +89,8 @@ class Assignment:
         entry = self.recipe.optimizer
         return {
             "lr": self.recipe.learning_rate.reference,
-            "momentum": entry.momentum,
-            "nesterov": entry.nesterov,
+            "momentum": entry.options()["momentum"],
+            "nesterov": entry.options()["nesterov"],
             "weight_decay": entry.weight_decay,
         }
 

@@ -13,17 +13,18 @@ from batchscale.aggregate import ExactAggregator, FastAggregator
 from batchscale.aggregate.riders import Riders
 from batchscale.build.algorithm import decide, make_reducer
 from batchscale.build.choices import Choices, group_examples, single_group
+from batchscale.build.inputs import order_of
 from batchscale.build.network import Network
 from batchscale.build.planning import momentum_of
 from batchscale.build.probe import Probe
 from batchscale.build.trial import PassTimer
-from batchscale.build.trunk import Trunk, order_of, run_schedule
+from batchscale.build.trunk import Trunk, run_schedule
 from batchscale.build.wrapping import named_optimizer, surrounded
 from batchscale.comm import Reducer, World
 from batchscale.data.feed import Normalizer
 from batchscale.data.images import Splits
-from batchscale.data.order import StreamOrder
 from batchscale.minibatch import StepPlan
+from batchscale.order import StreamOrder
 from batchscale.recipe import Recipe
 from batchscale.structure import mapped
 from batchscale.task import Task
@@ -117,9 +118,10 @@ class Assembly:
         return partial(_noisy, self.recipe, self.plan, self.order.seed)
 
     def _momentum(self, named: Optimizer) -> Callable[[int], None]:
-        if not self.recipe.optimizer.momentum_changes:
+        momentum = momentum_of(self.recipe, self.plan)
+        if momentum is None:
             return lambda step: None
-        return partial(momentum_of(self.recipe, self.plan).set, cast(HasMomentum, named))
+        return partial(momentum.set, cast(HasMomentum, named))
 
     def _loss_scale(self) -> LossScale | NoLossScale:
         if self.recipe.precision != "fp16":

@@ -12,12 +12,12 @@ from torch import nn
 from batchscale.build.algorithm import check_algorithm
 from batchscale.build.assembly import Assembly, requests
 from batchscale.build.choices import group_examples
-from batchscale.build.inputs import examples_to_recompute, load_data, make_feed, make_normalizer
+from batchscale.build.inputs import examples_to_recompute, load_data, make_feed, make_normalizer, order_of
 from batchscale.build.network import WEIGHTS, Network, build_model, build_network
 from batchscale.build.planning import kept_steps, recompute_examples
 from batchscale.build.probe import Probe
 from batchscale.build.tasks import check_task, make_task
-from batchscale.build.trunk import Trunk, order_of, run_plan, run_schedule
+from batchscale.build.trunk import Trunk, run_plan, run_schedule
 from batchscale.comm import World
 from batchscale.data.feed import Normalizer
 from batchscale.data.images import Splits

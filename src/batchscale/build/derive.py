@@ -86,7 +86,7 @@ def _phases(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[D
     rule = {"linear": "kn / first kn", "sqrt": "sqrt(kn / first kn)", "none": "1"}[schedule.scaling]
     about = {
         "phases": f"at {counted(len(plan.growth), 'given epoch')}",
-        "doubling": f"x 2 every {counted(growth.every_epochs, 'epoch', 'g')}",
+        "doubling": f"x 2 every {counted(growth.options().get('every_epochs', 0), 'epoch', 'g')}",
         "instead_of_decay": f"/ {_factors(recipe.learning_rate.decay.factor)} at a decay while kn <= N / 10 = "
         f"{plan.training_images / 10:g}",
     }
@@ -145,12 +145,12 @@ def _falls(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[De
 
 def _momentum(recipe: Recipe, plan: StepPlan) -> list[Derived]:
     """The momentum from each change on."""
-    entry = recipe.optimizer
-    if not entry.momentum_changes:
+    momentum = momentum_of(recipe, plan)
+    if momentum is None:
         return []
-    momentum, epochs = momentum_of(recipe, plan), [change.epoch for change in entry.momentum_changes]
+    epochs = [float(epoch) for epoch, _ in momentum.changes]
     value = _from(plan, epochs, lambda step: f"{momentum(step):g}")
-    return [Derived("momentum", f"{entry.momentum:g}, others at epochs {epochs}", value)]
+    return [Derived("momentum", f"{momentum.first:g}, others at epochs {epochs}", value)]
 
 
 def _from(plan: StepPlan, epochs: Sequence[float], value: Callable[[int], str]) -> str:

@@ -12,14 +12,15 @@ import torch
 
 from batchscale.build.network import WEIGHTS
 from batchscale.build.planning import recompute_examples
+from batchscale.build.trunk import Trunk
 from batchscale.data import DATASETS, Dataset, Reading, open_dataset
 from batchscale.data.contents import Contents
 from batchscale.data.feed import Feed, Normalizer
 from batchscale.data.images import Augmentation, Images, Splits, TensorImages
-from batchscale.data.order import StreamOrder
 from batchscale.errors import DataError
 from batchscale.launch.hardware import own_cores
 from batchscale.minibatch import StepPlan
+from batchscale.order import StreamOrder
 from batchscale.randomness import key, shuffled
 from batchscale.recipe.schema import Data, Recipe
 
@@ -138,3 +139,13 @@ def make_feed(
         plan=plan, workers=workers, micro_batch=micro_batch, order=order, normalizer=normalizer,
         augmentation=Augmentation(augment.flip, padding, augment.crop == "scale-aspect"), span=recipe.batch_norm.span,
     )  # fmt: skip
+
+
+def order_of(recipe: Recipe, plan: StepPlan, trunk: Trunk | None) -> StreamOrder:
+    """The order of the run's stream."""
+    if trunk is None:
+        return StreamOrder(recipe.seed, plan.training_images)
+    trunk_plan = trunk.plan(plan.training_images)
+    epoch = trunk_plan.epoch_at(trunk.step)
+    place = int((epoch - int(epoch)) * plan.training_images)
+    return order_of(trunk.recipe, trunk_plan, trunk.trunk).branch(int(epoch), place, recipe.branch.seed)

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from batchscale.errors import RecipeError
 from batchscale.minibatch import Change, Minibatch, StepPlan, place_workers
+from batchscale.recipe.optimizer import WithMomentum
 from batchscale.recipe.schema import Recipe
 from batchscale.update.growth import GROWTHS, Growth
 from batchscale.update.momentum import PlannedMomentum
@@ -23,11 +24,11 @@ def plan_of(recipe: Recipe, training_images: int) -> StepPlan:
     """
     first = Minibatch(recipe.minibatch.workers, recipe.minibatch.per_worker)
     entry, decay = recipe.minibatch.growth, recipe.learning_rate.decay
-    phases = tuple(Change(Fraction(str(epoch)), Minibatch(k, n)) for epoch, k, n in recipe.minibatch.phases()[1:])
+    stated = tuple(Change(Fraction(str(epoch)), Minibatch(k, n)) for epoch, k, n in recipe.minibatch.phases()[1:])
     factor = decay.factor if isinstance(decay.factor, float) else 1.0  # several: refused beside instead_of_decay
     growth = Growth(
-        entry.kind, first, recipe.epochs, training_images, entry.of, phases, entry.every_epochs, decay.epochs,
-        factor,
+        entry.kind, first, recipe.epochs, training_images, phases=stated, decay_epochs=decay.epochs,
+        decay_factor=factor, **entry.options(),
     )  # fmt: skip
     changes = GROWTHS[entry.kind](growth)
     plan = StepPlan(first, training_images, recipe.epochs, recipe.data.partial, changes)
@@ -76,8 +77,7 @@ def schedule_of(
     total = first_steps(durations, durations.total_steps)
     first = Schedule(entry.reference, target, total, entry.warmup.kind, warmup, decay, entry.warmup.start)
     _check(first)
-    growth = recipe.minibatch.growth
-    follows = growth.kind != "instead_of_decay" and growth.learning_rate == "follows"
+    follows = recipe.minibatch.growth.lr_follows()
     return PlannedSchedule(plan, first, entry.scaling if follows else "none", branch)
 
 
@@ -142,7 +142,10 @@ def _check(schedule: Schedule) -> None:
         )
 
 
-def momentum_of(recipe: Recipe, plan: StepPlan) -> PlannedMomentum:
-    """The momentum of every step, of an optimizer that has one."""
-    changes = tuple((Fraction(str(change.epoch)), change.momentum) for change in recipe.optimizer.momentum_changes)
-    return PlannedMomentum(plan, recipe.optimizer.momentum, changes)
+def momentum_of(recipe: Recipe, plan: StepPlan) -> PlannedMomentum | None:
+    """The momentum of every step where that changes; else None."""
+    entry = recipe.optimizer
+    if not isinstance(entry, WithMomentum) or not entry.momentum_changes:
+        return None
+    changes = tuple((Fraction(str(change.epoch)), change.momentum) for change in entry.momentum_changes)
+    return PlannedMomentum(plan, entry.momentum, changes)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from batchscale.data.images import Splits
 from batchscale.errors import RecipeError
+from batchscale.members import TASKS
 from batchscale.recipe import Recipe
-from batchscale.task import TASKS, Task
+from batchscale.task import Task, TaskBuilder
 
 
 def make_task(recipe: Recipe, dataset: Splits) -> Task:
@@ -14,9 +15,8 @@ def make_task(recipe: Recipe, dataset: Splits) -> Task:
     Raises:
         RecipeError: an option that the task has no place for.
     """
-    if recipe.task not in TASKS:
-        raise RecipeError(f"task={recipe.task}: unknown; known are {', '.join(TASKS)}")
-    return TASKS[recipe.task](dataset.num_classes, label_smoothing=recipe.loss.label_smoothing)
+    builder: TaskBuilder = TASKS.named(recipe.task, "task")
+    return builder(dataset.num_classes, label_smoothing=recipe.loss.label_smoothing)
 
 
 def check_task(recipe: Recipe, task: Task) -> None:

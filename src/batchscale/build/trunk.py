@@ -8,7 +8,6 @@ from fractions import Fraction
 from typing import Any, Self
 
 from batchscale.build.planning import plan_of, schedule_of
-from batchscale.data.order import StreamOrder
 from batchscale.errors import CheckpointError, RecipeError
 from batchscale.minibatch import Change, Minibatch, StepPlan
 from batchscale.recipe import Recipe, identity, recipe_from
@@ -153,13 +152,3 @@ def run_schedule(recipe: Recipe, plan: StepPlan, trunk: Trunk | None = None) -> 
     factor = Fraction(plan.minibatch_at(trunk.step).images, _minibatch_at(root_plan, epoch).images)
     branch = BranchFactor(trunk.step, float(factor), recipe.learning_rate.scaling)
     return schedule_of(recipe, plan, root_plan, branch)
-
-
-def order_of(recipe: Recipe, plan: StepPlan, trunk: Trunk | None) -> StreamOrder:
-    """The order of the run's stream."""
-    if trunk is None:
-        return StreamOrder(recipe.seed, plan.training_images)
-    trunk_plan = trunk.plan(plan.training_images)
-    epoch = trunk_plan.epoch_at(trunk.step)
-    place = int((epoch - int(epoch)) * plan.training_images)
-    return order_of(trunk.recipe, trunk_plan, trunk.trunk).branch(int(epoch), place, recipe.branch.seed)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import nn
 
 from batchscale.minibatch import StepPlan
-from batchscale.recipe.optimizer import OPTIMIZER_OPTIONS
 from batchscale.recipe.schema import Recipe
 from batchscale.update.clip import ClippedGradient
 from batchscale.update.ema import AveragedWeights
@@ -24,10 +21,10 @@ def named_optimizer(recipe: Recipe, model: nn.Module, plan: StepPlan) -> Optimiz
         plan: of the steps, for durations in epochs.
     """
     entry = recipe.optimizer
-    options: dict[str, Any] = {name: getattr(entry, name) for name in OPTIMIZER_OPTIONS[entry.name]}
+    options = entry.options()
     options.pop("momentum_changes", None)  # set before every step, by the plan
     decay_norms, decay_biases = options.pop("decay_norms", False), options.pop("decay_biases", False)
-    if entry.name == "rmsprop_warmup":
+    if entry.goes_by_epochs:
         options["epoch_at"] = lambda steps: float(plan.epoch_at(steps))
     groups = decay_groups(model, entry.weight_decay, decay_norms, decay_biases)
     return OPTIMIZERS[entry.name](groups, **options)

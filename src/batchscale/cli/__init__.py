@@ -15,7 +15,10 @@ from batchscale import __version__
 from batchscale.cli import bench, compare, data, demo, recipes, report, study, train
 from batchscale.cli.options import remove_unused, verdict
 from batchscale.errors import BatchscaleError, UsageError
+from batchscale.launch.processes import record_error
+from batchscale.members.loading import load as load_plugins
 from batchscale.system.disk import refusal
+from batchscale.system.launcher import by_agent
 from batchscale.system.streams import guarded, open_missing
 from batchscale.system.working_folder import working_folder
 from batchscale.words import UNWRITABLE, shown
@@ -111,6 +114,16 @@ def _temporary(path: str) -> str:
     return f", or set TMPDIR (now {place}) to a folder that has room" if path.startswith(f"{place}/") else ""
 
 
+def _load_plugins(options: argparse.Namespace) -> None:
+    """Load them; a launcher that has started this process hears what is wrong with one."""
+    try:
+        load_plugins(getattr(options, "plugin", ()))
+    except BatchscaleError as error:
+        if by_agent():
+            record_error(error)
+        raise
+
+
 def _run(options: argparse.Namespace) -> int:
     """The command's exit code, its errors told."""
     debug = getattr(options, "debug", False)
@@ -120,6 +133,7 @@ def _run(options: argparse.Namespace) -> int:
                 f"{options.command}: the working folder was deleted, and torch must be loaded in one that exists; "
                 "go to another one: cd DIR"
             )
+        _load_plugins(options)
         return int(options.run(options))
     except BatchscaleError as error:
         if debug:
@@ -130,8 +144,8 @@ def _run(options: argparse.Namespace) -> int:
         if error.errno not in _PATH_ERRORS or debug:
             raise
         path = "a file" if error.filename is None else os.fsdecode(error.filename)
-        said = refusal(error, "must be a path that can be used; give another")
-        print(f"batchscale: {shown(path)}: cannot be used {said}{_temporary(path)}", file=sys.stderr, flush=True)
+        rule = refusal(error, "must be a path that can be used; give another")
+        print(f"batchscale: {shown(path)}: cannot be used {rule}{_temporary(path)}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
         return 130

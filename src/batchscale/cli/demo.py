@@ -3,64 +3,79 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from batchscale.cli.options import add_common, default_folder, folder_path, positive, print_json
-from batchscale.system.launcher import check_alone
+from batchscale.cli.options import add_common, folder_path, print_json
+from batchscale.cli.study.flags import add_flags, question_from
+from batchscale.cli.study.order import Answered, answer, print_warnings
+from batchscale.study.demo.question import Question
+from batchscale.system.cores import available_cores
 from batchscale.words import shown
+
+_MOST_AT_ONCE = 4  # runs
 
 
 def add(commands: Any) -> None:
     """Add the command."""
-    parser = commands.add_parser(
-        "demo", help="watch a large minibatch fail naively and succeed by the rules (about a minute)"
-    )
+    parser = commands.add_parser("demo", help=Question.summary)
     parser.add_argument(
-        "--out", type=folder_path, metavar="DIR", help="folder of runs and figure (default runs/demo-TIME)"
+        "--out", type=folder_path, metavar="DIR", help="folder of runs, page and figure (default runs/demo-TIME)"
     )
-    parser.add_argument("--seeds", type=positive, default=3, metavar="S", help="seeds of each way (default 3)")
+    add_flags(parser, Question)
     add_common(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, launcher="local", data=None)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train, print a table, draw the figure."""
-    from batchscale.report.curves import error_curves
-    from batchscale.report.draw.file import write_figures
-    from batchscale.study.demo.study import run_demo
+    """Train, print a table, draw the figure.
 
-    check_alone("demo")
-    out: Path = options.out or default_folder(options, "demo")
-    start = time.monotonic()
-    found = run_demo(out, options.seeds, lambda line: print(line, file=sys.stderr, flush=True))
-    groups = [
-        (
-            f"{way['about']} (kn = {way['minibatch']})",
-            [Path(r["folder"]) for r in found["rows"] if r["name"] == way["name"]],
-        )
-        for way in found["ways"]
-    ]
-    figures = write_figures(
-        [error_curves(groups, "digits-cnn: same epochs, small and large minibatch")], "", out / "demo"
-    )
-    found["figures"] = [str(f) for f in figures]
-    found["seconds"] = round(time.monotonic() - start, 1)
-    options.keeps = str(out)
+    Returns:
+        1 where a run failed, else 0.
+    """
+    from batchscale.study.demo.words import LESSON
+
+    start, question = time.monotonic(), question_from(options, Question)
+    options.jobs = min(available_cores(), _MOST_AT_ONCE)
+    answered = answer(options, "demo", question)
+    print_warnings(answered.findings)
+    ways, figures = answered.findings.result["ways"], _drawn(answered)
+    seconds = round(time.monotonic() - start, 1)
     if options.json:
-        print_json(found)
-        return 0
+        findings = answered.findings
+        print_json(
+            {"rows": _rows(answered), "ways": ways, "figures": figures, "seconds": seconds, "answer": findings.answer}
+        )
+        return answered.exit_code
     print(f"\n{'':<56}{'kn':>6}{'lr':>8}{'test error, mean':>18}   each seed")
-    for way in found["ways"]:
-        each = "  ".join("-" if e is None else f"{e:.2f}" for e in way["errors"])
+    for way in ways:
+        each = "  ".join("-" if error is None else f"{error:.2f}" for error in way["errors"])
         mean = "-" if way["mean_error_percent"] is None else f"{way['mean_error_percent']:.2f} %"
         print(f"{way['about']:<56}{way['minibatch']:>6}{way['lr']:>8.4g}{mean:>18}   {each}")
-    print(
-        "\nThe same net, data and epochs. Leaving the lr unscaled is what breaks; scaling it with kn mends it."
-        "\nOn a problem this small, at this lr, warmup makes no clear difference; docs/log.md says where it does."
-    )
-    places = f"figure: {', '.join(found['figures'])}; runs below {out}"
-    print(f"\n{found['seconds']:.0f} s; {shown(places)}")
-    return 0
+    print("", *LESSON, sep="\n")
+    places = f"figure: {', '.join(figures)}; page: {answered.page}; runs below {answered.out}"
+    print(f"\n{seconds:.0f} s; {shown(places)}")
+    return answered.exit_code
+
+
+def _rows(answered: Answered) -> list[dict[str, Any]]:
+    """One a run: the way by its name, the folder as it can be opened."""
+    names = {way["about"]: way["name"] for way in answered.findings.result["ways"]}
+    return [
+        row | {"name": names[row["way"]], "about": row["way"], "folder": str(answered.out / row["folder"])}
+        for row in answered.findings.rows
+    ]
+
+
+def _drawn(answered: Answered) -> list[str]:
+    """The curves of all runs as PNG and SVG."""
+    from batchscale.report.curves import error_curves
+    from batchscale.report.draw.file import write_figures
+
+    groups: dict[str, list[Path]] = {}
+    for outcome in answered.outcomes:
+        label = f"{outcome.cell.labels['way']} (kn = {outcome.cell.minibatch_images})"
+        groups.setdefault(label, []).append(outcome.folder)
+    curves = error_curves(list(groups.items()), answered.findings.title)
+    return [str(path) for path in write_figures([curves], "", answered.out / "demo")]

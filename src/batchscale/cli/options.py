@@ -21,8 +21,15 @@ from batchscale.words import UNWRITABLE, shown
 
 
 def add_common(parser: argparse.ArgumentParser) -> None:
-    """--json and --debug."""
+    """--json, --plugin and --debug."""
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module that registers models, data sets, tasks, optimizers, all-reduces (again for another one)",
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
@@ -42,11 +49,11 @@ def data_folder(options: argparse.Namespace) -> Path | None:
     Raises:
         UsageError: it is no folder.
     """
-    given = options.data or (Path(os.environ["BATCHSCALE_DATA"]) if os.environ.get("BATCHSCALE_DATA") else None)
-    if given is not None and not given.is_dir():
+    folder = options.data or (Path(os.environ["BATCHSCALE_DATA"]) if os.environ.get("BATCHSCALE_DATA") else None)
+    if folder is not None and not folder.is_dir():
         source = "--data" if options.data else "BATCHSCALE_DATA"
-        raise UsageError(f"{source}={given}: is not a folder; give the folder that holds the data sets")
-    return given
+        raise UsageError(f"{source}={folder}: is not a folder; give the folder that holds the data sets")
+    return folder
 
 
 def command_words(options: argparse.Namespace) -> list[str]:
@@ -103,11 +110,11 @@ def default_folder(options: argparse.Namespace, name: str) -> Path:
     options.made = [] if runs.exists() else [runs]
     path = runs / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     try:
-        made = new_folder(path)
+        folder = new_folder(path)
     except OSError as error:
         raise cannot_write(path, error) from error
-    options.made.insert(0, made)
-    return made
+    options.made.insert(0, folder)
+    return folder
 
 
 def remove_unused(options: argparse.Namespace) -> None:

@@ -13,15 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
-from batchscale.comm.collectives import BETWEEN, COLLECTIVES, make
+from batchscale.comm.collectives import COLLECTIVES, make
 from batchscale.comm.collectives.hierarchical import Hierarchical
 from batchscale.comm.collectives.point_to_point import PointToPoint
 from batchscale.comm.collectives.schedule import Collective
 from batchscale.comm.collectives.subgroups import SubgroupHierarchical, SubgroupTorus
+from batchscale.comm.collectives.three_phase import between_hosts
 from batchscale.comm.collectives.torus import Torus
 from batchscale.comm.shared.all_reduce import DTYPES, SharedMemoryAllReduce
 from batchscale.comm.shared.mapping import NoSharedMemory
@@ -120,7 +121,7 @@ class Reducer:
         hosts, lane = self.world.hosts, self.world.local_rank
         if len(hosts) == 1 or lane >= min(map(len, hosts)):
             return None
-        collective = BETWEEN[self._between](len(hosts))
+        collective = between_hosts(self._between, len(hosts))
         return PointToPoint(self.world, collective, ranks=[ranks[lane] for ranks in hosts]).all_reduce
 
     def _three_phase_fits(self) -> bool:
@@ -222,7 +223,20 @@ class Reducer:
             self._memory.close()
 
 
-ALGORITHMS: Sequence[str] = (BUILTIN, SHARED_MEMORY, *COLLECTIVES)
+class _Algorithms(Sequence[str]):
+    """Looked up at every use, as plugins add to them."""
+
+    def _names(self) -> tuple[str, ...]:
+        return (BUILTIN, SHARED_MEMORY, *COLLECTIVES)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self._names()[place]
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+
+ALGORITHMS: Sequence[str] = _Algorithms()
 """Every all-reduce that a recipe may name."""
 
 

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from batchscale.data.images import Augmentation, Images, Indices
-from batchscale.data.order import StreamOrder
 from batchscale.data.threads import compute_alone
 from batchscale.minibatch import StepPlan
+from batchscale.order import StreamOrder
 from batchscale.structure import mapped, num_examples, part
 
 _CACHED_NUMBERS = 1 << 18  # normalised at once: 1 MiB of float32

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from batchscale.models.cnn import cnn
-from batchscale.models.keskar import keskar_c1, keskar_f1
-from batchscale.models.library import is_library_name, library_model, resnet50, resnet101
-from batchscale.models.resnet import resnet8, resnet20, resnet44
-from batchscale.models.simple_cnn import simple_cnn
-from batchscale.models.vgg import vgg11
-from batchscale.models.wide_resnet import wrn16_4
+from batchscale.members import MODELS as MEMBERS
+from batchscale.models.library import is_library_name, library_model
 
 ModelBuilder = Callable[[tuple[int, ...], int], nn.Module]
 
-MODELS: dict[str, ModelBuilder] = {
-    "cnn": cnn,
-    "simple_cnn": simple_cnn,
-    "resnet8": resnet8,
-    "resnet20": resnet20,
-    "resnet44": resnet44,
-    "resnet50": resnet50,
-    "resnet101": resnet101,
-    "vgg11": vgg11,
-    "wrn16_4": wrn16_4,
-    "keskar_f1": keskar_f1,
-    "keskar_c1": keskar_c1,
-}
+MODELS: Mapping[str, ModelBuilder] = MEMBERS
 """Every network with a plain name: (image shape (C, H, W), number of classes) -> module."""
 
 

@@ -6,7 +6,6 @@ Goyal et al. 2017, section 5.1.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from batchscale.errors import RecipeError
+from batchscale.words import nearest
 
 
 def is_library_name(name: str) -> bool:
@@ -73,8 +73,9 @@ def _from_timm(name: str, channels: int, num_classes: int) -> nn.Module:
 
 
 def _unknown(library: str, name: str, known: Sequence[str]) -> RecipeError:
-    near = difflib.get_close_matches(name, known, 1, 0.0)
-    return RecipeError(f"model.name={library}/{name}: no classifier of {library}; the nearest is {library}/{near[0]}")
+    return RecipeError(
+        f"model.name={library}/{name}: no classifier of {library}; the nearest is {library}/{nearest(name, known)}"
+    )
 
 
 def _with_channels(model: nn.Module, channels: int) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import reprlib
 from collections.abc import Iterable, Mapping
@@ -12,9 +11,12 @@ from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from batchscale.errors import RecipeError
 from batchscale.recipe.schema import IDENTITY, Recipe
+from batchscale.recipe.union import fields_of
+from batchscale.words import did_you_mean, nearest
 
 _MAX_BYTES = 1 << 20  # a recipe is a page; anything larger is another kind of file
 
@@ -70,10 +72,9 @@ def shipped_text(name: str) -> str:
         RecipeError: no such recipe; names the nearest one.
     """
     if name not in shipped_names():
-        near = difflib.get_close_matches(name, shipped_names(), 1, 0.4)
-        hint = f"did you mean {near[0]}? " if near else ""
         raise RecipeError(
-            f"recipe {name!r}: neither a file nor a shipped recipe; {hint}`batchscale recipes` lists the shipped ones"
+            f"recipe {name!r}: neither a file nor a shipped recipe; {did_you_mean(name, shipped_names())}"
+            f"`batchscale recipes` lists the shipped ones"
         )
     return (resources.files("batchscale") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
 
@@ -91,7 +92,7 @@ def _read(name_or_file: str | Path) -> tuple[str, str]:
 
 
 def _dotted(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
-    for name, field in model.model_fields.items():
+    for name, field in fields_of(model).items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _dotted(kind, f"{prefix}{name}.")
@@ -99,14 +100,16 @@ def _dotted(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
             yield prefix + name
 
 
-def _annotation(key: str) -> Any:
-    """The type of the entry of this dotted name; None where there is no such entry."""
+def _field(key: str) -> FieldInfo | None:
+    """The entry of this dotted name; None where there is no such entry."""
     kind: Any = Recipe
+    field = None
     for name in key.split("."):
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel) and name in kind.model_fields):
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel) and name in fields_of(kind)):
             return None
-        kind = kind.model_fields[name].annotation
-    return kind
+        field = fields_of(kind)[name]
+        kind = field.annotation
+    return field
 
 
 def _typed(key: str, text: str) -> Any:
@@ -116,7 +119,9 @@ def _typed(key: str, text: str) -> Any:
     its null hold for text, too.
     """
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
-    if _annotation(key) not in (str, str | None) or quoted or text in _NULL:
+    field = _field(key)
+    is_text = field is not None and field.annotation in (str, str | None) and not field.metadata  # no name of a family
+    if not is_text or quoted or text in _NULL:
         return parse_yaml(text, f"argument {f'{key}={text}'!r}")
     return text
 
@@ -127,9 +132,9 @@ _NULL = ("", "~", "null", "Null", "NULL")  # of YAML 1.2, section 10.3.2
 def _unknown(key: str) -> RecipeError:
     known = list(_dotted(Recipe))
     last = key.rsplit(".", 1)[-1]
-    near = difflib.get_close_matches(key, known, 1, 0.6) or [k for k in known if k.rsplit(".", 1)[-1] == last]
-    near = near or difflib.get_close_matches(key, known, 1, 0.0)
-    return RecipeError(f"recipe entry {key!r}: unknown; the nearest known entry is {near[0]}")
+    namesake = next((entry for entry in known if entry.rsplit(".", 1)[-1] == last), "")
+    meant = nearest(key, known, 0.6) or namesake or nearest(key, known)
+    return RecipeError(f"recipe entry {key!r}: unknown; the nearest known entry is {meant}")
 
 
 _IN_PLACE_OF = {"learning_rate.warmup.epochs": "steps", "learning_rate.warmup.steps": "epochs"}
@@ -142,17 +147,17 @@ def _override(content: dict[str, Any], override: str) -> None:
         raise RecipeError(
             f"argument {override!r}: must be KEY=VALUE with a recipe entry's dotted name, such as minibatch.workers=64"
         )
-    at = content
+    group = content
     *parents, last = key.split(".")
     for parent in parents:
-        at = at.setdefault(parent, {})
-        if not isinstance(at, dict):
+        group = group.setdefault(parent, {})
+        if not isinstance(group, dict):
             raise _unknown(key)
     value = _typed(key, text)
-    if isinstance(at.get(last), dict) and not isinstance(value, dict):
+    if isinstance(group.get(last), dict) and not isinstance(value, dict):
         raise _group(key)
-    at.pop(_IN_PLACE_OF.get(key, ""), None)
-    at[last] = value
+    group.pop(_IN_PLACE_OF.get(key, ""), None)
+    group[last] = value
 
 
 def _group(key: str) -> RecipeError:
@@ -167,21 +172,21 @@ def _named(place: tuple[int | str, ...]) -> tuple[str, str]:
     """
     known = set(_dotted(Recipe))
     key = ""
-    for at, part in enumerate(place):
+    for depth, part in enumerate(place):
         if key in known:
-            return key, _below(place[at:])
+            return key, _below(place[depth:])
         key = f"{key}.{part}" if key else str(part)
     return key, ""
 
 
 def _below(place: tuple[int | str, ...]) -> str:
     """A place in a list, as far as it is one: an index, and the field after it."""
-    found = ""
+    words = ""
     for part in place:
-        if isinstance(part, str) and not found.endswith("]"):
+        if isinstance(part, str) and not words.endswith("]"):
             break
-        found += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return found
+        words += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return words
 
 
 def _explain(error: ValidationError) -> RecipeError:
@@ -207,7 +212,8 @@ def _explain(error: ValidationError) -> RecipeError:
 
 def _items(entry: str) -> str:
     """What a list of this entry holds, where that is groups of entries: `` of {epoch, momentum}``."""
-    item = next(iter(get_args(_annotation(entry))), None)
+    field = _field(entry)
+    item = next(iter(get_args(field.annotation)), None) if field else None
     if isinstance(item, type) and issubclass(item, BaseModel):
         return f" of {{{', '.join(item.model_fields)}}}"
     return ""

@@ -1,15 +1,22 @@
-"""The minibatch of a recipe, and how it grows."""
+"""The minibatch of a recipe, and how it grows: one entry class for each way.
+
+A new way is its function in ``update/growth.py`` and its class here, added to GROWTH_ENTRIES.
+"""
 
 from __future__ import annotations
 
 import itertools
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializeAsAny, WrapValidator, model_validator
 
 from batchscale.recipe.base import Count, Entry, Positive
+from batchscale.recipe.union import EntryUnion
 
-GrowthName = Literal["none", "phases", "doubling", "instead_of_decay"]
+GrowingPart = Literal["workers", "per_worker"]
+"""What grows: k or n."""
+LearningRateWord = Literal["follows", "stays"]
+"""learning_rate.scaling of the new kn, or the lr as it was."""
 
 
 class GrownMinibatch(Entry):
@@ -20,38 +27,89 @@ class GrownMinibatch(Entry):
     per_worker: Count | None = None
 
 
-_GROWTH_OPTIONS: dict[GrowthName, tuple[str, ...]] = {
-    "none": (),
-    "phases": ("phases", "learning_rate"),
-    "doubling": ("of", "every_epochs", "learning_rate"),
-    "instead_of_decay": ("of",),
-}
-
-
 class GrowthEntry(Entry):
-    """How the minibatch grows during the run."""
+    """How the minibatch grows during the run: what every way has."""
 
-    kind: GrowthName = "none"
+    kind: str
+
+    def stated(self) -> tuple[GrownMinibatch, ...]:
+        """The minibatches that the recipe itself states."""
+        return ()
+
+    def options(self) -> dict[str, Any]:
+        """What ``update.growth.Growth`` needs to know beside the stated minibatches."""
+        content = self.model_dump(exclude={"kind", "phases", "learning_rate"})
+        return {"grows" if name == "of" else name: value for name, value in content.items()}
+
+    def first_epochs(self) -> list[float]:
+        """Epochs that must lie within the run."""
+        return [change.epoch for change in self.stated()]
+
+    def lr_follows(self) -> bool:
+        """Whether the lr is scaled to every new minibatch."""
+        return True
+
+
+class NoGrowth(GrowthEntry):
+    """One minibatch for the whole run."""
+
+    kind: Literal["none"] = "none"
+
+
+class StatedGrowth(GrowthEntry):
+    """Minibatches at stated epochs."""
+
+    kind: Literal["phases"] = "phases"
     phases: Annotated[tuple[GrownMinibatch, ...], Field(strict=False)] = ()
-    of: Literal["workers", "per_worker"] = "workers"  # what doubling and instead_of_decay act on
-    every_epochs: Positive = 20.0  # Devarakonda et al. 2017
-    learning_rate: Literal["follows", "stays"] = "follows"  # learning_rate.scaling of the new kn, or as it was
+    learning_rate: LearningRateWord = "follows"
+
+    def stated(self) -> tuple[GrownMinibatch, ...]:
+        return self.phases
+
+    def lr_follows(self) -> bool:
+        return self.learning_rate == "follows"
 
     @model_validator(mode="after")
-    def _options_have_a_place(self) -> Self:
-        taken = _GROWTH_OPTIONS[self.kind]
-        for option in sorted(self.model_fields_set - {"kind", *taken}):
-            raise ValueError(
-                f"{option} has no place in kind: {self.kind}, which takes {', '.join(taken) or 'no options'}; "
-                f"leave it out, or give the whole entry, such as minibatch.growth={{kind: {self.kind}}}"
-            )
-        if self.kind == "phases" and not self.phases:
+    def _has_phases(self) -> Self:
+        if not self.phases:
             raise ValueError("kind: phases needs phases, for example phases: [{epoch: 5, workers: 16}]")
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_options_that_have_no_place(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {k: v for k, v in handler(self).items() if k in ("kind", *_GROWTH_OPTIONS[self.kind])}
+
+class DoublingGrowth(GrowthEntry):
+    """Twice as many images every so many epochs."""
+
+    kind: Literal["doubling"] = "doubling"
+    of: GrowingPart = "workers"
+    every_epochs: Positive = 20.0  # Devarakonda et al. 2017
+    learning_rate: LearningRateWord = "follows"
+
+    def options(self) -> dict[str, Any]:
+        """What ``update.growth.Growth`` needs to know beside the stated minibatches."""
+        content = self.model_dump(exclude={"kind", "phases", "learning_rate"})
+        return {"grows" if name == "of" else name: value for name, value in content.items()}
+
+    def first_epochs(self) -> list[float]:
+        return [self.every_epochs]
+
+    def lr_follows(self) -> bool:
+        return self.learning_rate == "follows"
+
+
+class GrowthInsteadOfDecay(GrowthEntry):
+    """Larger minibatches where the lr would fall."""
+
+    kind: Literal["instead_of_decay"] = "instead_of_decay"
+    of: GrowingPart = "workers"
+
+    def lr_follows(self) -> bool:
+        return False
+
+
+GROWTH_ENTRIES: EntryUnion[GrowthEntry] = EntryUnion(
+    "minibatch.growth", GrowthEntry, "kind", (NoGrowth, StatedGrowth, DoublingGrowth, GrowthInsteadOfDecay)
+)
+AnyGrowth = Annotated[SerializeAsAny[GrowthEntry], WrapValidator(GROWTH_ENTRIES)]
 
 
 class MinibatchEntry(Entry):
@@ -59,23 +117,22 @@ class MinibatchEntry(Entry):
 
     workers: Count
     per_worker: Count
-    growth: GrowthEntry = GrowthEntry()
+    growth: AnyGrowth = NoGrowth()
 
     def phases(self) -> list[tuple[float, int, int]]:
-        """(epoch, workers, per_worker) at the start and at every given change."""
-        made = [(0.0, self.workers, self.per_worker)]
-        for change in self.growth.phases:
-            _, k, n = made[-1]
-            made.append((change.epoch, change.workers or k, change.per_worker or n))
-        return made
+        """(epoch, workers, per_worker) at the start and at every stated change."""
+        phases = [(0.0, self.workers, self.per_worker)]
+        for change in self.growth.stated():
+            _, k, n = phases[-1]
+            phases.append((change.epoch, change.workers or k, change.per_worker or n))
+        return phases
 
     @model_validator(mode="after")
     def _phases_grow(self) -> Self:
-        made = self.phases()
-        for (before, k, n), (epoch, workers, per_worker) in itertools.pairwise(made):
-            if epoch <= before:
+        for (earlier, k, n), (epoch, workers, per_worker) in itertools.pairwise(self.phases()):
+            if epoch <= earlier:
                 raise ValueError(
-                    f"growth.phases: epoch {epoch:.10g} after {before:.10g}: epochs must rise from above 0"
+                    f"growth.phases: epoch {epoch:.10g} after {earlier:.10g}: epochs must rise from above 0"
                 )
             if workers < k or per_worker < n or (workers, per_worker) == (k, n):
                 raise ValueError(

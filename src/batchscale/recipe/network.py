@@ -5,30 +5,20 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, model_validator
+from pydantic import model_validator
 
+from batchscale.members import MODELS
 from batchscale.recipe.base import Count, Entry, Fraction, OpenFraction, Positive
+from batchscale.recipe.union import member_of
 
-ModelName = Literal[
-    "cnn", "simple_cnn", "resnet8", "resnet20", "resnet44", "resnet50", "resnet101", "vgg11", "wrn16_4", "keskar_f1",
-    "keskar_c1", "own",
-]  # fmt: skip
-
-
-def _named_by_library(name: str) -> str:
-    library, slash, rest = name.partition("/")
-    if library not in ("torchvision", "timm") or not slash or not re.fullmatch(r"[\w.-]+", rest):
-        raise ValueError("a name of a library, torchvision/NAME or timm/NAME")
-    return name
-
-
-LibraryModelName = Annotated[str, AfterValidator(_named_by_library)]
+_LIBRARY_NAME = re.compile(r"(torchvision|timm)/[\w.-]+")
+_LIBRARY_RULE = " or a name of a library, torchvision/NAME or timm/NAME"
 
 
 class Model(Entry):
     """The network, by name, and its initial weights."""
 
-    name: ModelName | LibraryModelName
+    name: Annotated[str, member_of(MODELS, _LIBRARY_NAME, _LIBRARY_RULE)]
     ema_decay: OpenFraction | None = None  # evaluate an exponential moving average of the weights
     zero_init_last_gamma: bool = False  # Goyal et al. 2017, section 5.1: last gamma of a residual block starts at 0
     fc_init: Positive | None = None  # Goyal et al. 2017, section 5.1: last linear layer ~ N(0, fc_init^2), bias 0

@@ -1,28 +1,27 @@
-"""The optimizer of a recipe: which options each one takes."""
+"""The optimizers of recipes: one entry class each, with its name, its options and where it lies.
+
+A new optimizer is its file in ``update/`` and its class here, added to OPTIMIZER_ENTRIES.
+"""
 
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    WrapValidator,
+    model_serializer,
+    model_validator,
+)
 
+from batchscale.members import Members
+from batchscale.members.loading import way_to_load
 from batchscale.recipe.base import Entry, Fraction, NotNegative, OpenFraction, Positive
-
-OptimizerName = Literal["sgd", "sgd_lr_in_buffer", "lars", "lamb", "adamw", "rmsprop_warmup"]
-_SWITCHES = ("decay_norms", "decay_biases")
-_MOMENTUM = ("momentum", "momentum_changes")
-OPTIMIZER_OPTIONS: dict[OptimizerName, tuple[str, ...]] = {
-    "sgd": (*_MOMENTUM, "nesterov", *_SWITCHES),
-    "sgd_lr_in_buffer": (*_MOMENTUM, "nesterov", "momentum_correction", *_SWITCHES),
-    "lars": (*_MOMENTUM, "trust_coefficient", "epsilon"),
-    "lamb": ("beta1", "beta2", "epsilon"),
-    "adamw": ("beta1", "beta2", "epsilon", *_SWITCHES),
-    "rmsprop_warmup": (
-        *_MOMENTUM, "square_decay", "rmsprop_lr", "center_epochs", "period_epochs", "epsilon", *_SWITCHES,
-    ),
-}  # fmt: skip
-"""What each optimizer takes beside weight_decay, clip_norm and gradient_noise, which all take."""
+from batchscale.recipe.union import EntryUnion
 
 
 class ChangedMomentum(Entry):
@@ -32,41 +31,39 @@ class ChangedMomentum(Entry):
     momentum: OpenFraction
 
 
-class Optimizer(Entry):
-    """The update and its weight decay; only the options that the named optimizer takes may be given."""
+class OptimizerEntry(Entry):
+    """The update and its weight decay: what every optimizer takes. Options of its own stand in its class.
 
-    name: OptimizerName = "sgd"
-    momentum: Fraction = 0.9
-    momentum_changes: Annotated[tuple[ChangedMomentum, ...], Field(strict=False)] = ()  # Smith et al. 2018
-    nesterov: bool = True
-    momentum_correction: bool = True  # Goyal et al. 2017, remark 2
+    Class attributes:
+        home: ``module:attribute`` of the optimizer, or itself: (groups, **its options) -> the optimizer.
+        goes_by_epochs: it is given ``epoch_at``, steps done -> epochs, as well.
+    """
+
+    home: ClassVar[str | Callable[..., Any]]
+    goes_by_epochs: ClassVar[bool] = False
+
+    name: str
     weight_decay: NotNegative = 1e-4
-    decay_norms: bool = False  # gammas and betas of norm layers, and other scales: tensors of at most one dimension
-    decay_biases: bool = True  # biases of all other layers
-    trust_coefficient: Positive = 0.001  # You et al. 2017: eta
-    beta1: Fraction = 0.9
-    beta2: Fraction = 0.999
-    epsilon: Positive = 1e-8
-    square_decay: Fraction = 0.99  # Akiba et al. 2017: mu_2
-    rmsprop_lr: Positive = 3e-4  # Akiba et al. 2017: eta_RMSprop, never scaled
-    center_epochs: NotNegative = 10.0  # Akiba et al. 2017: beta_center, where RMSprop and SGD weigh the same
-    period_epochs: Positive = 5.0  # Akiba et al. 2017: beta_period
     clip_norm: Positive | None = None  # the longest that the aggregated gradient may be
     gradient_noise: NotNegative = 0.0  # Hoffer et al. 2017: sigma of the factor N(1, sigma^2) on an image's gradient
 
-    @model_validator(mode="after")
-    def _options_have_a_place(self) -> Self:
-        taken = OPTIMIZER_OPTIONS[self.name]
-        for option in sorted(self.model_fields_set & _OWN_OPTIONS):
-            if option not in taken:
-                given = _written(option, getattr(self, option))
-                raise ValueError(
-                    f"{given} has no place in {self.name}, which takes {', '.join(taken)}; "
-                    f"leave it out, or give the whole entry, such as optimizer={{name: {self.name}}}"
-                )
-        if "nesterov" in taken and self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov=true needs momentum above 0; set optimizer.nesterov=false")
-        return self
+    def options(self) -> dict[str, Any]:
+        """What this optimizer takes beside that which all take."""
+        return {option: getattr(self, option) for option in OPTIMIZER_ENTRIES.options_of(self.name)}
+
+    @model_serializer(mode="wrap")
+    def _in_order(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The name first, what stands around any optimizer last: as recipes of runs have it."""
+        content: dict[str, Any] = handler(self)
+        around = {option: content.pop(option) for option in ("clip_norm", "gradient_noise")}
+        return {"name": content.pop("name"), **content, **around}
+
+
+class WithMomentum(Entry):
+    """The options of an optimizer whose momentum may change during the run."""
+
+    momentum: Fraction = 0.9
+    momentum_changes: Annotated[tuple[ChangedMomentum, ...], Field(strict=False)] = ()  # Smith et al. 2018
 
     @model_validator(mode="after")
     def _momentum_changes_in_order(self) -> Self:
@@ -75,23 +72,103 @@ class Optimizer(Entry):
                 "momentum=0 with momentum_changes: the first momentum, too, must be above 0; use for example "
                 "optimizer.momentum=0.9"
             )
-        for before, change in itertools.pairwise(self.momentum_changes):
-            if change.epoch <= before.epoch:
+        for earlier, change in itertools.pairwise(self.momentum_changes):
+            if change.epoch <= earlier.epoch:
                 raise ValueError(
-                    f"momentum_changes: epoch {change.epoch:.10g} after {before.epoch:.10g}: epochs must rise, "
+                    f"momentum_changes: epoch {change.epoch:.10g} after {earlier.epoch:.10g}: epochs must rise, "
                     f"for example [{{epoch: 30, momentum: 0.95}}, {{epoch: 60, momentum: 0.98}}]"
                 )
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_options_that_have_no_place(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        content: dict[str, Any] = handler(self)
-        return {k: v for k, v in content.items() if k not in _OWN_OPTIONS or k in OPTIMIZER_OPTIONS[self.name]}
+
+class WithNesterov(WithMomentum):
+    """Nesterov's form of it."""
+
+    nesterov: bool = True
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov=true needs momentum above 0; set optimizer.nesterov=false")
+        return self
 
 
-def _written(option: str, value: Any) -> str:
-    """An option as a recipe has it; a list by its name alone."""
-    return option if isinstance(value, tuple) else f"{option}={value}"
+class WithCorrection(WithNesterov):
+    """Goyal et al. 2017, remark 2."""
+
+    momentum_correction: bool = True
 
 
-_OWN_OPTIONS = {option for options in OPTIMIZER_OPTIONS.values() for option in options}
+class WithSwitches(OptimizerEntry):
+    """An optimizer whose weight decay may spare tensors."""
+
+    decay_norms: bool = False  # gammas and betas of norm layers, and other scales: tensors of at most one dimension
+    decay_biases: bool = True  # biases of all other layers
+
+
+class SGDEntry(WithSwitches, WithNesterov):
+    """SGD with momentum."""
+
+    home = "batchscale.update.sgd:SGD"
+    name: Literal["sgd"] = "sgd"
+
+
+class SGDLrInBufferEntry(WithSwitches, WithCorrection):
+    """The same with the lr inside its buffer."""
+
+    home = "batchscale.update.sgd:SGDLrInBuffer"
+    name: Literal["sgd_lr_in_buffer"] = "sgd_lr_in_buffer"
+
+
+class LARSEntry(OptimizerEntry, WithMomentum):
+    """You et al. 2017."""
+
+    home = "batchscale.update.lars:LARS"
+    name: Literal["lars"] = "lars"
+    trust_coefficient: Positive = 0.001  # eta
+    epsilon: Positive = 1e-8
+
+
+class LAMBEntry(OptimizerEntry):
+    """You et al. 2020."""
+
+    home = "batchscale.update.lamb:LAMB"
+    name: Literal["lamb"] = "lamb"
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+    epsilon: Positive = 1e-8
+
+
+class AdamWEntry(WithSwitches):
+    """Loshchilov and Hutter 2019."""
+
+    home = "batchscale.update.adamw:AdamW"
+    name: Literal["adamw"] = "adamw"
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.999
+    epsilon: Positive = 1e-8
+
+
+class RMSpropWarmupEntry(WithSwitches, WithMomentum):
+    """Akiba et al. 2017."""
+
+    home = "batchscale.update.rmsprop_warmup:RMSpropWarmup"
+    goes_by_epochs = True
+    name: Literal["rmsprop_warmup"] = "rmsprop_warmup"
+    epsilon: Positive = 1e-8
+    square_decay: Fraction = 0.99  # mu_2
+    rmsprop_lr: Positive = 3e-4  # eta_RMSprop, never scaled
+    center_epochs: NotNegative = 10.0  # beta_center, where RMSprop and SGD weigh the same
+    period_epochs: Positive = 5.0  # beta_period
+
+
+_ENTRIES: tuple[type[OptimizerEntry], ...] = (
+    SGDEntry, SGDLrInBufferEntry, LARSEntry, LAMBEntry, AdamWEntry, RMSpropWarmupEntry,
+)  # fmt: skip
+OPTIMIZER_ENTRIES: EntryUnion[OptimizerEntry] = EntryUnion("optimizer", OptimizerEntry, "name", _ENTRIES, way_to_load)
+OPTIMIZERS: Members[Callable[..., Any]] = Members(
+    "optimizer", {str(entry.model_fields["name"].default): entry.home for entry in _ENTRIES}
+)
+"""Name -> (groups, **its options) -> the optimizer."""
+
+AnyOptimizer = Annotated[SerializeAsAny[OptimizerEntry], WrapValidator(OPTIMIZER_ENTRIES)]

@@ -1,7 +1,7 @@
 """The recipe's schema: frozen, every entry typed, ranged and explained.
 
-Names of data sets, models, optimizers, schedules and algorithms stand here as literals, so that a
-recipe is checked without importing torch; a test holds them equal to the tables of their packages.
+Names of data sets, models, optimizers and all-reduces are those of their families' tables (``members/``), which import
+no torch. Names of schedules stand here as literals; a test holds them equal to the tables in ``update/schedule.py``.
 ``own`` stands for a module or a data set handed in from Python.
 """
 
@@ -12,24 +12,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from batchscale.members import ALL_REDUCES, BETWEEN, DATASETS
+from batchscale.members import ON_DISK as ON_DISK
 from batchscale.recipe.base import Count, Entry, Epochs, Fraction, NotNegative, Positive, Share
 from batchscale.recipe.minibatch import MinibatchEntry
 from batchscale.recipe.network import BatchNorm, Loss, Model
-from batchscale.recipe.network import ModelName as ModelName
-from batchscale.recipe.optimizer import OPTIMIZER_OPTIONS as OPTIMIZER_OPTIONS
-from batchscale.recipe.optimizer import Optimizer
-from batchscale.recipe.optimizer import OptimizerName as OptimizerName
+from batchscale.recipe.optimizer import AnyOptimizer, SGDEntry
+from batchscale.recipe.union import member_of
 
-DataName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "imagenet", "folder", "own"]
-ON_DISK = ("imagenet", "folder")
 ScalingName = Literal["linear", "sqrt", "none"]
 WarmupName = Literal["none", "constant", "gradual"]
 DecayName = Literal["none", "step", "cosine", "polynomial"]
-BetweenName = Literal["auto", "ring", "halving_doubling", "binary_blocks", "torus"]
-AlgorithmName = Literal[
-    "auto", "builtin", "shared_memory", "ring", "halving_doubling", "binary_blocks", "torus", "hierarchical",
-    "three_phase", "direct",
-]  # fmt: skip
 DtypeName = Literal["fp32", "fp64", "bf16", "fp16"]
 
 
@@ -47,7 +40,7 @@ class Augment(Entry):
 class Data(Entry):
     """The data set and what is trained on of it."""
 
-    name: DataName
+    name: Annotated[str, member_of(DATASETS)]
     augment: Augment = Augment()
     holdout: Annotated[int, Field(ge=0)] = 0  # training images held out and evaluated in place of the test set
     train_images: Count | None = None  # of images in memory: so many to train on, the same ones for every seed (all)
@@ -61,14 +54,14 @@ class Data(Entry):
     @model_validator(mode="after")
     def _belongs_to_images_on_disk(self) -> Self:
         on_disk, augment = self.name in ON_DISK, self.augment
-        given = {
+        meant_for_disk = {
             "augment.crop": augment.crop == "scale-aspect",
             "augment.size": augment.size is not None,
             "subset": self.subset is not None,
             "skip_bad": self.skip_bad,
             "labels": self.labels is not None,
         }
-        for entry in (entry for entry, is_given in given.items() if is_given and not on_disk):
+        for entry in (entry for entry, is_set in meant_for_disk.items() if is_set and not on_disk):
             raise ValueError(
                 f"data.{entry} is for images on disk, and data.name={self.name} is not: leave it out, "
                 f"or use data.name={' or '.join(ON_DISK)}"
@@ -93,15 +86,15 @@ class Warmup(Entry):
 
     @model_validator(mode="after")
     def _one_duration(self) -> Self:
-        given = (self.epochs is not None) + (self.steps is not None)
-        if given != 1 and self.kind != "none":
+        durations = (self.epochs is not None) + (self.steps is not None)
+        if durations != 1 and self.kind != "none":
             raise ValueError(
                 f"epochs={self.epochs} and steps={self.steps}: give exactly one, such as learning_rate.warmup.epochs=5"
             )
         return self
 
 
-class Decay(Entry):
+class DecayEntry(Entry):
     """How the lr falls after the warmup."""
 
     kind: DecayName = "none"
@@ -138,7 +131,7 @@ class LearningRate(Entry):
     reference_minibatch: Count
     scaling: ScalingName = "linear"
     warmup: Warmup = Warmup()
-    decay: Decay = Decay()
+    decay: DecayEntry = DecayEntry()
 
 
 class Numerics(Entry):
@@ -156,9 +149,10 @@ class Numerics(Entry):
 class Aggregation(Entry):
     """The all-reduce of the gradients."""
 
-    algorithm: AlgorithmName = "auto"  # auto: the fastest, as stored by `bench allreduce`, or measured at the start
+    # auto: the fastest, as stored by `bench allreduce`, or measured at the start
+    algorithm: Annotated[str, member_of(ALL_REDUCES)] = "auto"
     torus: Annotated[tuple[Count, Count], Field(strict=False)] | None = None  # X, Y: X * Y processes; null to choose
-    between: BetweenName = "auto"  # three_phase's algorithm between hosts
+    between: Annotated[str, member_of(BETWEEN)] = "auto"  # three_phase's algorithm between hosts
     bucket_megabytes: Positive = 4.0
 
 
@@ -208,7 +202,7 @@ class Recipe(Entry):
     loss: Loss = Loss()
     minibatch: MinibatchEntry
     epochs: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
-    optimizer: Optimizer = Optimizer()
+    optimizer: AnyOptimizer = SGDEntry()
     learning_rate: LearningRate
     precision: DtypeName = "fp32"  # of the passes; bf16 and fp16 keep weights, gradients and update in float32
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
@@ -219,8 +213,7 @@ class Recipe(Entry):
     @model_validator(mode="after")
     def _growth_fits_the_run(self) -> Self:
         growth = self.minibatch.growth
-        begins = {"phases": [p.epoch for p in growth.phases], "doubling": [growth.every_epochs]}.get(growth.kind, [])
-        for epoch in begins:
+        for epoch in growth.first_epochs():
             if epoch >= self.epochs:
                 raise ValueError(
                     f"minibatch.growth at epoch {epoch:.10g} lies beyond the run's end, epochs={self.epochs:g}; "

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from batchscale.members.loading import named
+
 _TORCHRUN = ("torchrun", "torch.distributed.run")
 
 
@@ -55,4 +57,5 @@ def repetition(folder: Path, processes: int, data_folder: Path | None) -> tuple[
     """The words that train the run of this folder again, alone, into a new one."""
     many = ["--processes", str(processes)] if processes > 1 else []
     data = ["--data", str(data_folder)] if data_folder is not None else []
-    return ("batchscale", "train", str(folder / "recipe.yaml"), *many, *data)
+    plugins = [word for name in named() for word in ("--plugin", name)]
+    return ("batchscale", "train", str(folder / "recipe.yaml"), *many, *data, *plugins)

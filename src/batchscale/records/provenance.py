@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from batchscale.members.loading import loaded
 from batchscale.records.command import this_command
 
 _PACKAGES = ("batchscale", "torch", "torchvision", "numpy", "pydantic", "safetensors")
@@ -58,6 +59,7 @@ def environment(command: Sequence[str] = ()) -> dict[str, Any]:
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": list(command) or this_command(),
         "versions": {"python": platform.python_version(), **versions},
+        "plugins": loaded(),
         "host": socket.gethostname(),
         "platform": platform.platform(),
         "cpu": cpu_model(),

@@ -21,6 +21,8 @@ from batchscale.data.images import Splits
 from batchscale.errors import BatchscaleError
 from batchscale.launch.hardware import choose_device, threads_text
 from batchscale.launch.signals import StopSignals
+from batchscale.members.loading import check_same as check_same_plugins
+from batchscale.members.loading import loaded
 from batchscale.recipe import dump_recipe
 from batchscale.records import Result, RunFolder
 from batchscale.records.files import write_whole
@@ -78,6 +80,7 @@ def train_here(
     ended = False
     try:
         with StopSignals() as signals:
+            check_same_plugins(world.gather(loaded(), "comparing the plugins of all processes"))
             folder, opened = open_together(job, world)
             if job.out is not None and opened.finished is not None:
                 check_finished(job, job.out, opened.data, world, data)

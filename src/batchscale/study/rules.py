@@ -13,12 +13,15 @@ import re
 import typing
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer
 
 from batchscale.build.planning import plan_of, schedule_of
 from batchscale.errors import RecipeError, UsageError
 from batchscale.recipe import recipe_from
 from batchscale.recipe.schema import Recipe, ScalingName, WarmupName
+from batchscale.study.question import read_by
 from batchscale.words import counted
 
 _EXAMPLES = "64,128,256 or 64,128,...,16384 or 2^6..2^14"
@@ -38,7 +41,7 @@ class Rule:
         return self.scaling if self.warmup == "none" else f"{self.scaling}+{self.warmup}"
 
 
-def said(rule: str) -> str:
+def rule_words(rule: str) -> str:
     """A rule by its name, as in a sentence: ``rule none`` alone would read as a word."""
     return f"rule {rule} (lr unscaled)" if rule.partition("+")[0] == "none" else f"rule {rule}"
 
@@ -77,14 +80,14 @@ def parse_minibatches(text: str) -> tuple[int, ...]:
     if not text.strip():
         raise UsageError(f"--minibatches: the list is empty; write for example {_EXAMPLES}")
     ends = [_number(word, text) for word in text.split("..")] if re.fullmatch(r"[^.,]+\.\.[^.,]+", text) else []
-    found = _powers(ends[0], ends[1], text) if ends else _listed(text)
-    for before, after in itertools.pairwise(found):
-        if after <= before:
+    minibatches = _powers(ends[0], ends[1], text) if ends else _listed(text)
+    for smaller, larger in itertools.pairwise(minibatches):
+        if larger <= smaller:
             raise UsageError(
-                f"--minibatches={text}: {after} after {before}: the list must rise, each minibatch once; "
-                f"write {','.join(map(str, sorted(set(found))))}"
+                f"--minibatches={text}: {larger} after {smaller}: the list must rise, each minibatch once; "
+                f"write {','.join(map(str, sorted(set(minibatches))))}"
             )
-    return tuple(found)
+    return tuple(minibatches)
 
 
 def _number(word: str, text: str) -> int:
@@ -110,25 +113,41 @@ def _listed(text: str) -> list[int]:
     words = text.split(",")
     if words.count("...") == 0:
         return [_number(word, text) for word in words]
-    at = words.index("...")
-    given, last = [_number(word, text) for word in words[:at]], [_number(word, text) for word in words[at + 1 :]]
-    if len(given) < 2 or len(last) != 1 or given[-1] <= given[-2]:
+    dots = words.index("...")
+    first, last = [_number(word, text) for word in words[:dots]], [_number(word, text) for word in words[dots + 1 :]]
+    if len(first) < 2 or len(last) != 1 or first[-1] <= first[-2]:
         raise UsageError(
             f"--minibatches={text}: '...' goes on by the ratio of the two rising numbers before it, up to the one "
             f"after it; write for example 64,128,...,16384"
         )
-    ratio, found = Fraction(given[-1], given[-2]), list(given)
-    following = found[-1] * ratio
+    ratio, minibatches = Fraction(first[-1], first[-2]), list(first)
+    following = minibatches[-1] * ratio
     while following.denominator == 1 and following <= last[0]:  # a few dozen terms: every one divides by more
-        found.append(int(following))
+        minibatches.append(int(following))
         following *= ratio
-    if found[-1] != last[0]:
-        ends = f"{found[-1]} or {following}" if following.denominator == 1 else f"{found[-1]}"
+    if minibatches[-1] != last[0]:
+        ends = f"{minibatches[-1]} or {following}" if following.denominator == 1 else f"{minibatches[-1]}"
         raise UsageError(
-            f"--minibatches={text}: going on by {ratio} from {given[-1]} never gives {last[0]}; "
+            f"--minibatches={text}: going on by {ratio} from {first[-1]} never gives {last[0]}; "
             f"end at {ends}, or write the numbers out"
         )
-    return found
+    return minibatches
+
+
+def _rules(value: object) -> object:
+    """Words, or the names of a study.json, as rules."""
+    if isinstance(value, list):
+        value = ",".join(map(str, value))
+    return parse_rules(value) if isinstance(value, str) else value
+
+
+Minibatches = Annotated[tuple[int, ...], read_by(parse_minibatches)]
+"""A field of a question: minibatches, rising."""
+
+Rules = Annotated[
+    tuple[Rule, ...], BeforeValidator(_rules), PlainSerializer(lambda rules: [rule.name for rule in rules])
+]
+"""A field of a question: rules of the lr, each once."""
 
 
 def check_fixed(recipe: Recipe) -> None:
@@ -200,39 +219,39 @@ def recipe_at(
     content = recipe.model_dump(mode="json")
     content["minibatch"] |= {"workers": workers, "per_worker": per_worker}
     content["learning_rate"] |= {"scaling": rule.scaling, "warmup": _warmup(recipe, rule, warmup_epochs)}
-    made = _logged_often(recipe_from(content), training_images)
-    _check_warmup(made, warmup_epochs is not None, training_images)
+    ruled = _logged_often(recipe_from(content), training_images)
+    _check_warmup(ruled, warmup_epochs is not None, training_images)
     for scaling in dict.fromkeys(("linear", rule.scaling)):
         simple = recipe_from(
-            made.model_dump(mode="json")
+            ruled.model_dump(mode="json")
             | {"learning_rate": content["learning_rate"] | {"scaling": scaling, "warmup": {"kind": "none"}}}
         )
-        if _rates(simple, training_images) == _rates(made, training_images):
+        if _rates(simple, training_images) == _rates(ruled, training_images):
             return simple
-    return made
+    return ruled
 
 
 def _warmup(recipe: Recipe, rule: Rule, epochs: float | None) -> dict[str, Any]:
     if rule.warmup == "none":
         return {"kind": "none"}
-    own = recipe.learning_rate.warmup
-    if epochs is None and own.epochs is None and own.steps is None:
+    entry = recipe.learning_rate.warmup
+    if epochs is None and entry.epochs is None and entry.steps is None:
         raise UsageError(
             f"--warmup-epochs: missing; {rule.name} warms up, and the recipe has no duration for it; "
             f"give --warmup-epochs 5 or so"
         )
     if epochs is not None:
-        return {"kind": rule.warmup, "epochs": epochs, "start": own.start}
-    return {"kind": rule.warmup, "epochs": own.epochs, "steps": own.steps, "start": own.start}
+        return {"kind": rule.warmup, "epochs": epochs, "start": entry.start}
+    return {"kind": rule.warmup, "epochs": entry.epochs, "steps": entry.steps, "start": entry.start}
 
 
-def _check_warmup(recipe: Recipe, given: bool, training_images: int) -> None:
+def _check_warmup(recipe: Recipe, by_flag: bool, training_images: int) -> None:
     """Raise where the warmup is longer than the run: the lr would never be the rule's."""
     warmup, steps = recipe.learning_rate.warmup, plan_of(recipe, training_images).total_steps
     if (warmup.epochs or 0) <= recipe.epochs and (warmup.steps or 0) <= steps:
         return
     unit, value = ("steps", warmup.steps) if warmup.steps is not None else ("epochs", warmup.epochs)
-    setting = "--warmup-epochs" if given else f"learning_rate.warmup.{unit}"
+    setting = "--warmup-epochs" if by_flag else f"learning_rate.warmup.{unit}"
     kn = recipe.minibatch.workers * recipe.minibatch.per_worker
     raise UsageError(
         f"{setting}={value:g}: must not be longer than the run, which at kn = {kn} is "

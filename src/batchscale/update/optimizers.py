@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
 
-from batchscale.update.adamw import AdamW
-from batchscale.update.lamb import LAMB
-from batchscale.update.lars import LARS
-from batchscale.update.rmsprop_warmup import RMSpropWarmup
-from batchscale.update.sgd import SGD, SGDLrInBuffer
+from batchscale.recipe import optimizer
 
 
 class Optimizer(Protocol):
@@ -26,12 +22,5 @@ class Optimizer(Protocol):
         ...
 
 
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
-    "sgd": SGD,
-    "sgd_lr_in_buffer": SGDLrInBuffer,
-    "lars": LARS,
-    "lamb": LAMB,
-    "adamw": AdamW,
-    "rmsprop_warmup": RMSpropWarmup,
-}
+OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = optimizer.OPTIMIZERS
 """Every optimizer that a recipe may name: (groups, **its options in the recipe) -> the optimizer."""

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import torch
 
 from batchscale.bench.data.assignment import DataAssignment
-from batchscale.build.inputs import make_feed, make_normalizer
+from batchscale.build.inputs import make_feed, make_normalizer, order_of
 from batchscale.build.planning import plan_of
-from batchscale.build.trunk import order_of
 from batchscale.data.images import Labelled
 
 

@@ -1,11 +1,14 @@
-"""batchscale study: many runs, one answer; one thin file per study."""
+"""batchscale study: many runs, one answer. The studies come from their table, the flags from the fields they ask."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from batchscale.cli.study import grid, minibatch_error, scaling, steps_to_target, warmup
+from batchscale.cli.options import add_common, add_data, folder_path, positive
+from batchscale.cli.study.flags import add_flags, question_from
+from batchscale.cli.study.order import answer, print_answer
+from batchscale.study.studies import STUDIES, question_of
 
 _ABOUT = """\
 Many runs from one recipe, into one folder. A study that was stopped, or killed, goes on when the same command
@@ -22,5 +25,41 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     studies = parser.add_subparsers(dest="study", metavar="STUDY", required=True, parser_class=type(parser))
-    for study in (grid, minibatch_error, warmup, steps_to_target, scaling):
-        study.add(studies)
+    for kind in STUDIES:
+        if question_of(kind).of_recipe is None:
+            _add_study(studies, kind)
+
+
+def _add_study(studies: Any, kind: str) -> None:
+    """A study's parser: the options that all have, and the flags of its question."""
+    question = question_of(kind)
+    parser: argparse.ArgumentParser = studies.add_parser(
+        kind,
+        help=question.summary,
+        description=question.about,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="a shipped recipe's name, or a YAML file")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a recipe entry, in all runs")
+    parser.add_argument(
+        "--out", type=folder_path, metavar="DIR", help="the study's folder (default runs/RECIPE-STUDY-TIME)"
+    )
+    add_flags(parser, question)
+    parser.add_argument("--jobs", type=positive, default=1, metavar="J", help="runs at once (default 1)")
+    parser.add_argument(
+        "--launcher", choices=("local", "slurm"), default="local", help="where runs go (slurm: through submitit)"
+    )
+    add_data(parser)
+    add_common(parser)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the study, print its answer.
+
+    Returns:
+        1 where a run failed, else 0.
+    """
+    question = question_from(options, question_of(options.study))
+    answered = answer(options, options.study, question)
+    return print_answer(options, answered)

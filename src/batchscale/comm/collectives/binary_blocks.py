@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 
 from batchscale.comm.collectives.primitives import BetweenBlocks, Doubling, Halving
-from batchscale.comm.collectives.schedule import GroupCollective, Groups, Stage, is_power_of_two
+from batchscale.comm.collectives.schedule import GroupCollective, Groups, Layout, Stage, is_power_of_two
 from batchscale.errors import RecipeError
 
 
@@ -34,6 +34,10 @@ class BinaryBlocks(GroupCollective):
 
     def __init__(self, setting: str = "execution.aggregation.algorithm") -> None:
         self._setting = setting
+
+    @classmethod
+    def in_layout(cls, layout: Layout) -> BinaryBlocks:
+        return cls(layout.setting)
 
     def check(self, size: int) -> None:
         if is_power_of_two(size):

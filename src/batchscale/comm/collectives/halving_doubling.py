@@ -12,7 +12,7 @@ Goyal et al. 2017, section 4.
 from __future__ import annotations
 
 from batchscale.comm.collectives.primitives import Doubling, Halving
-from batchscale.comm.collectives.schedule import GroupCollective, Groups, Stage, is_power_of_two
+from batchscale.comm.collectives.schedule import GroupCollective, Groups, Layout, Stage, is_power_of_two
 from batchscale.errors import RecipeError
 
 
@@ -27,6 +27,10 @@ class HalvingDoubling(GroupCollective):
 
     def __init__(self, setting: str = "execution.aggregation.algorithm") -> None:
         self._setting = setting
+
+    @classmethod
+    def in_layout(cls, layout: Layout) -> HalvingDoubling:
+        return cls(layout.setting)
 
     def check(self, size: int) -> None:
         if not is_power_of_two(size):

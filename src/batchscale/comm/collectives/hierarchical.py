@@ -17,7 +17,7 @@ import numpy as np
 
 from batchscale.comm.collectives.primitives import GatherInTurn, RingAllGather, RingReduceScatter, ScatterInTurn
 from batchscale.comm.collectives.ring import Ring
-from batchscale.comm.collectives.schedule import Collective, Groups, Stage, by_size
+from batchscale.comm.collectives.schedule import Collective, Groups, Layout, Stage, by_size
 
 
 class Hierarchical(Collective):
@@ -31,6 +31,10 @@ class Hierarchical(Collective):
 
     def __init__(self, groups: Sequence[Sequence[int]]) -> None:
         self.groups = groups
+
+    @classmethod
+    def in_layout(cls, layout: Layout) -> Hierarchical:
+        return cls(layout.groups())
 
     def stages(self, size: int, length: int) -> list[Stage]:
         inside = by_size(self.groups, length)

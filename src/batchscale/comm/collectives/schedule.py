@@ -10,6 +10,7 @@ thousands of ranks (`comm/collectives/simulated.py`), and real processes (`comm/
 from __future__ import annotations
 
 import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -130,10 +131,41 @@ Stage = Sequence[tuple[int, GroupRounds]]
 """Parts side by side, each with the round of the stage in which it begins; all add, or all overwrite."""
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What an algorithm is shaped by.
+
+    Args:
+        size: W, ranks.
+        hosts: ranks of every host, or None where nothing is known of hosts.
+        torus: X and Y, or None to choose them.
+        between: the algorithm between hosts, or ``auto``.
+        setting: the recipe's entry that chose the algorithm, for errors.
+    """
+
+    size: int
+    hosts: Sequence[Sequence[int]] | None = None
+    torus: tuple[int, int] | None = None
+    between: str = "auto"
+    setting: str = "execution.aggregation.algorithm"
+
+    def groups(self) -> Sequence[Sequence[int]]:
+        """The hosts; without them groups of k = sqrt(W / 2), where 4 (k - 1) + 2 (W / k - 1) steps are fewest."""
+        if self.hosts is not None:
+            return self.hosts
+        each = max(1, round(math.sqrt(self.size / 2)))
+        return [range(first, min(first + each, self.size)) for first in range(0, self.size, each)]
+
+
 class Collective(ABC):
     """An all-reduce (sum): the base of every algorithm in `comm/collectives/`."""
 
     name: ClassVar[str]
+
+    @classmethod
+    def in_layout(cls, layout: Layout) -> Collective:
+        """The algorithm, shaped for ranks that lie like this."""
+        return cls()
 
     def check(self, size: int) -> None:  # noqa: B027 (most algorithms are made for every W)
         """Raise where the algorithm is not made for W ranks.

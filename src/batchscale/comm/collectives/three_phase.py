@@ -18,7 +18,33 @@ from collections.abc import Sequence
 import numpy as np
 
 from batchscale.comm.collectives.primitives import DirectAllGather, DirectReduceScatter
-from batchscale.comm.collectives.schedule import Collective, GroupCollective, Groups, Stage, by_size
+from batchscale.comm.collectives.schedule import (
+    Collective,
+    GroupCollective,
+    Groups,
+    Layout,
+    Stage,
+    by_size,
+    is_power_of_two,
+)
+from batchscale.members import BETWEEN
+
+
+def between_hosts(name: str, hosts: int) -> GroupCollective:
+    """The all-reduce between so many hosts.
+
+    Args:
+        name: of it; auto takes halving/doubling for a power of two, else binary blocks.
+        hosts: how many.
+
+    Raises:
+        RecipeError: an unknown name.
+    """
+    setting = "execution.aggregation.between"
+    if name == "auto":
+        name = "halving_doubling" if is_power_of_two(hosts) else "binary_blocks"
+    collective: GroupCollective = BETWEEN.named(name, setting, ("auto",)).in_layout(Layout(hosts, setting=setting))
+    return collective
 
 
 class ThreePhase(Collective):
@@ -34,6 +60,11 @@ class ThreePhase(Collective):
     def __init__(self, hosts: Sequence[Sequence[int]], between: GroupCollective) -> None:
         self._hosts, self._between = hosts, between
         self.lanes = min(len(host) for host in hosts)
+
+    @classmethod
+    def in_layout(cls, layout: Layout) -> ThreePhase:
+        hosts = layout.groups()
+        return cls(hosts, between_hosts(layout.between, len(hosts)))
 
     def check(self, size: int) -> None:
         if len(self._hosts) > 1:

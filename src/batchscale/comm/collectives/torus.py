@@ -16,7 +16,7 @@ import numpy as np
 
 from batchscale.comm.collectives.primitives import RingAllGather, RingReduceScatter
 from batchscale.comm.collectives.ring import Ring
-from batchscale.comm.collectives.schedule import GroupCollective, Groups, Ints, Stage
+from batchscale.comm.collectives.schedule import GroupCollective, Groups, Ints, Layout, Stage
 from batchscale.errors import RecipeError
 
 
@@ -33,6 +33,17 @@ class Torus(GroupCollective):
 
     def __init__(self, columns: int, rows: int, order: Ints | None = None) -> None:
         self.columns, self.rows, self._order = columns, rows, order
+
+    @classmethod
+    def in_layout(cls, layout: Layout) -> Torus:
+        """Ranks a host x hosts where hosts are equal, else the shape nearest to a square."""
+        if layout.torus is not None:
+            return cls(*layout.torus)
+        hosts = layout.hosts or ()
+        sizes = {len(host) for host in hosts}
+        if len(hosts) > 1 and len(sizes) == 1 and sizes != {1}:
+            return cls(sizes.pop(), len(hosts), np.array(hosts, np.int64).ravel())
+        return cls(*nearest_to_square(layout.size))
 
     def check(self, size: int) -> None:
         if self.columns * self.rows != size:

@@ -18,7 +18,7 @@ import torch
 
 from batchscale.data.official.files import listing
 from batchscale.data.source import Source, data_folder
-from batchscale.data.sources import OWNERS, source_of
+from batchscale.data.sources import owners, source_of
 from batchscale.errors import DataError
 
 _SILENCE_SECONDS = 60  # a server that says nothing for this long is given up on
@@ -121,7 +121,7 @@ def _faults(source: Source, folder: Path | None) -> Iterator[str]:
     for file, path in zip(source.files, paths, strict=True):
         try:
             if path is not None:
-                file.read(path, OWNERS)
+                file.read(path, owners())
         except DataError as fault:
             yield str(fault)
 
@@ -143,7 +143,7 @@ def _parent(paths: list[Path | None]) -> Path | None:
 def _verify(source: Source, paths: list[Path | None]) -> None:
     for file, path in zip(source.files, paths, strict=True):
         if path is not None:
-            file.read(path, OWNERS)
+            file.read(path, owners())
 
 
 def _install(source: Source, root: Path, target: Path) -> None:
@@ -158,7 +158,7 @@ def _install(source: Source, root: Path, target: Path) -> None:
         official = Path(temporary) / source.folder_name
         official.mkdir()
         for file in source.files:
-            file.read(fetched / file.name, OWNERS)
+            file.read(fetched / file.name, owners())
             os.rename(fetched / file.name, official / file.name)
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():

@@ -13,11 +13,11 @@ from batchscale.study.runner.cell import Outcome
 Statistic = Literal["final", "median5"]
 
 
-def error_percent(outcome: Outcome, statistic: Statistic = "final") -> float | None:
-    """Error in percent: of the last evaluation, or the median of the last five."""
+def score_of(outcome: Outcome, statistic: Statistic = "final") -> float | None:
+    """The task's score: of the last evaluation, or the median of the last five."""
     if statistic == "final":
-        return _of(outcome, lambda result: result.test_error_percent)
-    return _of(outcome, lambda result: result.test_error_median_last_5)
+        return _of(outcome, lambda result: result.judged_by.value)
+    return _of(outcome, lambda result: result.model_dump().get(f"test_{result.judged_by.name}_median_last_5"))
 
 
 def train_loss(outcome: Outcome) -> float | None:

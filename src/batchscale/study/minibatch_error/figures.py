@@ -6,45 +6,37 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-from batchscale.records.files import is_number, read_lines
 from batchscale.records.findings import Axis, Figure, Mark, Series, Table
 from batchscale.study.evidence.curves import Group, curve_figures
-from batchscale.study.evidence.elbow import Answer, Point
-from batchscale.study.evidence.quantities import evaluated_on
-from batchscale.study.rules import said
+from batchscale.study.evidence.elbow import Answer as Elbows
+from batchscale.study.evidence.elbow import Point
+from batchscale.study.evidence.judged import Judged, judged_of
+from batchscale.study.minibatch_error.answer import Answer
+from batchscale.study.minibatch_error.question import Question
+from batchscale.study.minibatch_error.words import statistic_words
+from batchscale.study.question import Case
+from batchscale.study.rules import rule_words
 from batchscale.study.runner.cell import Outcome
 
 _BAND = "whiskers: standard deviation over seeds (n - 1); the two runs themselves where there are two seeds"
 _WIDE = 4  # times the lowest error: from there on the axis is logarithmic
 
 
-def error_figure(
-    points: Mapping[str, Sequence[Point]],
-    found: Answer,
-    tolerance: float,
-    words: str,
-    on: str,
-    runs: Mapping[tuple[str, int], str],
-) -> Figure:
-    """Error against minibatch, one line a rule.
-
-    Args:
-        points: rule -> points in rising order.
-        found: the elbows.
-        tolerance: points of error.
-        words: for the statistic.
-        on: what the errors are of: test, or holdout.
-        runs: (rule, minibatch) -> folder of the first seed's run.
-    """
-    return Figure(
-        id="error-minibatch",
-        title="Error against minibatch",
-        caption=f"Mean {words}; {_BAND}. A gap is a minibatch where a run diverged or has no result.",
+def figures(case: Case[Question], answer: Answer, outcomes: Sequence[Outcome]) -> tuple[Figure, ...]:
+    """Error against minibatch, one line a rule; curves of the best rule's runs."""
+    folders = {(o.cell.labels["rule"], o.cell.labels["minibatch"]): o.row()["folder"] for o in reversed(outcomes)}
+    points, name = answer.points, answer.judged.score.name
+    against_minibatch = Figure(
+        id=f"{name}-minibatch",
+        title=f"{name.capitalize()} against minibatch",
+        caption=f"Mean {statistic_words(case, answer.judged)}; {_BAND}. A gap is a minibatch where a run diverged or "
+        "has no result.",
         x=Axis(label="minibatch kn (images)", scale="log2"),
-        y=Axis(label=f"{on} error (%)", scale=_scale([point.mean for of in points.values() for point in of])),
-        series=tuple(_rule_series(rule, of, runs) for rule, of in points.items()),
-        marks=tuple(_marks(found, tolerance)),
+        y=Axis(label=answer.judged.label, scale=_scale([point.mean for each in points.values() for point in each])),
+        series=tuple(_rule_series(rule, each, folders) for rule, each in points.items()),
+        marks=tuple(_marks(answer, case.question.tolerance)),
     )
+    return against_minibatch, *_rule_curves(outcomes, answer, case.recipe.epochs)
 
 
 def _scale(means: Sequence[float]) -> Literal["linear", "log10"]:
@@ -53,59 +45,56 @@ def _scale(means: Sequence[float]) -> Literal["linear", "log10"]:
     return "log10" if finite and 0 < _WIDE * min(finite) < max(finite) else "linear"
 
 
-def _rule_series(rule: str, points: Sequence[Point], runs: Mapping[tuple[str, int], str]) -> Series:
+def _rule_series(rule: str, points: Sequence[Point], folders: Mapping[tuple[str, int], str]) -> Series:
     bands = [point.band() for point in points]
     return Series(
-        name=said(rule),
+        name=rule_words(rule),
         x=tuple(point.minibatch for point in points),
         y=tuple(None if math.isinf(point.mean) else point.mean for point in points),
         low=tuple(band and band[0] for band in bands) if any(bands) else (),
         high=tuple(band and band[1] for band in bands) if any(bands) else (),
-        runs=tuple(runs[rule, point.minibatch] for point in points),
+        runs=tuple(folders[rule, point.minibatch] for point in points),
     )
 
 
-def _marks(found: Answer, tolerance: float) -> list[Mark]:
+def _marks(answer: Answer, tolerance: float) -> list[Mark]:
     """The reference's error with the tolerance, and the elbow, where there are such."""
-    marks = []
-    if math.isfinite(found.reference.mean):
-        marks.append(Mark(label=f"reference + {tolerance:g}", y=found.reference.mean + tolerance))
-    if (elbow := found.elbows[found.best]).minibatch:
-        marks.append(
-            Mark(label=f"elbow of rule {found.best}{' or beyond' if elbow.at_least else ''}", x=elbow.minibatch)
-        )
+    marks, mean, elbow = [], answer.reference.mean, answer.best
+    if math.isfinite(mean):
+        sign = "+" if answer.judged.falls else "-"
+        marks.append(Mark(label=f"reference {sign} {tolerance:g}", y=answer.judged.allowed(mean, tolerance)))
+    if elbow.minibatch:
+        beyond = " or beyond" if elbow.at_least else ""
+        marks.append(Mark(label=f"elbow of rule {answer.elbows.best}{beyond}", x=elbow.minibatch))
     return marks
 
 
-def rule_curves(outcomes: Sequence[Outcome], rule: str, reference: int, epochs: float) -> tuple[Figure, ...]:
-    """Curves of every minibatch under one rule over the reference's.
-
-    Args:
-        outcomes: of all runs.
-        rule: whose runs to draw.
-        reference: the minibatch drawn thick.
-        epochs: of a run.
-    """
-    of = [o for o in outcomes if o.cell.labels["rule"] == rule and o.status == "done"]
-    minibatches = sorted({o.cell.labels["minibatch"] for o in of}, key=lambda m: (m != reference, m))
+def _rule_curves(outcomes: Sequence[Outcome], answer: Answer, epochs: float) -> tuple[Figure, ...]:
+    """Curves of every minibatch under the best rule over the reference's."""
+    rule, reference = answer.elbows.best, answer.reference.minibatch
+    done = [o for o in outcomes if o.cell.labels["rule"] == rule and o.status == "done"]
+    minibatches = sorted({o.cell.labels["minibatch"] for o in done}, key=lambda m: (m != reference, m))
     groups = [
         Group(
             f"kn = {minibatch:,}{' (reference)' if minibatch == reference else ''}",
-            [o.folder for o in of if o.cell.labels["minibatch"] == minibatch],
+            [o.folder for o in done if o.cell.labels["minibatch"] == minibatch],
             minibatch == reference,
         )
         for minibatch in minibatches
     ]
-    about = f"Runs by {said(rule)}, means over seeds; runs that diverged are left out."
-    return curve_figures(
-        groups, epochs, evaluated_on(of), about, "against epochs, every minibatch over the reference's"
-    )
+    about = f"Runs by {rule_words(rule)}, means over seeds; runs that diverged are left out."
+    titles = "against epochs, every minibatch over the reference's"
+    return curve_figures(groups, epochs, judged_of(done).split, about, titles)
 
 
-def elbow_table(found: Answer) -> Table:
-    """One row a rule."""
+def tables(case: Case[Question], answer: Answer) -> tuple[Table, ...]:
+    """The elbows, one row a rule; the errors, one row a rule and minibatch."""
+    return _elbow_table(answer.elbows), _error_table(answer, answer.judged)
+
+
+def _elbow_table(elbows: Elbows) -> Table:
     rows = []
-    for rule, elbow in found.elbows.items():
+    for rule, elbow in elbows.elbows.items():
         sure = elbow.shares.get(str(elbow.minibatch or "none")) if elbow.shares else None
         rows.append(
             (
@@ -134,13 +123,12 @@ def elbow_table(found: Answer) -> Table:
     )
 
 
-def error_table(points: Mapping[str, Sequence[Point]], found: Answer) -> Table:
-    """One row a rule and minibatch."""
+def _error_table(answer: Answer, judged: Judged) -> Table:
     rows = []
-    for rule, of in points.items():
-        for point in of:
-            known, mean = [e for e in point.errors if math.isfinite(e)], point.mean
-            apart = None if math.isinf(mean) or math.isinf(found.reference.mean) else mean - found.reference.mean
+    for rule, points in answer.points.items():
+        for point in points:
+            known, mean = [value for value in point.errors if math.isfinite(value)], point.mean
+            apart = None if math.isinf(mean) or math.isinf(answer.reference.mean) else mean - answer.reference.mean
             rows.append(
                 (
                     rule,
@@ -148,21 +136,13 @@ def error_table(points: Mapping[str, Sequence[Point]], found: Answer) -> Table:
                     None if math.isinf(mean) else round(mean, 3),
                     None if (spread := point.deviation()) is None else round(spread, 3),
                     None if apart is None else round(apart, 3),
-                    ", ".join(f"{e:.2f}" for e in known) or None,
+                    ", ".join(f"{value:.2f}" for value in known) or None,
                     len(point.errors) - len(known),
                 )
             )
-    return Table(
-        title="Error of every rule and minibatch",
-        columns=("rule", "kn", "mean error (%)", "deviation (n - 1)", "to the reference", "each seed (%)", "diverged"),
-        rows=tuple(rows),
-    )
-
-
-def image_points(outcomes: Sequence[Outcome]) -> float | None:
-    """What one image of the evaluated set is worth in points, from the first run that tells."""
-    for outcome in outcomes:
-        for line in read_lines(outcome.folder / "evaluations.jsonl"):
-            if is_number(images := line.get("images")) and images > 0:
-                return 100 / images
-    return None
+    name, unit = judged.score.name, judged.unit_words
+    columns = (
+        "rule", "kn", f"mean {name} {unit}".rstrip(), "deviation (n - 1)", "to the reference",
+        f"each seed {unit}".rstrip(), "diverged",
+    )  # fmt: skip
+    return Table(title=f"{name.capitalize()} of every rule and minibatch", columns=columns, rows=tuple(rows))

@@ -17,26 +17,26 @@ _LINE_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class State:
+class Standing:
     """A study at one moment.
 
     Args:
-        asked: runs.
+        runs: of the study.
         ended: outcomes so far, those of earlier attempts included.
         running: (name, share done) of each run at work.
         seconds_left: None while nothing is known.
     """
 
-    asked: int
+    runs: int
     ended: Sequence[Outcome]
     running: Sequence[tuple[str, float]]
     seconds_left: float | None
 
     def counts(self) -> str:
         """So many done, diverged, failed, running, waiting."""
-        said = [o.status for o in self.ended]
-        waiting = self.asked - len(said) - len(self.running)
-        numbers = [(said.count(s), s) for s in ("done", "diverged", "failed")]
+        statuses = [o.status for o in self.ended]
+        waiting = self.runs - len(statuses) - len(self.running)
+        numbers = [(statuses.count(s), s) for s in ("done", "diverged", "failed")]
         return ", ".join(f"{n} {s}" for n, s in [*numbers, (len(self.running), "running"), (waiting, "waiting")] if n)
 
     def left(self) -> str:
@@ -65,9 +65,10 @@ def described(outcome: Outcome) -> str:
     labels = ", ".join(f"{name} {value}" for name, value in outcome.cell.labels.items())
     if outcome.result is None:
         return f"{labels}: {outcome.status}: {outcome.error}"
-    error = outcome.result.test_error_percent
-    said = "no error measured" if error is None else f"{error:.2f} % {outcome.result.evaluated_on} error"
-    return f"{labels}: {outcome.status}, {said}, {outcome.result.wall_seconds:.1f} s"
+    score = outcome.result.judged_by
+    value = f"{score.value:.2f} {score.unit}".rstrip() if score.value is not None else ""
+    judged = f"{value} {outcome.result.evaluated_on} {score.name}" if value else f"no {score.name} measured"
+    return f"{labels}: {outcome.status}, {judged}, {outcome.result.wall_seconds:.1f} s"
 
 
 class Lines:
@@ -78,19 +79,19 @@ class Lines:
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self._say, self._said = say, time.monotonic()
+        self._say, self._last = say, time.monotonic()
 
-    def ended(self, outcome: Outcome, state: State) -> None:
+    def ended(self, outcome: Outcome, state: Standing) -> None:
         """A run has ended."""
-        self._said = time.monotonic()
-        self._say(f"[{len(state.ended)}/{state.asked}] {described(outcome)}; {state.counts()}; {state.left()}")
+        self._last = time.monotonic()
+        self._say(f"[{len(state.ended)}/{state.runs}] {described(outcome)}; {state.counts()}; {state.left()}")
 
-    def show(self, state: State) -> None:
+    def show(self, state: Standing) -> None:
         """The state now."""
-        if time.monotonic() - self._said >= _LINE_SECONDS:
-            self._said = time.monotonic()
+        if time.monotonic() - self._last >= _LINE_SECONDS:
+            self._last = time.monotonic()
             shares = ", ".join(f"{name} {share:.0%}" for name, share in state.running)
-            self._say(f"[{len(state.ended)}/{state.asked}] {shares}; {state.counts()}; {state.left()}")
+            self._say(f"[{len(state.ended)}/{state.runs}] {shares}; {state.counts()}; {state.left()}")
 
     def close(self) -> None:
         """Nothing is left open."""
@@ -106,12 +107,12 @@ class Live:
         self._screen = Screen(console=Console(stderr=True), auto_refresh=False)
         self._screen.start()
 
-    def ended(self, outcome: Outcome, state: State) -> None:
+    def ended(self, outcome: Outcome, state: Standing) -> None:
         """A run has ended."""
         self._screen.console.print(described(outcome), markup=False, highlight=False)
         self.show(state)
 
-    def show(self, state: State) -> None:
+    def show(self, state: Standing) -> None:
         """The state now."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
@@ -120,7 +121,7 @@ class Live:
         table = Table.grid(padding=(0, 2))
         shares = sum(share for _, share in state.running)
         bars = [
-            (f"{len(state.ended)} of {counted(state.asked, 'run')}", (len(state.ended) + shares) / max(state.asked, 1))
+            (f"{len(state.ended)} of {counted(state.runs, 'run')}", (len(state.ended) + shares) / max(state.runs, 1))
         ]
         for name, share in [*bars, *state.running]:
             table.add_row(Text(name), ProgressBar(1.0, share, width=40), Text(f"{share:.0%}"))

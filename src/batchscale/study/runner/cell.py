@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from batchscale.recipe import Recipe, identity, load_recipe
+from batchscale.recipe import Recipe, identity
 from batchscale.records import Result
+from batchscale.records.score import Score
 from batchscale.update.schedule import scaled_lr
 
 Status = Literal["done", "diverged", "failed", "missing"]
+_NO_SCORE = Score(name="error", value=None, unit="%")  # of a run without a result
 
 
 @dataclass(frozen=True)
@@ -56,14 +57,6 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Change:
-    """One way to train: its name, and the overrides that make it."""
-
-    name: str
-    overrides: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Outcome:
     """What became of a cell.
 
@@ -83,58 +76,38 @@ class Outcome:
 
     def row(self) -> dict[str, Any]:
         """The labels and the result, flat."""
-        found = self.result
-        held_out = found.evaluated_on == "holdout" if found else self.cell.recipe.data.holdout > 0
+        result = self.result
+        held_out = result.evaluated_on == "holdout" if result else self.cell.recipe.data.holdout > 0
         return {
             **self.cell.labels,
             "minibatch": self.cell.minibatch_images,
             "lr": self.cell.target_lr,
             "seed": self.cell.recipe.seed,
             "status": self.status,
-            **error_entries(found.test_error_percent if found else None, held_out),
-            "train_loss": found and found.train_loss,
-            "steps": found and found.steps,
-            "epochs": found and found.epochs,
-            "images_per_second": found and found.images_per_second,
-            "wall_seconds": found and found.wall_seconds,
+            **score_entries(result.judged_by if result else _NO_SCORE, held_out),
+            "train_loss": result and result.train_loss,
+            "steps": result and result.steps,
+            "epochs": result and result.epochs,
+            "images_per_second": result and result.images_per_second,
+            "wall_seconds": result and result.wall_seconds,
             "folder": f"runs/{self.folder.name}",
             "error": self.error,
         }
 
 
-def error_entries(error: float | None, held_out: bool) -> dict[str, float | None]:
-    """An error in percent under the name that says what it is of; the test error's is there in any case.
+def score_key(score: Score) -> str:
+    """A score's name in documents, with its unit: error_percent."""
+    return f"{score.name}_percent" if score.unit == "%" else score.name
+
+
+def score_entries(score: Score, held_out: bool) -> dict[str, float | None]:
+    """A score under the name that says what it is of; the test set's is there in any case.
 
     Args:
-        error: of a run, or a mean of several.
+        score: of a run, or a mean of several.
         held_out: it is of held-out training images (data.holdout), not of the test set.
     """
-    return {"test_error_percent": None, "held_out_error_percent": error} if held_out else {"test_error_percent": error}
-
-
-def cells(
-    recipe_name: str,
-    overrides: Iterable[str],
-    changes: Sequence[Change],
-    seeds: int,
-    processes: int = 1,
-) -> list[Cell]:
-    """Changes x seeds; seeds are the recipe's, and the next ones.
-
-    Args:
-        recipe_name: a shipped recipe's name, or a YAML file.
-        overrides: of all cells.
-        changes: one label "way" each.
-        seeds: how many.
-        processes: W.
-
-    Raises:
-        RecipeError: an entry that is unknown or out of range.
-    """
-    made = []
-    for change in changes:
-        recipe = load_recipe(recipe_name, [*overrides, *change.overrides])
-        for seed in range(recipe.seed, recipe.seed + seeds):
-            labels = {"way": change.name, "seed": seed}
-            made.append(Cell(labels, recipe.model_copy(update={"seed": seed}), processes))
-    return made
+    key = score_key(score)
+    if held_out:
+        return {f"test_{key}": None, f"held_out_{key}": score.value}
+    return {f"test_{key}": score.value}

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from batchscale.launch.signals import StopSignals
-from batchscale.study.runner.board import Lines, Live, State, share_done
+from batchscale.study.runner.board import Lines, Live, Standing, share_done
 from batchscale.study.runner.cell import Cell, Outcome
-from batchscale.study.runner.work import Attempt, Launcher, Task
+from batchscale.study.runner.work import Attempt, Launcher, Work
 
 _SHOW_SECONDS = 0.5
 
@@ -17,22 +17,22 @@ _SHOW_SECONDS = 0.5
 @dataclass
 class _Running:
     cell: Cell
-    task: Task
+    work: Work
     attempt: Attempt
     begun: float
     share_before: float
 
     def share(self) -> float:
-        return share_done(self.task.folder, self.cell.recipe.epochs)
+        return share_done(self.work.folder, self.cell.recipe.epochs)
 
 
-class Batch:
+class Crew:
     """Runs to carry out, J at once.
 
     Args:
         launcher: starts them.
         jobs: J.
-        waiting: the cells, in order, and their tasks.
+        waiting: the cells, in order, and their work.
         ended: outcomes known before, for the board.
         close: (cell, its attempt's error or "") -> its outcome; None for one that was asked to stop before its end.
     """
@@ -41,14 +41,14 @@ class Batch:
         self,
         launcher: Launcher,
         jobs: int,
-        waiting: Sequence[tuple[Cell, Task]],
+        waiting: Sequence[tuple[Cell, Work]],
         ended: Sequence[Outcome],
         close: Callable[[Cell, str, bool], Outcome | None],
     ) -> None:
         self._launcher, self._jobs, self._close = launcher, jobs, close
         self._waiting, self._running, self.ended = list(waiting), list[_Running](), list(ended)
-        self.asked = len(self._waiting) + len(self.ended)
-        self._seconds, self._runs = 0.0, 0.0
+        self.runs = len(self._waiting) + len(self.ended)
+        self._seconds, self._whole_runs = 0.0, 0.0
 
     def work(self, board: Lines | Live) -> int | None:
         """Carry all out; the signal that stopped it, or None."""
@@ -72,9 +72,9 @@ class Batch:
 
     def _start(self) -> None:
         while self._waiting and len(self._running) < self._jobs:
-            cell, task = self._waiting.pop(0)
-            before = share_done(task.folder, cell.recipe.epochs)
-            self._running.append(_Running(cell, task, self._launcher.start(task), time.monotonic(), before))
+            cell, work = self._waiting.pop(0)
+            share = share_done(work.folder, cell.recipe.epochs)
+            self._running.append(_Running(cell, work, self._launcher.start(work), time.monotonic(), share))
 
     def _collect(self, board: Lines | Live, stopping: bool) -> None:
         """Take in what has ended."""
@@ -84,7 +84,7 @@ class Batch:
                 continue
             self._running.remove(running)
             self._seconds += time.monotonic() - running.begun
-            self._runs += 1 - running.share_before
+            self._whole_runs += 1 - running.share_before
             outcome = self._close(running.cell, error, stopping)
             if outcome is not None:
                 self.ended.append(outcome)
@@ -98,12 +98,12 @@ class Batch:
             time.sleep(self._launcher.poll_seconds)
             self._collect(board, True)
 
-    def _state(self) -> State:
+    def _state(self) -> Standing:
         """Time left: mean seconds of a run so far, times the runs left, over those that run at once."""
         shares = [(running, running.share()) for running in self._running]
         seconds = self._seconds + sum(time.monotonic() - r.begun for r in self._running)
-        runs = self._runs + sum(max(share - r.share_before, 0.0) for r, share in shares)
+        runs = self._whole_runs + sum(max(share - r.share_before, 0.0) for r, share in shares)
         left = len(self._waiting) + sum(1 - share for _, share in shares)
         at_once = max(min(self._jobs, len(self._waiting) + len(self._running)), 1)
-        named = [(r.task.folder.name, share) for r, share in shares]
-        return State(self.asked, tuple(self.ended), named, seconds / runs * left / at_once if runs else None)
+        named = [(r.work.folder.name, share) for r, share in shares]
+        return Standing(self.runs, tuple(self.ended), named, seconds / runs * left / at_once if runs else None)

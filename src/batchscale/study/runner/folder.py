@@ -24,6 +24,7 @@ from batchscale.system.disk import replace
 
 _OURS = {
     *LOCK_FILES, "study.json", "table.csv", "findings.json", "findings.before.json", "report.html", "runs", "submitit",
+    "demo.png", "demo.svg",
 }  # fmt: skip
 
 
@@ -32,16 +33,16 @@ class StudyFolder:
 
     Args:
         path: made where it does not exist.
-        asked: for study.json: kind, recipe, options, command, started.
+        question: for study.json: kind, recipe, options, command, started.
         recipe: the reference; all that is trained but for the seed must agree with study.json's.
 
     Raises:
         FolderError: the folder holds another study or other files, is locked, or cannot be written.
     """
 
-    def __init__(self, path: Path, asked: dict[str, Any], recipe: Recipe) -> None:
-        self.path, self._asked, self._recipe = path, asked, recipe
-        check_study(path, asked["kind"], recipe)
+    def __init__(self, path: Path, question: dict[str, Any], recipe: Recipe) -> None:
+        self.path, self._question, self._recipe = path, question, recipe
+        check_study(path, question["kind"], recipe)
         self._made = not path.exists()
         self._begun = False
         try:
@@ -50,7 +51,7 @@ class StudyFolder:
             raise cannot_write(path, error) from error
         self._lock = RunLock(path, writer="study")
         try:
-            check_study(path, asked["kind"], recipe)  # what was there before the lock may have changed
+            check_study(path, question["kind"], recipe)  # what was there before the lock may have changed
         except BaseException:
             self._lock.release()
             raise
@@ -64,7 +65,7 @@ class StudyFolder:
         try:
             if not self._begun:
                 reference = {"reference": self._recipe.model_dump(mode="json")}
-                write_json(_document(self.path), {**self._asked, **reference, **self._history()})
+                write_json(_document(self.path), {**self._question, **reference, **self._history()})
                 self._begun = True
             self.runs.mkdir(exist_ok=True)
             if unfinished and (self.path / "findings.json").exists():
@@ -81,11 +82,11 @@ class StudyFolder:
         """Questions asked of this folder before, the oldest first."""
         if not _document(self.path).exists():
             return {}
-        before = json.loads(_document(self.path).read_text(encoding="utf-8"))
-        earlier = before.get("earlier", [])
-        asked = json.loads(json.dumps(self._asked))  # lists for tuples, as they were written
-        if any(before.get(name) != asked.get(name) for name in ("options", "command")):
-            earlier = [*earlier, {name: before.get(name) for name in ("started", "options", "command")}]
+        last = json.loads(_document(self.path).read_text(encoding="utf-8"))
+        earlier = last.get("earlier", [])
+        # The words of a command are its question: its options were written in other forms by earlier versions.
+        if last.get("command") != list(self._question["command"]):
+            earlier = [*earlier, {name: last.get(name) for name in ("started", "options", "command")}]
         return {"earlier": earlier} if earlier else {}
 
     @property
@@ -120,17 +121,17 @@ def check_study(path: Path, kind: str, recipe: Recipe | None) -> None:
         if not path.is_dir() or any(f.name not in _OURS for f in path.iterdir()):
             check_free(path)
         return
-    found, begun = _read(path)
-    if found != kind:
+    begun_kind, begun = _read(path)
+    if begun_kind != kind:
         raise FolderError(
-            f"{path}: holds a study of kind {found}, not {kind}; give another --out DIR (nothing was changed)"
+            f"{path}: holds a study of kind {begun_kind}, not {kind}; give another --out DIR (nothing was changed)"
         )
-    there, here = _trained(begun), _trained(recipe or begun)
-    for name in sorted(there.keys() | here.keys()):
-        if there.get(name) != here.get(name):
+    begun_entries, entries = _trained(begun), _trained(recipe or begun)
+    for name in sorted(begun_entries.keys() | entries.keys()):
+        if begun_entries.get(name) != entries.get(name):
             raise FolderError(
-                f"{path}: holds a study of another recipe: {name} is {there.get(name)} there, "
-                f"{here.get(name)} here; give the same recipe, or another --out DIR (nothing was changed)"
+                f"{path}: holds a study of another recipe: {name} is {begun_entries.get(name)} there, "
+                f"{entries.get(name)} here; give the same recipe, or another --out DIR (nothing was changed)"
             )
 
 

@@ -16,10 +16,10 @@ from batchscale.recipe import Recipe
 from batchscale.records.findings import Findings
 from batchscale.study.runner.board import make_board
 from batchscale.study.runner.cell import Cell, Outcome
-from batchscale.study.runner.crew import Batch
+from batchscale.study.runner.crew import Crew
 from batchscale.study.runner.folder import StudyFolder
 from batchscale.study.runner.table import write_table
-from batchscale.study.runner.work import Launcher, Task
+from batchscale.study.runner.work import Launcher, Work
 from batchscale.study.runner.workers import LocalLauncher, warm
 from batchscale.words import counted
 
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 class StudyStopped(BatchscaleError):
     """The study was asked to stop, and its runs have, with their checkpoints."""
 
-    def __init__(self, number: int, finished: int, asked: int, command: Sequence[str]) -> None:
+    def __init__(self, number: int, finished: int, runs: int, command: Sequence[str]) -> None:
         super().__init__(
-            f"stopped by {signal.Signals(number).name}: {finished} of {counted(asked, 'run')} finished; "
+            f"stopped by {signal.Signals(number).name}: {finished} of {counted(runs, 'run')} finished; "
             f"go on with: {shlex.join(command)}"
         )
         self.exit_code = 128 + number
@@ -92,14 +92,14 @@ class Study:
         self._contents: dict[str, Contents] = {}
 
     def __enter__(self) -> Self:
-        asked = {
+        question = {
             "kind": self.kind,
             "recipe": self.recipe_name,
             "options": self.options,
             "command": list(self.command),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
-        self._folder = StudyFolder(self.out, asked, self.recipe)
+        self._folder = StudyFolder(self.out, question, self.recipe)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
@@ -139,9 +139,9 @@ class Study:
         self._write_table()
         return waiting
 
-    def _stopped(self, number: int, ended: Sequence[Outcome], asked: int) -> StudyStopped:
+    def _stopped(self, number: int, ended: Sequence[Outcome], runs: int) -> StudyStopped:
         finished = sum(outcome.status in ("done", "diverged") for outcome in ended)
-        return StudyStopped(number, finished, asked, self.command)
+        return StudyStopped(number, finished, runs, self.command)
 
     def finish(self, findings: Findings) -> None:
         """Write findings.json."""
@@ -198,36 +198,36 @@ class Study:
 
         for cell in _distinct(cells):
             folder = self._run_folder(cell)
-            if before := trained_on(folder):
-                asked = cell.recipe.data.model_dump_json()
-                if asked not in self._contents:
-                    self._contents[asked] = data_at_hand(cell.recipe, self._data_folder)
-                check_trained_on(folder, before, self._contents[asked])
+            if contents := trained_on(folder):
+                entry = cell.recipe.data.model_dump_json()
+                if entry not in self._contents:
+                    self._contents[entry] = data_at_hand(cell.recipe, self._data_folder)
+                check_trained_on(folder, contents, self._contents[entry])
 
     def _work(self, waiting: list[Cell], ended: list[Outcome]) -> None:
         name, data_folder = self.recipe_name, self._data_folder
-        tasks = [(c, Task(name, c.recipe, self._run_folder(c), data_folder, c.processes)) for c in waiting]
-        batch = Batch(self._launcher, self._jobs, tasks, ended, self._close)
+        works = [(c, Work(name, c.recipe, self._run_folder(c), data_folder, c.processes)) for c in waiting]
+        crew = Crew(self._launcher, self._jobs, works, ended, self._close)
         board = make_board(self._say)
         try:
-            stopped = batch.work(board)
+            stopped = crew.work(board)
         finally:
             board.close()
             self._write_table()
         if stopped is not None:
-            raise self._stopped(stopped, batch.ended, batch.asked)
+            raise self._stopped(stopped, crew.ended, crew.runs)
 
     def _close(self, cell: Cell, error: str, stopping: bool) -> Outcome | None:
         """What became of an attempt that has ended; None where it was stopped, to go on another time."""
-        found = self._on_disk(cell)
-        if found is None:
+        outcome = self._on_disk(cell)
+        if outcome is None:
             if stopping:
                 return None
             folder = self._run_folder(cell)
-            found = Outcome(cell, folder, "failed", error=error or f"{folder}: ended well, but left no result.json")
-        self._ended[cell.key] = found
+            outcome = Outcome(cell, folder, "failed", error=error or f"{folder}: ended well, but left no result.json")
+        self._ended[cell.key] = outcome
         self._write_table()
-        return found
+        return outcome
 
     def _write_table(self) -> None:
         write_table(self.out / "table.csv", [self._outcome(cell).row() for cell in self._asked.values()])

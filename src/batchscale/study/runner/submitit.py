@@ -10,7 +10,7 @@ from typing import Any
 
 from batchscale.errors import UsageError
 from batchscale.records.files import parse_json, write_json
-from batchscale.study.runner.work import Task, train_task
+from batchscale.study.runner.work import Work, train_task
 
 CLUSTER = "slurm"
 _LONGEST_MINUTES = 24 * 60  # submitit asks for 5 minutes where nothing is said; SBATCH_TIMELIMIT goes before this
@@ -21,11 +21,11 @@ class SubmititAttempt:
 
     Args:
         job: of submitit.
-        task: that it carries out.
+        work: that it carries out.
     """
 
-    def __init__(self, job: Any, task: Task) -> None:
-        self._job, self._task = job, task
+    def __init__(self, job: Any, work: Work) -> None:
+        self._job, self._work = job, work
         self._cancelled = False
 
     def ended(self) -> str | None:
@@ -76,25 +76,25 @@ class SubmititLauncher:
         self._folder, self._earlier_job = folder, submitit.SlurmJob
         self._numbers = _read(folder / "jobs.json")
 
-    def start(self, task: Task) -> SubmititAttempt:
-        """Submit a task, unless a job of it is there."""
-        if (job := self._left_over(task)) is not None:
-            return SubmititAttempt(job, task)
+    def start(self, work: Work) -> SubmititAttempt:
+        """Submit a run, unless a job of it is there."""
+        if (job := self._left_over(work)) is not None:
+            return SubmititAttempt(job, work)
         self._executor.update_parameters(
-            name=f"batchscale-{task.folder.name}",
+            name=f"batchscale-{work.folder.name}",
             timeout_min=_LONGEST_MINUTES,
             nodes=1,
             tasks_per_node=1,
-            cpus_per_task=task.processes * _threads(task),
+            cpus_per_task=work.processes * _threads(work),
         )
-        job = self._executor.submit(train_task, task)
-        self._numbers[task.folder.name] = job.job_id
+        job = self._executor.submit(train_task, work)
+        self._numbers[work.folder.name] = job.job_id
         write_json(self._folder / "jobs.json", self._numbers)
-        return SubmititAttempt(job, task)
+        return SubmititAttempt(job, work)
 
-    def _left_over(self, task: Task) -> Any:
+    def _left_over(self, work: Work) -> Any:
         """The job of this run that an earlier study submitted and the cluster still has; None where there is none."""
-        number = self._numbers.get(task.folder.name)
+        number = self._numbers.get(work.folder.name)
         if number is None:
             return None
         job: Any = self._earlier_job(self._folder, number)
@@ -110,6 +110,6 @@ def _read(path: Path) -> dict[str, str]:
     return content if isinstance(content, dict) and all(isinstance(n, str) for n in content.values()) else {}
 
 
-def _threads(task: Task) -> int:
-    wanted = task.recipe.numerics.threads
+def _threads(work: Work) -> int:
+    wanted = work.recipe.numerics.threads
     return wanted if isinstance(wanted, int) else 1

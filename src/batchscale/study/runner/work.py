@@ -11,7 +11,7 @@ from batchscale.records.command import repetition
 
 
 @dataclass(frozen=True)
-class Task:
+class Work:
     """What a launcher needs to know of a run.
 
     Args:
@@ -35,7 +35,7 @@ class Task:
 
 
 class Attempt(Protocol):
-    """A task that was started."""
+    """Work that was started."""
 
     def ended(self) -> str | None:
         """None while it runs; then its error in one line, "" where there was none."""
@@ -48,15 +48,15 @@ class Attempt(Protocol):
 
 
 class Launcher(Protocol):
-    """A way to carry out tasks; ``poll_seconds`` apart it is asked whether one ended."""
+    """A way to carry out work; ``poll_seconds`` apart it is asked whether one ended."""
 
     poll_seconds: float
 
-    def start(self, task: Task) -> Attempt:
-        """Begin a task."""
+    def start(self, work: Work) -> Attempt:
+        """Begin a run."""
 
 
-def train_task(task: Task) -> None:
+def train_task(work: Work) -> None:
     """Start the run, or go on with it, to its end.
 
     Raises:
@@ -65,5 +65,5 @@ def train_task(task: Task) -> None:
     from batchscale.run.job import Job
     from batchscale.run.start import start
 
-    command = repetition(task.folder, task.processes, task.data_folder)
-    start(Job(task.recipe_name, task.recipe, task.folder, task.data_folder, "auto", command=command), task.processes)
+    command = repetition(work.folder, work.processes, work.data_folder)
+    start(Job(work.recipe_name, work.recipe, work.folder, work.data_folder, "auto", command=command), work.processes)

@@ -17,7 +17,7 @@ from typing import Any
 
 from batchscale.errors import BatchscaleError
 from batchscale.launch.signals import RUNS_AT_ONCE, STOPS
-from batchscale.study.runner.work import Task, train_task
+from batchscale.study.runner.work import Work, train_task
 from batchscale.system.interpreter import variables, without_working_folder
 from batchscale.system.temporary import short_paths
 
@@ -31,26 +31,26 @@ def warm() -> None:
     _CONTEXT.set_forkserver_preload(["torch", "torch._dynamo", "batchscale.run.run"])
     with short_paths(), variables(**without_working_folder()):
         for ensure_running in (resource_tracker.ensure_running, forkserver.ensure_running):
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # anew: the tracker's start lifts a part of it
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # anew: the tracker's start lifts a part of it
             try:
                 ensure_running()
             finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 class LocalAttempt:
     """A run in a process of this machine.
 
     Args:
-        task: to carry out.
+        work: to carry out.
         jobs: runs at once, this one among them.
     """
 
-    def __init__(self, task: Task, jobs: int) -> None:
-        self._said, theirs = _CONTEXT.Pipe(duplex=False)
-        self._task = task
+    def __init__(self, work: Work, jobs: int) -> None:
+        self._ending, theirs = _CONTEXT.Pipe(duplex=False)
+        self._work = work
         self._process = _CONTEXT.Process(
-            target=_carry_out, args=(task, {**os.environ, RUNS_AT_ONCE: str(jobs)}, theirs)
+            target=_carry_out, args=(work, {**os.environ, RUNS_AT_ONCE: str(jobs)}, theirs)
         )
         self._process.start()
         theirs.close()
@@ -60,13 +60,13 @@ class LocalAttempt:
         if self._process.is_alive():
             return None
         self._process.join()
-        error = f"ended with exit code {self._process.exitcode}; see {self._task.log}"
+        error = f"ended with exit code {self._process.exitcode}; see {self._work.log}"
         if (self._process.exitcode or 0) < 0:
-            error = f"was killed by {signal.Signals(-(self._process.exitcode or 0)).name}; see {self._task.log}"
+            error = f"was killed by {signal.Signals(-(self._process.exitcode or 0)).name}; see {self._work.log}"
         with contextlib.suppress(EOFError, OSError):  # it died without a word
-            if self._said.poll():
-                error = self._said.recv()
-        self._said.close()
+            if self._ending.poll():
+                error = self._ending.recv()
+        self._ending.close()
         return error
 
     def stop(self) -> None:
@@ -91,28 +91,28 @@ class LocalLauncher:
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
 
-    def start(self, task: Task) -> LocalAttempt:
-        """Begin a task."""
-        return LocalAttempt(task, self._jobs)
+    def start(self, work: Work) -> LocalAttempt:
+        """Begin a run."""
+        return LocalAttempt(work, self._jobs)
 
 
-def _carry_out(task: Task, environment: dict[str, str], said: Any) -> None:
+def _carry_out(work: Work, environment: dict[str, str], ending: Any) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     os.setpgrp()  # Ctrl-C is the study's to hear: it stops every run exactly once
     threading.Thread(target=_die_with_study, daemon=True).start()
     os.environ.clear()  # it is that of the fork server, as it was when that began
     os.environ.update(environment)
-    _redirect(task)
+    _redirect(work)
     error = ""
     try:
-        train_task(task)
+        train_task(work)
     except BatchscaleError as failure:
         error = " ".join(str(failure).split())
         print(f"batchscale: {error}", file=sys.stderr, flush=True)
     except Exception as failure:
         traceback.print_exc()
-        error = " ".join(f"{type(failure).__name__}: {failure}; see {task.log}".split())
-    said.send(error)
+        error = " ".join(f"{type(failure).__name__}: {failure}; see {work.log}".split())
+    ending.send(error)
 
 
 def _die_with_study() -> None:
@@ -123,10 +123,10 @@ def _die_with_study() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _redirect(task: Task) -> None:
+def _redirect(work: Work) -> None:
     """Input from nowhere, output to the log."""
     nothing = os.open(os.devnull, os.O_RDONLY)
-    log = os.open(task.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    log = os.open(work.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
     os.close(nothing)

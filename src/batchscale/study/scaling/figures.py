@@ -1,56 +1,57 @@
-"""Figures of strong and weak scaling."""
+"""Figures of strong and weak scaling; their tables."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 
-from batchscale.records.findings import Axis, Figure, Mark, Series
+from batchscale.records.findings import Axis, Figure, Mark, Series, Table
 from batchscale.study.evidence.published import UNET
 from batchscale.study.evidence.timing import PHASES
-from batchscale.study.scaling.question import STRONG, WEAK, Question, Row
+from batchscale.study.question import Case
+from batchscale.study.runner.cell import Outcome
+from batchscale.study.scaling.answer import Answer, Row
+from batchscale.study.scaling.question import STRONG, WEAK, Question
+from batchscale.study.scaling.tables import all_tables
 
 _PROCESSES = Axis(label="processes W", scale="log2")
 _WORDS = {"aggregation": "waiting for aggregation"}
+_MOST_GPUS = 14  # of the published series
 
 
-def figures(question: Question, rows: Sequence[Row], unet: bool, on: str) -> tuple[Figure, ...]:
+def figures(case: Case[Question], answer: Answer, outcomes: Sequence[Outcome]) -> Iterator[Figure]:
     """Speed-up, efficiency, phases of each mode, error in weak scaling, the published error."""
-    made = [_speed_up(question, rows, unet), _efficiency(question, rows, unet)]
-    made += [_phases(mode, rows) for mode in question.modes]
-    if WEAK in question.modes:
-        made.append(_error(question, rows, on))
-    if unet:
-        made.append(_unet_error())
-    return tuple(made)
+    yield _speed_up(case.question, answer)
+    yield _efficiency(case.question, answer)
+    for mode in case.question.modes:
+        yield _phases(mode, answer.of_mode(mode))
+    if WEAK in case.question.modes:
+        yield _weak_score(case.question, answer)
+    if case.question.with_unet:
+        yield _unet_error()
 
 
-def _of(question: Question, rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
-    """(mode, its rows)."""
-    for mode in question.modes:
-        yield mode, [row for row in rows if row.mode == mode]
+def tables(case: Case[Question], answer: Answer) -> Iterator[Table]:
+    """Of every mode, and of the published series."""
+    return all_tables(case, answer)
 
 
-def _speed_up(question: Question, rows: Sequence[Row], unet: bool) -> Figure:
+def _speed_up(question: Question, answer: Answer) -> Figure:
     first = question.processes[0]
-    most = max(question.processes[-1], 14 if unet else 0)
+    most = max(question.processes[-1], _MOST_GPUS if question.with_unet else 0)
     series = [Series(name="ideal", x=(first, most), y=(1.0, most / first), style="dashed")]
-    for mode, of in _of(question, rows):
-        several = all(len(row.speed_ups) > 1 for row in of)
+    for mode in question.modes:
+        rows = answer.of_mode(mode)
+        several = all(len(row.speed_ups) > 1 for row in rows)
         series.append(
             Series(
                 name=mode,
-                x=tuple(row.processes for row in of),
-                y=tuple(row.speed_up for row in of),
-                low=tuple(min(row.speed_ups.values()) for row in of) if several else (),
-                high=tuple(max(row.speed_ups.values()) for row in of) if several else (),
-                runs=tuple(row.folder for row in of),
+                x=tuple(row.processes for row in rows),
+                y=tuple(row.speed_up for row in rows),
+                low=tuple(min(row.speed_ups.values()) for row in rows) if several else (),
+                high=tuple(max(row.speed_ups.values()) for row in rows) if several else (),
+                runs=tuple(row.folder for row in rows),
             )
-        )
-    for framework, points in UNET.items() if unet else ():
-        speeds = tuple(m.images_per_second / points[0].images_per_second for m in points)
-        series.append(
-            Series(name=f"U-Net, {framework} (published)", x=tuple(m.gpus for m in points), y=speeds, style="points")
         )
     return Figure(
         id="speed-up",
@@ -59,25 +60,30 @@ def _speed_up(question: Question, rows: Sequence[Row], unet: bool) -> Figure:
         "highest.",
         x=_PROCESSES,
         y=Axis(label="speed-up", scale="log2"),
-        series=tuple(series),
+        series=(*series, *(_published(question, efficiency=False))),
     )
 
 
-def _efficiency(question: Question, rows: Sequence[Row], unet: bool) -> Figure:
+def _published(question: Question, efficiency: bool) -> Iterator[Series]:
+    """The published series, as speed-up or as efficiency."""
+    for framework, points in UNET.items() if question.with_unet else ():
+        speeds = [point.images_per_second / points[0].images_per_second for point in points]
+        gpus = [point.gpus for point in points]
+        shares = [speed / count for speed, count in zip(speeds, gpus, strict=True)]
+        y = tuple(shares if efficiency else speeds)
+        yield Series(name=f"U-Net, {framework} (published)", x=tuple(gpus), y=y, style="points")
+
+
+def _efficiency(question: Question, answer: Answer) -> Figure:
     series = [
         Series(
             name=mode,
-            x=tuple(row.processes for row in of),
-            y=tuple(row.efficiency for row in of),
-            runs=tuple(row.folder for row in of),
+            x=tuple(row.processes for row in answer.of_mode(mode)),
+            y=tuple(row.efficiency for row in answer.of_mode(mode)),
+            runs=tuple(row.folder for row in answer.of_mode(mode)),
         )
-        for mode, of in _of(question, rows)
+        for mode in question.modes
     ]
-    for framework, points in UNET.items() if unet else ():
-        shares = tuple(m.images_per_second / points[0].images_per_second / m.gpus for m in points)
-        series.append(
-            Series(name=f"U-Net, {framework} (published)", x=tuple(m.gpus for m in points), y=shares, style="points")
-        )
     marks = (Mark(label=f"bound {question.efficiency_bound:g}", y=question.efficiency_bound),)
     return Figure(
         id="efficiency",
@@ -85,13 +91,13 @@ def _efficiency(question: Question, rows: Sequence[Row], unet: bool) -> Figure:
         caption="Speed-up over the ideal one.",
         x=_PROCESSES,
         y=Axis(label="efficiency"),
-        series=tuple(series),
+        series=(*series, *_published(question, efficiency=True)),
         marks=marks if STRONG in question.modes else (),
     )
 
 
 def _phases(mode: str, rows: Sequence[Row]) -> Figure:
-    of = [row for row in rows if row.mode == mode and row.phases]
+    timed = [row for row in rows if row.phases]
     return Figure(
         id=f"phases-{mode}",
         title=f"Where a step's time goes: {mode} scaling",
@@ -102,36 +108,38 @@ def _phases(mode: str, rows: Sequence[Row]) -> Figure:
         series=tuple(
             Series(
                 name=_WORDS.get(phase, phase),
-                x=tuple(row.processes for row in of),
-                y=tuple(row.phases[phase] for row in of),
+                x=tuple(row.processes for row in timed),
+                y=tuple(row.phases[phase] for row in timed),
             )
             for phase in PHASES
         ),
     )
 
 
-def _error(question: Question, rows: Sequence[Row], on: str) -> Figure:
-    of = [row for row in rows if row.mode == WEAK]
-    bands = [row.errors.band() for row in of]
-    bar = of[0].errors.mean + question.error_bound
+def _weak_score(question: Question, answer: Answer) -> Figure:
+    rows, judged = answer.of_mode(WEAK), answer.judged
+    bands = [row.scores.band() for row in rows]
+    bar = judged.allowed(rows[0].scores.mean, question.error_bound)
+    sign = "+" if judged.falls else "-"
+    mark = Mark(label=f"W = {rows[0].processes} {sign} {question.error_bound:g}", y=bar) if math.isfinite(bar) else None
     return Figure(
-        id="weak-error",
-        title="Error in weak scaling",
-        caption=f"Mean final {on} error; whiskers: standard deviation over seeds (n - 1), the two runs of two seeds. "
-        "A gap: a run diverged or has no result.",
+        id=f"weak-{judged.score.name}",
+        title=f"{judged.score.name.capitalize()} in weak scaling",
+        caption=f"Mean final {judged.words}; whiskers: standard deviation over seeds (n - 1), the two runs of two "
+        "seeds. A gap: a run diverged or has no result.",
         x=_PROCESSES,
-        y=Axis(label=f"{on} error (%)"),
+        y=Axis(label=judged.label),
         series=(
             Series(
                 name="weak",
-                x=tuple(row.processes for row in of),
-                y=tuple(None if math.isinf(row.errors.mean) else row.errors.mean for row in of),
+                x=tuple(row.processes for row in rows),
+                y=tuple(None if math.isinf(row.scores.mean) else row.scores.mean for row in rows),
                 low=tuple(band and band[0] for band in bands) if any(bands) else (),
                 high=tuple(band and band[1] for band in bands) if any(bands) else (),
-                runs=tuple(row.folder for row in of),
+                runs=tuple(row.folder for row in rows),
             ),
         ),
-        marks=() if math.isinf(bar) else (Mark(label=f"W = {of[0].processes} + {question.error_bound:g}", y=bar),),
+        marks=() if mark is None else (mark,),
     )
 
 
@@ -144,7 +152,7 @@ def _unet_error() -> Figure:
         x=_PROCESSES,
         y=Axis(label="100 (1 - IoU)"),
         series=tuple(
-            Series(name=framework, x=tuple(m.gpus for m in points), y=tuple(m.error_percent for m in points))
+            Series(name=framework, x=tuple(p.gpus for p in points), y=tuple(p.error_percent for p in points))
             for framework, points in UNET.items()
         ),
     )

@@ -1,4 +1,4 @@
-"""Figures of steps to the goal, of the best lr and of the epochs, against the minibatch."""
+"""Figures of steps to the goal, of the best lr and of the epochs, against the minibatch; the table of minibatches."""
 
 from __future__ import annotations
 
@@ -7,66 +7,92 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from batchscale.records.findings import Axis, Figure, Mark, Series
+from batchscale.records.findings import Axis, Figure, Mark, Series, Table
+from batchscale.study.question import Case
+from batchscale.study.runner.cell import Outcome
+from batchscale.study.steps_to_target.answer import Answer
 from batchscale.study.steps_to_target.hyperbola import Hyperbola
-from batchscale.study.steps_to_target.regimes import MAXIMAL_SLOPE, PERFECT_SLOPE, Regime
-from batchscale.study.steps_to_target.search import Search
-from batchscale.study.steps_to_target.trials import Point
+from batchscale.study.steps_to_target.question import Question
+from batchscale.study.steps_to_target.regimes import MAXIMAL_SLOPE, PERFECT_SLOPE
+from batchscale.study.steps_to_target.search import Search, search_of
+from batchscale.study.steps_to_target.trials import Reached
 from batchscale.words import counted
 
 _X = Axis(label="minibatch kn (images)", scale="log2")
 _FIT_POINTS = 65
 
 
-def figures_of(
-    points: Sequence[Point], regimes: Sequence[Regime], fit: Hyperbola | None, search: Search
-) -> tuple[Figure, ...]:
-    """Steps, best lr, epochs.
-
-    Args:
-        points: one a minibatch, at least one that reached the goal.
-        regimes: those seen.
-        fit: of the hyperbola, or None.
-        search: that was run.
-    """
-    reached = [point for point in points if point.steps is not None]
-    missed = [point for point in points if point.steps is None]
-    return _steps(reached, missed, regimes, fit, search), _lr(reached, search), _epochs(reached, fit, search)
+def figures(case: Case[Question], answer: Answer, outcomes: Sequence[Outcome]) -> tuple[Figure, ...]:
+    """Steps, best lr, epochs; none where no minibatch reached the goal."""
+    search, reached = search_of(case), answer.reached
+    if not reached:
+        return ()
+    return _steps(answer, search), _lr(reached, search), _epochs(reached, answer.fit, search)
 
 
-def _smooth(reached: Sequence[Point]) -> list[float]:
+def tables(case: Case[Question], answer: Answer) -> tuple[Table, ...]:
+    """One row a minibatch."""
+    search = search_of(case)
+    names = [dimension.name for dimension in search.space(search.minibatches[0]).dimensions]
+    table = Table(
+        title="Every minibatch",
+        columns=(
+            "kn", "steps", "evaluated every", "budget", "epochs", "steps by half", f"best {search.goal.measure}",
+            *(name.replace("_", " ") for name in names), "reached", "diverged", "on border",
+        ),
+        rows=tuple(_row(point, names, search.training_images) for point in answer.points),
+        caption="steps: the first evaluation below the goal, over all trials. steps by half: what half of the trials "
+        "would have found, on average. Settings are those of the best trial.",
+    )  # fmt: skip
+    return (table,)
+
+
+def _row(point: Reached, names: Sequence[str], images: int) -> tuple[str | float | None, ...]:
+    best = point.best
+    return (
+        point.minibatch,
+        "not reached" if point.steps is None else point.steps,
+        point.interval_steps,
+        point.budget_steps,
+        None if point.steps is None else round(point.steps * point.minibatch / images, 2),
+        None if point.steps_by_half is None else round(point.steps_by_half, 1),
+        None if point.best_value is None else float(f"{point.best_value:.4g}"),
+        *(None if best is None else float(f"{best.settings[name]:.4g}") for name in names),
+        f"{point.reached} of {point.trials}",
+        point.diverged,
+        ", ".join(best.border) if best else None,
+    )
+
+
+def _smooth(reached: Sequence[Reached]) -> list[float]:
     ends = math.log2(reached[0].minibatch), math.log2(reached[-1].minibatch)
     return [float(b) for b in 2 ** np.linspace(*ends, _FIT_POINTS)]
 
 
-def _runs(reached: Sequence[Point]) -> tuple[str, ...]:
+def _runs(reached: Sequence[Reached]) -> tuple[str, ...]:
     return tuple(point.best.folder if point.best else "" for point in reached)
 
 
-def _steps(
-    reached: Sequence[Point],
-    missed: Sequence[Point],
-    regimes: Sequence[Regime],
-    fit: Hyperbola | None,
-    search: Search,
-) -> Figure:
+def _steps(answer: Answer, search: Search) -> Figure:
     return Figure(
         id="steps",
         title=f"Steps to {search.goal.text}",
-        caption=f"The first evaluation below the goal over {counted(search.trials, 'trial')} at each minibatch. "
-        f"Whiskers: down to the evaluation before it, still above the goal; up to what half of the trials would have "
+        caption=f"The first evaluation below the goal over {counted(search.question.trials, 'trial')} at each minibatch"
+        f". Whiskers: down to the evaluation before it, still above the goal; up to what half of the trials would have "
         f"found on average. "
         f"Regimes by the local slope of log steps against log images (through three minibatches): perfect scaling from "
         f"the left while at most {PERFECT_SLOPE:g}, maximal data parallelism up to the right while above "
         f"{MAXIMAL_SLOPE:g}; not sure where what the evaluations round, or one end of the curve, could decide it.",
         x=_X,
         y=Axis(label="steps to the goal", scale="log10"),
-        series=tuple(_steps_series(reached, missed, fit)),
-        marks=tuple(Mark(label=regime.text, x=regime.begins, x_end=regime.ends) for regime in regimes),
+        series=tuple(_steps_series(answer)),
+        marks=tuple(Mark(label=regime.text, x=regime.begins, x_end=regime.ends) for regime in answer.regimes),
     )
 
 
-def _steps_series(reached: Sequence[Point], missed: Sequence[Point], fit: Hyperbola | None) -> list[Series]:
+def _steps_series(answer: Answer) -> list[Series]:
+    reached, fit = answer.reached, answer.fit
+    missed = [point for point in answer.points if point.steps is None]
     kn = tuple(float(point.minibatch) for point in reached)
     steps = [float(point.steps or 0) for point in reached]
     series = [
@@ -99,7 +125,7 @@ def _steps_series(reached: Sequence[Point], missed: Sequence[Point], fit: Hyperb
     return series
 
 
-def _lr(reached: Sequence[Point], search: Search) -> Figure:
+def _lr(reached: Sequence[Reached], search: Search) -> Figure:
     kn = tuple(float(point.minibatch) for point in reached)
     best = [point.best.settings["effective_lr"] if point.best else math.nan for point in reached]
     ranges = [search.lr_range(point.minibatch) for point in reached]
@@ -126,7 +152,7 @@ def _lr(reached: Sequence[Point], search: Search) -> Figure:
     )
 
 
-def _epochs(reached: Sequence[Point], fit: Hyperbola | None, search: Search) -> Figure:
+def _epochs(reached: Sequence[Reached], fit: Hyperbola | None, search: Search) -> Figure:
     kn, images = tuple(float(point.minibatch) for point in reached), search.training_images
     series = [
         Series(

@@ -115,8 +115,8 @@ class _Profile:
 
     def squares(self, log_critical: Any) -> Any:
         """RSS at each log B_crit."""
-        at = np.asarray(log_critical, dtype=float)
-        curve = self.log_steps_min(at)[..., None] + np.log1p(np.exp(at)[..., None] / self.images)
+        log_b = np.asarray(log_critical, dtype=float)
+        curve = self.log_steps_min(log_b)[..., None] + np.log1p(np.exp(log_b)[..., None] / self.images)
         return np.sum((self.middle - curve) ** 2, axis=-1)
 
 
@@ -182,7 +182,7 @@ def _crossing(squares: Any, allowed: float, best: float, end: float) -> float | 
     """Where the sum of squares leaves the allowed on the way to an end; None: never."""
     if squares(end) <= allowed:
         return None
-    return float(optimize.brentq(lambda at: squares(at) - allowed, best, end))
+    return float(optimize.brentq(lambda log_b: squares(log_b) - allowed, best, end))
 
 
 def _interval(log_value: float, low: Any, high: Any) -> Interval:

@@ -85,8 +85,8 @@ def slope_ranges(
         steps_before: of the last evaluation above the goal; 0: a step is the least.
     """
     last = np.log(np.array(steps, dtype=float))
-    before = np.log(np.maximum(np.array(steps_before, dtype=float), 1.0))
-    ends = [(weights * before[part], weights * last[part]) for part, weights in _windows(minibatches)]
+    least = np.log(np.maximum(np.array(steps_before, dtype=float), 1.0))
+    ends = [(weights * least[part], weights * last[part]) for part, weights in _windows(minibatches)]
     return [(float(np.minimum(a, b).sum()), float(np.maximum(a, b).sum())) for a, b in ends]
 
 

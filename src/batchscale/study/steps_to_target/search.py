@@ -21,20 +21,20 @@ from typing import Any
 from batchscale.build.planning import plan_of
 from batchscale.errors import FolderError, UsageError
 from batchscale.recipe import Recipe, load_recipe, recipe_from
-from batchscale.recipe.schema import OPTIMIZER_OPTIONS
 from batchscale.records import read_result
 from batchscale.records.folder import holds_run
 from batchscale.study.evidence.instrument import recomputed
+from batchscale.study.question import Case
 from batchscale.study.rules import check_fits, check_workers, workers_of
 from batchscale.study.runner.cell import Cell, Outcome
+from batchscale.study.steps_to_target.question import MOMENTUM, Question, Range, has_momentum, images_left
 from batchscale.study.steps_to_target.space import Dimension, Space
-from batchscale.study.steps_to_target.trials import Goal, Point, Trial, evaluations_of, summarize
+from batchscale.study.steps_to_target.trials import Goal, Reached, Trial, evaluations_of, summarize
 from batchscale.words import counted
 
 _LR_FACTOR = 32.0
 _EVALUATIONS = 100  # of a whole budget, where no interval is given
 _CONSTANT = 0.9995  # a final share of the lr that rounds to 1: no decay
-Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -42,65 +42,64 @@ class Search:
     """A search for the steps to a goal.
 
     Args:
+        question: what is asked.
         recipe: with data.holdout above 0.
-        goal: what to reach.
-        minibatches: kn, rising.
-        trials: T at each.
         training_images: N, without those held out.
-        least_steps: of a trial's budget.
-        evaluation_steps: between evaluations; None: a hundredth of the budget.
-        lr: of lr / (1 - momentum), at every minibatch; None: around the recipe's.
-        momentum, weight_decay, final_lr: their ranges.
 
     Raises:
         UsageError: the recipe's minibatch grows, or one does not fit.
     """
 
+    question: Question
     recipe: Recipe
-    goal: Goal
-    minibatches: tuple[int, ...]
-    trials: int
     training_images: int
-    least_steps: int
-    evaluation_steps: int | None
-    lr: Range | None
-    momentum: Range
-    weight_decay: Range
-    final_lr: Range
 
     def __post_init__(self) -> None:
         check_workers(self.recipe, self.minibatches)
         check_fits(self.minibatches, self.training_images)
 
     @property
+    def goal(self) -> Goal:
+        """What to reach."""
+        return self.question.goal
+
+    @property
+    def minibatches(self) -> tuple[int, ...]:
+        """kn, rising."""
+        return self.question.minibatches
+
+    @property
     def has_momentum(self) -> bool:
         """Whether the recipe's optimizer has one."""
-        return "momentum" in OPTIMIZER_OPTIONS[self.recipe.optimizer.name]
+        return has_momentum(self.recipe)
 
     def lr_range(self, minibatch: int) -> Range:
         """Of lr / (1 - momentum)."""
-        if self.lr is not None:
-            return self.lr
-        entry, momentum = self.recipe.learning_rate, self.recipe.optimizer.momentum if self.has_momentum else 0.0
+        if self.question.lr is not None:
+            return self.question.lr
+        entry, momentum = self.recipe.learning_rate, self.recipe.optimizer.options().get("momentum", 0.0)
         middle = entry.reference / (1 - momentum) * math.sqrt(minibatch / entry.reference_minibatch)
         return float(f"{middle / _LR_FACTOR:.3g}"), float(f"{middle * _LR_FACTOR:.3g}")
 
     def space(self, minibatch: int) -> Space:
         """What is searched at a minibatch."""
-        low, high = self.momentum
+        low, high = self.question.momentum or MOMENTUM
+        final_lr = self.question.final_lr
         momentum = [Dimension("momentum", 1 - high, 1 - low, "high" if low == 0 else None)]
         return Space(
             (
                 Dimension("effective_lr", *self.lr_range(minibatch)),
                 *(momentum if self.has_momentum else []),
-                Dimension("weight_decay", *self.weight_decay),
-                Dimension("final_lr", *self.final_lr, "high" if self.final_lr[1] == 1 else None),
+                Dimension("weight_decay", *self.question.weight_decay),
+                Dimension("final_lr", *final_lr, "high" if final_lr[1] == 1 else None),
             )
         )
 
     def budget_steps(self, minibatch: int) -> int:
         """The most steps of a trial."""
-        return max(math.ceil(Fraction(str(self.recipe.epochs)) * self.steps_per_epoch(minibatch)), self.least_steps)
+        return max(
+            math.ceil(Fraction(str(self.recipe.epochs)) * self.steps_per_epoch(minibatch)), self.question.min_steps
+        )
 
     def steps_per_epoch(self, minibatch: int) -> Fraction:
         """N / kn."""
@@ -108,7 +107,7 @@ class Search:
 
     def interval_steps(self, minibatch: int) -> int:
         """Between evaluations."""
-        return self.evaluation_steps or max(self.budget_steps(minibatch) // _EVALUATIONS, 1)
+        return self.question.evaluation_steps or max(self.budget_steps(minibatch) // _EVALUATIONS, 1)
 
     def _at(self, minibatch: int, changes: dict[str, Any]) -> Recipe:
         workers, per_worker = workers_of(minibatch, self.recipe.minibatch.per_worker)
@@ -123,14 +122,14 @@ class Search:
         momentum, final = settings.get("momentum", 0.0), settings["final_lr"]
         lr = float(f"{settings['effective_lr'] * (1 - momentum):.4g}")
         falls = {"kind": "polynomial", "power": 1.0, "final": final} if final < _CONSTANT else {"kind": "none"}
-        own: dict[str, Any] = {"momentum": momentum, "momentum_changes": []} if self.has_momentum else {}
+        options: dict[str, Any] = {"momentum": momentum, "momentum_changes": []} if self.has_momentum else {}
         if momentum == 0 and self.has_momentum:
-            own["nesterov"] = False
-        elif "nesterov" in OPTIMIZER_OPTIONS[self.recipe.optimizer.name]:
-            own["nesterov"] = self.recipe.optimizer.nesterov
+            options["nesterov"] = False
+        elif "nesterov" in self.recipe.optimizer.options():
+            options["nesterov"] = self.recipe.optimizer.options()["nesterov"]
         changes = {
             "epochs": _epochs(self.budget_steps(minibatch) / self.steps_per_epoch(minibatch)),
-            "optimizer": {**own, "weight_decay": settings["weight_decay"]},
+            "optimizer": {**options, "weight_decay": settings["weight_decay"]},
             "learning_rate": {
                 "reference": lr,
                 "reference_minibatch": minibatch,
@@ -150,17 +149,18 @@ class Search:
         return [
             Cell({"minibatch": kn, "trial": number, **settings}, self.trial_recipe(kn, settings))
             for kn in self.minibatches
-            for number, settings in enumerate(self.space(kn).draw(self.trials, self.recipe.seed, kn))
+            for number, settings in enumerate(self.space(kn).draw(self.question.trials, self.recipe.seed, kn))
         ]
 
-    def points(self, outcomes: Sequence[Outcome]) -> list[Point]:
-        """What was found at every minibatch.
+    def points(self, outcomes: Sequence[Outcome]) -> list[Reached]:
+        """What every minibatch reached.
 
         Args:
             outcomes: of ``cells()``, in their order.
         """
         trials = [self._trial(outcome) for outcome in outcomes]
-        parts = [trials[i : i + self.trials] for i in range(0, len(trials), self.trials)]
+        count = self.question.trials
+        parts = [trials[i : i + count] for i in range(0, len(trials), count)]
         return [
             summarize(part, self.goal, self.budget_steps(kn), self.interval_steps(kn))
             for kn, part in zip(self.minibatches, parts, strict=True)
@@ -174,6 +174,15 @@ class Search:
         status, folder = outcome.status, f"runs/{outcome.folder.name}"
         borders = self.space(minibatch).borders(settings)
         return Trial(minibatch, labels["trial"], settings, borders, status, lines, folder)
+
+
+def search_of(case: Case[Question]) -> Search:
+    """The search of a question.
+
+    Raises:
+        UsageError: as ``Search``.
+    """
+    return Search(case.question, case.recipe, images_left(case))
 
 
 def _epochs(epochs: Fraction) -> float:
@@ -205,12 +214,12 @@ def check_begun(runs: Path, search: Search, cells: Sequence[Cell]) -> None:
         _check_goal(folder, search.goal)
 
 
-def _other_interval(out: Path, search: Search, cell: Cell, found: int | None) -> str:
-    kn, asked = cell.minibatch_images, cell.recipe.execution.evaluation_steps
-    own = found == replace(search, evaluation_steps=None).interval_steps(kn)
-    way = "leave --evaluation-steps out" if own else f"give --evaluation-steps {found}"
+def _other_interval(out: Path, search: Search, cell: Cell, begun: int | None) -> str:
+    kn, interval = cell.minibatch_images, cell.recipe.execution.evaluation_steps
+    usual = replace(search, question=search.question.model_copy(update={"evaluation_steps": None}))
+    way = "leave --evaluation-steps out" if begun == usual.interval_steps(kn) else f"give --evaluation-steps {begun}"
     return (
-        f"{out}: holds trials evaluated every {counted(found or 0, 'step')} at kn = {kn}, not {asked}; "
+        f"{out}: holds trials evaluated every {counted(begun or 0, 'step')} at kn = {kn}, not {interval}; "
         f"{way}, or give another --out DIR (nothing was changed)"
     )
 

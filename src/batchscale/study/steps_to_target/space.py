@@ -83,8 +83,8 @@ class Space:
 
     def borders(self, settings: Mapping[str, float]) -> tuple[str, ...]:
         """Names of the settings that lie on the border."""
-        at = {**settings, "momentum": 1 - settings.get("momentum", 0.0)}
-        return tuple(d.name for d in self.dimensions if d.on_border(at[d.name]))
+        values = {**settings, "momentum": 1 - settings.get("momentum", 0.0)}
+        return tuple(d.name for d in self.dimensions if d.on_border(values[d.name]))
 
 
 def _rounded(value: float, name: str) -> float:
@@ -96,7 +96,7 @@ def _points(ranges: Mapping[str, tuple[float, float]], count: int, seed: int) ->
     """Points of the scrambled sequence; a trial told by us fixes the space: Optuna draws a first one at random."""
     optuna = _optuna()
     space = {name: optuna.distributions.FloatDistribution(*ends, log=True) for name, ends in ranges.items()}
-    said = optuna.logging.get_verbosity()
+    verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # not that a study was made in memory
     try:
         with warnings.catch_warnings():
@@ -107,7 +107,7 @@ def _points(ranges: Mapping[str, tuple[float, float]], count: int, seed: int) ->
         study.add_trial(optuna.trial.create_trial(params=lowest, distributions=space, value=0.0))
         return [study.ask(space).params for _ in range(count)]
     finally:
-        optuna.logging.set_verbosity(said)
+        optuna.logging.set_verbosity(verbosity)
 
 
 def _optuna() -> Any:
@@ -118,32 +118,3 @@ def _optuna() -> Any:
             f"study steps-to-target: needs the package optuna, which cannot be imported ({error}); "
             f"install it (pip install 'batchscale[studies]')"
         ) from None
-
-
-def parse_range(flag: str, text: str, lowest: float, highest: float) -> tuple[float, float]:
-    """LOW..HIGH, or one number for both.
-
-    Args:
-        flag: for the message.
-        text: the words.
-        lowest, highest: what the numbers may be.
-
-    Raises:
-        UsageError: not such a range.
-    """
-    try:
-        ends = [float(word) for word in text.split("..", 1)] if text.isascii() else []
-    except ValueError:
-        ends = []
-    low, high = (ends[0], ends[-1]) if ends else (math.nan, math.nan)
-    from_zero = low == 0 < high and flag != "--momentum"  # no place for zero on a logarithmic scale
-    if not lowest <= low <= high <= highest or (len(ends) == 2 and low == high) or from_zero:
-        raise UsageError(
-            f"{flag}={text}: must be LOW..HIGH or one number, from {lowest:g} to {highest:g}"
-            f"{', LOW above 0' if flag != '--momentum' else ''}; "
-            f"write for example {flag} {_EXAMPLES[flag]}"
-        )
-    return low, high
-
-
-_EXAMPLES = {"--lr": "1e-3..10", "--momentum": "0..0.99", "--weight-decay": "1e-6..1e-3", "--final-lr": "0.01..1"}

@@ -36,6 +36,11 @@ class Goal:
         return _ENTRIES[self.measure]
 
     @property
+    def words(self) -> str:
+        """As on the command line."""
+        return f"{self.measure}<{self.below:g}"
+
+    @property
     def text(self) -> str:
         """As in a sentence."""
         return f"{self.measure} below {self.below:g}{' %' if self.measure == 'error' else ''}"
@@ -51,13 +56,13 @@ def parse_goal(text: str) -> Goal:
     Raises:
         UsageError: anything else, or a bound that is never or always passed.
     """
-    found = _GOAL.fullmatch(text.strip())
-    bound = float(found[2]) if found else 0.0
-    if found is None or bound == 0 or (found[1] == "error" and bound > 100):
+    match = _GOAL.fullmatch(text.strip())
+    bound = float(match[2]) if match else 0.0
+    if match is None or bound == 0 or (match[1] == "error" and bound > 100):
         raise UsageError(
             f"--goal={text!r}: must be error<PERCENT with 0 < PERCENT <= 100, or loss<VALUE above 0; write 'error<10'"
         )
-    return Goal("error" if found[1] == "error" else "loss", bound)
+    return Goal("error" if match[1] == "error" else "loss", bound)
 
 
 def evaluations_of(run: Path, goal: Goal) -> list[dict[str, Any]]:
@@ -94,11 +99,11 @@ class Trial:
 
     def reached(self, goal: Goal) -> tuple[int, int] | None:
         """(steps to the goal, step of the evaluation before), None where it was not reached."""
-        before = 0
+        last = 0
         for line in self.evaluations:
             if _below(line[goal.entry], goal.below):
-                return int(line["step"]), before
-            before = int(line["step"])
+                return int(line["step"]), last
+            last = int(line["step"])
         return None
 
     def best_value(self, goal: Goal) -> float | None:
@@ -111,7 +116,7 @@ def _below(value: float | None, bound: float) -> bool:
 
 
 @dataclass(frozen=True)
-class Point:
+class Reached:
     """What the search found at one minibatch.
 
     Args:
@@ -141,7 +146,7 @@ class Point:
     failed: int
 
 
-def summarize(trials: Sequence[Trial], goal: Goal, budget_steps: int, interval_steps: int) -> Point:
+def summarize(trials: Sequence[Trial], goal: Goal, budget_steps: int, interval_steps: int) -> Reached:
     """The steps to the goal over all trials of one minibatch; of equal ones the first counts.
 
     Args:
@@ -150,22 +155,22 @@ def summarize(trials: Sequence[Trial], goal: Goal, budget_steps: int, interval_s
         budget_steps: of every trial.
         interval_steps: between evaluations.
     """
-    found = {trial.number: reached for trial in trials if (reached := trial.reached(goal)) is not None}
+    goals = {trial.number: reached for trial in trials if (reached := trial.reached(goal)) is not None}
     seen = [(value, trial.number) for trial in trials if (value := trial.best_value(goal)) is not None]
-    first = min(found, key=lambda number: (found[number][0], number), default=None)
+    first = min(goals, key=lambda number: (goals[number][0], number), default=None)
     nearest = first if first is not None else min(seen)[1] if seen else None
-    counted = [found[trial.number][0] if trial.number in found else budget_steps for trial in trials]
-    return Point(
+    counted = [goals[trial.number][0] if trial.number in goals else budget_steps for trial in trials]
+    return Reached(
         trials[0].minibatch,
-        None if first is None else found[first][0],
-        None if first is None else found[first][1],
-        expected_least(counted, max(len(counted) // 2, 1)) if found else None,
+        None if first is None else goals[first][0],
+        None if first is None else goals[first][1],
+        expected_least(counted, max(len(counted) // 2, 1)) if goals else None,
         budget_steps,
         interval_steps,
         next((trial for trial in trials if trial.number == nearest), None),
         min(seen)[0] if seen else None,
         len(trials),
-        len(found),
+        len(goals),
         sum(trial.status == "diverged" for trial in trials),
         sum(trial.status in ("failed", "missing") for trial in trials),
     )

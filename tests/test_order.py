@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchscale.data.order import StreamOrder
+from batchscale.order import StreamOrder
 from batchscale.randomness import key, shuffled
 
 N = 57

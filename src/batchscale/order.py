@@ -14,11 +14,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from batchscale.data.images import Indices
 from batchscale.randomness import key, shuffled
 
-_SHUFFLE = 0  # its stream; those of augmentation are in images.py
+Indices = npt.NDArray[np.int64]
+_SHUFFLE = 0  # its stream; those of augmentation are in data/images.py
 _REST = 5  # stream: the order of what an epoch has not yet shown where a branch begins
 _BRANCH = 203  # stream: the seed of a branch
 

@@ -1,0 +1,82 @@
+"""Who belongs to which family: the names that a recipe may use, and where each member lies.
+
+A new member is its own file and one line here. Homes are imported when they are first asked for, so that a recipe is
+checked without importing torch. Optimizers stand with their options in ``recipe/optimizer.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from batchscale.members.table import Members
+
+MODELS: Members[Any] = Members(
+    "model",
+    {
+        "cnn": "batchscale.models.cnn:cnn",
+        "simple_cnn": "batchscale.models.simple_cnn:simple_cnn",
+        "resnet8": "batchscale.models.resnet:resnet8",
+        "resnet20": "batchscale.models.resnet:resnet20",
+        "resnet44": "batchscale.models.resnet:resnet44",
+        "resnet50": "batchscale.models.library:resnet50",
+        "resnet101": "batchscale.models.library:resnet101",
+        "vgg11": "batchscale.models.vgg:vgg11",
+        "wrn16_4": "batchscale.models.wide_resnet:wrn16_4",
+        "keskar_f1": "batchscale.models.keskar:keskar_f1",
+        "keskar_c1": "batchscale.models.keskar:keskar_c1",
+    },
+    last=("own",),
+)
+"""(image shape (C, H, W), number of classes) -> module."""
+
+DATASETS: Members[Any] = Members(
+    "data set",
+    {
+        "digits": "batchscale.data.sources:DIGITS",
+        "mnist": "batchscale.data.sources:MNIST",
+        "fashion_mnist": "batchscale.data.sources:FASHION_MNIST",
+        "cifar10": "batchscale.data.sources:CIFAR10",
+        "imagenet": "batchscale.data.sources:IMAGENET",
+        "folder": "batchscale.data.sources:FOLDER",
+    },
+    last=("own",),
+)
+"""A ``Source`` each."""
+
+ON_DISK = ["imagenet", "folder"]
+"""Those data sets whose images stay on disk, and are decoded as they are used."""
+
+TASKS: Members[Any] = Members("task", {"classification": "batchscale.task.classification:Classification"})
+"""(number of classes, label_smoothing) -> ``Task``; the class of a task is one."""
+
+BACKENDS = ("builtin", "shared_memory")
+"""All-reduces that are no schedules: the backend's own, and through shared memory (``comm/reducer.py``)."""
+
+ALL_REDUCES: Members[Any] = Members(
+    "all-reduce",
+    {
+        "ring": "batchscale.comm.collectives.ring:Ring",
+        "halving_doubling": "batchscale.comm.collectives.halving_doubling:HalvingDoubling",
+        "binary_blocks": "batchscale.comm.collectives.binary_blocks:BinaryBlocks",
+        "torus": "batchscale.comm.collectives.torus:Torus",
+        "hierarchical": "batchscale.comm.collectives.hierarchical:Hierarchical",
+        "three_phase": "batchscale.comm.collectives.three_phase:ThreePhase",
+        "direct": "batchscale.comm.collectives.direct:Direct",
+    },
+    first=("auto", *BACKENDS),
+)
+"""A class of ``Collective`` each."""
+
+BETWEEN: Members[Any] = Members(
+    "all-reduce between hosts",
+    {
+        "ring": "batchscale.comm.collectives.ring:Ring",
+        "halving_doubling": "batchscale.comm.collectives.halving_doubling:HalvingDoubling",
+        "binary_blocks": "batchscale.comm.collectives.binary_blocks:BinaryBlocks",
+        "torus": "batchscale.comm.collectives.torus:Torus",
+    },
+    first=("auto",),
+)
+"""Those that three_phase may use between hosts: a class of ``GroupCollective`` each."""
+
+__all__ = ["ALL_REDUCES", "BACKENDS", "BETWEEN", "DATASETS", "MODELS", "ON_DISK", "TASKS", "Members"]

@@ -1,0 +1,80 @@
+"""Error against minibatch in numbers: the points of every rule, and their elbows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from batchscale.study.evidence.elbow import Answer as Elbows
+from batchscale.study.evidence.elbow import Elbow, Point, compare_rules
+from batchscale.study.evidence.judged import Judged, judged_of
+from batchscale.study.evidence.quantities import score_of
+from batchscale.study.minibatch_error.question import Question
+from batchscale.study.question import Case
+from batchscale.study.runner.cell import Outcome
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How far every rule reaches.
+
+    Args:
+        points: rule -> its points in rising order.
+        elbows: of all rules.
+        judged: what the runs are judged by.
+    """
+
+    points: dict[str, list[Point]]
+    elbows: Elbows
+    judged: Judged
+
+    @property
+    def reference(self) -> Point:
+        """The point compared with."""
+        points = self.points[self.elbows.reference_rule]
+        return next(point for point in points if point.minibatch == self.elbows.reference.minibatch)
+
+    @property
+    def best(self) -> Elbow:
+        """Of the rule that reaches furthest."""
+        return self.elbows.elbows[self.elbows.best]
+
+
+def answer_of(case: Case[Question], outcomes: Sequence[Outcome]) -> Answer:
+    """The elbow of every rule."""
+    judged, question = judged_of(outcomes), case.question
+    scores: dict[str, dict[int, list[float]]] = {}
+    for outcome in outcomes:
+        labels, score = outcome.cell.labels, score_of(outcome, question.statistic)
+        known = scores.setdefault(labels["rule"], {}).setdefault(labels["minibatch"], [])
+        if score is not None:
+            known.append(score)
+    points = {
+        rule: [Point(minibatch, tuple(known)) for minibatch, known in sorted(each.items())]
+        for rule, each in scores.items()
+    }
+    losses = {rule: list(map(judged.losses, each)) for rule, each in points.items()}
+    return Answer(points, compare_rules(losses, question.compared_with(case.recipe), question.tolerance), judged)
+
+
+def as_json(case: Case[Question], answer: Answer) -> dict[str, Any]:
+    """The answer as numbers."""
+    best, mean = answer.best, answer.reference.mean
+    return {
+        "elbow": {
+            "minibatch": best.minibatch,
+            "at_least": best.at_least,
+            "low": best.low,
+            "high": best.high,
+            "best_rule": answer.elbows.best,
+            "tolerance_points": case.question.tolerance,
+            "statistic": case.question.statistic,
+            "reference_minibatch": answer.reference.minibatch,
+            "reference_rule": answer.elbows.reference_rule,
+            f"reference_{answer.judged.key}": None if math.isinf(mean) else mean,
+            "rules": {rule: asdict(elbow) for rule, elbow in answer.elbows.elbows.items()},
+            "evaluated_on": answer.judged.split,
+        }
+    }

@@ -1,0 +1,81 @@
+"""How far may the minibatch grow before the error leaves the reference's?
+
+Source: Goyal et al. 2017, section 5.2, figures 1 (error against minibatch), 3 and 4 (curves over the reference's).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from batchscale.errors import UsageError
+from batchscale.recipe import Recipe
+from batchscale.study.evidence.instrument import measured_alike
+from batchscale.study.question import Case, SeededQuestion, flag
+from batchscale.study.rules import Minibatches, Rules, check_fits, check_workers, recipe_at, rule_of, workers_of
+from batchscale.study.runner.cell import Cell
+
+
+class Question(SeededQuestion):
+    """The minibatches, the rules, and what counts as without loss."""
+
+    summary: ClassVar = "error against minibatch, and its elbow"
+    about: ClassVar = """\
+Train RECIPE at several minibatches for the same epochs, a few seeds each, and find the elbow: the largest minibatch
+whose mean error is within --tolerance points of the reference's (Goyal et al. 2017, figure 1).
+
+  batchscale study minibatch-error digits-cnn --minibatches 32,64,...,1024 --rules none,sqrt,linear+gradual
+
+A minibatch kn keeps the recipe's n images a worker: k = kn / n workers. Below n it is one worker of kn images.
+A rule is a scaling of the lr (none, sqrt, linear), alone or with a warmup (linear+gradual, linear+constant).
+"""
+
+    minibatches: Minibatches = flag("64,128,256 or 64,128,...,16384 or 2^6..2^14, rising", "LIST")
+    rules: Rules | None = flag("rules of the lr to compare (default: the recipe's own)", "LIST", default=None)
+    reference: int | None = flag(
+        "the minibatch to compare with (default: learning_rate.reference_minibatch, or the smallest)",
+        "KN",
+        default=None,
+        ge=1,
+    )
+    tolerance: float = flag("of error, in points", "POINTS", default=0.5, ge=0)
+    statistic: Literal["final", "median5"] = flag(
+        "error of a run: of its last evaluation, or the median of its last five", default="final"
+    )
+    warmup_epochs: float | None = flag("of rules that warm up (default: the recipe's)", "E", default=None, gt=0)
+
+    def check(self, recipe: Recipe) -> None:
+        """Raise where the question is none of this recipe, whatever the data.
+
+        Raises:
+            UsageError: one line.
+        """
+        check_workers(recipe, self.minibatches)
+        if self.reference is not None and self.reference not in self.minibatches:
+            raise UsageError(
+                f"--reference={self.reference}: must be one of --minibatches; "
+                f"use one of {','.join(map(str, self.minibatches))}"
+            )
+
+    def compared_with(self, recipe: Recipe) -> int:
+        """The reference minibatch: asked, or the recipe's, or the smallest where that is not studied."""
+        usual = recipe.learning_rate.reference_minibatch
+        return self.reference or (usual if usual in self.minibatches else self.minibatches[0])
+
+
+def cells(case: Case[Question]) -> list[Cell]:
+    """Every rule at every minibatch with every seed; runs that are the same have the same recipe.
+
+    Raises:
+        UsageError: one line.
+    """
+    question, images = case.question, case.training_images
+    question.check(case.recipe)
+    check_fits(question.minibatches, images)
+    runs = []
+    for rule in question.rules or (rule_of(case.recipe),):
+        for minibatch in question.minibatches:
+            k, n = workers_of(minibatch, case.recipe.minibatch.per_worker)
+            recipe = recipe_at(case.recipe, k, n, rule, question.warmup_epochs, images)
+            for seed, seeded in question.seeded(recipe):
+                runs.append(Cell({"minibatch": minibatch, "rule": rule.name, "seed": seed}, seeded))
+    return measured_alike(runs, images)

@@ -1,0 +1,175 @@
+"""What a study asks: fields with range and words. Its flags, its study.json and its cells come from them.
+
+A field's flag is ``--`` and its name. Never imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+from batchscale.recipe import Recipe
+from batchscale.recipe.base import Entry
+
+if TYPE_CHECKING:
+    from batchscale.study.runner.cell import Cell
+
+
+class StudyQuestion(Entry):
+    """A question of any study.
+
+    A field that is written otherwise than as a number or a name has a type that reads words (``read_by``), so that its
+    default may be words, too.
+
+    Attributes:
+        summary: of the study, for the list of studies.
+        about: what it trains and tells, with an example.
+        one_at_a_time: it measures time.
+        of_recipe: the recipe that it is always asked of, and
+        of_overrides: that recipe's overrides; None: any recipe.
+    """
+
+    model_config = ConfigDict(validate_default=True)
+
+    summary: ClassVar[str]
+    about: ClassVar[str]
+    one_at_a_time: ClassVar[bool] = False
+    of_recipe: ClassVar[str | None] = None
+    of_overrides: ClassVar[tuple[str, ...]] = ()
+
+    def check(self, recipe: Recipe) -> None:
+        """Raise where the question is none of this recipe, whatever the data.
+
+        Raises:
+            UsageError: one line.
+        """
+
+    def starting_recipe(self, recipe: Recipe, count_images: Callable[[Recipe], int]) -> Recipe:
+        """The recipe that the runs start from: most studies take it as it is.
+
+        Args:
+            recipe: as asked.
+            count_images: recipe -> its training images; takes the time of opening the data.
+
+        Raises:
+            UsageError: one line.
+        """
+        return recipe
+
+    def foreword(self, jobs: int) -> str | None:
+        """What is said before the runs begin; None: nothing.
+
+        Args:
+            jobs: runs at once.
+        """
+        return None
+
+    def check_begun(self, case: Case[Any], cells: Sequence[Cell], runs: Path) -> None:
+        """Raise where runs that are there cannot answer this question.
+
+        Args:
+            case: of this question.
+            cells: asked for.
+            runs: the folder of the runs' folders.
+
+        Raises:
+            UsageError: one line.
+        """
+
+
+Asking = TypeVar("Asking", bound=StudyQuestion)
+
+
+@dataclass(frozen=True)
+class Case(Generic[Asking]):
+    """A question put to a recipe and its data.
+
+    Args:
+        question: of a study.
+        source: a shipped recipe's name, or a YAML file.
+        overrides: of all runs.
+        recipe: that the runs start from; its seed is the first.
+        count_images: recipe -> its training images, N; called when a study needs them.
+    """
+
+    question: Asking
+    source: str
+    overrides: tuple[str, ...]
+    recipe: Recipe
+    count_images: Callable[[Recipe], int]
+
+    @property
+    def recipe_name(self) -> str:
+        """For the records."""
+        return Path(self.source).stem
+
+    @cached_property
+    def training_images(self) -> int:
+        """N."""
+        return self.count_images(self.recipe)
+
+
+def flag(
+    words: str, value: str | None = None, *, default: Any = ..., repeated: str | None = None, **limits: Any
+) -> Any:
+    """A field of a question.
+
+    Args:
+        words: for its help; where the default is None, with what stands in for it.
+        value: how the help writes the value, such as ``KN`` or ``LIST``.
+        default: none where it must be asked.
+        repeated: the flag that adds one value at a time, where the field holds several.
+        limits: pydantic's, such as ``ge=1``.
+    """
+    return Field(default, description=words, json_schema_extra={"value": value, "repeated": repeated}, **limits)
+
+
+class SeededQuestion(StudyQuestion):
+    """A question whose cells are each trained with several seeds: the recipe's, and the next ones."""
+
+    seeds: int = flag("of each", "S", default=3, ge=1)
+
+    def seeded(self, recipe: Recipe) -> Iterator[tuple[int, Recipe]]:
+        """(seed, the recipe with it) of every seed."""
+        for seed in range(recipe.seed, recipe.seed + self.seeds):
+            yield seed, recipe.model_copy(update={"seed": seed})
+
+    @property
+    def seeds_words(self) -> str:
+        """How many, as in a sentence."""
+        return f"{self.seeds} seeds" if self.seeds > 1 else "one seed"
+
+
+def flag_name(name: str, field: FieldInfo) -> str:
+    """The flag of a field."""
+    repeated = _extra(field)["repeated"]
+    return str(repeated) if repeated else f"--{name.replace('_', '-')}"
+
+
+def value_words(field: FieldInfo) -> str | None:
+    """How a field's help writes its value."""
+    words: str | None = _extra(field)["value"]
+    return words
+
+
+def is_repeated(field: FieldInfo) -> bool:
+    """Whether a field's flag adds one value at a time."""
+    return bool(_extra(field)["repeated"])
+
+
+def _extra(field: FieldInfo) -> dict[str, Any]:
+    extra = field.json_schema_extra
+    return {"value": None, "repeated": None, **(extra if isinstance(extra, dict) else {})}
+
+
+def read_by(parse: Callable[[str], object]) -> BeforeValidator:
+    """A field's words by this function; what is read already stays, a list of JSON as a tuple."""
+    return BeforeValidator(
+        lambda value: parse(value) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+    )

@@ -1,0 +1,147 @@
+"""Steps to the goal in words: the curve, its regimes, the critical minibatch, and what makes them doubtful."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from batchscale.study.evidence.instrument import words_of
+from batchscale.study.question import Case
+from batchscale.study.runner.cell import Outcome
+from batchscale.study.steps_to_target.answer import Answer, few_trials
+from batchscale.study.steps_to_target.hyperbola import FEWEST_POINTS
+from batchscale.study.steps_to_target.question import Question, has_momentum, images_left
+from batchscale.study.steps_to_target.regimes import DIMINISHING, MAXIMAL, PERFECT, Regime
+from batchscale.study.steps_to_target.trials import Goal, Reached
+from batchscale.words import counted
+
+_NEAR_BUDGET = 0.8
+_COARSE = 0.25
+_FLAGS = {
+    "effective_lr": "--lr", "momentum": "--momentum", "weight_decay": "--weight-decay", "final_lr": "--final-lr",
+}  # fmt: skip
+
+
+def title(case: Case[Question]) -> str:
+    """Of the page."""
+    return f"{case.recipe_name}: steps to {case.question.goal.text} against the minibatch"
+
+
+def asked(case: Case[Question], outcomes: Sequence[Outcome]) -> str:
+    """The question, with all that limits it."""
+    question = case.question
+    measured = "lr / (1 - momentum), momentum" if has_momentum(case.recipe) else "lr"
+    return (
+        f"How many steps does {case.recipe_name} need to {question.goal.text} on {case.recipe.data.holdout:,} held-out "
+        f"training images, at each "
+        f"minibatch? {counted(question.trials, 'trial')} each, a quasi-random search over {measured}, weight decay "
+        f"and the share of the lr left at the end of the step budget (linear decay, no warmup); "
+        f"{images_left(case):,} training images; one seed for data order and first weights."
+        f"{words_of([outcome.cell for outcome in outcomes])}"
+    )
+
+
+def sentence(case: Case[Question], answer: Answer) -> str:
+    """The answer in one sentence."""
+    reached, goal = answer.reached, case.question.goal
+    if not reached:
+        values = [(p.best_value, p.minibatch) for p in answer.points if p.best_value is not None]
+        best = f"the best was {goal.value_text(min(values)[0])} at kn = {min(values)[1]:,}" if values else ""
+        return f"Not reached: no trial fell to {goal.text}; {best or 'no trial left an evaluation'}."
+    first, last = reached[0], reached[-1]
+    missed = [f"{p.minibatch:,}" for p in answer.points if p.steps is None]
+    steps = f"Steps to {goal.text}: {first.steps:,} at kn = {first.minibatch:,}"
+    steps += f", {last.steps:,} at kn = {last.minibatch:,}" if last is not first else ""
+    few = answer.regimes and answer.few_trials
+    curve = "too few trials to tell regimes or B_crit" if few else f"{_regimes_text(answer)}; {_fit_text(answer)}"
+    return f"{steps}; {curve}{_missed_text(missed)}."
+
+
+def _missed_text(missed: Sequence[str]) -> str:
+    return f"; not reached at kn = {', '.join(missed)}" if missed else ""
+
+
+def _regimes_text(answer: Answer) -> str:
+    if not answer.regimes:
+        return "too few minibatches reached the goal to tell regimes"
+    parts = [f"{_place(regime)}{' (not sure)' if regime.doubt else ''}" for regime in answer.regimes]
+    seen = {regime.name for regime in answer.regimes}
+    unseen = [name for name in (PERFECT, DIMINISHING, MAXIMAL) if name not in seen]
+    return ", ".join(parts) + (f" ({' and '.join(unseen)} not seen)" if unseen else "")
+
+
+def _place(regime: Regime) -> str:
+    first, last = regime.minibatches[0], regime.minibatches[-1]
+    return f"{regime.name} {f'at {first:,}' if first == last else f'from {first:,} to {last:,}'}"
+
+
+def _fit_text(answer: Answer) -> str:
+    hyperbola = answer.fit
+    if hyperbola is None:
+        return f"no hyperbola fitted (fewer than {FEWEST_POINTS} minibatches reached the goal)"
+    if hyperbola.critical_minibatch.unbounded:
+        return "too few points, or too much scatter, to tell B_crit: its interval has no bound on either side"
+    return (
+        f"S_min (1 + B_crit / B) fits to {hyperbola.scatter_percent:.0f} % with "
+        f"{hyperbola.critical_minibatch.text('B_crit', 'images')} and "
+        f"{hyperbola.steps_min.text('S_min', 'steps')} (95 %)"
+    )
+
+
+def warnings(case: Case[Question], answer: Answer, outcomes: Sequence[Outcome]) -> Iterator[str]:
+    """What makes the answer doubtful, one line each."""
+    for point in answer.points:
+        yield from _doubts(point, case.question.goal)
+    per_worker = case.recipe.minibatch.per_worker
+    if small := [f"{p.minibatch:,}" for p in answer.points if p.minibatch < per_worker]:
+        yield (
+            f"kn = {', '.join(small)}: below minibatch.per_worker={per_worker}, so one worker of kn images: "
+            f"batch norm, where the model has it, sees fewer images than at larger minibatches"
+        )
+    for regime in answer.regimes:
+        if regime.doubt:
+            yield (
+                f"{_place(regime)} is not sure: {regime.doubt}; give a smaller --evaluation-steps, more --trials, or "
+                f"more --minibatches"
+            )
+    if answer.fit is not None and answer.fit.beyond and not answer.fit.critical_minibatch.unbounded:
+        where = "below the smallest" if answer.fit.beyond == "below" else "above the largest"
+        yield (
+            f"{answer.fit.critical_minibatch.text('B_crit', 'images')}: {where} minibatch that reached the goal, so a "
+            f"bound, no measurement; widen --minibatches"
+        )
+    yield from (f"{o.folder.name} failed: {o.error}" for o in outcomes if o.status == "failed")
+
+
+def _doubts(point: Reached, goal: Goal) -> Iterator[str]:
+    """Of one minibatch: its trials, its budget, its interval, its border."""
+    where = f"kn = {point.minibatch:,}"
+    steps, half = point.steps, point.steps_by_half
+    if steps is None or half is None:
+        best = "" if point.best_value is None else f": the best was {goal.value_text(point.best_value)}"
+        yield (
+            f"{where}: goal not reached by {counted(point.trials, 'trial')} of "
+            f"{counted(point.budget_steps, 'step', ',')} "
+            f"({point.diverged} diverged){best}; give more --trials, a longer budget, or an easier goal"
+        )
+        return
+    if few_trials(point):
+        yield (
+            f"{where}: too few trials to say: {point.reached} of {point.trials} reached the goal, and half of them "
+            f"would have found {counted(round(half), 'step', ',')} in place of {steps:,}; give more --trials"
+        )
+    if steps > _NEAR_BUDGET * point.budget_steps:
+        yield (
+            f"{where}: {counted(steps, 'step', ',')} of a budget of {point.budget_steps:,}: trials that need more "
+            f"were cut; raise epochs or --min-steps"
+        )
+    if point.interval_steps > _COARSE * steps:
+        yield (
+            f"{where}: {counted(steps, 'step', ',')}, evaluated every {point.interval_steps:,}: coarse; "
+            f"lower --evaluation-steps"
+        )
+    if point.best and point.best.border:
+        names = ", ".join(f"{name} {point.best.settings[name]:.4g}" for name in point.best.border)
+        yield (
+            f"{where}: the best trial lies on the border of the search space ({names}): better ones may lie beyond; "
+            f"widen {', '.join(_FLAGS[name] for name in point.best.border)}"
+        )
