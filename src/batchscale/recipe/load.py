@@ -257,11 +257,6 @@ def load_recipe(name_or_file: str | Path, overrides: Iterable[str] = ()) -> Reci
 
     Raises:
         RecipeError: no such recipe, not a plain YAML mapping, an unknown key, or a value out of range.
-
-    Examples:
-        >>> recipe = batchscale.load_recipe("digits-cnn", ["minibatch.workers=32"])
-        >>> recipe.minibatch.workers, recipe.learning_rate.scaling
-        (32, 'linear')
     """
     text, origin = _read(name_or_file)
     content = parse_yaml(text, f"recipe {origin}")
