@@ -69,6 +69,15 @@ def test_the_tree_of_the_readme_has_every_room():
     assert set(re.findall(r"(?<!\S)(?:\w+\.py|\w+/)(?=\s|\*)", tree)) == rooms - {"__pycache__/"}
 
 
+@pytest.mark.parametrize("page", [p for p in PAGES if p.stem not in ("CHANGELOG", "log")], ids=relative)
+def test_files_that_are_named_exist(page):
+    source = ROOT / "src" / "batchscale"
+    folders = {p.name for place in (ROOT, source) for p in place.iterdir() if p.is_dir() and p.name != "runs"}
+    for name in re.findall(r"`((\w+)/[\w./-]+\.(?:py|md|ya?ml|json|csv))`", page.read_text(encoding="utf-8")):
+        if name[1] in folders and page.parent.name != "do":  # there the page itself adds files
+            assert (ROOT / name[0]).exists() or (source / name[0]).exists(), name[0]
+
+
 def test_every_recipe_of_a_paper_is_in_the_table_of_recipes():
     named = re.findall(r"`([a-z0-9-]+)`", (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8"))
     assert set(shipped_names()) <= set(named)
