@@ -25,7 +25,7 @@ from batchscale.bench.turns import in_turn
 from batchscale.build.build import build
 from batchscale.build.inputs import load_data
 from batchscale.comm import World
-from batchscale.data.images import Splits
+from batchscale.data.examples import Splits
 from batchscale.launch.hardware import own_cores
 from batchscale.recipe import Recipe, load_recipe
 from batchscale.training.parts import Parts

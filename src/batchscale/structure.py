@@ -21,6 +21,16 @@ def mapped(function: Callable[[torch.Tensor], Any], structure: Any) -> Any:
     return structure
 
 
+def called(functions: Any, *arguments: Any) -> Any:
+    """The same structure with what each of its functions gives for these arguments."""
+    if isinstance(functions, Mapping):
+        return {name: called(part, *arguments) for name, part in functions.items()}
+    if isinstance(functions, (tuple, list)):
+        parts = [called(part, *arguments) for part in functions]
+        return type(functions)(*parts) if hasattr(functions, "_fields") else type(functions)(parts)
+    return functions(*arguments) if callable(functions) else functions
+
+
 def tensors(structure: Any) -> Iterator[torch.Tensor]:
     """Every tensor of a structure, in its order."""
     if isinstance(structure, torch.Tensor):
@@ -38,17 +48,6 @@ def num_examples(structure: Any) -> int:
     if isinstance(structure, list):
         return len(structure)
     return len(next(tensors(structure)))
-
-
-def split(structure: Any, lengths: list[int]) -> list[Any]:
-    """Consecutive parts of a structure, of so many examples each.
-
-    Args:
-        structure: of sum(lengths) examples.
-        lengths: of the parts.
-    """
-    starts = [sum(lengths[:number]) for number in range(len(lengths))]
-    return [part(structure, slice(start, start + length)) for start, length in zip(starts, lengths, strict=True)]
 
 
 def part(structure: Any, examples: slice) -> Any:

@@ -7,8 +7,8 @@ import torch
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as F
 
+from batchscale.data.examples import Augmentation, TensorExamples
 from batchscale.data.image.views import DRAWS, scale_and_aspect
-from batchscale.data.images import Augmentation, TensorImages
 from batchscale.randomness import key, shuffled, uniform
 
 EPOCHS = 6
@@ -92,7 +92,7 @@ def test_a_padded_crop_is_torchvision_s_at_one_place_and_all_places_are_alike():
             cuts[cut.numpy().tobytes()], cuts[F.hflip(cut).numpy().tobytes()] = (top, left, 0), (top, left, 1)
     assert len(cuts) == 2 * count**2
     draws = 16_200  # 100 of each view
-    images = TensorImages(image.expand(draws, -1, -1, -1).contiguous(), torch.zeros(draws, dtype=torch.int64))
+    images = TensorExamples(image.expand(draws, -1, -1, -1).contiguous(), torch.zeros(draws, dtype=torch.int64))
     make = images.augmented(5, Augmentation(flip=True, padding=padding))
     pixels, _ = make(np.full(draws, 2), np.arange(draws))
     seen = np.zeros((count, count, 2))

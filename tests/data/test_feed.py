@@ -5,8 +5,8 @@ import pytest
 import torch
 from support.feeds import N, feed, images
 
+from batchscale.data.examples import Augmentation, TensorExamples
 from batchscale.data.feed import Normalizer
-from batchscale.data.images import Augmentation, TensorImages
 from batchscale.minibatch import place_workers
 
 
@@ -101,7 +101,7 @@ def test_normalisation_is_per_channel_and_exact_on_any_slice():
     assert torch.equal(normalize(floats), floats)
 
 
-class Watching(TensorImages):
+class Watching(TensorExamples):
     """Notes with how many threads each minibatch is made."""
 
     def augmented(self, seed, augmentation):

@@ -448,7 +448,7 @@ def test_training_images_are_nested_the_same_for_every_seed_and_never_held_out()
 
     def parts(*overrides):
         splits = load_data(recipe_from(RECIPE, overrides), None, numbered)
-        return splits.train.images.flatten().tolist(), splits.test.images.flatten().tolist()
+        return splits.train.inputs.flatten().tolist(), splits.test.inputs.flatten().tolist()
 
     small, test = parts("data.train_images=20")
     large, _ = parts("data.train_images=60", "seed=5")

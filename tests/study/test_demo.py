@@ -9,7 +9,7 @@ from support.cases import case_of
 from batchscale.cli import demo, main
 from batchscale.records import Result
 from batchscale.records.findings import read_findings
-from batchscale.study.demo.question import WAYS, Question
+from batchscale.study.demo.question import WAYS, Question, seconds
 from batchscale.study.runner.cell import Outcome
 from batchscale.study.studies import cells_of, findings_of
 
@@ -45,11 +45,11 @@ def test_no_mean_where_a_run_diverged(tmp_path):
 
 
 def test_it_takes_as_long_as_its_rounds_of_runs():
-    question = Question(seeds=3)
-    seconds = [question.seconds(at_once) for at_once in (1, 2, 4, 12)]
-    one_run = seconds[2] - seconds[3]  # three rounds, and one
-    assert seconds[0] - seconds[1] == pytest.approx(3 * one_run)
-    assert seconds[1] < 90
+    one_run = seconds(12, 4) - seconds(8, 4)
+    assert seconds(12, 1) - seconds(12, 2) == pytest.approx(6 * one_run)
+    assert seconds(5, 4) == seconds(8, 4)  # a round of one lasts as long as one of four
+    assert seconds(12, 2) < 90
+    assert Question().foreword(12, 2) == f"12 runs, 2 at once: about {seconds(12, 2):.0f} s"
 
 
 def test_it_ends_with_a_page_and_goes_on_without_repeating_a_run(tmp_path, monkeypatch, capsys):
@@ -73,7 +73,8 @@ def test_it_ends_with_a_page_and_goes_on_without_repeating_a_run(tmp_path, monke
     capsys.readouterr()
     (out / "study.json").unlink()  # as the line about a damaged one says; its runs are kept
     assert main(["demo", "--seeds", "1", "--out", str(out)]) == 0
-    shown = capsys.readouterr().out
+    shown, progress = capsys.readouterr()
+    assert progress == ""  # nothing is left to run
     assert {path: path.stat().st_mtime_ns for path in out.glob("runs/*/*")} == written
     for way in WAYS:
         assert re.search(rf"^{re.escape(way.about)} +(32|1024) +0\.\d+ +\d+\.\d\d %   \d+\.\d\d$", shown, re.MULTILINE)
@@ -81,19 +82,17 @@ def test_it_ends_with_a_page_and_goes_on_without_repeating_a_run(tmp_path, monke
 
 
 def test_its_picture_has_a_curve_a_way(tmp_path, monkeypatch):
-    """Drawn by the one writer of figures, whose legend hides no curve."""
-    from batchscale.report.draw import file
-
-    drawn = []
-    monkeypatch.setattr(file, "write_figures", lambda figures, title, stem: drawn.extend(figures) or [stem])
+    written = []
+    monkeypatch.setattr("batchscale.report.draw.file.write_figures", lambda figures, *_: written.extend(figures) or [])
     case = case_of("demo", seeds=2, overrides=Question.of_overrides)
     outcomes = list(outcomes_of(case, tmp_path))
     for outcome in outcomes:
         outcome.folder.mkdir()
-        lines = [json.dumps({"epoch": epoch, "error_percent": 50.0 / epoch}) for epoch in (1, 2, 30)]
+        lines = [json.dumps({"epoch": epoch, "error_percent": 50.0 / epoch}) for epoch in (1, 2, 50)]
         (outcome.folder / "evaluations.jsonl").write_text("\n".join(lines) + "\n")
-    findings = findings_of("demo", case, outcomes, [])
-    demo._drawn(demo.Answered(tmp_path, tmp_path / "report.html", findings, outcomes))
-    (figure,) = drawn
-    assert len(figure.series) == len(WAYS)
-    assert all(series.y == (50.0, 25.0, 50.0 / 30) for series in figure.series)
+    demo._drawn(demo.Answered(tmp_path, tmp_path / "report.html", findings_of("demo", case, outcomes, []), outcomes))
+    (figure,) = written
+    assert [series.name for series in figure.series] == [
+        f"{way.about} (kn = {32 if way.name == 'small' else 1024})" for way in WAYS
+    ]
+    assert {series.y for series in figure.series} == {(50.0, 25.0, 1.0)}

@@ -12,7 +12,7 @@ from batchscale.errors import UsageError
 from batchscale.records import Result
 from batchscale.records.files import read_lines
 from batchscale.records.findings import read_findings
-from batchscale.study.evidence.curves import Curve, error_curve, loss_curve, mean_curve
+from batchscale.study.evidence.curves import Curve, loss_curve, mean_curve, score_curve
 from batchscale.study.evidence.elbow import Point
 from batchscale.study.evidence.judged import judged_of
 from batchscale.study.evidence.published import UNET
@@ -207,7 +207,7 @@ def test_curves_are_windows_of_lines_and_means_of_runs(tmp_path):
     assert (found.epochs[0], found.values[0]) == (0.1, 5.5)
     mean = mean_curve([Curve((1, 2, 3), (1.0, 2.0, 3.0)), Curve((1, 2), (3.0, 4.0))])
     assert mean == Curve((1, 2), (2.0, 3.0), (1.0, 2.0), (3.0, 4.0))
-    assert error_curve(tmp_path) == Curve((), ())
+    assert score_curve(tmp_path) == Curve((), ())
 
 
 def warming(**changes):

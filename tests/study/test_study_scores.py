@@ -7,6 +7,7 @@ import pytest
 from support.cases import case_of
 
 from batchscale.records import Result
+from batchscale.study.evidence.curves import Group, curve_figures
 from batchscale.study.evidence.elbow import Point
 from batchscale.study.evidence.judged import Judged, judged_of
 from batchscale.study.runner.board import described
@@ -138,3 +139,13 @@ def test_a_loss_is_lower_where_the_score_is_better():
     assert higher.losses(Point(8, (0.5, float("inf")))) == Point(8, (-0.5, float("inf")))
     assert (lower.allowed(2.0, 0.5), higher.allowed(2.0, 0.5)) == (2.5, 1.5)
     assert judged_of([]) == Judged(lower.score, "test")
+
+
+def test_curves_are_of_the_score(tmp_path):
+    judged = judged_of([outcome(Cell({}, case_of("grid", ways=["a:"]).recipe), 1.0, IOU)])
+    (tmp_path / "evaluations.jsonl").write_text('{"epoch": 1, "iou": 0.5, "error_percent": 9.0}\n')
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "loss": 2.0, "train_iou": 0.25}\n')
+    evaluated, trained, loss = curve_figures([Group("a", [tmp_path], False)], 1.0, judged, "About.", "of a")
+    assert [figure.id for figure in (evaluated, trained, loss)] == ["iou-epochs", "train-iou-epochs", "loss-epochs"]
+    assert [figure.series[0].y for figure in (evaluated, trained, loss)] == [(0.5,), (0.25,), (2.0,)]
+    assert [figure.y.label for figure in (evaluated, trained)] == ["test iou", "training iou"]

@@ -2,8 +2,8 @@
 
 import torch
 
+from batchscale.data.examples import Augmentation, TensorExamples
 from batchscale.data.feed import Feed, Normalizer
-from batchscale.data.images import Augmentation, TensorImages
 from batchscale.minibatch import Minibatch, StepPlan
 from batchscale.order import StreamOrder
 
@@ -30,7 +30,7 @@ def feed(
     seed=3,
     growth=(),
     span=1,
-    kind=TensorImages,
+    kind=TensorExamples,
 ):
     minibatch = Minibatch(workers, per_worker)
     return Feed(

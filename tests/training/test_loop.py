@@ -10,7 +10,7 @@ from torch import nn
 
 import batchscale
 from batchscale.aggregate.riders import Rider, Riders
-from batchscale.build.assembly import Assembly
+from batchscale.build.assembly import RIDERS
 from batchscale.run import run as runs
 from batchscale.training.due import DUES
 from batchscale.training.loop import Loop
@@ -115,7 +115,7 @@ def test_one_more_thing_is_due_by_one_more_member(data, tmp_path, monkeypatch):
     assert [line["step"] for line in lines(tmp_path / "run", "watched.jsonl")] == [3, 6, 9]
 
 
-class LargestLabel(Rider):
+class LabelSum(Rider):
     """A measure in training: the sum of the labels over all examples, and how many passes there were."""
 
     name = "labels"
@@ -132,8 +132,8 @@ def test_one_more_number_of_a_step_is_one_more_rider(data, tmp_path, monkeypatch
     """It rides in the gradients' sum, changes no bit of the run, and its mean stands in every line under its name."""
     mode = ("numerics.exact=true",) if exact else ()
     straight = train(data, None, *mode)
-    own = Assembly._riders
-    monkeypatch.setattr(Assembly, "_riders", lambda self: with_one_more(own(self)))
+    monkeypatch.setitem(RIDERS, "labels", lambda assembly: LabelSum())
+    monkeypatch.setitem(RIDERS, "unused", lambda assembly: None)
     result = train(data, tmp_path / "run", *mode)
     assert result.weights_sha256 == straight.weights_sha256
     written = lines(tmp_path / "run")
@@ -145,21 +145,17 @@ def test_one_more_number_of_a_step_is_one_more_rider(data, tmp_path, monkeypatch
     )
 
 
-def with_one_more(riders):
-    return Riders([*riders.members, LargestLabel()])
-
-
 def test_riders_of_one_name_are_a_mistake():
     with pytest.raises(ValueError, match="two riders of one name"):
-        Riders([LargestLabel(), LargestLabel()])
+        Riders([LabelSum(), LabelSum()])
 
 
 def test_the_loop_learns_only_of_riders_that_tell():
-    class Silent(LargestLabel):
+    class Silent(LabelSum):
         name = "silent"
         tells = False
 
-    riders = Riders([LargestLabel(), Silent()])
+    riders = Riders([LabelSum(), Silent()])
     flat = batchscale.FastAggregator(list(nn.Linear(2, 2).parameters()), None, riders.extras, riders.counts).flat
     riders.board(flat)
     flat.extras["labels"].fill_(2.0)

@@ -13,8 +13,8 @@ from support.worlds import in_processes
 from torch import nn
 
 from batchscale.comm import World
+from batchscale.data.examples import TensorExamples
 from batchscale.data.feed import Normalizer
-from batchscale.data.images import TensorImages
 from batchscale.errors import RecipeError
 from batchscale.models import MODELS
 from batchscale.randomness import key, shuffled
@@ -29,7 +29,7 @@ RECOMPUTED = "batch_norm.running=recomputed"
 def recomputation(model, images, span=1):
     model, statistics, averages, _ = replace_batch_norm(model, torch.float64, torch.device("cpu"), span)
     normalizer = Normalizer([0.0], [1.0], torch.float64, torch.contiguous_format, torch.device("cpu"))
-    examples = TensorImages(images, torch.zeros(len(images), dtype=torch.int64))
+    examples = TensorExamples(images, torch.zeros(len(images), dtype=torch.int64))
     return model, Recomputation(model, averages.layers, statistics, examples, normalizer, World())
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from batchscale.build.inputs import load_data
 from batchscale.data import DATASETS
-from batchscale.data.images import Splits
+from batchscale.data.examples import Splits
 from batchscale.models import named_model
 from batchscale.recipe import Recipe, recipe_from
 

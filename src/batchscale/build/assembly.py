@@ -10,7 +10,7 @@ from typing import cast
 import torch
 
 from batchscale.aggregate import ExactAggregator, FastAggregator
-from batchscale.aggregate.riders import Riders
+from batchscale.aggregate.riders import Rider, Riders
 from batchscale.build.algorithm import decide, make_reducer
 from batchscale.build.choices import Choices, group_examples, single_group
 from batchscale.build.inputs import order_of
@@ -21,8 +21,8 @@ from batchscale.build.trial import PassTimer
 from batchscale.build.trunk import Trunk, run_schedule
 from batchscale.build.wrapping import named_optimizer, surrounded
 from batchscale.comm import Reducer, World
+from batchscale.data.examples import Splits
 from batchscale.data.feed import Normalizer
-from batchscale.data.images import Splits
 from batchscale.minibatch import StepPlan
 from batchscale.order import StreamOrder
 from batchscale.recipe import Recipe
@@ -102,7 +102,9 @@ class Assembly:
 
     def _riders(self) -> Riders:
         statistics = StatisticsRider(self.network.statistics, self.network.averages)
-        return Riders([LossRider(), statistics, *self.requests.values(), CountsRider(self.task)])
+        measures = (make(self) for make in RIDERS.values())
+        always = [LossRider(), statistics, *self.requests.values(), CountsRider(self.task)]
+        return Riders([*always, *(rider for rider in measures if rider is not None)])
 
     def _aggregator(self, riders: Riders, reducer: Reducer) -> FastAggregator | ExactAggregator:
         parameters = list(self.network.model.parameters())
@@ -127,6 +129,13 @@ class Assembly:
         if self.recipe.precision != "fp16":
             return NoLossScale()
         return LossScale(self.network.model.parameters(), growth_steps=growth_steps(self.plan.total_steps))
+
+
+RIDERS: dict[str, Callable[[Assembly], Rider | None]] = {}
+"""Name -> a measure in training: the rider of this run, None where it has no place in it.
+
+Its numbers stand in every line of metrics.jsonl under the rider's name, as means over the line's steps.
+"""
 
 
 def requests() -> dict[str, Request]:

@@ -19,8 +19,8 @@ from batchscale.build.probe import Probe
 from batchscale.build.tasks import check_task, make_task
 from batchscale.build.trunk import Trunk, run_plan, run_schedule
 from batchscale.comm import World
+from batchscale.data.examples import Splits
 from batchscale.data.feed import Normalizer
-from batchscale.data.images import Splits
 from batchscale.errors import ExactnessError
 from batchscale.launch.hardware import most_threads
 from batchscale.minibatch import StepPlan, place_workers

@@ -15,8 +15,8 @@ from batchscale.build.planning import recompute_examples
 from batchscale.build.trunk import Trunk
 from batchscale.data import DATASETS, Dataset, Reading, open_dataset
 from batchscale.data.contents import Contents
+from batchscale.data.examples import Augmentation, Examples, Splits, TensorExamples
 from batchscale.data.feed import Feed, Normalizer
-from batchscale.data.images import Augmentation, Images, Splits, TensorImages
 from batchscale.errors import DataError
 from batchscale.launch.hardware import own_cores
 from batchscale.minibatch import StepPlan
@@ -83,7 +83,7 @@ def _parted(dataset: Splits, data: Data) -> Splits:
     return replace(dataset, train=dataset.train.select(inside), test=test)
 
 
-def examples_to_recompute(recipe: Recipe, dataset: Splits, per_worker: int) -> Images:
+def examples_to_recompute(recipe: Recipe, dataset: Splits, per_worker: int) -> Examples:
     """The first M training images of one order that hangs on no seed and no step: every run is measured alike."""
     total = len(dataset.train)
     wanted = recompute_examples(recipe, total, per_worker)
@@ -106,8 +106,8 @@ def make_normalizer(recipe: Recipe, dataset: Splits, own_data: bool, device: tor
     formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
     if not dataset.train.raw:
         mean, std = [0.0], [1.0]
-    elif isinstance(dataset.train, TensorImages) and (own_data or recipe.data.name == "own"):
-        images = dataset.train.images
+    elif isinstance(dataset.train, TensorExamples) and (own_data or recipe.data.name == "own"):
+        images = dataset.train.inputs
         sums = [images[:, c].double() for c in range(images.shape[1])]
         mean, std = [float(s.mean()) for s in sums], [float(s.std(correction=0)) or 1.0 for s in sums]
     else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from batchscale.data.images import Splits
+from batchscale.data.examples import Splits
 from batchscale.errors import RecipeError
 from batchscale.models import named_model
 from batchscale.models.initial import init_last_linear, zero_last_gammas

@@ -19,8 +19,8 @@ from batchscale.build.tasks import make_task
 from batchscale.comm import World
 from batchscale.data import Dataset
 from batchscale.data.contents import difference, merged
+from batchscale.data.examples import Splits
 from batchscale.data.feed import Normalizer
-from batchscale.data.images import Splits
 from batchscale.errors import CheckpointError, FolderError
 from batchscale.recipe import Recipe, load_recipe
 from batchscale.records.folder import attempted, holds_run

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchscale.data.images import Splits
+from batchscale.data.examples import Splits
 from batchscale.errors import RecipeError
 from batchscale.members import TASKS
 from batchscale.recipe import Recipe

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from batchscale.data.images import Augmentation, Images, Indices
+from batchscale.data.examples import Augmentation, Examples, Indices
 from batchscale.data.threads import compute_alone
 from batchscale.minibatch import StepPlan
 from batchscale.order import StreamOrder
@@ -101,7 +101,7 @@ class Feed:
 
     def __init__(
         self,
-        images: Images,
+        images: Examples,
         *,
         plan: StepPlan,
         workers: Callable[[int], range],

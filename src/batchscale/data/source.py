@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
+from batchscale.data.examples import Splits
 from batchscale.data.image.dataset import Dataset
-from batchscale.data.images import Splits
 from batchscale.data.official.files import OfficialFile, existing, listing
 from batchscale.data.readings import LabelsAre
 from batchscale.errors import DataError

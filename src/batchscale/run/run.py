@@ -17,7 +17,7 @@ from batchscale.build.inputs import load_data
 from batchscale.build.trunk import Trunk
 from batchscale.comm import World
 from batchscale.data import Dataset
-from batchscale.data.images import Splits
+from batchscale.data.examples import Splits
 from batchscale.errors import BatchscaleError
 from batchscale.launch.hardware import choose_device, threads_text
 from batchscale.launch.signals import StopSignals

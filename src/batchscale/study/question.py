@@ -62,10 +62,11 @@ class StudyQuestion(Entry):
         """
         return recipe
 
-    def foreword(self, jobs: int) -> str | None:
+    def foreword(self, runs: int, jobs: int) -> str | None:
         """What is said before the runs begin; None: nothing.
 
         Args:
+            runs: that have not ended, at least one.
             jobs: runs at once.
         """
         return None

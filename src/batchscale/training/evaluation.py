@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from batchscale.comm import World
+from batchscale.data.examples import Examples, parts_ahead
 from batchscale.data.feed import Normalizer
-from batchscale.data.images import Images, parts_ahead
 from batchscale.errors import DataError
 from batchscale.structure import mapped, num_examples
 from batchscale.task import Evaluated, Task
@@ -24,7 +24,7 @@ from batchscale.words import counted
 def evaluate(
     model: nn.Module,
     task: Task,
-    examples: Images,
+    examples: Examples,
     normalizer: Normalizer,
     world: World,
     chunk_examples: int,

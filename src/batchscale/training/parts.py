@@ -11,8 +11,8 @@ from torch import nn
 
 from batchscale.aggregate import ExactAggregator, FastAggregator
 from batchscale.comm import World
+from batchscale.data.examples import Splits
 from batchscale.data.feed import Feed, Normalizer
-from batchscale.data.images import Splits
 from batchscale.recipe.schema import Recipe
 from batchscale.training.decided import Decided
 from batchscale.training.riders import Request

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 
 from batchscale.comm import World
-from batchscale.data.images import Splits
+from batchscale.data.examples import Splits
 from batchscale.records import RunFolder
 from batchscale.words import counted
 

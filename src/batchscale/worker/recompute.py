@@ -23,8 +23,8 @@ import torch
 from torch import nn
 
 from batchscale.comm import World
+from batchscale.data.examples import Examples, parts_ahead
 from batchscale.data.feed import Normalizer
-from batchscale.data.images import Images, parts_ahead
 from batchscale.worker.batch_norm import Statistics, WorkerBatchNorm, statistics_of
 
 _BLOCK_PASSES = 64  # whose statistics are summed at once: memory does not grow with the examples
@@ -49,7 +49,7 @@ class Recomputation:
         model: nn.Module,
         layers: list[WorkerBatchNorm],
         statistics: Statistics,
-        examples: Images,
+        examples: Examples,
         normalizer: Normalizer,
         world: World,
         clock: Callable[[], float] = time.perf_counter,

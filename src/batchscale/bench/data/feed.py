@@ -10,10 +10,10 @@ import torch
 from batchscale.bench.data.assignment import DataAssignment
 from batchscale.build.inputs import make_feed, make_normalizer, order_of
 from batchscale.build.planning import plan_of
-from batchscale.data.images import Labelled
+from batchscale.data.examples import Pairs
 
 
-def feed_minibatches(assignment: DataAssignment) -> Iterator[Labelled]:
+def feed_minibatches(assignment: DataAssignment) -> Iterator[Pairs]:
     """Minibatch after minibatch, as a run gets them."""
     recipe, dataset = assignment.recipe, assignment.dataset
     normalizer = make_normalizer(recipe, dataset, own_data=False, device=torch.device("cpu"))

@@ -21,7 +21,7 @@ from torchvision.datasets import ImageFolder
 
 from batchscale.bench.data.assignment import DataAssignment
 from batchscale.bench.data.transforms import of_opencv, of_pil, of_tensor
-from batchscale.data.images import Labelled
+from batchscale.data.examples import Pairs
 from batchscale.launch.signals import die_with_parent
 
 _ENDLESS_IMAGES = 1 << 60
@@ -32,7 +32,7 @@ def _end_with(parent: int, worker: int) -> None:
     die_with_parent(parent)
 
 
-def _loaded(assignment: DataAssignment, data: Dataset[Any], **options: Any) -> Iterator[Labelled]:
+def _loaded(assignment: DataAssignment, data: Dataset[Any], **options: Any) -> Iterator[Pairs]:
     loader: DataLoader[Any] = DataLoader(
         data,
         batch_size=assignment.minibatch_images,
@@ -46,35 +46,35 @@ def _loaded(assignment: DataAssignment, data: Dataset[Any], **options: Any) -> I
     return _endless(loader)
 
 
-def _endless(loader: DataLoader[Any]) -> Iterator[Labelled]:
+def _endless(loader: DataLoader[Any]) -> Iterator[Pairs]:
     while True:
         yield from loader
 
 
-def _folders(assignment: DataAssignment, transform: Callable[[Any], torch.Tensor], **read: Any) -> Iterator[Labelled]:
+def _folders(assignment: DataAssignment, transform: Callable[[Any], torch.Tensor], **read: Any) -> Iterator[Pairs]:
     """train/<class>/<image>, each image once in every pass over them."""
     data = ImageFolder(f"{assignment.data_folder}/train", transform, **read)
     return _loaded(assignment, data, sampler=RandomSampler(data, num_samples=_ENDLESS_IMAGES))
 
 
-def pil(assignment: DataAssignment) -> Iterator[Labelled]:
+def pil(assignment: DataAssignment) -> Iterator[Pairs]:
     """ImageFolder's own loader is PIL's."""
     return _folders(assignment, of_pil(assignment))
 
 
-def torchvision_io(assignment: DataAssignment) -> Iterator[Labelled]:
+def torchvision_io(assignment: DataAssignment) -> Iterator[Pairs]:
     """torchvision.io.decode_image, transforms.v2."""
     return _folders(assignment, of_tensor(assignment), loader=partial(torchvision.io.decode_image, mode="RGB"))
 
 
-def torchcodec(assignment: DataAssignment) -> Iterator[Labelled]:
+def torchcodec(assignment: DataAssignment) -> Iterator[Pairs]:
     """torchcodec.decoders.decode_image, transforms.v2."""
     from torchcodec.decoders import decode_image
 
     return _folders(assignment, of_tensor(assignment), loader=decode_image)
 
 
-def opencv(assignment: DataAssignment) -> Iterator[Labelled]:
+def opencv(assignment: DataAssignment) -> Iterator[Pairs]:
     """OpenCV, each worker on its one thread."""
     import cv2
 
@@ -85,7 +85,7 @@ def opencv(assignment: DataAssignment) -> Iterator[Labelled]:
     )
 
 
-def torchvision_class(assignment: DataAssignment) -> Iterator[Labelled]:
+def torchvision_class(assignment: DataAssignment) -> Iterator[Pairs]:
     """torchvision's class of the data set, images by PIL."""
     kind = getattr(torchvision.datasets, assignment.torchvision_name)
     data: Dataset[Any] = kind(root=assignment.torchvision_root, train=True, transform=of_pil(assignment))
@@ -108,7 +108,7 @@ class _Augmented(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return self._transform(self._images[image]), self._labels[image]
 
 
-def tensor(assignment: DataAssignment) -> Iterator[Labelled]:
+def tensor(assignment: DataAssignment) -> Iterator[Pairs]:
     """Tensors in memory: normalised floats, or, where the recipe augments, uint8 and transforms.v2 for each image.
 
     A TensorDataset is read without workers, as in the tutorials: with two it was 5 times slower (28 x 28 images).
@@ -122,7 +122,7 @@ def tensor(assignment: DataAssignment) -> Iterator[Labelled]:
     return _endless(DataLoader(data, batch_size=assignment.minibatch_images, shuffle=True, drop_last=True))
 
 
-LOADERS: dict[str, Callable[[DataAssignment], Iterator[Labelled]]] = {
+LOADERS: dict[str, Callable[[DataAssignment], Iterator[Pairs]]] = {
     "dataloader_pil": pil,
     "dataloader_v2": torchvision_io,
     "dataloader_torchcodec": torchcodec,

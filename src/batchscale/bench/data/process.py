@@ -18,13 +18,13 @@ from batchscale.bench.data.contenders import OURS
 from batchscale.bench.data.feed import feed_minibatches
 from batchscale.bench.data.loaders import LOADERS
 from batchscale.bench.meter import Meter
-from batchscale.data.images import Labelled
+from batchscale.data.examples import Pairs
 from batchscale.errors import ProcessError
 
 ASSIGNMENT = DataAssignment
 
 
-def minibatches(assignment: DataAssignment) -> Iterator[Labelled]:
+def minibatches(assignment: DataAssignment) -> Iterator[Pairs]:
     """The contender's: float images (kn, C, H, W), normalised, and labels (kn,), without end."""
     return feed_minibatches(assignment) if assignment.contender in OURS else LOADERS[assignment.contender](assignment)
 

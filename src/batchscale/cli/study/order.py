@@ -83,7 +83,8 @@ def answer(options: argparse.Namespace, kind: str, question: StudyQuestion) -> A
     cells = cells_of(kind, case)
     with _open(options, kind, case, data) as study:
         question.check_begun(case, cells, study.out / "runs")
-        if line := question.foreword(options.jobs):
+        waiting = {cell.key for cell in cells if not (study.out / "runs" / cell.key / "result.json").exists()}
+        if waiting and (line := question.foreword(len(waiting), options.jobs)):
             print(line, file=sys.stderr, flush=True)
         outcomes = study.run(cells)
         findings = findings_of(kind, case, outcomes, study.command)
@@ -140,6 +141,8 @@ def print_warnings(findings: Findings) -> None:
 
 def print_answer(options: argparse.Namespace, answered: Answered) -> int:
     """Print the tables and the answer; the exit code."""
+    from batchscale.records.text import as_text
+
     findings = answered.findings
     print_warnings(findings)
     if options.json:
@@ -147,17 +150,9 @@ def print_answer(options: argparse.Namespace, answered: Answered) -> int:
         print_json({"rows": rows, **findings.result, "answer": findings.answer})
         return answered.exit_code
     for table in findings.tables:
-        print(f"\n{table.title}\n{as_text(table.columns, table.rows)}")
+        print(f"\n{table.title}\n{as_text(table)}")
         if table.caption:
             print(textwrap.fill(table.caption, _COLUMNS, initial_indent="  ", subsequent_indent="  "))
     places = shown(f"{answered.page}: the figures; {answered.out}/table.csv")
     print(f"\n{findings.answer}\n{places}: one row a run")
     return answered.exit_code
-
-
-def as_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table in aligned columns."""
-    texts = [list(columns), *([("-" if cell is None else str(cell)) for cell in row] for row in rows)]
-    widths = [max(len(text[column]) for text in texts) for column in range(len(columns))]
-    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(text, widths, strict=True)) for text in texts]
-    return "\n".join(line.rstrip() for line in lines)

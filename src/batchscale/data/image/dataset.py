@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from batchscale.data.images import Splits, TensorImages
+from batchscale.data.examples import Splits, TensorExamples
 from batchscale.errors import DataError
 
 
@@ -68,8 +68,8 @@ class Dataset:
 
     def splits(self) -> Splits:
         """The two parts, as a run uses them."""
-        train = TensorImages(self.train_images, self.train_labels)
-        return Splits(self.name, train, TensorImages(self.test_images, self.test_labels), self.num_classes)
+        train = TensorExamples(self.train_images, self.train_labels)
+        return Splits(self.name, train, TensorExamples(self.test_images, self.test_labels), self.num_classes)
 
     @property
     def image_shape(self) -> tuple[int, ...]:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from batchscale.data.examples import Indices, Splits
 from batchscale.data.image.dataset import Dataset
 from batchscale.data.image.entries import Entries
 from batchscale.data.image.folders import no_entries, read_test, read_train
 from batchscale.data.image.packed import PackedEntries, index_of
 from batchscale.data.image.stored import StoredImages
-from batchscale.data.images import Indices, Splits
 from batchscale.data.official.faults import Tell, stop
 from batchscale.data.readings import LabelsAre
 from batchscale.data.source import Reading, Source, data_folder

@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 
 from batchscale.data.contents import digest
+from batchscale.data.examples import Augmentation, Examples, Indices, Pairs, crop_draws, mirrored
 from batchscale.data.image.entries import Entries
 from batchscale.data.image.jpeg import BadImage, View, render
 from batchscale.data.image.views import DRAWS, centre, scale_and_aspect
-from batchscale.data.images import Augmentation, Images, Indices, Labelled, crop_draws, mirrored
 from batchscale.data.threads import compute_alone
 from batchscale.errors import DataError
 
@@ -27,7 +27,7 @@ _CHUNK_IMAGES = 4  # one task of a decoding thread
 ViewOf = Callable[[int, int], View]
 
 
-class StoredImages(Images):
+class StoredImages(Examples):
     """Images on disk.
 
     Args:
@@ -105,7 +105,7 @@ class StoredImages(Images):
 
     def _minibatch(
         self, images: Indices, views: list[ViewOf], flips: npt.NDArray[np.bool_], replace: bool = True
-    ) -> Labelled:
+    ) -> Pairs:
         """These images; the next readable ones in the place of bad ones, or, without replace, the readable ones."""
         out = torch.empty((len(images), self._size, self._size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
         rendered = images.copy()
@@ -125,23 +125,26 @@ class StoredImages(Images):
             torch.from_numpy(rendered[readable])
         ]
 
-    def _centres(self, part: slice, replace: bool) -> Labelled:
+    def _centres(self, part: slice, replace: bool) -> Pairs:
         images = np.arange(*part.indices(len(self)))
         views: list[ViewOf] = [partial(centre, size=self._size)] * len(images)
         return self._minibatch(images, views, np.zeros(len(images), dtype=bool), replace)
 
-    def part(self, part: slice) -> Labelled:
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def part(self, part: slice) -> Pairs:
         """Consecutive images: the centre of each."""
         return self._centres(part, replace=True)
 
-    def readable(self, part: slice) -> Labelled:
+    def readable(self, part: slice) -> Pairs:
         """The centre of each that can be read."""
         return self._centres(part, replace=False)
 
-    def augmented(self, seed: int, augmentation: Augmentation) -> Callable[[Indices, Indices], Labelled]:
+    def augmented(self, seed: int, augmentation: Augmentation) -> Callable[[Indices, Indices], Pairs]:
         """Crops and mirrors, each drawn for its image alone."""
 
-        def minibatch(epochs: Indices, images: Indices) -> Labelled:
+        def minibatch(epochs: Indices, images: Indices) -> Pairs:
             if augmentation.scale_aspect:
                 draws = crop_draws(seed, epochs, images, DRAWS)
                 views: list[ViewOf] = [partial(scale_and_aspect, d, size=self._size) for d in draws]

@@ -49,17 +49,24 @@ class Question(SeededQuestion):
 
     seeds: int = flag("seeds of each way", "S", default=3, ge=1)
 
-    def seconds(self, jobs: int) -> float:
-        """About how long it takes with so many runs at once, each on a core of its own."""
-        return _START_SECONDS + math.ceil(len(WAYS) * self.seeds / jobs) * _RUN_SECONDS
-
-    def foreword(self, jobs: int) -> str:
-        """How long it takes.
+    def foreword(self, runs: int, jobs: int) -> str:
+        """How long it takes, where every run has a core of its own.
 
         Args:
+            runs: that have not ended.
             jobs: runs at once.
         """
-        return f"{counted(len(WAYS) * self.seeds, 'run')}, {jobs} at once: about {self.seconds(jobs):.0f} s"
+        return f"{counted(runs, 'run')}, {jobs} at once: about {seconds(runs, jobs):.0f} s"
+
+
+def seconds(runs: int, jobs: int) -> float:
+    """About how long so many runs take, each on a core of its own.
+
+    Args:
+        runs: how many.
+        jobs: runs at once.
+    """
+    return _START_SECONDS + math.ceil(runs / jobs) * _RUN_SECONDS
 
 
 def cells(case: Case[Question]) -> list[Cell]:

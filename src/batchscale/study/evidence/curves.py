@@ -10,6 +10,7 @@ from pathlib import Path
 
 from batchscale.records.findings import Axis, Figure, Series
 from batchscale.records.run import EVALUATIONS, METRICS, RunRecords
+from batchscale.study.evidence.judged import Judged
 
 _WINDOWS = 60  # of a curve of training losses, at most
 
@@ -24,10 +25,15 @@ class Curve:
     high: tuple[float, ...] = ()
 
 
-def error_curve(run: Path) -> Curve:
-    """Error in percent at every evaluation of a run."""
-    points = list(RunRecords(run).points(EVALUATIONS, "error_percent"))
-    return Curve(tuple(epoch for epoch, _ in points), tuple(error for _, error in points))
+def score_curve(run: Path, key: str = "error_percent") -> Curve:
+    """The score at every evaluation of a run.
+
+    Args:
+        run: its folder.
+        key: of the score, in the lines of evaluations.jsonl.
+    """
+    points = list(RunRecords(run).points(EVALUATIONS, key))
+    return Curve(tuple(epoch for epoch, _ in points), tuple(score for _, score in points))
 
 
 def loss_curve(run: Path, epochs: float) -> Curve:
@@ -40,14 +46,15 @@ def loss_curve(run: Path, epochs: float) -> Curve:
     return _windows(run, "loss", epochs)
 
 
-def train_error_curve(run: Path, epochs: float) -> Curve:
-    """Training error of a run in percent, as trained on, in windows; empty where it was not recorded.
+def train_score_curve(run: Path, epochs: float, key: str = "error_percent") -> Curve:
+    """The score of the images as trained on, in windows; empty where it was not recorded.
 
     Args:
         run: its folder.
         epochs: of the whole run.
+        key: of the score.
     """
-    return _windows(run, "train_error_percent", epochs)
+    return _windows(run, f"train_{key}", epochs)
 
 
 def _windows(run: Path, entry: str, epochs: float) -> Curve:
@@ -83,13 +90,13 @@ class Group:
     is_reference: bool
 
 
-def curve_figures(groups: Sequence[Group], epochs: float, part: str, about: str, what: str) -> tuple[Figure, ...]:
-    """Error of evaluations, training error where it was recorded, and training loss, against epochs.
+def curve_figures(groups: Sequence[Group], epochs: float, judged: Judged, about: str, what: str) -> tuple[Figure, ...]:
+    """Score of evaluations, training score where it was recorded, and training loss, against epochs.
 
     Args:
         groups: one curve each, the mean over its runs.
         epochs: of a run.
-        part: what the evaluations' errors are of: test, or holdout.
+        judged: what the runs are judged by.
         about: first sentence of the captions.
         what: end of the titles.
     """
@@ -97,20 +104,21 @@ def curve_figures(groups: Sequence[Group], epochs: float, part: str, about: str,
         f"{about} Of the images as trained on; means over windows of a sixtieth of the run, or over one line of "
         f"metrics.jsonl where that is longer."
     )
+    name, key = judged.score.name, judged.key
     kinds = (
-        ("error-epochs", f"{part} error", Axis(label=f"{part} error (%)"), f"{about} One point an evaluation.",
-         error_curve),
-        ("train-error-epochs", "training error", Axis(label="training error (%)"), trained,
-         lambda run: train_error_curve(run, epochs)),
+        (f"{name}-epochs", judged.words, Axis(label=judged.label), f"{about} One point an evaluation.",
+         lambda run: score_curve(run, key)),
+        (f"train-{name}-epochs", f"training {name}", Axis(label=f"training {name} {judged.unit_words}".rstrip()),
+         trained, lambda run: train_score_curve(run, epochs, key)),
         ("loss-epochs", "training loss", Axis(label="training loss", scale="log10"), trained,
          lambda run: loss_curve(run, epochs)),
     )  # fmt: skip
-    figures = (
-        Figure(id=name, title=f"{words.capitalize()} {what}", caption=caption, x=Axis(label="epoch"), y=axis,
+    first, *others = (
+        Figure(id=place, title=f"{words.capitalize()} {what}", caption=caption, x=Axis(label="epoch"), y=axis,
                series=tuple(_series(group, curve) for group in groups))
-        for name, words, axis, caption, curve in kinds
+        for place, words, axis, caption, curve in kinds
     )  # fmt: skip
-    return tuple(figure for figure in figures if figure.id == "error-epochs" or any(s.x for s in figure.series))
+    return first, *(figure for figure in others if any(series.x for series in figure.series))
 
 
 def _series(group: Group, curve: Callable[[Path], Curve]) -> Series:

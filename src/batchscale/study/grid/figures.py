@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from batchscale.records.findings import Axis, Figure, Series, Table
-from batchscale.study.evidence.curves import Curve, error_curve, loss_curve, mean_curve
+from batchscale.study.evidence.curves import Curve, loss_curve, mean_curve, score_curve
 from batchscale.study.grid.answer import Answer, by_way
 from batchscale.study.question import Case
 from batchscale.study.runner.cell import Outcome
@@ -23,7 +23,7 @@ def figures(case: Case[Any], answer: Answer, outcomes: Sequence[Outcome]) -> tup
     for way, group in by_way(outcomes).items():
         done = [outcome for outcome in group if outcome.status == "done"]
         losses.append(_series(way, [loss_curve(o.folder, o.cell.recipe.epochs) for o in done]))
-        scores.append(_series(way, [error_curve(o.folder) for o in done]))
+        scores.append(_series(way, [score_curve(o.folder, answer.judged.key) for o in done]))
     judged = answer.judged
     name = judged.score.name
     drawn = (("loss", "Training loss", "loss", losses), (name, name.capitalize(), judged.label, scores))

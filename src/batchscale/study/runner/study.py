@@ -25,7 +25,7 @@ from batchscale.words import counted
 
 if TYPE_CHECKING:
     from batchscale.data.contents import Contents
-    from batchscale.data.images import Splits
+    from batchscale.data.examples import Splits
     from batchscale.recipe.schema import Data
 
 

@@ -25,7 +25,7 @@ def figures(case: Case[Question], answer: Answer, outcomes: Sequence[Outcome]) -
     ]
     about = "Means over seeds; runs that diverged are left out."
     titles = "with each warmup, against the reference"
-    return curve_figures(groups, case.recipe.epochs, answer.judged.split, about, titles)
+    return curve_figures(groups, case.recipe.epochs, answer.judged, about, titles)
 
 
 def tables(case: Case[Question], answer: Answer) -> tuple[Table, ...]:

@@ -1,0 +1,241 @@
+"""The seam between a run and its examples, wherever they lie: whole minibatches of inputs with their targets.
+
+Two members: :class:`TensorExamples` in memory, and :class:`batchscale.data.image.stored.StoredImages` on disk.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from batchscale.data.contents import COUNT, PARTS, Contents, digest
+from batchscale.data.threads import compute_alone
+from batchscale.randomness import integers, key, uniform
+from batchscale.structure import called, mapped, tensors
+from batchscale.structure import part as part_of
+
+# Streams: what a random number is for; part of the definition of a run, never to be renumbered (0 is the shuffle).
+_FLIP, _CROP_Y, _CROP_X, _SCALE_ASPECT = range(1, 5)
+
+Indices = npt.NDArray[np.int64]
+Pairs = tuple[Any, Any]
+"""Inputs and targets of m examples, each of any structure: of classification pixels (m, C, H, W), labels int64 (m,)."""
+
+IGNORED = 255
+"""What a target picture holds outside of it, where a crop reaches over its border: no class, to be left out."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """flip: mirror with probability 1/2; padding: zero-pad by so many pixels and cut out at a random place;
+    scale_aspect: a part of random area and aspect, resized (of images on disk)."""
+
+    flip: bool = False
+    padding: int = 0
+    scale_aspect: bool = False
+
+
+def mirrored(seed: int, epochs: Indices, images: Indices) -> npt.NDArray[np.bool_]:
+    """Which images are mirrored: a draw keyed by (seed, epoch, image)."""
+    draws = [(epochs == e, int(e)) for e in np.unique(epochs)]
+    flips = np.zeros(len(images), dtype=bool)
+    for inside, epoch in draws:
+        flips[inside] = uniform(key(seed, epoch, _FLIP), images[inside]) < 0.5
+    return flips
+
+
+def crop_draws(seed: int, epochs: Indices, images: Indices, draws: int) -> npt.NDArray[np.float64]:
+    """Uniform numbers for every image's scale-and-aspect crop, (m, draws), keyed by (seed, epoch, image)."""
+    numbers = np.empty((len(images), draws))
+    for epoch in np.unique(epochs):
+        inside = epochs == epoch
+        numbers[inside] = uniform(key(seed, int(epoch), _SCALE_ASPECT), images[inside, None] * draws + np.arange(draws))
+    return numbers
+
+
+class Examples(ABC):
+    """The inputs and targets of one part of a data set: all that the feed, evaluation and the probe ask for.
+
+    Attributes:
+        shape: of one input as the network gets it: (C, H, W) of an image.
+        raw: inputs are uint8 pixels, yet to be normalised.
+        steps_ahead: steps that the feed makes ready in advance.
+    """
+
+    shape: tuple[int, ...]
+    raw: bool
+    steps_ahead = 1
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """N."""
+
+    @abstractmethod
+    def part(self, part: slice) -> Pairs:
+        """Consecutive examples, nothing random; another in the place of one that cannot be read, as in training."""
+
+    def readable(self, part: slice) -> Pairs:
+        """Those of consecutive examples that can be read: what is evaluated."""
+        return self.part(part)
+
+    @abstractmethod
+    def augmented(self, seed: int, augmentation: Augmentation) -> Callable[[Indices, Indices], Pairs]:
+        """A function of (epochs, examples), int64 (m,) each, that makes the inputs and targets of a minibatch.
+
+        Each example's augmentation hangs on (seed, epoch, example) alone, and acts on its input and its target alike.
+        """
+
+    @abstractmethod
+    def select(self, examples: Indices) -> Examples:
+        """These examples alone, in this order."""
+
+    @abstractmethod
+    def digests(self) -> dict[str, str]:
+        """What the examples are, in order, as far as is known without reading a file: property -> SHA256 or words."""
+
+    def skipped(self) -> Mapping[str, str]:
+        """Files passed over so far, and why."""
+        return MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set as a run uses it.
+
+    Args:
+        name: its name in recipes.
+        train, test: what is trained and what is evaluated on.
+        num_classes: classes, whether or not each occurs.
+        passed_over: what lies beside the examples and is none of them, in words.
+    """
+
+    name: str
+    train: Examples
+    test: Examples
+    num_classes: int
+    passed_over: str = ""
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Of every input: (C, H, W) of an image (any shape where inputs are given as floats)."""
+        return self.train.shape
+
+    @cached_property
+    def contents(self) -> Contents:
+        """What is trained and evaluated on, as ``contents.py`` records and compares it."""
+        contents: Contents = {"classes": self.num_classes}
+        for part, examples in zip(PARTS, (self.train, self.test), strict=True):
+            contents[f"{part} {COUNT}"] = len(examples)
+            contents |= {f"{part} {name}": value for name, value in examples.digests().items()}
+        return contents
+
+
+class TensorExamples(Examples):
+    """Examples in memory: a minibatch is one gather.
+
+    A target picture, (N, ..., H, W) as its images are, is cropped and mirrored with them.
+
+    Args:
+        inputs: uint8 (N, C, H, W), floating (N, ...), or a structure of tensors whose first axis is N.
+        targets: int64 (N,), or any structure alike.
+    """
+
+    def __init__(self, inputs: Any, targets: Any) -> None:
+        self.inputs, self.targets = inputs, targets
+        first = next(tensors(inputs))
+        self.shape, self.raw = tuple(first.shape[1:]), first.dtype == torch.uint8 and first.ndim == 4
+        self._length = len(first)
+
+    def __len__(self) -> int:
+        return self._length
+
+    def part(self, part: slice) -> Pairs:
+        """Slices of the tensors."""
+        return part_of(self.inputs, part), part_of(self.targets, part)
+
+    def select(self, examples: Indices) -> TensorExamples:
+        """Copies of these examples."""
+        index = torch.from_numpy(examples)
+        return TensorExamples(*(mapped(lambda tensor: tensor[index], part) for part in (self.inputs, self.targets)))
+
+    def digests(self) -> dict[str, str]:
+        """Of type, shape and bytes of the inputs, and of the targets."""
+        pixels, labels = list(tensors(self.inputs)), list(tensors(self.targets))
+        kind = " ".join(f"{tensor.dtype} {tuple(tensor.shape[1:])}" for tensor in pixels).encode()  # as ever for one
+        return {"pixels": digest([kind, *map(_bytes, pixels)]), "labels": digest([*map(_bytes, labels)])}
+
+    def augmented(self, seed: int, augmentation: Augmentation) -> Callable[[Indices, Indices], Pairs]:
+        """One gather of every tensor, then mirrors, on whole tensors; pictures are cropped at one place together."""
+        padding = augmentation.padding
+        pick = mapped(lambda tensor: self._picker(tensor, padding), (self.inputs, self.targets))
+
+        def minibatch(epochs: Indices, examples: Indices) -> Pairs:
+            place = _places(seed, epochs, examples, padding) if padding else ()
+            picked: Pairs = called(pick, torch.from_numpy(examples), place)
+            if augmentation.flip:
+                flipped = torch.from_numpy(mirrored(seed, epochs, examples)).nonzero().squeeze(1)
+                for picture in filter(self._is_picture, tensors(picked)):
+                    picture[flipped] = picture[flipped].flip(-1)
+            return picked
+
+        return minibatch
+
+    def _is_picture(self, tensor: torch.Tensor) -> bool:
+        """An image, or what lies over one: a mask of its height and width."""
+        return tensor.ndim > 2 and tensor.shape[-2:] == self.shape[-2:]
+
+    def _picker(
+        self, tensor: torch.Tensor, padding: int
+    ) -> Callable[[torch.Tensor, tuple[torch.Tensor, ...]], torch.Tensor]:
+        """A function of (examples, their places) that gathers them, of a picture cut out at these places."""
+        if not padding or not self._is_picture(tensor):
+            return lambda index, place: tensor.index_select(0, index)
+        windows = _windows(tensor, padding)
+        return lambda index, place: windows[index, *place]
+
+
+def _windows(pictures: torch.Tensor, padding: int) -> torch.Tensor:
+    """Every place of every picture's crop, (N, places, places, ..., H, W), without copies of it."""
+    # An image is black outside; a mask, which has no axis of channels, is to be ignored there.
+    padded = torch.nn.functional.pad(pictures, [padding] * 4, value=0 if pictures.ndim == 4 else IGNORED)
+    size = 2 * padding + 1
+    first, *middle, y, x = padded.stride()
+    shape = (len(pictures), size, size, *pictures.shape[1:])
+    return padded.as_strided(shape, (first, y, x, *middle, y, x))
+
+
+def _places(seed: int, epochs: Indices, examples: Indices, padding: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Top and left of every example's crop."""
+    tops, lefts = np.empty_like(examples), np.empty_like(examples)
+    for epoch in np.unique(epochs):
+        inside = epochs == epoch
+        tops[inside] = integers(key(seed, int(epoch), _CROP_Y), examples[inside], 2 * padding + 1)
+        lefts[inside] = integers(key(seed, int(epoch), _CROP_X), examples[inside], 2 * padding + 1)
+    return torch.from_numpy(tops), torch.from_numpy(lefts)
+
+
+def _bytes(tensor: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """The bytes of a tensor in its logical (row-major) order."""
+    plain: npt.NDArray[np.uint8] = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return plain
+
+
+def parts_ahead(read: Callable[[slice], Pairs], parts: Sequence[slice]) -> Iterator[Pairs]:
+    """What ``read`` makes of every part, each part read while the one before it is used."""
+    with ThreadPoolExecutor(1, "batchscale-evaluation", compute_alone) as pool:
+        following = None
+        for part in parts:
+            current, following = following, pool.submit(read, part)
+            if current is not None:
+                yield current.result()
+        if following is not None:
+            yield following.result()
