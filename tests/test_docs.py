@@ -5,6 +5,7 @@ import shlex
 
 import pytest
 import yaml
+from PIL import Image
 from support.pages import ROOT, blocks
 
 import batchscale
@@ -101,3 +102,11 @@ def test_the_citation_is_of_this_version():
     assert citation["license"] == "Apache-2.0"
     assert citation["authors"] == [{"name": "The batchscale developers"}]
     assert {"cff-version", "message", "title"} <= citation.keys()
+
+
+def test_the_picture_of_a_page_is_small():
+    file = ROOT / "docs" / "figures" / "report-page.png"
+    with Image.open(file) as picture:
+        assert picture.size == (1300, 2424)
+        assert len(picture.convert("RGB").getcolors()) <= 64
+    assert file.stat().st_size < 150_000

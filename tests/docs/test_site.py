@@ -10,7 +10,7 @@ import batchscale
 
 
 def test_the_pages_build_without_a_warning(tmp_path):
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     outcome = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert outcome.returncode == 0, outcome.stderr
     python = (tmp_path / "lookup" / "python" / "index.html").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import re
 import subprocess
@@ -60,11 +61,15 @@ def printed_by(rank: int, code: str, folder: Path) -> str:
 def test_the_code_of_the_readme_trains_ones_own_net(tmp_path):
     (code,) = (block.text for block in blocks(ROOT / "README.md") if block.language == "python")
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
-    (printed,) = in_processes(1, printed_by, code, tmp_path)
-    error, digest = printed.split()
-    assert float(error) < 20  # half of the points are of either class
-    assert re.fullmatch(r"[0-9a-f]{64}", digest)
-    assert (tmp_path / "runs" / "own" / "result.json").is_file()
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        printed = in_processes(processes, printed_by, code, folder)
+        assert len(set(printed)) == 1
+        error, digest = printed[0].split()
+        assert float(error) < 20  # half of the points are of either class
+        assert re.fullmatch(r"[0-9a-f]{64}", digest)
+        assert json.loads((folder / "runs" / "own" / "result.json").read_text())["processes"] == processes
 
 
 def test_outputs_are_compared_in_what_is_stable():
