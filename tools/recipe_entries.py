@@ -13,7 +13,7 @@ import textwrap
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -67,6 +67,8 @@ _WORDS = {  # of entries whose name says it in the code, and not on a page
     "execution.keep_checkpoints.steps": "after these steps",
     "execution.stop_below.error_percent": "the error",
     "execution.stop_below.loss": "the loss",
+    "execution.stop_at.score": "its name",
+    "execution.stop_at.value": "in its unit",
 }
 
 
@@ -179,7 +181,7 @@ def _entry(name: str, field: FieldInfo, words: str) -> Iterator[Row]:
         yield _row(name, field, words)
         for item in get_args(kind)[:1]:
             if isinstance(item, type) and issubclass(item, BaseModel):
-                yield from entries(item, f"{name}[].")
+                yield from entries(item, f"{name}[]." if get_origin(kind) is tuple else f"{name}.")
 
 
 def entries(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[Row]:

@@ -45,6 +45,7 @@ def test_every_entry_of_every_recipe_is_on_the_page():
     recipes = [load_recipe("digits-cnn", [growth]) for growth in _GROWTH.values()]
     optimizers = LEAVES["optimizer.name"].type.replace("`", "").split(", ")
     recipes += [load_recipe("digits-cnn", [f"optimizer={{name: {name}}}"]) for name in optimizers]
+    recipes.append(load_recipe("digits-cnn", ["execution.stop_at={score: error, value: 5}"]))
     entries = {name for recipe in recipes for name in dotted(recipe.model_dump(mode="json"))}
     assert entries == {name for name in LEAVES if "[]" not in name}
 

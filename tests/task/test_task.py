@@ -128,3 +128,19 @@ def test_a_loss_of_a_worker_keeps_passes_to_one_worker_and_has_no_noise_an_examp
         Distance().losses(LOGITS, LABELS)
     with pytest.raises(RecipeError, match=r"optimizer.gradient_noise=0.5: .*of a whole worker"):
         train(0, data, None, "optimizer.gradient_noise=0.5")
+
+
+@pytest.mark.parametrize(("value", "steps"), [(-1, 2), (101, 4)])
+def test_a_run_ends_at_the_first_evaluation_that_beats_a_score_in_its_own_direction(data, value, steps):
+    """Of "within" higher is better."""
+    result = train(0, data, None, f"execution.stop_at={{score: within, value: {value}}}")
+    assert result["steps"] == steps
+    assert ("stopped_at" in result) == (steps == 2) == (result["scores"]["within"] > value)
+
+
+def test_a_score_to_stop_at_must_be_the_tasks(data, tmp_path):
+    with pytest.raises(RecipeError, match=r"execution.stop_at.score: task=distance has no score 'iou'; it has median"):
+        train(0, data, tmp_path / "run", "execution.stop_at={score: iou, value: 0.5}")
+    with pytest.raises(RecipeError, match=r"execution.stop_below.error_percent: task=distance has no score 'error'"):
+        train(0, data, tmp_path / "run", "execution.stop_below.error_percent=5")
+    assert not (tmp_path / "run").exists()

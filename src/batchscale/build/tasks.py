@@ -30,5 +30,7 @@ def check_task(recipe: Recipe, task: Task) -> None:
             f"optimizer.gradient_noise={recipe.optimizer.gradient_noise:g}: multiplies every example's gradient, and "
             f"task={recipe.task} has one of a whole {task.unit}; leave it out"
         )
+    if recipe.execution.stop_at is not None:
+        task.score_named(recipe.execution.stop_at.score, "execution.stop_at.score")
     if recipe.execution.stop_below.error_percent is not None:
         task.score_named("error", "execution.stop_below.error_percent")

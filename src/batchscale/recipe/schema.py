@@ -163,6 +163,13 @@ class StopBelow(Entry):
     loss: Positive | None = None
 
 
+class StopAt(Entry):
+    """What ends a run at the first evaluation whose score is better than a value; any score of the task by its name."""
+
+    score: Annotated[str, Field(min_length=1)]
+    value: Annotated[float, Field(allow_inf_nan=False)]
+
+
 class BranchEntry(Entry):
     """Of a run that goes on from a checkpoint of another one."""
 
@@ -188,6 +195,7 @@ class Execution(Entry):
     evaluation_epochs: Count = 1  # an evaluation every so many epochs, and at the end
     evaluation_steps: Count | None = None  # an evaluation every so many steps instead, and at the end
     stop_below: StopBelow = StopBelow()  # of the held-out images with data.holdout, else of the test set
+    stop_at: StopAt | None = None  # of the same examples
     tensorboard: bool = False  # event files in OUT/tensorboard, beside metrics.jsonl
     timeout_seconds: Positive = 60.0  # a process that does not answer this long has hung
 

@@ -12,6 +12,7 @@ import torch
 
 from batchscale.errors import BatchscaleError, one_line
 from batchscale.minibatch import StepPlan
+from batchscale.recipe import Recipe
 from batchscale.records import RunFolder, read_result
 from batchscale.records.files import write_json
 from batchscale.run.job import Job
@@ -66,14 +67,20 @@ def _so_far(job: Job, parts: Parts, course: Course) -> dict[str, Any]:
     }
 
 
+def _goal(recipe: Recipe) -> dict[str, Any]:
+    """The goals of a run, under their names in its result."""
+    below, stop_at = recipe.execution.stop_below.model_dump(exclude_none=True), recipe.execution.stop_at
+    return {**({"stopped_below": below} if below else {}), **({"stopped_at": stop_at.model_dump()} if stop_at else {})}
+
+
 def ended(job: Job, parts: Parts, course: Course, weights: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, Any]:
     """The result of a run that is done or has diverged, and leaves these weights."""
-    totals, goal = course.totals, job.recipe.execution.stop_below
+    totals, goal = course.totals, _goal(job.recipe)
     return {
         "status": "done" if totals.diverged_at_step is None else "diverged",
         **_so_far(job, parts, course),
         **{f"{name}_sha256": checkpoints.tensors_sha256(tensors) for name, tensors in weights.items()},
-        **({"stopped_below": goal.model_dump(exclude_none=True)} if course.reached_goal and goal else {}),
+        **(goal if course.reached_goal else {}),
     }
 
 
