@@ -148,11 +148,16 @@ def _default(value: Any) -> str:
 
 
 def _row(name: str, field: FieldInfo, words: str) -> Row:
-    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, *field.metadata, None])
+    annotated: Any = Annotated[field.annotation, *field.metadata, None]
+    adapter: TypeAdapter[Any] = TypeAdapter(annotated)
     kind, bounds = _typed(adapter.json_schema())
     if kind == "text" and (names := _names(adapter)):
         kind = ", ".join(f"`{name}`" for name in names)
     return Row(name, kind, bounds, _default(field.default), words or _WORDS.get(name, ""))
+
+
+def _doc(model: type[BaseModel]) -> str:
+    return (model.__doc__ or "").split("\n")[0]
 
 
 def _family(name: str, union: EntryUnion[Any]) -> Iterator[Row]:
@@ -175,13 +180,14 @@ def _entry(name: str, field: FieldInfo, words: str) -> Iterator[Row]:
     validators = [getattr(part, "func", None) for part in field.metadata]
     union = next((part for part in validators if isinstance(part, EntryUnion)), None)
     if isinstance(kind, type) and issubclass(kind, BaseModel):
-        yield Row(name, "group", "", "", (kind.__doc__ or "").split("\n")[0])
+        yield Row(name, "group", "", "", _doc(kind))
         yield from _family(name, union) if union else entries(kind, f"{name}.")
     else:
-        yield _row(name, field, words)
-        for item in get_args(kind)[:1]:
-            if isinstance(item, type) and issubclass(item, BaseModel):
-                yield from entries(item, f"{name}[]." if get_origin(kind) is tuple else f"{name}.")
+        groups = [part for part in get_args(kind) if isinstance(part, type) and issubclass(part, BaseModel)]
+        listed = get_origin(kind) is tuple
+        yield _row(name, field, _doc(groups[0]) if groups and not listed else words)
+        for group in groups[:1]:
+            yield from entries(group, f"{name}[]." if listed else f"{name}.")
 
 
 def entries(model: type[BaseModel] = Recipe, prefix: str = "") -> Iterator[Row]:
