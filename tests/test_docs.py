@@ -1,18 +1,30 @@
 """The documents: no gap left to fill in, no link to nothing, no address or path of a machine."""
 
 import re
-from pathlib import Path
+import shlex
 
 import pytest
+import yaml
+from PIL import Image
+from support.pages import ROOT, blocks
 
+import batchscale
 from batchscale.cli import parser
-from batchscale.recipe import shipped_names, shipped_text
+from batchscale.recipe import load_recipe, shipped_names, shipped_text
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = ROOT / "README.md"
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [README, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *DOCS]
+MEANT_TO_BE_TYPED = [
+    README, *(page for page in DOCS if page.stem in ("running", "recipes") or page.parent.name in ("learn", "do")),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def relative(page):
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_links_lead_somewhere_and_nothing_is_left_to_fill_in(page):
     text = page.read_text(encoding="utf-8")
     assert not re.search(r"@[A-Z0-9]+@", text)
@@ -26,12 +38,75 @@ def test_headers_of_recipes_are_filled_in(name):
     assert not re.search(r"@[A-Z0-9]+@", shipped_text(name))
 
 
-def test_the_readme_names_only_commands_and_recipes_that_exist():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    commands = set(re.findall(r"^    ([a-z]+) ", parser().format_help(), re.MULTILINE))
-    assert "train" in commands
-    used = set(re.findall(r"batchscale ([a-z]+)", "\n".join(re.findall(r"```\n(.*?)```", text, re.S))))
-    assert used <= commands
-    assert "batchscale" in text
-    for recipe in re.findall(r"batchscale train ([a-z0-9-]+)", text):
-        assert recipe in shipped_names()
+def commands(page):
+    """The batchscale commands of a page's code blocks, as words."""
+    for language, text in blocks(page):
+        if language in ("", "sh"):
+            for line in text.replace("\\\n", " ").splitlines():
+                words = re.split(r"[|>]", line.split("  #")[0])[0].removeprefix(".venv/bin/")
+                if words.startswith("batchscale "):
+                    yield shlex.split(words)[1:]
+
+
+@pytest.mark.parametrize("page", MEANT_TO_BE_TYPED, ids=relative)
+def test_commands_are_those_that_exist_with_recipes_and_entries_that_exist(page):
+    for words in commands(page):
+        options = parser().parse_args(words)
+        if words[0] == "train" and page.parent.name != "do":  # there the page itself adds what the recipe names
+            load_recipe(options.recipe, options.overrides)
+        elif words[0] in ("train", "study"):
+            assert options.recipe in shipped_names()
+
+
+def test_commands_are_found():
+    assert [words[:2] for words in commands(README)][:2] == [["train", "digits-cnn"]] * 2
+    assert sum(len(list(commands(page))) for page in MEANT_TO_BE_TYPED) > 20
+
+
+def test_the_tree_of_the_readme_has_every_room():
+    (tree,) = (block.text for block in blocks(README) if block.text.startswith("src/batchscale/\n"))
+    source = ROOT / "src" / "batchscale"
+    rooms = {p.name + "/" for p in source.iterdir() if p.is_dir()} | {p.name for p in source.glob("[a-z]*.py")}
+    assert set(re.findall(r"(?<!\S)(?:\w+\.py|\w+/)(?=\s|\*)", tree)) == rooms - {"__pycache__/"}
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.stem not in ("CHANGELOG", "log")], ids=relative)
+def test_files_that_are_named_exist(page):
+    source = ROOT / "src" / "batchscale"
+    folders = {p.name for place in (ROOT, source) for p in place.iterdir() if p.is_dir() and p.name != "runs"}
+    for name in re.findall(r"`((\w+)/[\w./-]+\.(?:py|md|ya?ml|json|csv))`", page.read_text(encoding="utf-8")):
+        if name[1] in folders and page.parent.name != "do":  # there the page itself adds files
+            assert (ROOT / name[0]).exists() or (source / name[0]).exists(), name[0]
+
+
+def test_every_recipe_of_a_paper_is_in_the_table_of_recipes():
+    named = re.findall(r"`([a-z0-9-]+)`", (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8"))
+    assert set(shipped_names()) <= set(named)
+
+
+def test_every_public_name_has_its_place_on_the_page_of_python():
+    text = (ROOT / "docs" / "lookup" / "python.md").read_text(encoding="utf-8")
+    homes = re.findall(r"^::: (batchscale\.[\w.]+)$", text, re.MULTILINE)
+    assert sorted(home.rsplit(".", 1)[1] for home in homes) == batchscale.__all__
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = set(re.findall(r": ([\w/-]+\.md)$", navigation, re.MULTILINE))
+    assert pages == {str(page.relative_to(ROOT / "docs")) for page in DOCS}
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == batchscale.__version__
+    assert citation["license"] == "Apache-2.0"
+    assert citation["authors"] == [{"name": "The batchscale developers"}]
+    assert {"cff-version", "message", "title"} <= citation.keys()
+
+
+def test_the_picture_of_a_page_is_small():
+    file = ROOT / "docs" / "figures" / "report-page.png"
+    with Image.open(file) as picture:
+        assert picture.size == (1300, 2424)
+        assert len(picture.convert("RGB").getcolors()) <= 64
+    assert file.stat().st_size < 150_000

@@ -55,6 +55,11 @@ def train(
     Raises:
         UsageError: a mistake in the recipe, the data or the folder; its text is one clear line.
         RunError: the run broke.
+
+    Examples:
+        >>> result = batchscale.train("digits-cnn", ["minibatch.workers=4", "epochs=1"], quiet=True)
+        >>> result.status, result.workers * result.per_worker, result.steps
+        ('done', 128, 12)
     """
     handed_in = [f"{part}.name=own" for part, thing in (("model", model), ("data", data)) if thing is not None]
     changes = [*overrides, *handed_in, *([f"task={task.name}"] if task is not None else [])]

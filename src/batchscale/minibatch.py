@@ -27,6 +27,10 @@ class Minibatch:
     Raises:
         RecipeError: k or n is below 1.
 
+    Examples:
+        >>> batchscale.Minibatch(workers=8, per_worker=32).images
+        256
+
     Source: Goyal et al. 2017, section 2.
     """
 
@@ -81,6 +85,12 @@ def place_workers(workers: int, processes: int, span: int = 1) -> list[range]:
 
     Raises:
         RecipeError: W is below 1 or larger than k / g, or g does not divide k.
+
+    Examples:
+        >>> batchscale.place_workers(workers=8, processes=3)
+        [range(0, 3), range(3, 6), range(6, 8)]
+        >>> batchscale.place_workers(workers=8, processes=3, span=2)
+        [range(0, 4), range(4, 6), range(6, 8)]
     """
     if processes < 1:
         raise RecipeError(f"--processes={processes}: must be at least 1; write --processes 1")
@@ -176,6 +186,13 @@ class StepPlan:
     Raises:
         RecipeError: a minibatch larger than N, a change before which or after which no step is left, or with "drop" one
             inside an epoch.
+
+    Examples:
+        >>> plan = batchscale.StepPlan(batchscale.Minibatch(8, 32), training_images=1000, epochs=3)
+        >>> plan.total_steps
+        12
+        >>> plan.epoch_at(4)
+        Fraction(128, 125)
 
     Source: Mikami et al. 2018 (batch-size control).
     """

@@ -85,6 +85,13 @@ def ddp_hook(
     Raises:
         UsageError: an algorithm that these processes cannot run; a model on a process group of its own.
         ProcessError: a process died or hangs.
+
+    Examples:
+        >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # torchrun: "gloo" alone
+        >>> model = DistributedDataParallel(torch.nn.Linear(4, 2))
+        >>> choice = batchscale.ddp_hook(model)
+        >>> model(torch.ones(1, 4)).sum().backward()  # reduced by the algorithm chosen for each size
+        >>> dist.destroy_process_group()
     """
     if model.process_group is not dist.group.WORLD:
         raise UsageError("ddp_hook: the model is on a process group of its own; wrap it on the default one")

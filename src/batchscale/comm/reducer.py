@@ -74,6 +74,13 @@ class Reducer:
 
     Attributes:
         notes: what a user should know, such as why there is no shared memory.
+
+    Examples:
+        >>> reducer = batchscale.Reducer(batchscale.World())  # a world of one; World.connect(...) below a launcher
+        >>> gradient = torch.tensor([1.0, 2.0])
+        >>> reducer.all_reduce(gradient)
+        >>> gradient
+        tensor([1., 2.])
     """
 
     def __init__(

@@ -22,7 +22,8 @@ class AdamW:
 
     Args:
         groups: (parameters, decay d of theirs).
-        beta1, beta2: b1, b2 in [0, 1).
+        beta1: b1 in [0, 1).
+        beta2: b2 in [0, 1).
         epsilon: eps.
 
     Source: Loshchilov and Hutter 2019, algorithm 2.

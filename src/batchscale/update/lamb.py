@@ -25,7 +25,8 @@ class LAMB:
 
     Args:
         groups: (weights to adapt, their decay d), then those taken as in Adam, such as biases and scales.
-        beta1, beta2: b1, b2 in [0, 1).
+        beta1: b1 in [0, 1).
+        beta2: b2 in [0, 1).
         epsilon: eps.
 
     Source: You et al. 2020, algorithm 2.

@@ -27,6 +27,13 @@ class LARS:
         trust_coefficient: eta.
         epsilon: eps.
 
+    Examples:
+        >>> weights = torch.nn.Parameter(torch.tensor([3.0, 4.0]))  # ||w|| = 5
+        >>> weights.grad = torch.tensor([0.6, 0.8])  # ||g|| = 1
+        >>> batchscale.LARS([([weights], 0.0)], trust_coefficient=0.01).step(lr=1.0)
+        >>> weights.data  # w - 0.01 * 5 / 1 g
+        tensor([2.9700, 3.9600])
+
     Source: You et al. 2017, algorithm 1.
     """
 

@@ -42,7 +42,8 @@ class RMSpropWarmup:
         momentum: u1 in [0, 1); the attribute of this name may be set anew between steps.
         square_decay: u2 in [0, 1).
         rmsprop_lr: eta_rms.
-        center_epochs, period_epochs: c and p of the transition.
+        center_epochs: c of the transition.
+        period_epochs: p of the transition.
         epsilon: eps.
 
     Source: Akiba et al. 2017.

@@ -77,6 +77,10 @@ def scaled_lr(reference: float, reference_minibatch: int, minibatch_images: int,
     Returns:
         The lr.
 
+    Examples:
+        >>> batchscale.scaled_lr(reference=0.1, reference_minibatch=256, minibatch_images=8192, rule="linear")
+        3.2
+
     Source: Goyal et al. 2017, section 2.1.
     """
     return reference * SCALINGS[rule](minibatch_images / reference_minibatch)
@@ -94,6 +98,11 @@ class Schedule:
         warmup_steps: T_w (a fraction of a step is fine: durations are given in epochs).
         decay: how the lr falls after the warmup.
         start: the lr where the warmup starts: gradual from 0 is lr(t) = target t / T_w, 0 at the first step.
+
+    Examples:
+        >>> schedule = batchscale.Schedule(0.1, 3.2, 100, "gradual", 10, batchscale.Decay("cosine"))
+        >>> [round(schedule(step), 2) for step in (0, 5, 10, 55, 100)]
+        [0.1, 1.65, 3.2, 1.6, 0.0]
     """
 
     reference: float

@@ -29,6 +29,15 @@ class SGD:
         momentum: m in [0, 1); the attribute of this name may be set anew between steps, both above 0.
         nesterov: look ahead.
 
+    Examples:
+        >>> weights = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+        >>> optimizer = batchscale.SGD([([weights], 0.0)], momentum=0.9)
+        >>> for _ in range(2):
+        ...     weights.grad = torch.tensor([0.5, 0.5])
+        ...     optimizer.step(lr=0.1)
+        >>> weights.data
+        tensor([0.8550, 1.8550])
+
     Source: Goyal et al. 2017, equation 9.
     """
 
@@ -139,6 +148,12 @@ def decay_groups(
 
     Returns:
         (decayed, weight_decay) and (not decayed, 0).
+
+    Examples:
+        >>> net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.LayerNorm(3))
+        >>> groups = batchscale.decay_groups(net, 1e-4, decay_norms=False, decay_biases=True)
+        >>> [(len(parameters), decay) for parameters, decay in groups]
+        [(2, 0.0001), (2, 0.0)]
 
     Source: Goyal et al. 2017, section 5.1 (no decay on batch norm's gamma and beta); timm (at most one dimension).
     """

@@ -24,6 +24,12 @@ class Dataset:
 
     Raises:
         DataError: shapes, types or label range are wrong.
+
+    Examples:
+        >>> images, labels = torch.randn(100, 20), torch.arange(100) % 2
+        >>> data = batchscale.Dataset("mine", images[:80], labels[:80], images[80:], labels[80:], num_classes=2)
+        >>> data.image_shape
+        (20,)
     """
 
     name: str
