@@ -560,7 +560,8 @@ def test_damaged_lines_of_evaluations_are_passed_over(tmp_path):
         ({"iou": 70.0}, {"stopped_at": {"score": "iou", "above": 60.0}}, "iou>65", None),
         ({"iou": 70.0}, {}, "iou>80", None),
         ({}, {"status": "diverged"}, "iou>80", None),
-        ({}, {"status": "failed"}, "speed>3", None),
+        (None, {"status": "failed"}, "iou>80", None),  # killed before it could tell; it will go on
+        (None, {}, "iou>80", "--goal='iou>80': the trials have no score 'iou'; they have error; name one"),
     ],
 )
 def test_finished_trials_answer_for_scores_that_they_have(scores, changes, text, line, tmp_path):
@@ -578,9 +579,11 @@ def test_finished_trials_answer_for_scores_that_they_have(scores, changes, text,
     result = {
         "status": "done", "recipe": "", "folder": "", "test_error_percent": None, "test_error_median_last_5": None,
         "test_loss": 1.0, "train_loss": 1.0, "steps": 30, "epochs": 1.0, "images_per_second": 1.0, "wall_seconds": 1.0,
-        "weights_sha256": None, "processes": 1, "workers": 1, "per_worker": 1, "scores": scores,
-        "score": {"name": "iou", "value": scores.get("iou"), "unit": "%", "better": "higher"}, **changes,
+        "weights_sha256": None, "processes": 1, "workers": 1, "per_worker": 1, **changes,
     }  # fmt: skip
+    if scores is not None:  # results of earlier versions have none
+        score = {"name": "iou", "value": scores.get("iou"), "unit": "%", "better": "higher"}
+        result |= {"scores": scores, "score": score}
     (run / "result.json").write_text(json.dumps(result))
     if line is None:
         check_begun(tmp_path / "runs", made, [cell])
