@@ -5,10 +5,12 @@ import itertools
 import json
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from support.cases import case_of
+from support.plugins import tables_put_back, write_plugin
 
 from batchscale.build.planning import plan_of, schedule_of
 from batchscale.cli import main
@@ -16,7 +18,7 @@ from batchscale.errors import UsageError
 from batchscale.recipe import dump_recipe
 from batchscale.report.draw.lines import draw
 from batchscale.study.runner.cell import Outcome
-from batchscale.study.steps_to_target.answer import answer_of_points
+from batchscale.study.steps_to_target.answer import answer_of_points, as_json
 from batchscale.study.steps_to_target.figures import figures
 from batchscale.study.steps_to_target.hyperbola import Interval, fit
 from batchscale.study.steps_to_target.question import parse_range
@@ -28,6 +30,7 @@ from batchscale.study.steps_to_target.words import sentence, warnings
 
 DOUBLINGS = [2**i for i in range(3, 13)]
 GOAL = Goal("error", 5.0)
+IOU = Goal("iou", 80.0, "higher")
 
 
 def hyperbola(minibatches, steps_min=30.0, critical=200.0):
@@ -205,11 +208,95 @@ def test_goals_are_read(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "error", "error>10", "error<", "error<-1", "error<0", "error<101", "speed<3", "error<\u0663"]
+    "text",
+    [
+        "",
+        "error",
+        "error>10",
+        "error<",
+        "error<-1",
+        "error<0",
+        "error<101",
+        "error<\u0663",
+        "loss>1",
+        "loss<-1",
+        "iou",
+        "iou=80",
+        "iou>",
+        ">80",
+        "iou<1<2",
+        "iou>x",
+        "iou>1e999",
+    ],
 )
 def test_other_goals_are_refused(text):
     with pytest.raises(UsageError, match=r"must be error<PERCENT .*write 'error<10'"):
         parse_goal(text)
+
+
+@pytest.mark.parametrize("text", ["iou>80", "iou > 80 %", " iou>80.0%", "iou>8e1"])
+def test_goals_by_any_score_are_read(text):
+    assert parse_goal(text) == IOU
+    assert parse_goal(IOU.words) == IOU
+    assert parse_goal("median distance<-.5") == Goal("median distance", -0.5, "lower")
+
+
+def test_goals_that_are_none_of_error_and_loss_are_told_the_rule_for_scores():
+    with pytest.raises(UsageError, match="or NAME<VALUE or NAME>VALUE with another score of the task; write"):
+        parse_goal("iou=80")
+    with pytest.raises(UsageError) as error:
+        parse_goal("error>5")
+    assert str(error.value) == (
+        "--goal='error>5': must be error<PERCENT with 0 < PERCENT <= 100, or loss<VALUE above 0; write 'error<10'"
+    )
+
+
+def scored(number, values):
+    """A trial of evaluations with the score iou."""
+    lines = [{"step": 5 * (i + 1), "loss": 1.0, "scores": {"iou": value}} for i, value in enumerate(values)]
+    return replace(trial(number, []), evaluations=lines)
+
+
+def test_a_goal_that_is_better_higher_is_reached_above_it_and_the_best_is_the_highest():
+    trials = [scored(0, [10, 80.0, 80.5, 99]), scored(1, [20, 70, 60]), scored(2, [None, 81, 5])]
+    summary = summarize(trials, IOU, 100, 5)
+    assert (summary.steps, summary.steps_before, summary.best.number) == (10, 5, 2)
+    assert (summary.reached, summary.best_value) == (2, 99)
+    missed = summarize([trials[1], scored(3, [75, 3]), scored(4, [75, 4])], IOU, 100, 5)
+    assert (missed.steps, missed.best_value, missed.best.number) == (None, 75, 3)  # of equal ones the first
+    assert parse_goal("iou<80").meets(79)
+    assert summarize(trials, parse_goal("iou<10"), 100, 5).best_value == 5
+
+
+def test_a_goal_by_a_score_in_words_figures_and_numbers():
+    asked = case(goal=IOU)
+    far, near = (summarize([scored(0, [value])], IOU, 100, 5) for value in (50, 75.25))
+    assert sentence(asked, answer_of_points([far, near])) == (
+        "Not reached: no trial rose to iou above 80; the best was 75.25 at kn = 32."
+    )
+    assert "(0 diverged): the best was 50;" in doubts([far], asked)[0]
+    points = [replace(point(b, 100), best_value=90.0) for b in (8, 16)]
+    answer = answer_of_points(points)
+    assert sentence(asked, answer).startswith("Steps to iou above 80: 100 at kn = 8, 100 at kn = 16;")
+    document = as_json(asked, answer)
+    assert (document["goal"], document["better"]) == ({"iou": 80.0}, "higher")
+    assert "better" not in as_json(case(), answer)
+    steps, _, _ = figures(asked, answer, [])
+    assert steps.title == "Steps to iou above 80"
+    assert "first evaluation above the goal" in steps.caption
+    assert "still below the goal" in steps.caption
+
+
+def test_a_trial_ends_at_the_goal_of_the_study_alone():
+    stops = ("execution.stop_below.loss=0.5", "execution.stop_at={score: error, below: 1}")
+    by_score, by_error = search(*stops, goal=IOU), search(*stops)
+    for made, below, stop_at in (
+        (by_score, {}, {"score": "iou", "above": 80.0}), (by_error, {"error_percent": 5.0}, None),
+    ):  # fmt: skip
+        execution = made.cells()[0].recipe.execution
+        assert execution.stop_below.model_dump(exclude_none=True) == below
+        assert (execution.stop_at and execution.stop_at.model_dump(exclude_none=True)) == stop_at
+    assert [cell.key for cell in by_score.cells()] == [cell.key for cell in by_error.cells()]
 
 
 SPACE = Space((Dimension("effective_lr", 1e-3, 10.0), Dimension("momentum", 0.01, 1.0, "high"),
@@ -404,6 +491,7 @@ def test_what_makes_a_point_doubtful_is_said(changes, said):
         (["--minibatches", "64,32"], "must rise"),
         (["--minibatches", "2^4..2^13"], "8192 exceeds the 1293 training images"),
         (["--goal", "error>3"], "must be error<PERCENT"),
+        (["--goal", "iou>80"], "execution.stop_at.score: task=classification has no score 'iou'; it has error; name"),
         (["--holdout", "1437"], "--holdout=1437: must leave some of the 1437 training images; lower it"),
         (["data.train_images=1400", "--holdout", "38"], "images beside data.train_images=1400; lower it"),
         (["data.train_images=1000", "--minibatches", "512,1024"], "1024 exceeds the 1000 training images"),
@@ -462,6 +550,48 @@ def test_damaged_lines_of_evaluations_are_passed_over(tmp_path):
     check_begun(tmp_path / "runs", made, [cell])
 
 
+@pytest.mark.parametrize(
+    ("scores", "changes", "text", "line"),
+    [
+        ({"iou": 70.0}, {}, "speed>3", "--goal='speed>3': the trials have no score 'speed'; they have iou; name one"),
+        ({"iou": 70.0}, {}, "iou<80", "--goal='iou<80': iou is better where it is higher: use iou>80"),
+        ({"iou": 70.0}, {"stopped_at": {"score": "iou", "above": 60.0}}, "iou>80", "ended at another goal, {'score': "),
+        ({"iou": 70.0}, {"stopped_below": {"loss": 1.0}}, "iou>80", "another goal, {'loss': 1.0}, short of iou above"),
+        ({"iou": 70.0}, {"stopped_at": {"score": "iou", "above": 60.0}}, "iou>65", None),
+        ({"iou": 70.0}, {}, "iou>80", None),
+        ({}, {"status": "diverged"}, "iou>80", None),
+        (None, {"status": "failed"}, "iou>80", None),  # killed before it could tell; it will go on
+        (None, {}, "iou>80", "--goal='iou>80': the trials have no score 'iou'; they have error; name one"),
+    ],
+)
+def test_finished_trials_answer_for_scores_that_they_have(scores, changes, text, line, tmp_path):
+    made = search(minibatches=(32,), trials=1, goal=parse_goal(text))
+    (cell,) = made.cells()
+    run = tmp_path / "runs" / cell.key
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text(dump_recipe(cell.recipe))
+    lines = [
+        '{"step": 5, "scores": null}',
+        '{"step": 7, "scores": {"iou": "x"}}',
+        '{"step": 10, "scores": {"iou": 70.0}}',
+    ]
+    (run / "evaluations.jsonl").write_text("\n".join(lines) + "\n")
+    result = {
+        "status": "done", "recipe": "", "folder": "", "test_error_percent": None, "test_error_median_last_5": None,
+        "test_loss": 1.0, "train_loss": 1.0, "steps": 30, "epochs": 1.0, "images_per_second": 1.0, "wall_seconds": 1.0,
+        "weights_sha256": None, "processes": 1, "workers": 1, "per_worker": 1, **changes,
+    }  # fmt: skip
+    if scores is not None:  # results of earlier versions have none
+        score = {"name": "iou", "value": scores.get("iou"), "unit": "%", "better": "higher"}
+        result |= {"scores": scores, "score": score}
+    (run / "result.json").write_text(json.dumps(result))
+    if line is None:
+        check_begun(tmp_path / "runs", made, [cell])
+        return
+    with pytest.raises(UsageError, match=re.escape(line)):
+        check_begun(tmp_path / "runs", made, [cell])
+
+
 def test_without_optuna_one_line_says_the_way_out(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "optuna", None)
     given = ["--goal", "error<5", "--minibatches", "32", "--trials", "2", "--out", str(tmp_path / "s")]
@@ -510,3 +640,58 @@ def test_a_small_search_for_real_goes_on_and_refuses_a_goal_that_its_trials_were
     )
     assert main([*command, "--goal", "loss<0.001"]) == 2
     assert "short of loss below 0.001; give another --out DIR" in capsys.readouterr().err
+
+
+RIGHT = """
+from batchscale.plugins import register_task
+from batchscale.task import Classification, ScoreKind
+
+
+class Right(Classification):
+    name = "right"
+    score_kinds = (ScoreKind("right", "%", "higher"),)
+
+    def scores(self, evaluated):
+        return {"right": 100 - super().scores(evaluated)["error"]}
+
+    def sentence(self, scores, evaluated):
+        return f"right {scores['right']:.2f} %"
+
+
+register_task("right", Right)
+"""
+
+
+def test_a_small_search_for_real_by_a_score_of_a_plugins_task(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "plugins"))
+    with tables_put_back():
+        write_plugin(tmp_path / "plugins", "right_plugin", RIGHT)
+        out = tmp_path / "study"
+        command = [
+            "study", "steps-to-target", "digits-cnn", "task=right", "epochs=1", "--minibatches", "32,128", "--trials",
+            "2", "--holdout", "287", "--min-steps", "12", "--evaluation-steps", "2", "--lr", "0.3..1", "--momentum",
+            "0.9", "--plugin", "right_plugin", "--out", str(out), "--json",
+        ]  # fmt: skip
+        for goal, line in (
+            ("right<50", "execution.stop_at.below=50: right is better where it is higher: use above"),
+            ("error<5", "execution.stop_below.error_percent: task=right has no score 'error'; it has right"),
+        ):
+            assert main([*command, "--goal", goal]) == 2
+            assert line in capsys.readouterr().err
+            assert not out.exists()
+        assert main([*command, "--goal", "right>50%"]) == 0
+        document = json.loads(capsys.readouterr().out)
+    assert (document["goal"], document["better"]) == ({"right": 50.0}, "higher")
+    assert any(summary["status"] == "reached" for summary in document["points"])
+    for summary in document["points"]:
+        firsts, values = [], []
+        for row in document["rows"]:
+            if row["minibatch"] == summary["minibatch"]:
+                text = (out / row["folder"] / "evaluations.jsonl").read_text()
+                lines = [json.loads(line) for line in text.splitlines()]
+                values += [line["scores"]["right"] for line in lines]
+                past = [line["step"] for line in lines if line["scores"]["right"] > 50]
+                firsts += past[:1]
+                assert row["steps"] == (past[0] if past else summary["budget_steps"])
+        assert (summary["steps"], summary["reached"]) == (min(firsts, default=None), len(firsts))
+        assert summary["best_value"] == max(values)

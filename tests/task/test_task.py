@@ -1,6 +1,7 @@
 """What every task promises; classification by hand; one's own task, whose loss is a worker's, and that predicts."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -11,7 +12,10 @@ from support.worlds import in_processes
 from torch import nn
 
 import batchscale
+from batchscale.build.tasks import check_task
 from batchscale.errors import RecipeError
+from batchscale.recipe import load_recipe
+from batchscale.recipe.stopping import StopAt
 from batchscale.task import TASKS, Evaluated, EvaluatedPass, ScoreKind, Task
 
 LOGITS = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
@@ -130,17 +134,51 @@ def test_a_loss_of_a_worker_keeps_passes_to_one_worker_and_has_no_noise_an_examp
         train(0, data, None, "optimizer.gradient_noise=0.5")
 
 
-@pytest.mark.parametrize(("value", "steps"), [(-1, 2), (101, 4)])
-def test_a_run_ends_at_the_first_evaluation_that_beats_a_score_in_its_own_direction(data, value, steps):
-    """Of "within" higher is better."""
-    result = train(0, data, None, f"execution.stop_at={{score: within, value: {value}}}")
+@pytest.mark.parametrize(
+    ("score", "side", "bound", "steps"),
+    [
+        ("within", "above", -1.0, 2), ("within", "above", 101.0, 4),
+        ("median distance", "below", 1e9, 2), ("median distance", "below", 0.0, 4),
+    ],
+)  # fmt: skip
+def test_a_run_ends_at_the_first_evaluation_past_the_bound(data, score, side, bound, steps):
+    result = train(0, data, None, f"execution.stop_at={{score: {score}, {side}: {bound}}}")
     assert result["steps"] == steps
-    assert ("stopped_at" in result) == (steps == 2) == (result["scores"]["within"] > value)
+    assert result.get("stopped_at") == ({"score": score, side: bound} if steps == 2 else None)
+    value = result["scores"][score]
+    assert (value < bound if side == "below" else value > bound) == (steps == 2)
+
+
+def test_a_bound_is_to_be_passed_by_a_finite_value():
+    below, above = StopAt(score="x", below=3), StopAt(score="x", above=3)
+    values = (2.0, 3.0, 4.0, math.inf, -math.inf, math.nan)
+    assert [below.met_by(value) for value in values] == [True, False, False, False, False, False]
+    assert [above.met_by(value) for value in values] == [False, False, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("bounds", "line"),
+    [
+        ("", "must have either below or above, and has neither; write for example stop_at"),
+        (", below: 3, above: 2.5", "must have either below or above, and has below=3 and above=2.5; write"),
+        (", below: 50", r"execution.stop_at.below=50: within is better where it is higher: use above"),
+        (", above: .inf", r"execution.stop_at.*finite"),
+    ],
+)
+def test_a_bound_is_one_and_on_the_side_that_is_better(data, tmp_path, bounds, line):
+    with pytest.raises(RecipeError, match=line) as error:
+        train(0, data, tmp_path / "run", f"execution.stop_at={{score: within{bounds}}}")
+    assert len(str(error.value).splitlines()) == 1
+    with pytest.raises(RecipeError, match=r"stop_at.above=5: error is better where it is lower: use below"):
+        check_task(
+            load_recipe("digits-cnn", ["execution.stop_at={score: error, above: 5}"]), TASKS["classification"](4)
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_score_to_stop_at_must_be_the_tasks(data, tmp_path):
     with pytest.raises(RecipeError, match=r"execution.stop_at.score: task=distance has no score 'iou'; it has median"):
-        train(0, data, tmp_path / "run", "execution.stop_at={score: iou, value: 0.5}")
+        train(0, data, tmp_path / "run", "execution.stop_at={score: iou, above: 0.5}")
     with pytest.raises(RecipeError, match=r"execution.stop_below.error_percent: task=distance has no score 'error'"):
         train(0, data, tmp_path / "run", "execution.stop_below.error_percent=5")
     assert not (tmp_path / "run").exists()

@@ -95,7 +95,9 @@ def validate(
     )
     normalize = make_normalizer(recipe, dataset, False, torch.device("cpu"))
     inputs, targets = dataset.train.part(slice(group_examples(recipe)))
-    Probe(model, statistics, mapped(_single, normalize(inputs)), targets, make_task(recipe, dataset))
+    task = make_task(recipe, dataset)
+    check_task(recipe, task)
+    Probe(model, statistics, mapped(_single, normalize(inputs)), targets, task)
     return dataset
 
 

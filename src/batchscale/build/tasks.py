@@ -6,6 +6,7 @@ from batchscale.data.examples import Splits
 from batchscale.errors import RecipeError
 from batchscale.members import TASKS
 from batchscale.recipe import Recipe
+from batchscale.recipe.stopping import StopAt
 from batchscale.task import Task, TaskBuilder
 
 
@@ -23,7 +24,7 @@ def check_task(recipe: Recipe, task: Task) -> None:
     """Raise where a recipe asks of a task what it does not have.
 
     Raises:
-        RecipeError: an option without a place, or a score that the task has not.
+        RecipeError: an option without a place, or a score that the task has not or that is better the other way.
     """
     if recipe.optimizer.gradient_noise and task.unit != "example":
         raise RecipeError(
@@ -31,6 +32,16 @@ def check_task(recipe: Recipe, task: Task) -> None:
             f"task={recipe.task} has one of a whole {task.unit}; leave it out"
         )
     if recipe.execution.stop_at is not None:
-        task.score_named(recipe.execution.stop_at.score, "execution.stop_at.score")
+        _check_direction(recipe.execution.stop_at, task)
     if recipe.execution.stop_below.error_percent is not None:
         task.score_named("error", "execution.stop_below.error_percent")
+
+
+def _check_direction(stop_at: StopAt, task: Task) -> None:
+    kind = task.score_named(stop_at.score, "execution.stop_at.score")
+    side = "below" if kind.better == "lower" else "above"
+    for other, bound in (("below", stop_at.below), ("above", stop_at.above)):
+        if bound is not None and other != side:
+            raise RecipeError(
+                f"execution.stop_at.{other}={bound:g}: {kind.name} is better where it is {kind.better}: use {side}"
+            )

@@ -18,6 +18,7 @@ from batchscale.recipe.base import Count, Entry, Epochs, Fraction, NotNegative, 
 from batchscale.recipe.minibatch import MinibatchEntry
 from batchscale.recipe.network import BatchNorm, Loss, Model
 from batchscale.recipe.optimizer import AnyOptimizer, SGDEntry
+from batchscale.recipe.stopping import StopAt, StopBelow
 from batchscale.recipe.union import member_of
 
 ScalingName = Literal["linear", "sqrt", "none"]
@@ -154,20 +155,6 @@ class Aggregation(Entry):
     torus: Annotated[tuple[Count, Count], Field(strict=False)] | None = None  # X, Y: X * Y processes; null to choose
     between: Annotated[str, member_of(BETWEEN)] = "auto"  # three_phase's algorithm between hosts
     bucket_megabytes: Positive = 4.0
-
-
-class StopBelow(Entry):
-    """What ends a run at the first evaluation below it; the schedules are those of the whole run."""
-
-    error_percent: Positive | None = None
-    loss: Positive | None = None
-
-
-class StopAt(Entry):
-    """What ends a run at the first evaluation whose score is better than a value; any score of the task by its name."""
-
-    score: Annotated[str, Field(min_length=1)]
-    value: Annotated[float, Field(allow_inf_nan=False)]
 
 
 class BranchEntry(Entry):

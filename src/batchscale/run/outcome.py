@@ -70,7 +70,8 @@ def _so_far(job: Job, parts: Parts, course: Course) -> dict[str, Any]:
 def _goal(recipe: Recipe) -> dict[str, Any]:
     """The goals of a run, under their names in its result."""
     below, stop_at = recipe.execution.stop_below.model_dump(exclude_none=True), recipe.execution.stop_at
-    return {**({"stopped_below": below} if below else {}), **({"stopped_at": stop_at.model_dump()} if stop_at else {})}
+    score = stop_at.model_dump(exclude_none=True) if stop_at else {}
+    return {**({"stopped_below": below} if below else {}), **({"stopped_at": score} if score else {})}
 
 
 def ended(job: Job, parts: Parts, course: Course, weights: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -85,10 +86,8 @@ class Course:
         """Whether the last evaluation met execution.stop_below or stop_at: of the state, so a resume knows it."""
         goal, totals = self.recipe.execution.stop_below, self.totals
         stop_at = self.recipe.execution.stop_at
-        if stop_at is not None and stop_at.score in totals.last_scores:
-            kind = self.parts.step.task.score_named(stop_at.score, "execution.stop_at.score")
-            if kind.beats(totals.last_scores[stop_at.score], stop_at.value):
-                return True
+        if stop_at is not None and stop_at.met_by(totals.last_scores.get(stop_at.score, math.nan)):
+            return True
         bounds = ((goal.error_percent, totals.scores), (goal.loss, totals.losses))
         return any(bound is not None and bool(values) and values[-1] < bound for bound, values in bounds)
 

@@ -72,9 +72,8 @@ def answer_of_points(points: Sequence[Reached]) -> Answer:
 
 def as_json(case: Case[Question], answer: Answer) -> dict[str, Any]:
     """The answer as numbers."""
-    goal = case.question.goal
     return {
-        "goal": {goal.entry: goal.below},
+        **case.question.goal.as_json(),
         "points": [_point_json(point) for point in answer.points],
         "slopes": local_slopes(*_curve(answer.points)[:2]),
         "slope_ranges": slope_ranges(*_curve(answer.points)),

@@ -41,8 +41,8 @@ def tables(case: Case[Question], answer: Answer) -> tuple[Table, ...]:
             *(name.replace("_", " ") for name in names), "reached", "diverged", "on border",
         ),
         rows=tuple(_row(point, names, search.training_images) for point in answer.points),
-        caption="steps: the first evaluation below the goal, over all trials. steps by half: what half of the trials "
-        "would have found, on average. Settings are those of the best trial.",
+        caption=f"steps: the first evaluation {search.goal.side} the goal, over all trials. steps by half: what half "
+        "of the trials would have found, on average. Settings are those of the best trial.",
     )  # fmt: skip
     return (table,)
 
@@ -74,12 +74,13 @@ def _runs(reached: Sequence[Reached]) -> tuple[str, ...]:
 
 
 def _steps(answer: Answer, search: Search) -> Figure:
+    goal = search.goal
     return Figure(
         id="steps",
-        title=f"Steps to {search.goal.text}",
-        caption=f"The first evaluation below the goal over {counted(search.question.trials, 'trial')} at each minibatch"
-        f". Whiskers: down to the evaluation before it, still above the goal; up to what half of the trials would have "
-        f"found on average. "
+        title=f"Steps to {goal.text}",
+        caption=f"The first evaluation {goal.side} the goal over {counted(search.question.trials, 'trial')} at each "
+        f"minibatch. Whiskers: down to the evaluation before it, still {goal.other_side} the goal; up to what half of "
+        f"the trials would have found on average. "
         f"Regimes by the local slope of log steps against log images (through three minibatches): perfect scaling from "
         f"the left while at most {PERFECT_SLOPE:g}, maximal data parallelism up to the right while above "
         f"{MAXIMAL_SLOPE:g}; not sure where what the evaluations round, or one end of the curve, could decide it.",

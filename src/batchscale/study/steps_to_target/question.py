@@ -73,7 +73,7 @@ reaches the goal. What is found: the curve against the ideal line, the three reg
 """
 
     goal: Annotated[Goal, read_by(parse_goal), PlainSerializer(lambda goal: goal.words)] = flag(
-        "'error<10' (percent) or 'loss<0.5'; quote it", "GOAL"
+        "'error<10' (percent), 'loss<0.5', or another score of the task by its name, such as 'iou>80'; quote it", "GOAL"
     )
     minibatches: Minibatches = flag("64,128,256 or 64,128,...,16384 or 2^6..2^14, rising", "LIST")
     trials: int = flag("settings tried at each minibatch", "T", ge=1)

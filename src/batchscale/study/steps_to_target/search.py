@@ -4,7 +4,7 @@ budget(kn) = max(ceil(epochs N / kn), least steps)      steps of a trial that ne
 lr in      eta / (1 - m) sqrt(kn / reference) [1 / 32, 32]      where no range is given: holds the linear rule and an
                                                          unscaled lr up to a minibatch 1024 times the reference
 
-A trial that falls below the goal ends there; its schedule is that of the whole budget all the same. Its evaluations
+A trial that passes the goal ends there; its schedule is that of the whole budget all the same. Its evaluations
 recompute batch norm's statistics: running averages would add about ten steps of their own to every minibatch.
 Source: Shallue et al. 2018, section 3.2.
 """
@@ -21,7 +21,7 @@ from typing import Any
 from batchscale.build.planning import plan_of
 from batchscale.errors import FolderError, UsageError
 from batchscale.recipe import Recipe, load_recipe, recipe_from
-from batchscale.records import read_result
+from batchscale.records import Result, read_result
 from batchscale.records.folder import holds_run
 from batchscale.study.evidence.instrument import recomputed
 from batchscale.study.question import Case
@@ -139,7 +139,7 @@ class Search:
             },
             "execution": {
                 "evaluation_steps": self.interval_steps(minibatch),
-                "stop_below": {self.goal.entry: self.goal.below},
+                **self.goal.stops,
             },
         }
         return recomputed(self._at(minibatch, changes))
@@ -226,12 +226,35 @@ def _other_interval(out: Path, search: Search, cell: Cell, begun: int | None) ->
 
 def _check_goal(folder: Path, goal: Goal) -> None:
     try:
-        stopped = read_result(folder).model_dump().get("stopped_below")
+        result = read_result(folder)
     except FolderError:  # none yet, or one that will be trained again
         return
-    lines = evaluations_of(folder, goal)
-    if stopped and not any(line[goal.entry] is not None and line[goal.entry] < goal.below for line in lines):
+    _check_score(result, goal)
+    content, lines = result.model_dump(), evaluations_of(folder, goal)
+    stopped = content.get("stopped_below") or content.get("stopped_at")
+    if stopped and not any(goal.meets(goal.value(line)) for line in lines):
         raise UsageError(
             f"{folder.parent.parent}: holds trials that ended at another goal, {stopped}, short of {goal.text}; "
             f"give another --out DIR (nothing was changed)"
+        )
+
+
+def _check_score(result: Result, goal: Goal) -> None:
+    """Raise where a finished run has not the goal's score, or it is better the other way.
+
+    A run that is still to be trained is checked with its recipe, as any other.
+    """
+    judged_by = result.judged_by
+    scores = (result.model_extra or {}).get("scores", {judged_by.name: judged_by.value})  # earlier versions: the error
+    if not goal.is_of_task or result.status == "failed":
+        return
+    if scores and goal.measure not in scores:  # none in a run that diverged before its first evaluation
+        raise UsageError(
+            f"--goal={goal.words!r}: the trials have no score {goal.measure!r}; they have {', '.join(scores)}; "
+            f"name one of these"
+        )
+    if judged_by.name == goal.measure and judged_by.better != goal.better:
+        raise UsageError(
+            f"--goal={goal.words!r}: {goal.measure} is better where it is {judged_by.better}: "
+            f"use {goal.measure}{'<' if judged_by.better == 'lower' else '>'}{goal.bound:g}"
         )

@@ -44,9 +44,8 @@ def sentence(case: Case[Question], answer: Answer) -> str:
     """The answer in one sentence."""
     reached, goal = answer.reached, case.question.goal
     if not reached:
-        values = [(p.best_value, p.minibatch) for p in answer.points if p.best_value is not None]
-        best = f"the best was {goal.value_text(min(values)[0])} at kn = {min(values)[1]:,}" if values else ""
-        return f"Not reached: no trial fell to {goal.text}; {best or 'no trial left an evaluation'}."
+        came = "fell" if goal.better == "lower" else "rose"
+        return f"Not reached: no trial {came} to {goal.text}; {_best_text(answer, goal)}."
     first, last = reached[0], reached[-1]
     missed = [f"{p.minibatch:,}" for p in answer.points if p.steps is None]
     steps = f"Steps to {goal.text}: {first.steps:,} at kn = {first.minibatch:,}"
@@ -54,6 +53,14 @@ def sentence(case: Case[Question], answer: Answer) -> str:
     few = answer.regimes and answer.few_trials
     curve = "too few trials to tell regimes or B_crit" if few else f"{_regimes_text(answer)}; {_fit_text(answer)}"
     return f"{steps}; {curve}{_missed_text(missed)}."
+
+
+def _best_text(answer: Answer, goal: Goal) -> str:
+    values = [(point.best_value, point.minibatch) for point in answer.points if point.best_value is not None]
+    if not values:
+        return "no trial left an evaluation"
+    value, minibatch = min(values, key=lambda pair: (goal.loss(pair[0]), pair[1]))
+    return f"the best was {goal.value_text(value)} at kn = {minibatch:,}"
 
 
 def _missed_text(missed: Sequence[str]) -> str:
