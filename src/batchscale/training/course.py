@@ -88,8 +88,9 @@ class Course:
         stop_at = self.recipe.execution.stop_at
         if stop_at is not None and stop_at.met_by(totals.last_scores.get(stop_at.score, math.nan)):
             return True
-        bounds = ((goal.error_percent, totals.scores), (goal.loss, totals.losses))
-        return any(bound is not None and bool(values) and values[-1] < bound for bound, values in bounds)
+        loss = totals.losses[-1] if totals.losses else math.nan
+        bounds = ((goal.error_percent, totals.last_scores.get("error", math.nan)), (goal.loss, loss))
+        return any(bound is not None and value < bound for bound, value in bounds)
 
     @property
     def per_worker(self) -> int:

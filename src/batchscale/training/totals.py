@@ -156,6 +156,7 @@ class Totals:
         totals = dict(content)
         if "errors" in totals:
             totals["scores"] = totals.pop("errors")
+            totals["last_scores"] = {"error": totals["scores"][-1]} if totals["scores"] else {}
         if "line_wrong" in totals:
             totals["line_counts"] = [totals.pop("line_wrong")]
         return cls(**totals)
