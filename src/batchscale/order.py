@@ -50,7 +50,7 @@ class StreamOrder:
         """
         if not branch_seed:
             return self
-        return StreamOrder(key(self.seed, branch_seed, _BRANCH) >> 1, self.examples, self, epoch, place)
+        return StreamOrder(key(self.seed, branch_seed, epoch, place, _BRANCH) >> 1, self.examples, self, epoch, place)
 
     def at_places(self, epoch: int, places: Indices) -> Indices:
         """The examples at these places of an epoch, the shape of places."""

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 from support.dues import stop_after
 from support.runs import RECIPE
 from support.runs import data as data
@@ -102,9 +103,14 @@ def test_a_branch_stopped_and_resumed_needs_its_trunk_no_more(data, trunk, tmp_p
     with pytest.raises(Stopped):
         train(data, tmp_path / "branch", *overrides, branch=folder, at=3)
     monkeypatch.undo()
-    with pytest.raises(CheckpointError, match=r"a branch of .*step 3, and --branch names .*step 6"):
-        train(data, tmp_path / "branch", *overrides, branch=folder, at=6, resume="yes")
+    for point in ({"branch": folder, "at": 6}, {"branch": tmp_path, "at": 3}):
+        with pytest.raises(CheckpointError, match=r"holds a branch of .*step 3, and --branch names "):
+            train(data, tmp_path / "branch", *overrides, **point, resume="yes")
     shutil.rmtree(folder)
+    monkeypatch.setitem(DUES, "stop", stop_after(6))
+    with pytest.raises(Stopped):  # the command as it was, the trunk gone
+        train(data, tmp_path / "branch", *overrides, branch=folder, at=3, resume="auto")
+    monkeypatch.undo()
     resumed = train(data, tmp_path / "branch", *overrides, resume="yes")
     assert resumed.weights_sha256 == straight.weights_sha256
     record = json.loads((tmp_path / "branch" / "environment.json").read_text())["trunk"]
@@ -117,6 +123,130 @@ def test_a_branch_killed_before_its_first_checkpoint_begins_at_its_trunk_again(d
     shutil.rmtree(tmp_path / "branch" / "checkpoints")
     (tmp_path / "branch" / "result.json").unlink()
     assert train(data, tmp_path / "branch", *EXACT, resume="yes").weights_sha256 == straight.weights_sha256
+
+
+def test_a_branch_killed_before_it_was_recorded_whole_begins_again(data, trunk, tmp_path, monkeypatch):
+    folder, straight = trunk
+    out = tmp_path / "branch"
+    train(data, out, *EXACT, branch=folder, at=3)
+    for name in out.iterdir():
+        if name.name != "branch.json":
+            shutil.rmtree(name) if name.is_dir() else name.unlink()
+    monkeypatch.chdir(tmp_path)  # the trunk is recorded by its whole path
+    assert train(data, out, *EXACT, branch=folder, at=3, resume="auto").weights_sha256 == straight.weights_sha256
+    shutil.rmtree(out)
+    out.mkdir()
+    shutil.copy(tmp_path / "branch.json", out) if (tmp_path / "branch.json").exists() else None
+    assert train(data, out, *EXACT).weights_sha256 == straight.weights_sha256  # a run by itself
+    assert not (out / "branch.json").exists()
+
+
+GROWING = "minibatch.growth={kind: phases, phases: [{epoch: 0.8, workers: 8}, {epoch: 2, workers: 12}]}"
+
+
+def branch_plan(trunk_overrides, overrides, step, images=350):
+    trunk = recipe_from(RECIPE, trunk_overrides)
+    point = Trunk("trunk", step, "", trunk)
+    recipe = recipe_from(RECIPE, overrides)
+    point.check(recipe)
+    plan = run_plan(recipe, images, point)
+    straight = run_plan(trunk, images)
+    return plan, straight, run_schedule(recipe, plan, point), run_schedule(trunk, straight)
+
+
+@pytest.mark.parametrize("step", [5, 8, 9, 10, 15])
+def test_a_branch_of_a_grown_run_has_f_times_its_minibatches_and_its_lr(step):
+    """Before, at, and after a change: the trunk's minibatches at the same epoch, times f; the lr times s(f)."""
+    plan, straight, schedule, trunk_lr = branch_plan([GROWING], [GROWING, "minibatch.workers=6"], step)
+    assert plan.epoch_at(step) == straight.epoch_at(step)
+    for each in range(step, plan.total_steps):
+        steps = straight.steps(float(plan.epoch_at(each)))
+        at = straight.minibatch_at(int(steps))
+        ends = plan.epoch_at(each)
+        if all(
+            abs(float(ends - change.epoch)) > 0.4 for change in straight.growth
+        ):  # a change takes effect with a step
+            assert plan.minibatch_at(each).workers == 1.5 * at.workers
+            assert plan.minibatch_at(each).per_worker == at.per_worker
+    assert schedule(step) == pytest.approx(1.5 * trunk_lr(step), rel=1e-12)
+
+
+def test_a_window_over_a_growth_and_no_further_growth():
+    plan, *_ = branch_plan([GROWING], ["minibatch.workers=8", "epochs=1.5"], 5)
+    assert {phase.minibatch.workers for phase in plan.phases[1:]} == {8}
+    plan, *_ = branch_plan(
+        [GROWING], [GROWING.replace(", {epoch: 2, workers: 12}", "")] and [GROWING, "epochs=2.5"], 15
+    )
+    assert [phase.minibatch.workers for phase in plan.phases] == [4, 8, 8, 12]
+
+
+def test_decays_that_the_trunk_has_turned_into_growth_stay_turned():
+    grows = (
+        "minibatch.growth={kind: instead_of_decay, of: workers}",
+        "epochs=4",
+        "learning_rate={reference: 0.05, reference_minibatch: 32, decay: {kind: step, epochs: [1, 2, 3], factor: 0.5}}",
+    )
+    _, _, schedule, trunk_lr = branch_plan(grows, (*grows, "minibatch.workers=8"), 40, images=1000)
+    assert schedule(40) == pytest.approx(2 * trunk_lr(40), rel=1e-12)
+
+
+def test_another_rule_acts_from_the_branch_on_and_leaves_the_trunks_lr():
+    trunk = ("learning_rate.reference_minibatch=8",)
+    branch = (*trunk, "learning_rate.scaling=sqrt")
+    _, _, schedule, trunk_lr = branch_plan(trunk, branch, 5)
+    assert [schedule(step) for step in range(5, 20)] == [trunk_lr(step) for step in range(5, 20)]
+    _, _, schedule, trunk_lr = branch_plan(trunk, (*branch, "minibatch.workers=8"), 5)
+    assert schedule(5) == pytest.approx(2**0.5 * trunk_lr(5), rel=1e-12)
+
+
+def test_factors_of_a_branch_of_a_branch_multiply_each_by_its_own_rule():
+    first = Trunk("t", 5, "", recipe_from(RECIPE))
+    middle = recipe_from(RECIPE, ["minibatch.workers=8", "learning_rate.scaling=sqrt"])
+    second = Trunk("b", 8, "", middle, first)
+    last = recipe_from(RECIPE, ["minibatch.workers=16"])
+    plan = run_plan(last, 350, second)
+    ratio = run_schedule(last, plan, second)(8) / run_schedule(middle, run_plan(middle, 350, first), first)(8)
+    assert ratio == pytest.approx(2.0, rel=1e-12)  # linear, over the middle's sqrt of 2
+    assert plan.minibatch_at(8).workers == 16
+
+
+def test_a_factor_that_leaves_no_whole_number_of_workers_and_another_n_are_refused():
+    odd = "minibatch.growth={kind: phases, phases: [{epoch: 0.8, workers: 7}]}"
+    with pytest.raises(RecipeError, match=r"minibatch.workers=6: 3/2 of the trunk's 7 workers at step 15"):
+        branch_plan([odd], [odd, "minibatch.workers=6"], 15)
+    with pytest.raises(CheckpointError, match=r"minibatch.growth"):
+        branch_plan([], ["minibatch.growth={kind: phases, phases: [{epoch: 2, per_worker: 16}]}"], 5)
+
+
+def test_the_keys_of_a_branch_with_a_seed_are_its_own(data):
+    """Order, augmentation, dropout and noise: of the same example in the same epoch, another draw for another seed."""
+    from batchscale.build.build import build
+    from batchscale.comm import World
+    from batchscale.data.examples import mirrored
+
+    overrides = (*ALWAYS, "data.augment.flip=true", "optimizer.gradient_noise=0.5")
+    point = Trunk("trunk", 3, "", recipe_from(RECIPE, overrides))
+    seen = {}
+    for seed in (0, 1, 2):
+        recipe = recipe_from(RECIPE, [*overrides, f"branch.seed={seed}", "data.name=own"])
+        parts = build(recipe, World(), data.splits(), own_data=True, trunk=point)
+        feed = parts.make_feed()
+        epochs, examples = feed.indices(8)
+        inputs = torch.cat([batch.inputs for batch in feed.passes(8)])
+        whole = parts.normalizer(data.train_images[torch.from_numpy(examples)])
+        flips = mirrored(parts.step.seed, epochs, examples)
+        for row, flipped in enumerate(flips):
+            assert torch.equal(inputs[row], whole[row].flip(-1) if flipped else whole[row])
+        outputs = torch.zeros(8, 4, requires_grad=True) * 1.0
+        noisy = []
+        outputs.register_hook(noisy.append)
+        parts.step.noise(outputs, 8, 0).sum().backward()
+        seen[seed] = (parts.step.seed, examples.tolist(), noisy)
+        feed.close()
+        parts.close()
+    assert seen[0][0] == 0
+    assert len({seed for seed, *_ in seen.values()}) == 3
+    assert len({tuple(examples) for _, examples, _ in seen.values()}) == 3
 
 
 @pytest.mark.parametrize("epochs", ["2.5", "4"])

@@ -68,9 +68,9 @@ def derived_numbers(recipe: Recipe, training_images: int, processes: int, trunk:
 
 def _branch(plan: StepPlan, schedule: PlannedSchedule, trunk: Trunk | None) -> list[Derived]:
     """Where a branch begins, and what it makes of its trunk's lr."""
-    if trunk is None or schedule.branch is None:
+    if trunk is None:
         return []
-    f, rule = schedule.branch.minibatch_factor, schedule.branch.rule
+    f, rule = schedule.branches[-1].minibatch_factor, schedule.branches[-1].rule
     factor = SCALINGS[rule](f)
     return [
         Derived("branch", f"of {trunk.folder}", f"from step {trunk.step}, epoch {float(plan.epoch_at(trunk.step)):g}"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 
 from batchscale.errors import RecipeError
@@ -41,33 +42,52 @@ def decay_epochs(recipe: Recipe, training_images: int) -> list[float]:
     """Where the lr falls by the factor of a step decay: those places that growth has not taken."""
     if recipe.minibatch.growth.kind != "instead_of_decay":
         return list(recipe.learning_rate.decay.epochs)
-    return list(recipe.learning_rate.decay.epochs[len(plan_of(recipe, training_images).growth) :])
+    return _decays(recipe, len(plan_of(recipe, training_images).growth))
 
 
-def schedule_of(
-    recipe: Recipe, plan: StepPlan, durations: StepPlan | None = None, branch: BranchFactor | None = None
-) -> PlannedSchedule:
+def _decays(recipe: Recipe, grown: int) -> list[float]:
+    """The decays that are left where growth has taken so many of them."""
+    grown = grown if recipe.minibatch.growth.kind == "instead_of_decay" else 0
+    return list(recipe.learning_rate.decay.epochs[grown:])
+
+
+@dataclass(frozen=True)
+class BranchedFrom:
+    """What a branch's lr takes from the first of its trunks.
+
+    Attributes:
+        plan: by whose steps a warmup in steps, and the decay's end, are counted: the trunk's schedule goes on as a
+            function of examples seen.
+        grown: how many decays growth has taken, with growth.kind=instead_of_decay.
+        factors: of every branch on the way, from its first step on.
+    """
+
+    plan: StepPlan
+    grown: int
+    factors: tuple[BranchFactor, ...]
+
+
+def schedule_of(recipe: Recipe, plan: StepPlan, branched: BranchedFrom | None = None) -> PlannedSchedule:
     """The lr of every step; durations in epochs converted once, here, to steps of the first minibatch.
 
     Args:
         recipe: resolved.
         plan: of the run.
-        durations: the plan by whose steps a warmup in steps, and the decay's end, are counted; of a branch that of its
-            trunk, whose schedule goes on as a function of examples seen.
-        branch: what the lr is multiplied by from a branch's first step on.
+        branched: of a branch.
 
     Raises:
         RecipeError: a warmup that starts above the target, or that has not ended where the decay ends.
     """
     entry = recipe.learning_rate
-    steps_per_epoch, durations = plan.phases[0].steps_per_epoch, durations or plan
+    steps_per_epoch, durations = plan.phases[0].steps_per_epoch, branched.plan if branched else plan
+    decays = _decays(recipe, branched.grown) if branched else decay_epochs(recipe, plan.training_images)
     if entry.warmup.steps is not None:
         warmup = first_steps(durations, entry.warmup.steps)
     else:
         warmup = float(Fraction(str(entry.warmup.epochs or 0)) * steps_per_epoch)
     decay = Decay(
         entry.decay.kind,
-        tuple(float(Fraction(str(e)) * steps_per_epoch) for e in decay_epochs(recipe, plan.training_images)),
+        tuple(float(Fraction(str(e)) * steps_per_epoch) for e in decays),
         entry.decay.factor,
         entry.decay.power,
         entry.decay.final,
@@ -78,7 +98,8 @@ def schedule_of(
     first = Schedule(entry.reference, target, total, entry.warmup.kind, warmup, decay, entry.warmup.start)
     _check(first)
     follows = recipe.minibatch.growth.lr_follows()
-    return PlannedSchedule(plan, first, entry.scaling if follows else "none", branch)
+    factors = branched.factors if branched else ()
+    return PlannedSchedule(plan, first, entry.scaling if follows else "none", factors)
 
 
 def recompute_examples(recipe: Recipe, training_images: int, per_worker: int) -> int:

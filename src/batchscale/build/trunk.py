@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Self
 
-from batchscale.build.planning import plan_of, schedule_of
+from batchscale.build.planning import BranchedFrom, plan_of, schedule_of
 from batchscale.errors import CheckpointError, RecipeError
-from batchscale.minibatch import Change, Minibatch, StepPlan
+from batchscale.minibatch import Change, Minibatch, StepPlan, place_workers
 from batchscale.recipe import Recipe, identity, recipe_from
 from batchscale.update.schedule import BranchFactor, PlannedSchedule
 
-_MAY_DIFFER = ("minibatch.workers", "minibatch.growth", "learning_rate.", "optimizer.", "epochs", "branch.")
+_MAY_DIFFER = ("minibatch.workers", "learning_rate.", "optimizer.", "epochs", "branch.")
 """What a branch's recipe may change: the number of workers, lr, constants of the optimizer, length."""
 _MUST_STAY = ("optimizer.name",)
+_GROWTH = "minibatch.growth"  # the trunk's, times f; or none: no further growth
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Trunk:
         trunk_entries, entries = identity(self.recipe), identity(recipe)
         names = [name for name in sorted({*trunk_entries, *entries}) if trunk_entries.get(name) != entries.get(name)]
         refused = [name for name in names if not name.startswith(_MAY_DIFFER) or name in _MUST_STAY]
+        if recipe.minibatch.growth.kind == "none":
+            refused = [name for name in refused if not name.startswith(_GROWTH)]
         if "minibatch.per_worker" in refused:
             raise CheckpointError(
                 f"--branch {self.folder}: minibatch.per_worker={entries['minibatch.per_worker']}, and the trunk has "
@@ -77,6 +80,25 @@ class Trunk:
                 f"--branch {self.folder}: is a run of another model or data: {listed}; a branch may change "
                 f"minibatch.workers, learning_rate, epochs and the optimizer's constants alone; give the trunk's recipe"
             )
+
+    def factor(self, recipe: Recipe) -> Fraction:
+        """f, the workers of a branch's recipe over those of the trunk's."""
+        return Fraction(recipe.minibatch.workers, self.recipe.minibatch.workers)
+
+    def scaled(self, recipe: Recipe, minibatch: Minibatch) -> Minibatch:
+        """f times the workers of one of the trunk's minibatches; n stays.
+
+        Raises:
+            RecipeError: no whole number of workers.
+        """
+        workers = self.factor(recipe) * minibatch.workers
+        if workers.denominator > 1:
+            raise RecipeError(
+                f"minibatch.workers={recipe.minibatch.workers}: {self.factor(recipe)} of the trunk's "
+                f"{minibatch.workers} workers at step {self.step} is no whole number; use a multiple of "
+                f"{self.recipe.minibatch.workers}"
+            )
+        return Minibatch(int(workers), minibatch.per_worker)
 
     def plan(self, training_images: int) -> StepPlan:
         """The trunk's own steps."""
@@ -95,40 +117,42 @@ def run_plan(recipe: Recipe, training_images: int, trunk: Trunk | None = None) -
         RecipeError: minibatches that do not fit the data or groups of workers, changes that do not fit the run, or a
             branch that has no step left, or begins where the plan cannot change.
     """
-    alone = plan_of(recipe, training_images)
     if trunk is None:
         if recipe.branch.seed:
             raise RecipeError(
                 f"branch.seed={recipe.branch.seed}: orders the examples of a branch; give its trunk with --branch RUN"
             )
-        return alone
+        return plan_of(recipe, training_images)
     trunk_plan = trunk.plan(training_images)
     epoch = trunk_plan.epoch_at(trunk.step)
+    _check_begins(recipe, trunk_plan, trunk.step, epoch)
+    grown = list(zip(trunk_plan.growth, trunk_plan.phases[1:], strict=True))
+    earlier = [change for change, phase in grown if phase.first_step < trunk.step]
+    later = [change for change, phase in grown if phase.first_step > trunk.step]
+    if recipe.minibatch.growth.kind == "none":
+        later = []
+    end = Fraction(str(recipe.epochs))
+    changes = (Change(epoch, trunk_plan.minibatch_at(trunk.step)), *(each for each in later if each.epoch < end))
+    scaled = (Change(change.epoch, trunk.scaled(recipe, change.minibatch)) for change in changes)
+    plan = StepPlan(trunk_plan.minibatch, training_images, recipe.epochs, trunk_plan.partial, (*earlier, *scaled))
+    for phase in plan.phases:
+        place_workers(phase.minibatch.workers, 1, recipe.batch_norm.span)
+    return plan
+
+
+def _check_begins(recipe: Recipe, trunk_plan: StepPlan, step: int, epoch: Fraction) -> None:
+    """Raise where a branch cannot begin after a step of its trunk, or has no step left."""
     if trunk_plan.partial == "drop" and epoch.denominator > 1:
         raise RecipeError(
-            f"data.partial=drop: step {trunk.step} of the trunk lies inside an epoch ({float(epoch):.6g}), whose last "
+            f"data.partial=drop: step {step} of the trunk lies inside an epoch ({float(epoch):.6g}), whose last "
             f"partial minibatch would be another one; branch where an epoch ends, or train the trunk with "
             f"data.partial=carry"
         )
-    if recipe.epochs <= epoch:
+    if Fraction(str(recipe.epochs)) <= epoch:
         raise RecipeError(
             f"epochs={recipe.epochs:g}: the branch begins at epoch {float(epoch):.6g} of its trunk, so no step is "
             f"left; give more epochs"
         )
-    earlier = [
-        change
-        for change, phase in zip(trunk_plan.growth, trunk_plan.phases[1:], strict=True)
-        if phase.first_step < trunk.step
-    ]
-    first = _minibatch_at(alone, epoch)
-    later = [change for change in alone.growth if change.epoch > epoch]
-    changes = (*earlier, Change(epoch, first), *later)
-    return StepPlan(trunk_plan.minibatch, training_images, recipe.epochs, trunk_plan.partial, changes)
-
-
-def _minibatch_at(plan: StepPlan, epoch: Fraction) -> Minibatch:
-    """k x n of the step that begins at an epoch."""
-    return next(phase.minibatch for phase in reversed(plan.phases) if phase.first_epoch <= epoch)
 
 
 def run_schedule(recipe: Recipe, plan: StepPlan, trunk: Trunk | None = None) -> PlannedSchedule:
@@ -144,11 +168,18 @@ def run_schedule(recipe: Recipe, plan: StepPlan, trunk: Trunk | None = None) -> 
     """
     if trunk is None:
         return schedule_of(recipe, plan)
-    trunk_plan = trunk.plan(plan.training_images)
-    epoch, root = trunk_plan.epoch_at(trunk.step), trunk
-    while root.trunk is not None:  # of a branch of a branch the factors multiply: all are seen from the first trunk
-        root = root.trunk
+    branches, child, root = [], recipe, trunk
+    while True:
+        branches.append(BranchFactor(root.step, float(root.factor(child)), child.learning_rate.scaling))
+        if root.trunk is None:
+            break
+        child, root = root.recipe, root.trunk
     root_plan = root.plan(plan.training_images)
-    factor = Fraction(plan.minibatch_at(trunk.step).images, _minibatch_at(root_plan, epoch).images)
-    branch = BranchFactor(trunk.step, float(factor), recipe.learning_rate.scaling)
-    return schedule_of(recipe, plan, root_plan, branch)
+    kept = recipe.minibatch.growth.kind != "none"
+    epoch = trunk.plan(plan.training_images).epoch_at(trunk.step)
+    grown = sum(kept or phase.first_epoch <= epoch for phase in root_plan.phases[1:])
+    # The first trunk's own lr by its own rule, as it was; a branch's rule acts from its first step on.
+    entry = recipe.learning_rate.model_copy(update={"scaling": root.recipe.learning_rate.scaling})
+    minibatch = recipe.minibatch.model_copy(update={"growth": root.recipe.minibatch.growth})
+    of_root = recipe.model_copy(update={"learning_rate": entry, "minibatch": minibatch})
+    return schedule_of(of_root, plan, BranchedFrom(root_plan, grown, tuple(reversed(branches))))

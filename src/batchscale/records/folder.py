@@ -18,6 +18,9 @@ from batchscale.records.lock import LOCK_FILES, RunLock
 from batchscale.records.result import read_result
 from batchscale.records.run import EVALUATIONS, LINES, RunRecords
 
+_BEFORE_A_RUN = (*LOCK_FILES, "branch.json")
+"""What may be left of a run that was killed before it began."""
+
 
 def holds_run(folder: Path) -> bool:
     """Whether a run was begun in this folder."""
@@ -43,7 +46,7 @@ def check_free(folder: Path) -> None:
         raise FolderError(
             f"{folder}: already holds a run; go on with it by --resume, or give another --out DIR (nothing was changed)"
         )
-    if folder.is_dir() and any(f.name not in LOCK_FILES and not f.name.endswith(".part") for f in folder.iterdir()):
+    if folder.is_dir() and any(f.name not in _BEFORE_A_RUN and not f.name.endswith(".part") for f in folder.iterdir()):
         raise FolderError(f"{folder}: holds other files: --out must be a new or empty folder; give another --out DIR")
     parent = folder
     while not parent.exists():

@@ -38,7 +38,7 @@ def read_trunk(point: BranchPoint) -> tuple[Trunk, checkpoints.Checkpoint]:
         raise CheckpointError(f"--branch {error}") from None
     checkpoint = checkpoints.load(checkpoints.folder_of(run, point.step, "--at"))
     digest = checkpoints.tensors_sha256(dict(sorted(checkpoint.tensors.items())))
-    return Trunk(str(run), checkpoint.step, digest, recipe, recorded_trunk(run)), checkpoint
+    return Trunk(str(run.resolve()), checkpoint.step, digest, recipe, recorded_trunk(run)), checkpoint
 
 
 def recorded_trunk(out: Path) -> Trunk | None:
@@ -79,11 +79,13 @@ def trunk_of(job: Job, out: Path) -> Trunk | None:
     recorded = recorded_trunk(out)
     if job.branch is None:
         return recorded
-    named, _ = read_trunk(job.branch)
-    if recorded is None or (named.state_sha256, named.step) != (recorded.state_sha256, recorded.step):
+    named = job.branch  # by name alone: the trunk itself may be gone, or have gone on
+    same = recorded is not None and str(named.run.resolve()) == recorded.folder
+    if recorded is None or not same or named.step not in (None, recorded.step):
         held = f"a branch of {recorded.folder}, step {recorded.step}" if recorded else "a run by itself"
+        step = "" if named.step is None else f", step {named.step}"
         raise CheckpointError(
-            f"{out}: holds {held}, and --branch names {named.folder}, step {named.step}; leave --branch out to go on "
+            f"{out}: holds {held}, and --branch names {named.run}{step}; leave --branch out to go on "
             f"with it, or give another --out DIR (nothing was changed)"
         )
     return recorded

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import torch
 
+from batchscale.minibatch import StepPlan
 from batchscale.training.checkpoint import Checkpoint
 from batchscale.training.parts import AVERAGES, Parts
 from batchscale.worker.scale import whole_workers
@@ -17,12 +18,13 @@ from batchscale.worker.scale import whole_workers
 _SCALE = "loss_scale.value"
 
 
-def as_of_now(checkpoint: Checkpoint, parts: Parts) -> Checkpoint:
+def as_of_now(checkpoint: Checkpoint, parts: Parts, plan: StepPlan) -> Checkpoint:
     """The checkpoint as this version would have written it; one of this version as it is.
 
     Args:
         checkpoint: of the run that goes on.
         parts: of it.
+        plan: the steps that led to the checkpoint.
     """
     lacking = {name: t for name, t in parts.state().items() if name.startswith(AVERAGES)}
     if not lacking.keys() - checkpoint.tensors.keys():
@@ -31,14 +33,13 @@ def as_of_now(checkpoint: Checkpoint, parts: Parts) -> Checkpoint:
     tensors = {name: torch.ones_like(t) for name, t in lacking.items()} | checkpoint.tensors
     totals = dict(checkpoint.totals)
     if _SCALE in tensors:
-        tensors[_SCALE] = tensors[_SCALE] / _workers_at(parts, checkpoint.step)
+        tensors[_SCALE] = tensors[_SCALE] / _workers_at(plan, checkpoint.step)
         totals["loss_scales"] = [
-            [step, scale / _workers_at(parts, step)] for step, scale in totals.get("loss_scales", [])
+            [step, scale / _workers_at(plan, step)] for step, scale in totals.get("loss_scales", [])
         ]
     return replace(checkpoint, tensors=tensors, totals=totals)
 
 
-def _workers_at(parts: Parts, step: float) -> float:
+def _workers_at(plan: StepPlan, step: float) -> float:
     """S / s in a step."""
-    plan = parts.step.plan
     return whole_workers(plan.minibatch_at(min(int(step), plan.total_steps - 1)).workers)

@@ -138,7 +138,7 @@ def _open(job: Job, out: Path, world: World) -> tuple[RunFolder, Opened]:
             checkpoints.check_identity(checkpoint.identity, identity(job.recipe), out)
         elif trunk is not None:
             return folder, Opened(True, state_at_trunk(trunk), data=trained_on(out), trunk=trunk, at_trunk=True)
-        decided = _decided(folder, checkpoint)
+        decided = _decided(out, checkpoint)
         return folder, Opened(True, checkpoint, decided=decided, data=trained_on(out), trunk=trunk)
     except BaseException:
         folder.abandon()
@@ -152,13 +152,14 @@ def _new(job: Job) -> Opened:
         return Opened()
     trunk, checkpoint = read_trunk(job.branch)
     trunk.check(job.recipe)
-    return Opened(False, checkpoint, data=trained_on(job.branch.run), trunk=trunk, at_trunk=True)
+    decided = _decided(job.branch.run, checkpoint)
+    return Opened(False, checkpoint, decided=decided, data=trained_on(job.branch.run), trunk=trunk, at_trunk=True)
 
 
-def _decided(folder: RunFolder, checkpoint: checkpoints.Checkpoint | None) -> DecidedEarlier:
+def _decided(run: Path, checkpoint: checkpoints.Checkpoint | None) -> DecidedEarlier:
     """What was chosen when the run began, and holds on; of the micro-batch the checkpoint knows best."""
     micro_batch = int(checkpoint.fingerprint["micro_batch"]) if checkpoint else None
-    return DecidedEarlier.of(attempted(folder.path, "decided"), micro_batch)
+    return DecidedEarlier.of(attempted(run, "decided"), micro_batch)
 
 
 def open_together(job: Job, world: World) -> tuple[RunFolder | None, Opened]:

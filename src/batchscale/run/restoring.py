@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from batchscale.errors import CheckpointError
+from batchscale.minibatch import StepPlan
 from batchscale.run.earlier import as_of_now
 from batchscale.run.fingerprint import check_resume
 from batchscale.run.opening import Opened
@@ -35,13 +36,19 @@ def take_up(parts: Parts, opened: Opened, prints: dict[str, str]) -> tuple[int, 
         _share_initial_weights(parts)
         return 0, Totals()
     if opened.at_trunk:
-        _restore(parts, _with_ranges(as_of_now(checkpoint, parts), parts), checkpoint.step)
+        _restore(parts, _with_ranges(as_of_now(checkpoint, parts, _trunk_plan(parts, opened)), parts), checkpoint.step)
         return checkpoint.step, Totals()
     if parts.recipe.numerics.exact or checkpoint.fingerprint.get("exact") == "True":
         check_resume(checkpoint.fingerprint, prints)
-    checkpoint = as_of_now(checkpoint, parts)
+    checkpoint = as_of_now(checkpoint, parts, parts.step.plan)
     _restore(parts, checkpoint.tensors, checkpoint.step)
     return checkpoint.step, Totals.from_json(checkpoint.totals)
+
+
+def _trunk_plan(parts: Parts, opened: Opened) -> StepPlan:
+    """The steps behind the state: the trunk's own."""
+    plan = parts.step.plan
+    return opened.trunk.plan(plan.training_images) if opened.trunk else plan
 
 
 def _with_ranges(checkpoint: checkpoints.Checkpoint, parts: Parts) -> dict[str, torch.Tensor]:

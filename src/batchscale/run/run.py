@@ -129,7 +129,9 @@ def _begin(
     """Write what a run consists of before its first step; from here on the folder holds it. Returns why it failed."""
     first_step = opened.checkpoint.step if opened.checkpoint else 0
     if not opened.resumed:
-        if opened.trunk is not None:
+        if opened.trunk is None:
+            forget_trunk(folder.path)  # of a branch that was killed before it began here
+        else:
             record_trunk(folder.path, opened.trunk)
         folder.write_recipe(dump_recipe(job.recipe))
     failed = folder.forget_failure()

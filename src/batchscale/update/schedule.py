@@ -154,7 +154,7 @@ class PlannedSchedule:
         plan: of the steps.
         first: lr_0, the schedule of the first minibatch in its steps.
         scaling: s, a member of SCALINGS; "none" where the lr stays when the minibatch grows.
-        branch: of a run that goes on from a trunk.
+        branches: of a run that goes on from a trunk, from the first one on.
 
     Source: Goyal et al. 2017, section 2.1; Devarakonda et al. 2017 (linear); Smith et al. 2018 (none).
     """
@@ -162,7 +162,7 @@ class PlannedSchedule:
     plan: StepPlan
     first: Schedule
     scaling: str = "none"
-    branch: BranchFactor | None = None
+    branches: tuple[BranchFactor, ...] = ()
 
     def __call__(self, step: int) -> float:
         """The lr of this step (0 is the first)."""
@@ -170,11 +170,12 @@ class PlannedSchedule:
 
     def factor(self, step: int) -> float:
         """s(kn_t / kn_0); of a branch of factor f from its first step on s_rule(f) s(kn_t / (f kn_0))."""
-        relative = self.plan.minibatch_at(step).images / self.plan.minibatch.images
-        if self.branch is None or step < self.branch.first_step:
-            return SCALINGS[self.scaling](relative)
-        grown = relative / self.branch.minibatch_factor
-        return SCALINGS[self.branch.rule](self.branch.minibatch_factor) * SCALINGS[self.scaling](grown)
+        grown, factor = self.plan.minibatch_at(step).images / self.plan.minibatch.images, 1.0
+        for branch in self.branches:
+            if step >= branch.first_step:
+                grown /= branch.minibatch_factor
+                factor *= SCALINGS[branch.rule](branch.minibatch_factor)
+        return factor * SCALINGS[self.scaling](grown)
 
 
 def first_steps(plan: StepPlan, steps: int) -> float:
