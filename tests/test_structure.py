@@ -52,7 +52,7 @@ bench: words errors randomness minibatch system recipe models comm data records 
 report: words errors system records bench
 study: words errors randomness system recipe data update records launch build run
 plugins: members recipe
-api: recipe task data records run
+api: errors recipe task data records run
 cli: words errors members system recipe data records launch build run bench report study batchscale
 __init__: errors minibatch recipe comm data update records aggregate api
 __main__: system cli

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from batchscale.errors import UsageError
 from batchscale.recipe import Recipe, load_recipe, recipe_from
 from batchscale.records import Result
 from batchscale.run.job import BranchPoint, Job, Resume
@@ -70,6 +71,8 @@ def train(
     else:
         resolved, name = load_recipe(recipe, changes), Path(recipe).stem
     folder = Path(data_folder) if data_folder is not None else None
+    if at is not None and branch is None:
+        raise UsageError(f"at={at}: of which run? give it with branch=RUN")
     point = BranchPoint(Path(branch), at) if branch is not None else None
     job = Job(name, resolved, Path(out) if out is not None else None, folder, resume, quiet, branch=point)
     return start(job, model=model, data=data, task=task)

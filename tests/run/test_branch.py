@@ -13,7 +13,7 @@ from support.worlds import in_processes
 import batchscale
 from batchscale.build.trunk import Trunk, run_plan, run_schedule
 from batchscale.cli import main
-from batchscale.errors import CheckpointError, FolderError, RecipeError
+from batchscale.errors import CheckpointError, FolderError, RecipeError, UsageError
 from batchscale.recipe import recipe_from
 from batchscale.records import RunLock
 from batchscale.run.run import Stopped
@@ -125,18 +125,18 @@ def test_a_branch_killed_before_its_first_checkpoint_begins_at_its_trunk_again(d
     assert train(data, tmp_path / "branch", *EXACT, resume="yes").weights_sha256 == straight.weights_sha256
 
 
-def test_a_branch_killed_before_it_was_recorded_whole_begins_again(data, trunk, tmp_path, monkeypatch):
+def test_a_branch_killed_before_it_was_recorded_whole_begins_again(data, trunk, tmp_path):
     folder, straight = trunk
     out = tmp_path / "branch"
     train(data, out, *EXACT, branch=folder, at=3)
     for name in out.iterdir():
         if name.name != "branch.json":
             shutil.rmtree(name) if name.is_dir() else name.unlink()
-    monkeypatch.chdir(tmp_path)  # the trunk is recorded by its whole path
+    shutil.copy(out / "branch.json", tmp_path)
     assert train(data, out, *EXACT, branch=folder, at=3, resume="auto").weights_sha256 == straight.weights_sha256
     shutil.rmtree(out)
     out.mkdir()
-    shutil.copy(tmp_path / "branch.json", out) if (tmp_path / "branch.json").exists() else None
+    shutil.copy(tmp_path / "branch.json", out)
     assert train(data, out, *EXACT).weights_sha256 == straight.weights_sha256  # a run by itself
     assert not (out / "branch.json").exists()
 
@@ -161,22 +161,18 @@ def test_a_branch_of_a_grown_run_has_f_times_its_minibatches_and_its_lr(step):
     assert plan.epoch_at(step) == straight.epoch_at(step)
     for each in range(step, plan.total_steps):
         steps = straight.steps(float(plan.epoch_at(each)))
-        at = straight.minibatch_at(int(steps))
-        ends = plan.epoch_at(each)
-        if all(
-            abs(float(ends - change.epoch)) > 0.4 for change in straight.growth
-        ):  # a change takes effect with a step
-            assert plan.minibatch_at(each).workers == 1.5 * at.workers
-            assert plan.minibatch_at(each).per_worker == at.per_worker
+        trunks = straight.minibatch_at(int(steps))
+        away = (abs(float(plan.epoch_at(each) - change.epoch)) for change in straight.growth)
+        if min(away) > 0.4:  # a change takes effect with a whole step, of either size
+            assert plan.minibatch_at(each).workers == 1.5 * trunks.workers
+            assert plan.minibatch_at(each).per_worker == trunks.per_worker
     assert schedule(step) == pytest.approx(1.5 * trunk_lr(step), rel=1e-12)
 
 
 def test_a_window_over_a_growth_and_no_further_growth():
     plan, *_ = branch_plan([GROWING], ["minibatch.workers=8", "epochs=1.5"], 5)
     assert {phase.minibatch.workers for phase in plan.phases[1:]} == {8}
-    plan, *_ = branch_plan(
-        [GROWING], [GROWING.replace(", {epoch: 2, workers: 12}", "")] and [GROWING, "epochs=2.5"], 15
-    )
+    plan, *_ = branch_plan([GROWING], [GROWING, "epochs=2.5"], 15)
     assert [phase.minibatch.workers for phase in plan.phases] == [4, 8, 8, 12]
 
 
@@ -324,6 +320,28 @@ def test_a_run_that_is_being_written_other_data_and_no_run_are_refused(data, tru
     with pytest.raises(RecipeError, match=r"branch\.seed=2: orders the examples of a branch"):
         train(data, tmp_path / "branch", "branch.seed=2")
     assert not (tmp_path / "branch").exists()
+
+
+def test_a_finished_branch_asked_for_with_another_trunk_is_refused(data, trunk, tmp_path):
+    folder, _ = trunk
+    train(data, tmp_path / "branch", *EXACT, branch=folder, at=3)
+    assert train(data, tmp_path / "branch", *EXACT, branch=folder, at=3, resume="yes").status == "done"
+    with pytest.raises(CheckpointError, match=r"holds a branch of .*step 3, and --branch names .*step 6"):
+        train(data, tmp_path / "branch", *EXACT, branch=folder, at=6, resume="yes")
+    with pytest.raises(CheckpointError, match="holds a run by itself, and --branch names"):
+        train(data, folder, *EXACT, branch=folder, at=3, resume="yes")
+
+
+def test_a_longer_branch_is_told_that_the_decay_has_ended(data, trunk, tmp_path, capfd):
+    batchscale.train(RECIPE, [*EXACT, "epochs=4"], data=data, branch=trunk[0], at=3, out=tmp_path / "b")
+    assert "learning_rate.decay.end=4 stretches it" in capfd.readouterr().err
+    batchscale.train(RECIPE, [*EXACT, "learning_rate.decay.end=4", "epochs=4"], data=data, branch=trunk[0], at=3)
+    assert "stretches it" not in capfd.readouterr().err
+
+
+def test_the_step_of_a_branch_needs_its_run(data):
+    with pytest.raises(UsageError, match="at=3: of which run"):
+        train(data, None, at=3)
 
 
 def test_the_command_branches_on_two_processes(tmp_path, capsys):

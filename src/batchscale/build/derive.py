@@ -39,7 +39,7 @@ def derived_numbers(recipe: Recipe, training_images: int, processes: int, trunk:
     spe = plan.phases[0].steps_per_epoch
     rows = [
         Derived("minibatch", f"kn = workers x per_worker = {k} x {n}", counted(k * n, "image")),
-        *_branch(plan, schedule, trunk),
+        *_branch(recipe, plan, schedule, trunk),
         Derived("training images", "N, after data.holdout and data.train_images", f"{training_images}"),
         Derived("steps per epoch", f"N / kn, partial minibatch: {recipe.data.partial}", f"{float(spe):g}"),
         *_phases(recipe, plan, schedule),
@@ -66,15 +66,33 @@ def derived_numbers(recipe: Recipe, training_images: int, processes: int, trunk:
     return rows
 
 
-def _branch(plan: StepPlan, schedule: PlannedSchedule, trunk: Trunk | None) -> list[Derived]:
+def ended_decay_warning(recipe: Recipe, trunk: Trunk | None) -> str | None:
+    """That a branch longer than its trunk goes on at the last lr, where its decay ends with the trunk's."""
+    root = trunk
+    while root is not None and root.trunk is not None:
+        root = root.trunk
+    decay = recipe.learning_rate.decay
+    if root is None or recipe.epochs <= root.recipe.epochs or decay.end is not None:
+        return None
+    if decay.kind not in ("cosine", "polynomial"):
+        return None
+    return (
+        f"warning: the {decay.kind} decay ends where the first trunk's does, at epoch {root.recipe.epochs:g}: the "
+        f"branch goes on at the last lr from there; learning_rate.decay.end={recipe.epochs:g} stretches it"
+    )
+
+
+def _branch(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule, trunk: Trunk | None) -> list[Derived]:
     """Where a branch begins, and what it makes of its trunk's lr."""
     if trunk is None:
         return []
     f, rule = schedule.branches[-1].minibatch_factor, schedule.branches[-1].rule
     factor = SCALINGS[rule](f)
+    entries = (recipe.learning_rate.model_copy(update={"scaling": "none"}) for recipe in (recipe, trunk.recipe))
+    whose = "the trunk's" if next(entries) == next(entries) else "this recipe's lr, by the trunk's rule,"
     return [
         Derived("branch", f"of {trunk.folder}", f"from step {trunk.step}, epoch {float(plan.epoch_at(trunk.step)):g}"),
-        Derived("branch lr", f"the trunk's at the same examples x {rule}(f), f = {f:g}", f"x {factor:g}"),
+        Derived("branch lr", f"{whose} at the same examples x {rule}(f), f = {f:g}", f"x {factor:g}"),
     ]
 
 

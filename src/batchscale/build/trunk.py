@@ -77,8 +77,9 @@ class Trunk:
                 f"{name} ({trunk_entries.get(name)} there, {entries.get(name)} here)" for name in refused[:5]
             )
             raise CheckpointError(
-                f"--branch {self.folder}: is a run of another model or data: {listed}; a branch may change "
-                f"minibatch.workers, learning_rate, epochs and the optimizer's constants alone; give the trunk's recipe"
+                f"--branch {self.folder}: the recipe differs from the trunk's in more than a branch may: {listed}; it "
+                f"may change minibatch.workers, learning_rate, epochs, branch.seed and the optimizer's constants; else "
+                f"give the trunk's recipe"
             )
 
     def factor(self, recipe: Recipe) -> Fraction:

@@ -31,12 +31,22 @@ def read_trunk(point: BranchPoint) -> tuple[Trunk, checkpoints.Checkpoint]:
         try:
             RunLock(run, wait_seconds=1.0).release()  # branches that begin together look one after the other
         except FolderError as error:
-            raise FolderError(f"--branch {run}: is still being written: {error}") from None
+            reason = str(error).removeprefix(f"{run}: ").split(";")[0]
+            raise FolderError(
+                f"--branch {run}: is still being written ({reason}); wait until it has ended, or stop it: a run that "
+                f"was stopped can be branched"
+            ) from None
     try:
         recipe = load_recipe(run / "recipe.yaml")
     except BatchscaleError as error:
         raise CheckpointError(f"--branch {error}") from None
-    checkpoint = checkpoints.load(checkpoints.folder_of(run, point.step, "--at"))
+    folder = checkpoints.folder_of(run, point.step, "--at")
+    try:
+        checkpoint = checkpoints.load(folder)
+    except CheckpointError as error:
+        steps = ", ".join(str(checkpoints.steps_of(other)) for other in checkpoints.folders(run) if other != folder)
+        others = f"name another step with --at ({steps})" if steps else "give another run"
+        raise CheckpointError(f"--branch {run}: {error}; {others}") from None
     digest = checkpoints.tensors_sha256(dict(sorted(checkpoint.tensors.items())))
     return Trunk(str(run.resolve()), checkpoint.step, digest, recipe, recorded_trunk(run)), checkpoint
 

@@ -39,6 +39,7 @@ def goes_on(job: Job, out: Path) -> bool:
     except BatchscaleError as error:
         raise CheckpointError(f"{error}; start a new run in another --out DIR (nothing was changed)") from None
     checkpoints.check_identity(identity(begun), identity(job.recipe), out)
+    trunk_of(job, out)  # also of a finished run: it must be the branch that was asked for
     return True
 
 

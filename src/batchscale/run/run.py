@@ -12,7 +12,7 @@ from torch import nn
 
 from batchscale.build.algorithm import as_text as algorithm_text
 from batchscale.build.build import build
-from batchscale.build.derive import as_text, derived_numbers, lag_warning
+from batchscale.build.derive import as_text, derived_numbers, ended_decay_warning, lag_warning
 from batchscale.build.inputs import load_data
 from batchscale.build.trunk import Trunk
 from batchscale.comm import World
@@ -151,7 +151,7 @@ def _begin(
             "fingerprint": prints,
             "data": parts.dataset.contents,
             "derived": [vars(row) for row in rows],
-            "warnings": _warnings(parts),
+            "warnings": _warnings(parts, opened.trunk),
         }
     )
     return failed
@@ -164,10 +164,11 @@ def _trunk_record(trunk: Trunk | None) -> dict[str, Any]:
     return {"trunk": {"folder": trunk.folder, "step": trunk.step, "state_sha256": trunk.state_sha256}}
 
 
-def _warnings(parts: Parts) -> list[str]:
+def _warnings(parts: Parts, trunk: Trunk | None) -> list[str]:
     """What a reader of the run's figures should know beforehand."""
     lags = lag_warning(parts.recipe, parts.step.plan.total_steps) if parts.step.averages.layers else None
-    return [lags] if lags else []
+    ends = ended_decay_warning(parts.recipe, trunk)
+    return [warning for warning in (lags, ends) if warning]
 
 
 def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> None:
@@ -175,7 +176,7 @@ def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> No
         return
     rows = derived_numbers(job.recipe, len(parts.dataset.train), parts.world.size, opened.trunk)
     print(as_text(rows), file=sys.stderr, flush=True)
-    for warning in _warnings(parts):
+    for warning in _warnings(parts, opened.trunk):
         print(warning, file=sys.stderr, flush=True)
     decided = parts.decided
     if decided.cores_per_thread is not None and decided.cores_per_thread > 1:
