@@ -11,7 +11,11 @@ from torch import nn
 import batchscale
 from batchscale.aggregate.riders import Rider, Riders
 from batchscale.build.assembly import RIDERS
+from batchscale.data.feed import Feed
+from batchscale.errors import DataError
+from batchscale.minibatch import StepPlan
 from batchscale.run import run as runs
+from batchscale.training import checkpoint as checkpoints
 from batchscale.training.due import DUES
 from batchscale.training.loop import Loop
 
@@ -43,20 +47,58 @@ def test_values_read_late_make_the_same_run(data, tmp_path, monkeypatch, lag, ov
         assert lines(tmp_path / "late", name) == lines(tmp_path / "straight", name)
 
 
-def test_a_stop_acts_so_many_steps_later_and_loses_none(data, tmp_path, monkeypatch):
-    straight = train(data, None)
+@pytest.mark.parametrize("lag", [0, 1, 2])
+def test_a_stop_acts_so_many_steps_later_and_loses_none(data, tmp_path, monkeypatch, lag):
+    """The checkpoint of the stop counts every step that has run; the run goes on to the same lines."""
     every = ("execution.log_steps=100", "execution.checkpoint_seconds=1000")
-    steps = {}
-    for lag in (0, 2):
-        out = tmp_path / str(lag)
-        monkeypatch.setattr(runs, "Loop", lambda course, lag=lag: Loop(course, lag=lag))
-        monkeypatch.setattr(runs.StopSignals, "requested", asked_in_step(1))
-        with pytest.raises(runs.Stopped) as stopped:
-            train(data, out, *every)
-        steps[lag] = int(str(stopped.value).split("after step ")[1].split(";")[0])
-        monkeypatch.undo()
-        assert train(data, out, *every, resume="yes").weights_sha256 == straight.weights_sha256
-    assert (steps[0], steps[2]) == (2, 4)
+    straight = train(data, tmp_path / "straight", *every)
+    out = tmp_path / "run"
+    monkeypatch.setattr(runs, "Loop", lambda course: Loop(course, lag=lag))
+    monkeypatch.setattr(runs.StopSignals, "requested", asked_in_step(1))
+    with pytest.raises(runs.Stopped, match=f"after step {2 + lag};"):
+        train(data, out, *every)
+    monkeypatch.undo()
+    saved = checkpoints.load(checkpoints.folder_of(out, None, "step"))
+    assert (saved.step, saved.totals["images"], saved.totals["line_steps"]) == (2 + lag, 32 * (2 + lag), 2 + lag)
+    assert train(data, out, *every, resume="yes").weights_sha256 == straight.weights_sha256
+    assert lines(out)[-1]["loss"] == pytest.approx(lines(tmp_path / "straight")[-1]["loss"], rel=1e-12)
+
+
+def test_a_failure_between_steps_keeps_the_steps_that_are_yet_unread(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "Loop", lambda course: Loop(course, lag=2))
+    passes = Feed.passes
+
+    def failing(feed, step):
+        if step == 3:
+            raise DataError("unreadable")
+        return passes(feed, step)
+
+    monkeypatch.setattr(Feed, "passes", failing)
+    with pytest.raises(DataError, match="unreadable"):
+        train(data, tmp_path / "run", "execution.log_steps=100")
+    saved = checkpoints.load(checkpoints.folder_of(tmp_path / "run", None, "step"))
+    assert (saved.step, saved.totals["images"]) == (3, 96)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_no_checkpoint_is_written_past_a_divergence_that_is_yet_unread(data, tmp_path, monkeypatch, fails):
+    """Neither by the clock of rank 0, nor where the feed fails right after it."""
+    monkeypatch.setattr(runs, "Loop", lambda course: Loop(course, lag=2))
+    passes = Feed.passes
+
+    def failing(feed, step):
+        if fails and step == 3:
+            raise DataError("unreadable")
+        return passes(feed, step)
+
+    monkeypatch.setattr(Feed, "passes", failing)
+    every = ("execution.log_steps=100", "execution.checkpoint_seconds=1e-9", "execution.evaluation_epochs=3")
+    if fails:
+        with pytest.raises(DataError, match="unreadable"):
+            train(data, tmp_path / "run", *every, model=Bursting(2))
+    else:
+        assert train(data, tmp_path / "run", *every, model=Bursting(2)).diverged_at_step == 2
+    assert checkpoints.steps_saved(tmp_path / "run") == 2
 
 
 def asked_in_step(step):
@@ -164,3 +206,15 @@ def test_the_loop_learns_only_of_riders_that_tell():
     flat.buffer.zero_()  # the next step's sums: the answer keeps its own
     assert places == {"labels": slice(0, 2)}
     assert torch.equal(answer, torch.tensor([2.0, 3.0]))
+
+
+def test_the_end_of_an_epoch_is_worked_out_once_a_step(data, tmp_path, monkeypatch):
+    ends_epoch, steps = StepPlan.ends_epoch, []
+
+    def counting(plan, step):
+        steps.append(step)
+        return ends_epoch(plan, step)
+
+    monkeypatch.setattr(StepPlan, "ends_epoch", counting)
+    result = train(data, tmp_path / "run")
+    assert steps == list(range(result.steps))

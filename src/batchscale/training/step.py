@@ -70,6 +70,11 @@ class StepValues:
     recovers: bool
     numbers: dict[str, tuple[float, ...]]
 
+    @property
+    def trained(self) -> bool:
+        """Whether the run goes on after it; else it diverged."""
+        return self.finite or self.recovers
+
 
 @dataclass(frozen=True)
 class StepAnswer:
