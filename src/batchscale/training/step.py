@@ -144,7 +144,7 @@ class TrainingStep:
             computed = time.perf_counter()
         summed = time.perf_counter()
         self.loss_scale.unscale(minibatch.workers)
-        finite = bool(self.aggregator.flat.buffer.isfinite().all())
+        finite = self.riders.finite(self.aggregator.flat.buffer)
         if finite:
             self.riders.update(minibatch)
             self.set_momentum(step)
