@@ -89,7 +89,11 @@ def _rounded(scores: dict[str, Any]) -> dict[str, Any]:
 def _no_score(course: Course) -> dict[str, None]:
     """The score's entry of a line without one, where the task has a score in training."""
     task = course.parts.step.task
-    return {f"train_{task.score.key}": None} if task.training_counts else {}
+    return {f"train_{task.score.key}": None} if task.training_counts and not task.predicts else {}
+
+
+EVALUATION_NAMES = ("step", "epoch", "loss", "scores", "on")
+"""The entries that a line of evaluations.jsonl has with any task, beside the name of its examples."""
 
 
 class EvaluationDue:
