@@ -2,15 +2,18 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from support.runs import RECIPE
 from support.runs import data as data
 
 import batchscale
-from batchscale.build.state import open_state
+from batchscale.build.state import devices_in_use, open_state
 from batchscale.errors import CheckpointError, FolderError
+from batchscale.models import named_model
 from batchscale.training import checkpoint as checkpoints
 
 KEPT = ("numerics.micro_batch=8", "execution.keep_checkpoints={epochs: [1]}", "execution.evaluation_epochs=1")
@@ -50,6 +53,39 @@ def test_opening_changes_nothing_of_the_process(data, run):
     open_state(run, data=data).evaluate()
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before[1:]
+
+
+def test_the_file_of_initial_weights_may_be_gone(data, tmp_path):
+    torch.manual_seed(0)
+    model = named_model("cnn", (1, 8, 8), 4)
+    file = tmp_path / "initial.pt"
+    torch.save(model.state_dict(), file)
+    batchscale.train(RECIPE, [*KEPT, f"model.pretrained={file}"], data=data, out=tmp_path / "run", quiet=True)
+    file.unlink()
+    state = open_state(tmp_path / "run", data=data)
+    weights = load_file(tmp_path / "run" / "weights.safetensors")
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in state.model.state_dict().items())
+
+
+def test_averages_of_no_update_are_none(data, tmp_path):
+    """fp16 may undo its first steps; the run itself evaluates the weights then."""
+    out = tmp_path / "run"
+    batchscale.train(RECIPE, [*KEPT, "model.ema_decay=0.8"], data=data, out=out, quiet=True)
+    state = open_state(out, data=data)
+    assert state.averaged_weights
+    zeros = {name: torch.zeros_like(t) for name, t in state.tensors.items() if name.startswith("optimizer.ema")}
+    early = replace(state, tensors={**state.tensors, **zeros})
+    assert early.averaged_weights == {}
+    assert early.evaluate() == state.evaluate(averaged=False)
+
+
+@pytest.mark.parametrize(
+    ("device", "in_use", "forked"), [("cpu", False, []), ("cpu", True, [0, 1]), ("cuda", False, [0, 1])]
+)
+def test_random_numbers_of_every_device_in_use_stay(monkeypatch, device, in_use, forked):
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: in_use)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert devices_in_use(torch.device(device)) == forked
 
 
 def test_what_is_not_there_is_said_in_one_line(data, run, tmp_path):

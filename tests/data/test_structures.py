@@ -1,13 +1,18 @@
 """Examples of any structure in memory: gathered, cropped and mirrored together, told apart by their digests."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import batchscale
+from batchscale.build.inputs import load_data, make_normalizer
 from batchscale.data.examples import IGNORED, Augmentation, Splits, TensorExamples
-from batchscale.structure import called, mapped, num_examples, part, tensors
+from batchscale.errors import DataError
+from batchscale.recipe import load_recipe
+from batchscale.structure import called, columns, mapped, num_examples, part, repeated, tensors
 from batchscale.task import EvaluatedPass, ScoreKind, Task
 
 N = 12
@@ -56,16 +61,92 @@ def test_digests_change_with_any_tensor_and_of_one_tensor_are_as_ever():
 
 
 def test_structures_keep_their_kind():
-    structure = {"a": torch.arange(4), "b": [torch.zeros(4, 2), (torch.ones(4),)]}
+    structure = {"a": torch.arange(2), "b": [torch.zeros(4, 2), (torch.ones(4),)]}
     doubled = mapped(lambda tensor: tensor * 2, structure)
-    assert doubled["a"].tolist() == [0, 2, 4, 6]
+    assert doubled["a"].tolist() == [0, 2]
     assert isinstance(doubled["b"], list)
     assert isinstance(doubled["b"][1], tuple)
-    assert [tensor.shape[0] for tensor in tensors(structure)] == [4, 4, 4]
-    assert num_examples(structure) == 4
+    assert [tensor.shape[0] for tensor in tensors(structure)] == [2, 4, 4]
     assert num_examples([{"boxes": torch.zeros(7, 4)}, {"boxes": torch.zeros(1, 4)}]) == 2
-    assert part(structure, slice(1, 3))["b"][0].shape == (2, 2)
     assert called({"a": lambda x: x + 1, "b": (lambda x: x * 2,)}, 3) == {"a": 4, "b": (6,)}
+
+
+def boxes():
+    """Of every example as many boxes as its number says."""
+    return [torch.full((number, 4), number) for number in range(N)]
+
+
+def numbers_of(column):
+    return [len(member) for member in column]
+
+
+@pytest.mark.parametrize("wrap", [lambda column: column, lambda column: {"boxes": column}, lambda column: ((column,),)])
+def test_a_list_has_one_member_an_example_wherever_it_stands(wrap):
+    """As it is cut into passes, gathered into minibatches, selected, repeated for the trial of passes, and counted."""
+
+    def inside(structure):
+        return numbers_of(next(columns(structure)))
+
+    structure = wrap(boxes())
+    assert num_examples(structure) == N
+    assert inside(part(structure, slice(3, 6))) == [3, 4, 5]
+    assert inside(repeated(part(structure, slice(3, 5)), 2)) == [3, 4, 3, 4]
+    examples = TensorExamples(torch.arange(N), structure)
+    rows = np.array([4, 1, 1])
+    assert inside(examples.augmented(0, Augmentation())(np.zeros(3, np.int64), rows)[1]) == [4, 1, 1]
+    assert inside(examples.select(rows).targets) == [4, 1, 1]
+    assert inside(examples.part(slice(2, 4))[1]) == [2, 3]
+    assert TensorExamples(torch.arange(N), wrap(boxes()[::-1])).digests() != examples.digests()
+    assert len(TensorExamples(structure, torch.arange(N))) == N
+
+
+def test_columns_of_other_lengths_are_one_line():
+    """Two tensors in a list are two examples, not two columns."""
+    with pytest.raises(DataError, match=r"2 examples by their first inputs, 12 by .*several tensors as a tuple"):
+        TensorExamples([torch.zeros(N, 3), torch.zeros(N, 3)], torch.arange(N))
+
+
+def own(inputs, targets):
+    part = TensorExamples(inputs, targets)
+    return SimpleNamespace(splits=lambda: Splits("own", part, part, 1))
+
+
+def opened(inputs, targets, *overrides):
+    recipe = load_recipe("digits-cnn", ["data.name=own", "data.augment={}", *overrides])
+    return recipe, load_data(recipe, None, own(inputs, targets))
+
+
+CROPPED = "data.augment={crop: padded, padding: 2}"
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bool, torch.int8])
+def test_a_mask_that_has_no_number_for_what_is_ignored_is_not_cropped(kind):
+    images, masks = pictures()
+    for targets in (masks.to(kind), {"mask": masks.to(kind)}):
+        with pytest.raises(DataError, match=f"data.augment.crop=padded: .*{kind} has no such number"):
+            opened(images, targets, CROPPED)
+        opened(images, targets, "data.augment={flip: true}")  # nothing is outside there
+    opened(images, masks.to(torch.uint8), CROPPED)
+
+
+@pytest.mark.parametrize("augment", [CROPPED, "data.augment={flip: true}"])
+def test_a_list_of_tensors_is_not_augmented(augment):
+    with pytest.raises(DataError, match=r"data.augment: .* a list of tensors, which would stay as they are"):
+        opened(pictures()[0], {"boxes": boxes()}, augment)
+
+
+def test_images_anywhere_among_the_inputs_are_normalised_by_their_own_moments():
+    images = pictures()[0]
+    device = torch.device("cpu")
+    for inputs in (images, {"scale": torch.ones(N), "image": images}, (torch.arange(N), images)):
+        recipe, dataset = opened(inputs, torch.arange(N))
+        assert (dataset.train.raw, dataset.image_shape) == (True, (1, 6, 6))
+        normalized = list(tensors(make_normalizer(recipe, dataset, True, device)(inputs)))[-1]
+        torch.testing.assert_close(float(normalized.mean()), 0.0, atol=1e-5, rtol=0)
+        torch.testing.assert_close(float(normalized.std(correction=0)), 1.0)
+    recipe, dataset = opened({"image": images, "bytes": torch.zeros(N, 3, dtype=torch.uint8)}, torch.arange(N))
+    with pytest.raises(DataError, match=r"uint8 inputs \(12, 3\) beside images \(12, 1, 6, 6\)"):
+        make_normalizer(recipe, dataset, True, device)
 
 
 class Pixels(Task):

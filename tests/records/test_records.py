@@ -45,6 +45,20 @@ def test_a_line_cut_by_a_kill_is_left_out_and_a_rewind_cuts_back(tmp_path):
     assert [line["step"] for line in read_lines(path)] == [1, 2, 3, 4]
 
 
+def test_a_rewind_cuts_a_measures_own_file_too(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    for step in range(1, 6):
+        for name in ("metrics", "evaluations", "watched"):
+            folder.append(f"{name}.jsonl", {"step": step})
+    folder.close()
+    folder = RunFolder(tmp_path / "run")
+    folder.rewind(3, evaluation_is_due=True)
+    folder.close()
+    for name, last in (("metrics", 3), ("evaluations", 2), ("watched", 3)):
+        path = tmp_path / "run" / f"{name}.jsonl"
+        assert [line["step"] for line in read_lines(path)] == list(range(1, last + 1))
+
+
 def hold(folder, ready, leave):
     with RunLock(folder):
         ready.set()

@@ -17,6 +17,7 @@ from batchscale.errors import RecipeError
 from batchscale.recipe import load_recipe
 from batchscale.recipe.stopping import StopAt
 from batchscale.task import TASKS, Evaluated, EvaluatedPass, ScoreKind, Task
+from batchscale.training.due import EVALUATION_NAMES
 
 LOGITS = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 0])
@@ -132,6 +133,52 @@ def test_a_loss_of_a_worker_keeps_passes_to_one_worker_and_has_no_noise_an_examp
         Distance().losses(LOGITS, LABELS)
     with pytest.raises(RecipeError, match=r"optimizer.gradient_noise=0.5: .*of a whole worker"):
         train(0, data, None, "optimizer.gradient_noise=0.5")
+
+
+def test_a_loss_of_a_worker_is_not_normalised_over_several(data, tmp_path):
+    with pytest.raises(RecipeError, match=r"batch_norm.span=2: .* a loss of one whole worker; use batch_norm.span=1"):
+        train(0, data, tmp_path / "run", "batch_norm.span=2", "numerics.micro_batch=16")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("kinds", "counts", "name"),
+    [
+        ((ScoreKind("error", "%"), ScoreKind("loss")), (), "loss"),
+        ((ScoreKind("error", "%"), ScoreKind("error_percent")), (), "error_percent"),
+        ((ScoreKind("points"),), (), "points"), ((ScoreKind("iou"),), ("step",), "step"),
+    ],
+)  # fmt: skip
+def test_a_score_or_a_count_has_a_name_of_its_own_in_the_line(kinds, counts, name):
+    task = Distance()
+    task.score_kinds, task.count_names = kinds, counts
+    with pytest.raises(RecipeError, match=f"task=distance: its score or count '{name}' has the name of another entry"):
+        check_task(load_recipe("digits-cnn"), task)
+
+
+def test_the_names_that_no_score_may_take_are_those_of_the_line(data, tmp_path):
+    train(0, data, tmp_path / "run")
+    line = json.loads((tmp_path / "run" / "evaluations.jsonl").read_text().splitlines()[0])
+    assert set(line) == {*EVALUATION_NAMES, "points", "median distance", "within_percent"}
+
+
+class Counting(Distance):
+    """Counts in training, and scores that need predictions."""
+
+    training_counts = 1
+
+    def counts(self, outputs, targets):
+        return torch.ones(1)
+
+
+def test_a_task_that_predicts_has_no_scores_in_training(data, tmp_path):
+    assert Counting().training_scores((3,), 8) == {}
+    batchscale.train(
+        RECIPE, ["numerics.micro_batch=8", "epochs=1"], data=data, task=Counting(), out=tmp_path / "run", quiet=True,
+        model=nn.Sequential(nn.Flatten(), nn.Linear(64, 3)),
+    )  # fmt: skip
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert not [name for name in line if name.startswith("train_")]
 
 
 @pytest.mark.parametrize(

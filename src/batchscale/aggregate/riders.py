@@ -5,9 +5,11 @@ numbers. It is asked four times a step:
 
     begin(sums)               on every process, before its first pass: what a process brings, such as a request to stop
     fill(sums, forward_pass)  after each forward pass: what its workers bring, such as the loss
-    update(sums, minibatch)   after the sum, where all of it is finite, before the optimizer's update
+    update(sums, minibatch)   after the sum, where all that decides is finite, before the optimizer's update
     answer                    the numbers that the loop is told, where the rider ``tells``
 
+A number that is not finite ends the run where its rider ``decides``, as the loss does. A measure does not: what is not
+finite of it is taken out of the sum (exact mode would repeat no step that holds such), counted, and told as NaN.
 A new number of the step is one more rider in the list; neither the step nor the loop knows its name.
 """
 
@@ -65,12 +67,14 @@ class Rider:
         lengths: of its pieces of real numbers; exact mode scales each piece by itself.
         whole_numbers: how many of these.
         tells: whether the loop is told the sums.
+        decides: whether a step is undone where a number of it is not finite, as where a gradient is not.
     """
 
     name: str
     lengths: Sequence[int] = ()
     whole_numbers: int = 0
     tells: bool = True
+    decides: bool = False
 
     def begin(self, sums: Sums) -> None:
         """What this process brings, whatever its passes; called again where a step is repeated."""
@@ -79,11 +83,34 @@ class Rider:
         """Add what the workers of this pass bring."""
 
     def update(self, sums: Sums, minibatch: Minibatch) -> None:
-        """Use the sum over all k workers; not called where a sum or a gradient is not finite."""
+        """Use the sum over all k workers; not called where a gradient, or a sum that decides, is not finite."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A rider, its sums, and of a measure how often something of it was not finite, (1,); (0,) where it decides."""
+
+    rider: Rider
+    sums: Sums
+    lost: torch.Tensor
+
+    def take_out(self) -> None:
+        """Take what is not finite of a measure out of the sum."""
+        if len(self.lost):
+            for part in (self.sums.real, self.sums.whole):
+                unfit = ~part.isfinite()
+                self.lost.add_(unfit.any())
+                part.masked_fill_(unfit, 0.0)
+
+    def mark(self) -> None:
+        """After the sum: a measure of which something was taken out is NaN."""
+        if len(self.lost):
+            for part in (self.sums.real, self.sums.whole):
+                part.masked_fill_(self.lost > 0, float("nan"))
 
 
 class Riders:
-    """The riders of a run, in the order of their places.
+    """The riders of a run, in the order of their places: measures first, then those that decide.
 
     Args:
         riders: each with a name of its own.
@@ -96,8 +123,9 @@ class Riders:
         names = [rider.name for rider in riders]
         if len(set(names)) < len(names):
             raise ValueError(f"two riders of one name among {', '.join(names)}")
-        self.members = tuple(riders)
-        self._places: list[tuple[Rider, Sums]] = []
+        self.members = tuple(sorted(riders, key=lambda rider: rider.decides))
+        self._places: list[_Place] = []
+        self._judged = slice(sum(sum(rider.lengths) for rider in riders if not rider.decides), None)
 
     @property
     def extras(self) -> dict[str, Sequence[int]]:
@@ -107,30 +135,48 @@ class Riders:
     @property
     def counts(self) -> tuple[str, ...]:
         """For an aggregator: every name as often as it has whole numbers."""
-        return tuple(rider.name for rider in self.members for _ in range(rider.whole_numbers))
+        whole = [rider.name for rider in self.members for _ in range(rider.whole_numbers)]
+        return (*whole, *(_lost(rider) for rider in self.members if not rider.decides))
 
     def board(self, flat: FlatGradients) -> None:
         """Take the places that an aggregator has for them."""
         nothing = flat.buffer[:0]
         self._places = [
-            (rider, Sums(flat.extras.get(rider.name, nothing), flat.counts.get(rider.name, nothing)))
+            _Place(
+                rider,
+                Sums(flat.extras.get(rider.name, nothing), flat.counts.get(rider.name, nothing)),
+                flat.counts.get(_lost(rider), nothing),
+            )
             for rider in self.members
         ]
 
     def begin(self) -> None:
         """See ``Rider.begin``."""
-        for rider, sums in self._places:
-            rider.begin(sums)
+        for place in self._places:
+            place.rider.begin(place.sums)
+            place.take_out()
 
     def fill(self, forward_pass: ForwardPass) -> None:
         """See ``Rider.fill``."""
-        for rider, sums in self._places:
-            rider.fill(sums, forward_pass)
+        for place in self._places:
+            place.rider.fill(place.sums, forward_pass)
+            place.take_out()
+
+    def finite(self, buffer: torch.Tensor) -> bool:
+        """After the sum: whether all gradients, and all riders that decide, are finite.
+
+        Args:
+            buffer: of the aggregator; the real numbers of the measures are its beginning.
+        """
+        finite = bool(buffer[self._judged].isfinite().all())  # before whole numbers of measures are marked
+        for place in self._places:
+            place.mark()
+        return finite
 
     def update(self, minibatch: Minibatch) -> None:
         """See ``Rider.update``."""
-        for rider, sums in self._places:
-            rider.update(sums, minibatch)
+        for place in self._places:
+            place.rider.update(place.sums, minibatch)
 
     def answer(self) -> tuple[torch.Tensor, dict[str, slice]]:
         """The numbers of all riders that tell, in one tensor of its own, and where each rider's lie in it."""
@@ -143,7 +189,12 @@ class Riders:
         return torch.cat(tensors), places
 
     def _telling(self) -> Iterator[tuple[Rider, Sums]]:
-        return ((rider, sums) for rider, sums in self._places if rider.tells)
+        return ((place.rider, place.sums) for place in self._places if place.rider.tells)
+
+
+def _lost(rider: Rider) -> str:
+    """The name of the whole number that says how often something of a measure was not finite."""
+    return f"{rider.name}: not finite"
 
 
 def numbers(answer: torch.Tensor, places: Mapping[str, slice]) -> dict[str, tuple[float, ...]]:

@@ -23,12 +23,14 @@ from batchscale.build.wrapping import named_optimizer, surrounded
 from batchscale.comm import Reducer, World
 from batchscale.data.examples import Splits
 from batchscale.data.feed import Normalizer
+from batchscale.errors import RecipeError
 from batchscale.minibatch import StepPlan
 from batchscale.order import StreamOrder
 from batchscale.recipe import Recipe
 from batchscale.structure import mapped
 from batchscale.task import Task
 from batchscale.training.decided import Decided, DecidedEarlier
+from batchscale.training.due import line_names
 from batchscale.training.riders import NEWS, STOP, CountsRider, LossRider, Request, StatisticsRider
 from batchscale.training.step import TrainingStep
 from batchscale.update.momentum import HasMomentum
@@ -102,9 +104,14 @@ class Assembly:
 
     def _riders(self) -> Riders:
         statistics = StatisticsRider(self.network.statistics, self.network.averages)
-        measures = (make(self) for make in RIDERS.values())
-        always = [LossRider(), statistics, *self.requests.values(), CountsRider(self.task)]
-        return Riders([*always, *(rider for rider in measures if rider is not None)])
+        measures = [rider for make in RIDERS.values() if (rider := make(self)) is not None]
+        for measure in measures:
+            if measure.name in line_names(self.task):
+                raise RecipeError(
+                    f"measure {measure.name}: every line of metrics.jsonl has an entry of this name already; give the "
+                    f"rider another name"
+                )
+        return Riders([LossRider(), statistics, *self.requests.values(), CountsRider(self.task), *measures])
 
     def _aggregator(self, riders: Riders, reducer: Reducer) -> FastAggregator | ExactAggregator:
         parameters = list(self.network.model.parameters())

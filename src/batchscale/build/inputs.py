@@ -23,6 +23,7 @@ from batchscale.minibatch import StepPlan
 from batchscale.order import StreamOrder
 from batchscale.randomness import key, shuffled
 from batchscale.recipe.schema import Data, Recipe
+from batchscale.structure import tensors
 
 _HOLDOUT = 201  # stream: one order of all training images, held-out ones from its start, trained ones from its end
 _RECOMPUTE = 202  # stream: the order of the examples that batch norm's statistics are recomputed over
@@ -38,6 +39,8 @@ def load_data(recipe: Recipe, folder: Path | None, own_data: Dataset | None = No
     augment = recipe.data.augment
     if (augment.flip or augment.crop != "none") and not dataset.train.raw:
         raise DataError("data.augment: acts on uint8 images (C, H, W), the data is floating; leave data.augment out")
+    if isinstance(dataset.train, TensorExamples) and (augment.flip or augment.crop != "none"):
+        dataset.train.check_augmented(crops=augment.crop == "padded")
     if augment.crop == "padded" and augment.padding > min(dataset.image_shape[1:]):
         raise DataError(
             f"data.augment.padding={augment.padding}: must not exceed the image, {dataset.image_shape[1:]}; lower it"
@@ -107,13 +110,29 @@ def make_normalizer(recipe: Recipe, dataset: Splits, own_data: bool, device: tor
     if not dataset.train.raw:
         mean, std = [0.0], [1.0]
     elif isinstance(dataset.train, TensorExamples) and (own_data or recipe.data.name == "own"):
-        images = dataset.train.inputs
-        sums = [images[:, c].double() for c in range(images.shape[1])]
-        mean, std = [float(s.mean()) for s in sums], [float(s.std(correction=0)) or 1.0 for s in sums]
+        mean, std = _moments(dataset.train)
     else:
         source = DATASETS[recipe.data.name]
         mean, std = list(source.mean), list(source.std)
     return Normalizer(mean, std, WEIGHTS[recipe.precision], formats[recipe.numerics.memory_format], device)
+
+
+def _moments(examples: TensorExamples) -> tuple[list[float], list[float]]:
+    """Mean and deviation of every channel of the images.
+
+    Raises:
+        DataError: other uint8 inputs stand beside the images, and are not of their kind: one normaliser acts on all.
+    """
+    images = examples.picture
+    assert images is not None
+    for tensor in tensors(examples.inputs):
+        if tensor.dtype == torch.uint8 and (tensor.ndim != 4 or tensor.shape[1] != images.shape[1]):
+            raise DataError(
+                f"data: uint8 inputs {tuple(tensor.shape)} beside images {tuple(images.shape)}: uint8 is normalised as "
+                f"these images are, channel by channel; give what is no such image as int64 or as floats"
+            )
+    channels = [images[:, c].double() for c in range(images.shape[1])]
+    return [float(c.mean()) for c in channels], [float(c.std(correction=0)) or 1.0 for c in channels]
 
 
 def make_feed(

@@ -29,7 +29,7 @@ from batchscale.training import checkpoint as checkpoints
 from batchscale.training.evaluation import evaluate
 from batchscale.training.parts import MODEL
 
-_AVERAGED = "optimizer.ema."
+_AVERAGED, _UPDATES = "optimizer.ema.", "optimizer.ema_steps"
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,11 @@ class State:
         Raises:
             CheckpointError: the checkpoint is another model's.
         """
-        with torch.random.fork_rng(devices=()):  # the model draws initial weights, which are then replaced
-            model = build_model(self.recipe, self.dataset, self.own_model)
+        # The weights of the step replace initial ones: neither a file of such is needed, nor do random numbers move.
+        entry = self.recipe.model.model_copy(update={"pretrained": None, "pretrained_key": None})
+        recipe = self.recipe.model_copy(update={"model": entry})
+        with torch.random.fork_rng(devices=devices_in_use(self.device)):
+            model = build_model(recipe, self.dataset, self.own_model)
         model = model.to(device=self.device, dtype=WEIGHTS[self.recipe.precision])
         if self.recipe.numerics.memory_format == "channels_last":
             model = model.to(memory_format=torch.channels_last)
@@ -101,7 +104,9 @@ class State:
 
     @cached_property
     def averaged_weights(self) -> dict[str, torch.Tensor]:
-        """The averaged weights by name, {} where the run keeps none."""
+        """The averaged weights by name, {} where the run keeps none, or has made no update yet (fp16's first steps)."""
+        if not self.tensors.get(_UPDATES, torch.ones(())):
+            return {}
         return {
             name.removeprefix(_AVERAGED): tensor for name, tensor in self.tensors.items() if name.startswith(_AVERAGED)
         }
@@ -133,6 +138,12 @@ class State:
             raise CheckpointError(
                 f"{self.run}: step {self.step} holds another model's state ({reason[:200]}); give the run's own model"
             ) from None
+
+
+def devices_in_use(device: torch.device) -> list[int]:
+    """The devices whose random numbers torch.manual_seed sets: all, where one is in use."""
+    in_use = device.type == "cuda" or torch.cuda.is_initialized()
+    return list(range(torch.cuda.device_count())) if in_use else []
 
 
 def open_state(

@@ -8,6 +8,7 @@ from batchscale.members import TASKS
 from batchscale.recipe import Recipe
 from batchscale.recipe.stopping import StopAt
 from batchscale.task import Task, TaskBuilder
+from batchscale.training.due import EVALUATION_NAMES
 
 
 def make_task(recipe: Recipe, dataset: Splits) -> Task:
@@ -24,8 +25,15 @@ def check_task(recipe: Recipe, task: Task) -> None:
     """Raise where a recipe asks of a task what it does not have.
 
     Raises:
-        RecipeError: an option without a place, or a score that the task has not or that is better the other way.
+        RecipeError: an option without a place, a score that the task has not or that is better the other way, or a task
+            whose scores or counts take the names of other entries.
     """
+    _check_names(task)
+    if recipe.batch_norm.span > 1 and task.unit != "example":
+        raise RecipeError(
+            f"batch_norm.span={recipe.batch_norm.span}: a pass holds so many workers, and task={recipe.task} has a "
+            f"loss of one whole {task.unit}; use batch_norm.span=1"
+        )
     if recipe.optimizer.gradient_noise and task.unit != "example":
         raise RecipeError(
             f"optimizer.gradient_noise={recipe.optimizer.gradient_noise:g}: multiplies every example's gradient, and "
@@ -35,6 +43,18 @@ def check_task(recipe: Recipe, task: Task) -> None:
         _check_direction(recipe.execution.stop_at, task)
     if recipe.execution.stop_below.error_percent is not None:
         task.score_named("error", "execution.stop_below.error_percent")
+
+
+def _check_names(task: Task) -> None:
+    """Every entry of a line of evaluations.jsonl has a name of its own."""
+    names = [*EVALUATION_NAMES, task.examples]
+    for name in (*(kind.key for kind in task.score_kinds), *task.count_names):
+        if name in names:
+            raise RecipeError(
+                f"task={task.name}: its score or count {name!r} has the name of another entry of evaluations.jsonl, "
+                f"which holds {', '.join(names)}; give it another name"
+            )
+        names.append(name)
 
 
 def _check_direction(stop_at: StopAt, task: Task) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from batchscale.data.feed import Normalizer
-from batchscale.structure import mapped, num_examples
+from batchscale.structure import mapped, num_examples, repeated
 from batchscale.task import Task
 from batchscale.worker.batch_norm import Statistics
 
@@ -22,12 +22,6 @@ _MOST_IMAGES = 1024  # of a pass: larger ones were not faster
 _SHORT_SECONDS = 0.025  # what the threads are tried on: passes of about so long, so many times
 _ROUNDS = 5
 _CLEARLY = 1.15  # times faster: what more threads gain less than that may cost a hundredfold once others use the cores
-
-
-def _repeated(structure: Any, times: int) -> Any:
-    if isinstance(structure, list):  # one member an example
-        return structure * times
-    return mapped(lambda tensor: tensor.repeat(times, *[1] * (tensor.ndim - 1)), structure)
 
 
 class PassTimer:
@@ -53,7 +47,7 @@ class PassTimer:
         self._group_examples = num_examples(group[1])
 
     def _seconds_per_image(self, groups: int) -> float:
-        inputs, targets = (_repeated(part, groups) for part in self._group)
+        inputs, targets = (repeated(part, groups) for part in self._group)
         inputs, device = self._normalize(inputs), self._normalize.device
         targets = mapped(lambda tensor: tensor.to(device), targets)
         examples = groups * self._group_examples

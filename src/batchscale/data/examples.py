@@ -19,8 +19,9 @@ import torch
 
 from batchscale.data.contents import COUNT, PARTS, Contents, digest
 from batchscale.data.threads import compute_alone
+from batchscale.errors import DataError
 from batchscale.randomness import integers, key, uniform
-from batchscale.structure import called, mapped, tensors
+from batchscale.structure import called, columns, mapped_columns, num_examples, rows, tensors
 from batchscale.structure import part as part_of
 
 # Streams: what a random number is for; part of the definition of a run, never to be renumbered (0 is the shuffle).
@@ -145,15 +146,31 @@ class TensorExamples(Examples):
     A target picture, (N, ..., H, W) as its images are, is cropped and mirrored with them.
 
     Args:
-        inputs: uint8 (N, C, H, W), floating (N, ...), or a structure of tensors whose first axis is N.
+        inputs: uint8 (N, C, H, W), floating (N, ...), or a structure of columns: tensors whose first axis is N, lists
+            that have one member an example.
         targets: int64 (N,), or any structure alike.
+
+    Attributes:
+        picture: the uint8 images among the inputs; None where there are none.
+
+    Raises:
+        DataError: inputs and targets are not of equally many examples.
     """
 
     def __init__(self, inputs: Any, targets: Any) -> None:
         self.inputs, self.targets = inputs, targets
-        first = next(tensors(inputs))
-        self.shape, self.raw = tuple(first.shape[1:]), first.dtype == torch.uint8 and first.ndim == 4
-        self._length = len(first)
+        bytes_ = (column for column in _tensor_columns(inputs) if column.dtype == torch.uint8)
+        self.picture = next((column for column in bytes_ if column.ndim == 4), None)
+        first = next(columns(inputs)) if self.picture is None else self.picture
+        self.shape = tuple(next(tensors(first)).shape if isinstance(first, list) else first.shape[1:])
+        self.raw = self.picture is not None
+        self._length = num_examples(inputs)
+        for column in columns((inputs, targets)):
+            if len(column) != self._length:
+                raise DataError(
+                    f"data: {self._length} examples by their first inputs, {len(column)} by others or targets: must be "
+                    f"equally many; give several tensors as a tuple (a list holds one member an example)"
+                )
 
     def __len__(self) -> int:
         return self._length
@@ -165,25 +182,43 @@ class TensorExamples(Examples):
     def select(self, examples: Indices) -> TensorExamples:
         """Copies of these examples."""
         index = torch.from_numpy(examples)
-        return TensorExamples(*(mapped(lambda tensor: tensor[index], part) for part in (self.inputs, self.targets)))
+        return TensorExamples(*mapped_columns(lambda column: rows(column, index), (self.inputs, self.targets)))
 
     def digests(self) -> dict[str, str]:
         """Of type, shape and bytes of the inputs, and of the targets."""
-        pixels, labels = list(tensors(self.inputs)), list(tensors(self.targets))
-        kind = " ".join(f"{tensor.dtype} {tuple(tensor.shape[1:])}" for tensor in pixels).encode()  # as ever for one
-        return {"pixels": digest([kind, *map(_bytes, pixels)]), "labels": digest([*map(_bytes, labels)])}
+        kinds = (f"{tensor.dtype} {tuple(tensor.shape[1:])}" for tensor in _tensor_columns(self.inputs))
+        kind = " ".join(kinds).encode()  # as ever for one
+        return {"pixels": digest([kind, *_blocks(self.inputs)]), "labels": digest(_blocks(self.targets))}
+
+    def check_augmented(self, crops: bool) -> None:
+        """Raise where mirrors, or crops over the border, would leave something behind its images.
+
+        Raises:
+            DataError: a list, whose members stay as they are; a mask without a number for what is outside of it.
+        """
+        for column in columns((self.inputs, self.targets)):
+            if isinstance(column, list) and any(True for _ in tensors(column)):
+                raise DataError(
+                    "data.augment: acts on tensors (N, ..., H, W), and the data holds a list of tensors, which would "
+                    "stay as they are; leave data.augment out"
+                )
+            if crops and isinstance(column, torch.Tensor) and self._is_picture(column) and not _has_outside(column):
+                raise DataError(
+                    f"data.augment.crop=padded: reaches over the border of a mask, which holds {IGNORED} there, and "
+                    f"{column.dtype} has no such number; give the mask as int64, or use data.augment.crop=none"
+                )
 
     def augmented(self, seed: int, augmentation: Augmentation) -> Callable[[Indices, Indices], Pairs]:
         """One gather of every tensor, then mirrors, on whole tensors; pictures are cropped at one place together."""
         padding = augmentation.padding
-        pick = mapped(lambda tensor: self._picker(tensor, padding), (self.inputs, self.targets))
+        pick = mapped_columns(lambda column: self._picker(column, padding), (self.inputs, self.targets))
 
         def minibatch(epochs: Indices, examples: Indices) -> Pairs:
             place = _places(seed, epochs, examples, padding) if padding else ()
             picked: Pairs = called(pick, torch.from_numpy(examples), place)
             if augmentation.flip:
                 flipped = torch.from_numpy(mirrored(seed, epochs, examples)).nonzero().squeeze(1)
-                for picture in filter(self._is_picture, tensors(picked)):
+                for picture in filter(self._is_picture, _tensor_columns(picked)):
                     picture[flipped] = picture[flipped].flip(-1)
             return picked
 
@@ -194,13 +229,33 @@ class TensorExamples(Examples):
         return tensor.ndim > 2 and tensor.shape[-2:] == self.shape[-2:]
 
     def _picker(
-        self, tensor: torch.Tensor, padding: int
-    ) -> Callable[[torch.Tensor, tuple[torch.Tensor, ...]], torch.Tensor]:
+        self, column: torch.Tensor | list[Any], padding: int
+    ) -> Callable[[torch.Tensor, tuple[torch.Tensor, ...]], torch.Tensor | list[Any]]:
         """A function of (examples, their places) that gathers them, of a picture cut out at these places."""
-        if not padding or not self._is_picture(tensor):
-            return lambda index, place: tensor.index_select(0, index)
-        windows = _windows(tensor, padding)
+        if not padding or isinstance(column, list) or not self._is_picture(column):
+            return lambda index, place: rows(column, index)
+        windows = _windows(column, padding)
         return lambda index, place: windows[index, *place]
+
+
+def _tensor_columns(structure: Any) -> Iterator[torch.Tensor]:
+    """The columns that are tensors; of lists nothing."""
+    return (column for column in columns(structure) if isinstance(column, torch.Tensor))
+
+
+def _has_outside(picture: torch.Tensor) -> bool:
+    """Whether there is a number for what lies outside of a picture: black of an image, IGNORED of a mask."""
+    whole = not (picture.is_floating_point() or picture.dtype == torch.bool)
+    return picture.ndim == 4 or (whole and torch.iinfo(picture.dtype).max >= IGNORED)
+
+
+def _blocks(structure: Any) -> Iterator[bytes | npt.NDArray[np.uint8]]:
+    """The bytes of every column; of a list, whose members differ, their shapes too."""
+    for column in columns(structure):
+        for tensor in tensors(column):
+            if isinstance(column, list):
+                yield str(tuple(tensor.shape)).encode()
+            yield _bytes(tensor)
 
 
 def _windows(pictures: torch.Tensor, padding: int) -> torch.Tensor:

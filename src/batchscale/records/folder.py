@@ -16,7 +16,7 @@ from batchscale.errors import FolderError
 from batchscale.records.files import cannot_write, finite, read_lines, write_json, write_whole
 from batchscale.records.lock import LOCK_FILES, RunLock
 from batchscale.records.result import read_result
-from batchscale.records.run import EVALUATIONS, LINES, RunRecords
+from batchscale.records.run import EVALUATIONS, RunRecords
 
 _BEFORE_A_RUN = (*LOCK_FILES, "branch.json")
 """What may be left of a run that was killed before it began."""
@@ -123,21 +123,19 @@ class RunFolder:
         write_json(path, {**environment, "earlier": earlier})
 
     def rewind(self, steps: int, evaluation_is_due: bool = False) -> None:
-        """Cut metrics and evaluations back to the first so many steps: what a resume goes on from.
+        """Cut metrics, evaluations and every measure's lines back to the first so many steps: a resume goes on there.
 
         Args:
             steps: of the run so far.
             evaluation_is_due: the evaluation after the last of them is yet to be made.
         """
-        for name in LINES:
-            path = self.path / name
-            if path.exists():
-                last = steps - (evaluation_is_due and name == EVALUATIONS)
-                kept = [line for line in read_lines(path) if line.get("step", 0) <= last]
-                write_whole(path, b"".join(json.dumps(line).encode() + b"\n" for line in kept))
+        for path in self.path.glob("*.jsonl"):
+            last = steps - (evaluation_is_due and path.name == EVALUATIONS)
+            lines = [line for line in read_lines(path) if line.get("step", 0) <= last]
+            write_whole(path, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
 
     def append(self, name: str, line: dict[str, Any]) -> None:
-        """One line more in metrics.jsonl or evaluations.jsonl."""
+        """One line more in metrics.jsonl, evaluations.jsonl or a measure's own file."""
         path = self.path / name
         try:
             if name not in self._open:

@@ -27,7 +27,8 @@ class ScoreKind:
     """What a number that judges weights is called.
 
     Attributes:
-        name: as in "error", "iou"; a goal, a study or a page asks for it by this.
+        name: as in "error", "iou"; a goal, a study or a page asks for it by this. Not an entry that every line of
+            evaluations.jsonl has: "loss" is the mean of ``EvaluatedPass.loss``, so call a score "cross-entropy".
         unit: "%", or "" for a plain number.
         better: whether lower or higher values are better.
     """
@@ -137,8 +138,8 @@ class Task(ABC):
         """Every score of ``score_kinds`` by name; called on rank 0 alone where the task ``predicts``."""
 
     def training_scores(self, counts: Sequence[int], examples: int) -> dict[str, float]:
-        """Scores of examples as trained on, from their counts; none where a pass has none."""
-        if not self.training_counts:
+        """Scores of examples as trained on, from their counts; none where a pass has none, or they need predictions."""
+        if not self.training_counts or self.predicts:
             return {}
         return self.scores(Evaluated(examples, 0.0, tuple(counts)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,7 @@ class Course:
     _begun: float = field(init=False)
     _wall_before: float = field(init=False)
     _saved_step: int = field(init=False, default=-1)
+    _epoch_end: tuple[int, bool] = field(init=False, default=(-1, False))
 
     def __post_init__(self) -> None:
         self.first_step, self._wall_before = self.steps_done, self.totals.wall_seconds
@@ -79,7 +80,13 @@ class Course:
     @property
     def ends_epoch(self) -> bool:
         """Whether the last step was an epoch's last."""
-        return self.plan.ends_epoch(self.steps_done - 1)
+        return self._ends_epoch(self.steps_done - 1)
+
+    def _ends_epoch(self, step: int) -> bool:
+        """Asked several times a step, and counted in fractions: worked out once."""
+        if self._epoch_end[0] != step:
+            self._epoch_end = (step, self.plan.ends_epoch(step))
+        return self._epoch_end[1]
 
     @property
     def reached_goal(self) -> bool:
@@ -103,7 +110,7 @@ class Course:
         (loss,), counts = numbers.pop(LOSS), numbers.pop(COUNTS)
         del numbers[STOP], numbers[NEWS]  # requests, not measurements
         examples = self.plan.minibatch_at(step).images
-        self.totals.add_step(loss, counts, numbers, examples, seconds, self.plan.ends_epoch(step))
+        self.totals.add_step(loss, counts, numbers, examples, seconds, self._ends_epoch(step))
 
     def weights(self) -> dict[str, dict[str, torch.Tensor]]:
         """What the run leaves: all processes call it together."""
@@ -123,13 +130,18 @@ class Course:
         return self._wall_before + time.monotonic() - self._begun
 
     @contextlib.contextmanager
-    def kept(self) -> Iterator[None]:
-        """Around what stands between two updates: where it fails, the steps done so far are kept."""
+    def kept(self, count_all: Callable[[], bool] = lambda: True) -> Iterator[None]:
+        """Around what stands between two updates: where it fails, the steps done so far are kept.
+
+        Args:
+            count_all: counts the steps yet unread; whether none of them diverged.
+        """
         try:
             yield
         except Exception:
             with contextlib.suppress(Exception):  # the error at hand is the one to tell
-                self.save()
+                if count_all():
+                    self.save()
             raise
 
     def append(self, name: str, line: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from batchscale.task import Task
 from batchscale.training import checkpoint as checkpoints
 from batchscale.training.course import Course
 from batchscale.training.evaluation import evaluate
@@ -28,6 +29,18 @@ class Due(Protocol):
 
     def act(self, course: Course) -> None:
         """Do it."""
+
+
+def line_names(task: Task) -> frozenset[str]:
+    """The entries that a line of metrics.jsonl may have without any measure."""
+    scores = {f"train_{kind.key}" for kind in task.score_kinds}
+    return frozenset({*_LINE_NAMES, f"{task.examples}_per_second", *scores})
+
+
+_LINE_NAMES = (
+    "step", "epoch", "loss", "lr", "minibatch", "interval_steps", "phase_seconds", "loss_scale", "skipped_steps",
+    "weights_sha256",
+)  # fmt: skip
 
 
 class LineDue:
@@ -76,7 +89,11 @@ def _rounded(scores: dict[str, Any]) -> dict[str, Any]:
 def _no_score(course: Course) -> dict[str, None]:
     """The score's entry of a line without one, where the task has a score in training."""
     task = course.parts.step.task
-    return {f"train_{task.score.key}": None} if task.training_counts else {}
+    return {f"train_{task.score.key}": None} if task.training_counts and not task.predicts else {}
+
+
+EVALUATION_NAMES = ("step", "epoch", "loss", "scores", "on")
+"""The entries that a line of evaluations.jsonl has with any task, beside the name of its examples."""
 
 
 class EvaluationDue:

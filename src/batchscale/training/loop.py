@@ -28,7 +28,7 @@ class Loop:
 
     A step's values are read by one call, ``StepAnswer.read``, up to ``lag`` steps late, so that a device need not be
     waited for after every step. Then a stop, news and divergence act as many steps later; whatever is due after a step
-    finds all steps before it counted.
+    finds all steps before it counted, and no checkpoint is written past a divergence.
 
     Args:
         course: the run under way.
@@ -51,7 +51,7 @@ class Loop:
             while not (course.at_last_step or course.reached_goal):
                 start = time.perf_counter()
                 step = course.steps_done
-                with course.kept():
+                with course.kept(self._count_all):
                     passes = feed.passes(step)
                 course.parts.step.seconds.data += time.perf_counter() - start
                 course.totals.note_scale(step, course.parts.step.loss_scale.value)
@@ -71,29 +71,34 @@ class Loop:
         """After a step: count what is old enough, do what is due. None: go on; else what ``run`` returns."""
         course, stops = self.course, False
         together = any(due.together and due.due(course) for due in self._dues) if self._lag else True
-        while len(self._unread) > (0 if together else self._lag):
+        # A stop is known to all processes alike, so they read on to the last step, which its checkpoint is to count.
+        while len(self._unread) > (0 if together or stops else self._lag):
             unread = self._unread.popleft()
             values = self._count(unread)
             if values.numbers[NEWS][0]:
                 course.skipped.share()
-            if not (values.finite or values.recovers):
+            if not values.trained:
                 return self._diverged(unread.step, values)
             stops = stops or bool(values.numbers[STOP][0])
         for due in self._dues:
-            if due.due(course):
-                for unread in self._unread:  # one process's own affair may come between: it finds all steps counted
-                    self._count(unread)
+            # One process's own affair may come between. It must not act past a divergence that the others, and this
+            # process with them, act on some steps later.
+            if due.due(course) and self._count_all():
                 due.act(course)
         if stops:
             course.save()
             return False
         return None
 
+    def _count_all(self) -> bool:
+        """Read and count every step that has run; whether none of them diverged."""
+        return all(self._count(unread).trained for unread in self._unread)
+
     def _count(self, unread: _Unread) -> StepValues:
         """Read a step's values, and add them to the totals, once."""
         if unread.values is None:
             values = unread.values = unread.answer.read()
-            if values.finite or values.recovers:
+            if values.trained:
                 self.course.totals.skipped_steps += values.recovers
                 self.course.add_step(unread.step, values, unread.seconds)
         return unread.values

@@ -17,6 +17,7 @@ class LossRider(Rider):
 
     name = LOSS
     lengths = (1,)
+    decides = True
 
     def fill(self, sums: Sums, forward_pass: ForwardPass) -> None:
         """Add the pass's share; it is divided by kn already."""
@@ -31,6 +32,7 @@ class CountsRider(Rider):
     """
 
     name = COUNTS
+    decides = True
 
     def __init__(self, task: Task) -> None:
         self._task = task
@@ -54,6 +56,7 @@ class StatisticsRider(Rider):
 
     name = "statistics"
     tells = False
+    decides = True
 
     def __init__(self, statistics: Statistics, averages: RunningAverages) -> None:
         self._statistics, self._averages = statistics, averages
@@ -80,6 +83,7 @@ class Request(Rider):
     """
 
     whole_numbers = 1
+    decides = True
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -70,6 +70,11 @@ class StepValues:
     recovers: bool
     numbers: dict[str, tuple[float, ...]]
 
+    @property
+    def trained(self) -> bool:
+        """Whether the run goes on after it; else it diverged."""
+        return self.finite or self.recovers
+
 
 @dataclass(frozen=True)
 class StepAnswer:
@@ -139,7 +144,7 @@ class TrainingStep:
             computed = time.perf_counter()
         summed = time.perf_counter()
         self.loss_scale.unscale(minibatch.workers)
-        finite = bool(self.aggregator.flat.buffer.isfinite().all())
+        finite = self.riders.finite(self.aggregator.flat.buffer)
         if finite:
             self.riders.update(minibatch)
             self.set_momentum(step)

@@ -110,6 +110,7 @@ class Totals:
         values = {
             name: [total / steps for total in totals] if len(totals) > 1 else totals[0] / steps
             for name, totals in self.line_values.items()
+            if totals  # a rider may have no numbers, and do all it does in ``update``
         }
         means = LineMeans(
             self.line_loss / steps if steps else None, self.line_counts, self.line_images, values, self.line_steps,
