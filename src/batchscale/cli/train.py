@@ -212,10 +212,16 @@ def _report(result: Result, options: argparse.Namespace, already: bool = False) 
     else:
         error = "-" if result.test_error_percent is None else f"{result.test_error_percent:.2f} %"
         speed = "-" if result.images_per_second is None else f"{result.images_per_second:,.0f} images/s"
-        done = "was finished before" if already else result.status
+        done = f"{'was finished before' if already else result.status}{_early(result)}"
         print(
             f"{done}: {result.evaluated_on} error {error} after {counted(result.steps, 'step')} "
             f"({counted(result.epochs, 'epoch', 'g')}), {speed}, "
             f"{result.wall_seconds:.1f} s; weights {(result.weights_sha256 or '')[:12]}; {shown(result.folder)}"
         )
     return 0 if result.status == "done" else 1
+
+
+def _early(result: Result) -> str:
+    """That a run ended before its last step, because an evaluation was past a bound of its recipe."""
+    extra = result.model_extra or {}
+    return ", stopped at its goal" if extra.get("stopped_below") or extra.get("stopped_at") else ""
