@@ -220,6 +220,30 @@ def test_a_plugin_that_is_not_there_is_said_to_be_missing(tmp_path, capsys):
         assert f"plugin {module}: no module '{missing}' to import; install it, put its folder on PYTHONPATH, or" in line
 
 
+@pytest.mark.parametrize("folder", ["", "../pl/", "/"])
+@pytest.mark.parametrize("function", ["", ":go"])
+def test_a_plugin_named_by_its_file_is_told_the_modules_name(tmp_path, capsys, folder, function):
+    write_plugin(tmp_path / "p", "filed", "raise ValueError('imported')")
+    line = refused(capsys, "recipes", "--plugin", f"{folder}filed.py{function}")
+    assert f"plugin {folder}filed.py{function}: must be a module's name, not a file's" in line
+    assert f"give --plugin filed{function}, its folder on PYTHONPATH" in line
+    assert "filed" not in sys.modules
+    assert "plugin '': must be a module's name" in refused(capsys, "recipes", "--plugin", "")
+
+
+def test_what_a_plugin_prints_is_no_part_of_a_document(tmp_path, capsys):
+    text = "from batchscale.plugins import register_model\nprint('loading')\n"
+    write_plugin(
+        tmp_path / "p", "talker", text + "def go():\n    print('going')\n    register_model('m', 'talks:net')\n"
+    )
+    write_plugin(tmp_path / "p", "talks", "print('first use')\nnet = len\n")
+    assert main(["recipes", "--json", "--plugin", "talker:go"]) == 0
+    assert members.MODELS["m"] is len
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["recipes"]
+    assert captured.err.split("\n") == ["loading", "going", "first use", ""]
+
+
 def test_two_plugins_of_one_name_are_told_who_has_it(tmp_path, capsys):
     text = "from batchscale.plugins import register_model\nregister_model('net', lambda shape, classes: 0)"
     for name in ("first", "second"):
