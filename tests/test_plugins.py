@@ -329,3 +329,54 @@ def test_the_example_is_what_its_readme_says():
     for file in Path(EXAMPLE / "src" / "batchscale_example").glob("[a-z]*.py"):
         assert f"`{file.name}`" in text
         assert len(file.read_text().splitlines()) < 60
+
+
+def forgotten(*names):
+    """As a command that was not given the plugins of the one before."""
+    loading._loaded.clear()
+    loading._complete_for.clear()
+    os.environ.pop(loading.VARIABLE)
+    for name in names:
+        del members.MODELS[name]
+
+
+MLP = (
+    "from torch import nn\nfrom batchscale.plugins import register_model\n"
+    "def net(shape, classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
+    "register_model('mm', net)\n"
+)
+SHORT = ("digits-cnn", "model.name=mm", "epochs=0.1", "numerics.threads=1")
+
+
+def test_a_run_names_the_plugin_that_its_resume_lacks(tmp_path, capsys):
+    write_plugin(tmp_path / "p", "p_mm", MLP)
+    out = tmp_path / "run"
+    assert main(["train", *SHORT, "--out", str(out), "--plugin", "p_mm"]) == 0
+    capsys.readouterr()
+    forgotten("mm")
+    here = f"; the run in {out} had --plugin p_mm: give it again\n"
+    assert refused(capsys, "train", *SHORT, "--out", str(out), "--resume").endswith(here)
+    new = ("--out", str(tmp_path / "new"))
+    assert refused(capsys, "train", str(out / "recipe.yaml"), *new).endswith(here)
+    assert refused(capsys, "train", *SHORT, *new).endswith("; set it with model.name=VALUE\n")
+    (out / "environment.json").unlink()
+    assert refused(capsys, "train", *SHORT, "--out", str(out), "--resume").endswith("or install its package)\n")
+
+
+def test_a_study_of_a_plugin_is_whole_without_it(tmp_path, capsys):
+    write_plugin(tmp_path / "p", "p_mm", MLP)
+    study = ("--way", "a: seed=1", "--seeds", "1", "--out", str(tmp_path / "st"))
+    assert main(["study", "grid", *SHORT, *study, "--plugin", "p_mm"]) == 0
+    capsys.readouterr()
+    forgotten("mm")
+    plain = [word for word in SHORT if word != "model.name=mm"]
+    for words, ending in (
+        (("grid", *plain, *study), "a plugin (give --plugin MODULE, or install its package), or give another --out"),
+        (
+            ("warmup", *plain, "--minibatch=64", *study[2:]),
+            "holds a study of kind grid, not warmup; give another --out",
+        ),
+    ):
+        line = refused(capsys, "study", *words)
+        assert ending in line
+        assert "damaged" not in line

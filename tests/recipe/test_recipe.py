@@ -14,7 +14,6 @@ from batchscale.minibatch import place_workers
 from batchscale.recipe import dump_recipe, identity, load_recipe, recipe_from, shipped_names, shipped_text
 from batchscale.recipe.schema import IDENTITY, Recipe
 
-
 STOP_AT = (
     r"execution.stop_at takes score, below, above and needs score; write for example "
     r"execution.stop_at=\{score: error, below: 5\}$"

@@ -24,8 +24,12 @@ from batchscale.cli.options import (
     remove_unused,
     verdict,
 )
-from batchscale.errors import BatchscaleError, UsageError
+from batchscale.errors import BatchscaleError, RecipeError, UsageError
+from batchscale.members.loading import loaded
 from batchscale.recipe import load_recipe
+from batchscale.recipe.explain import UnknownMember
+from batchscale.records.folder import holds_run
+from batchscale.records.run import RunRecords
 from batchscale.system.launcher import LAUNCHER, is_worker, starts_its_own
 from batchscale.system.streams import Stream
 from batchscale.words import counted, shown
@@ -99,7 +103,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _job(options: argparse.Namespace, out: Path) -> Job:
     overrides = [*options.overrides, *(["numerics.exact=true"] if options.exact else [])]
-    recipe = load_recipe(options.recipe, overrides)  # a mistake in it is said before torch is imported
+    try:
+        recipe = load_recipe(options.recipe, overrides)  # a mistake in it is said before torch is imported
+    except UnknownMember as error:
+        raise _with_plugins(error, options, out) from None
     from batchscale.launch.processes import launched, launched_command
     from batchscale.run.job import BranchPoint, Job
 
@@ -117,6 +124,20 @@ def _job(options: argparse.Namespace, out: Path) -> Job:
         debug=options.debug,
         branch=branch,
     )
+
+
+def _with_plugins(error: UnknownMember, options: argparse.Namespace, out: Path) -> RecipeError:
+    """A name that is unknown here, and the plugins that a run at hand had: the one gone on with, or trained again."""
+    recipe = Path(options.recipe)
+    folders = [*([out] if options.resume != "no" else []), *([recipe.parent] if recipe.name == "recipe.yaml" else [])]
+    folder = next((folder for folder in folders if holds_run(folder)), None)
+    if folder is None:
+        return error
+    present = {plugin["name"] for plugin in loaded()}
+    rows = [row for attempt in RunRecords(folder).attempts() for row in attempt.get("plugins") or []]
+    names = dict.fromkeys(str(row["name"]) for row in rows if row["name"] not in present)
+    flags = " ".join(f"--plugin {name}" for name in names)
+    return RecipeError(f"{error.sentence}{f'; the run in {folder} had {flags}: give it again' if flags else ''}")
 
 
 def _name(options: argparse.Namespace) -> str:
