@@ -220,6 +220,30 @@ def test_a_plugin_that_is_not_there_is_said_to_be_missing(tmp_path, capsys):
         assert f"plugin {module}: no module '{missing}' to import; install it, put its folder on PYTHONPATH, or" in line
 
 
+@pytest.mark.parametrize("folder", ["", "../pl/", "/"])
+@pytest.mark.parametrize("function", ["", ":go"])
+def test_a_plugin_named_by_its_file_is_told_the_modules_name(tmp_path, capsys, folder, function):
+    write_plugin(tmp_path / "p", "filed", "raise ValueError('imported')")
+    line = refused(capsys, "recipes", "--plugin", f"{folder}filed.py{function}")
+    assert f"plugin {folder}filed.py{function}: must be a module's name, not a file's" in line
+    assert f"give --plugin filed{function}, its folder on PYTHONPATH" in line
+    assert "filed" not in sys.modules
+    assert "plugin '': must be a module's name" in refused(capsys, "recipes", "--plugin", "")
+
+
+def test_what_a_plugin_prints_is_no_part_of_a_document(tmp_path, capsys):
+    text = "from batchscale.plugins import register_model\nprint('loading')\n"
+    write_plugin(
+        tmp_path / "p", "talker", text + "def go():\n    print('going')\n    register_model('m', 'talks:net')\n"
+    )
+    write_plugin(tmp_path / "p", "talks", "print('first use')\nnet = len\n")
+    assert main(["recipes", "--json", "--plugin", "talker:go"]) == 0
+    assert members.MODELS["m"] is len
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["recipes"]
+    assert captured.err.split("\n") == ["loading", "going", "first use", ""]
+
+
 def test_two_plugins_of_one_name_are_told_who_has_it(tmp_path, capsys):
     text = "from batchscale.plugins import register_model\nregister_model('net', lambda shape, classes: 0)"
     for name in ("first", "second"):
@@ -305,3 +329,54 @@ def test_the_example_is_what_its_readme_says():
     for file in Path(EXAMPLE / "src" / "batchscale_example").glob("[a-z]*.py"):
         assert f"`{file.name}`" in text
         assert len(file.read_text().splitlines()) < 60
+
+
+def forgotten(*names):
+    """As a command that was not given the plugins of the one before."""
+    loading._loaded.clear()
+    loading._complete_for.clear()
+    os.environ.pop(loading.VARIABLE)
+    for name in names:
+        del members.MODELS[name]
+
+
+MLP = (
+    "from torch import nn\nfrom batchscale.plugins import register_model\n"
+    "def net(shape, classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
+    "register_model('mm', net)\n"
+)
+SHORT = ("digits-cnn", "model.name=mm", "epochs=0.1", "numerics.threads=1")
+
+
+def test_a_run_names_the_plugin_that_its_resume_lacks(tmp_path, capsys):
+    write_plugin(tmp_path / "p", "p_mm", MLP)
+    out = tmp_path / "run"
+    assert main(["train", *SHORT, "--out", str(out), "--plugin", "p_mm"]) == 0
+    capsys.readouterr()
+    forgotten("mm")
+    here = f"; the run in {out} had --plugin p_mm: give it again\n"
+    assert refused(capsys, "train", *SHORT, "--out", str(out), "--resume").endswith(here)
+    new = ("--out", str(tmp_path / "new"))
+    assert refused(capsys, "train", str(out / "recipe.yaml"), *new).endswith(here)
+    assert refused(capsys, "train", *SHORT, *new).endswith("; set it with model.name=VALUE\n")
+    (out / "environment.json").unlink()
+    assert refused(capsys, "train", *SHORT, "--out", str(out), "--resume").endswith("or install its package)\n")
+
+
+def test_a_study_of_a_plugin_is_whole_without_it(tmp_path, capsys):
+    write_plugin(tmp_path / "p", "p_mm", MLP)
+    study = ("--way", "a: seed=1", "--seeds", "1", "--out", str(tmp_path / "st"))
+    assert main(["study", "grid", *SHORT, *study, "--plugin", "p_mm"]) == 0
+    capsys.readouterr()
+    forgotten("mm")
+    plain = [word for word in SHORT if word != "model.name=mm"]
+    for words, ending in (
+        (("grid", *plain, *study), "a plugin (give --plugin MODULE, or install its package), or give another --out"),
+        (
+            ("warmup", *plain, "--minibatch=64", *study[2:]),
+            "holds a study of kind grid, not warmup; give another --out",
+        ),
+    ):
+        line = refused(capsys, "study", *words)
+        assert ending in line
+        assert "damaged" not in line

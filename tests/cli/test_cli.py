@@ -95,7 +95,13 @@ def test_progress_goes_to_standard_error_as_plain_lines_with_formulas(tmp_path):
         (["train", "digits-cnn", "minibatch.workers=100"], "must not exceed the 1437 training images"),
         (["train", "digits-cnn", "--resume"], "--resume: which run?"),
         (["train", "digits-cnn", "--data", "/no/such/folder"], "is not a folder"),
-        (["train", "digits-cnn", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["train", "digits-cnn", "--nonsense"], "unrecognized arguments: --nonsense; see batchscale train --help"),
+        (
+            ["study", "grid", "digits-cnn", "--way", "a: epochs=1", "--trials", "1"],
+            "batchscale study grid: unrecognized arguments: --trials 1; see batchscale study grid --help",
+        ),
+        (["demo", "epochs=1"], "batchscale demo: unrecognized arguments: epochs=1; see batchscale demo --help"),
+        (["--nonsense", "recipes"], "batchscale recipes: unrecognized arguments: --nonsense"),
         (["train", "digits-cnn", "--exact", "precision=fp64"], "precision=fp64"),
         (["train", "digits-cnn", "model.name=own"], "stands for a module handed in from Python"),
         (["train", "digits-cnn", "data.name=own"], "stands for a data set handed in from Python"),
@@ -189,3 +195,26 @@ def test_diverged_is_a_result_and_exit_code_1(tmp_path, capsys):
     document = json.loads(capsys.readouterr().out)
     assert document["status"] == "diverged"
     assert document["diverged_at_step"] is not None
+
+
+def test_a_run_that_stopped_at_its_goal_says_so(tmp_path, capsys):
+    for number, (goal, ending) in enumerate(
+        {
+            "execution.stop_at={score: error, below: 101}": "done, stopped at its goal: test error",
+            "execution.stop_below.error_percent=100.5": "done, stopped at its goal: test error",
+            "execution.stop_below.error_percent=1e-9": "done: test error",
+        }.items()
+    ):
+        words = ["train", *SMALL, "epochs=2", goal, "--out", str(tmp_path / str(number))]
+        assert main(words) == 0
+        assert ending in capsys.readouterr().out
+    assert main([*words[:-3], "execution.stop_below.loss=1000", *words[-2:-1], str(tmp_path / "0"), "--resume"]) == 0
+    assert "was finished before, stopped at its goal: test error" in capsys.readouterr().out
+
+
+def test_a_benchmark_does_not_go_on_with_a_run(tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text("epochs: 1")
+    line = refused(capsys, "bench", "allreduce", "--out", str(tmp_path))
+    assert "holds a run, not a benchmark; give another --out DIR (nothing was changed)" in line
+    assert "--resume" not in line
+    assert [file.name for file in tmp_path.iterdir()] == ["recipe.yaml"]

@@ -14,6 +14,11 @@ from batchscale.minibatch import place_workers
 from batchscale.recipe import dump_recipe, identity, load_recipe, recipe_from, shipped_names, shipped_text
 from batchscale.recipe.schema import IDENTITY, Recipe
 
+STOP_AT = (
+    r"execution.stop_at takes score, below, above and needs score; write for example "
+    r"execution.stop_at=\{score: error, below: 5\}$"
+)
+
 
 @pytest.mark.parametrize("name", shipped_names())
 def test_every_shipped_recipe_loads_and_says_what_it_is(name):
@@ -135,6 +140,13 @@ BAD = [
     ("optimizer.momentum=1", r"optimizer.momentum=1: .*less than 1"),
     ("optimizer.momentum=0", r"nesterov=true needs momentum above 0; set optimizer.nesterov=false"),
     ("model.name=alexnet", r"model.name='alexnet': .*'cnn'"),
+    ("execution.stop_at=5", f"'execution.stop_at': is a group of entries; {STOP_AT}"),
+    ("execution.stop_at={}", f"'execution.stop_at.score': missing; {STOP_AT}"),
+    ("execution.stop_at.foo=3", f"'execution.stop_at.foo': unknown; {STOP_AT}"),
+    ("execution.stop_at={error: 50}", f"'execution.stop_at.error': unknown; {STOP_AT}"),
+    ("execution.stop_at={score: error, below: x}", r"execution.stop_at.below='x': input should be a valid number"),
+    ("minibatch.phases={at: 3}", r"'minibatch.phases': unknown"),
+    ("minibatch={worker: 3}", r"'minibatch.worker': unknown; the nearest known entry is minibatch.workers"),
     ("minibatch=3", r"'minibatch': is a group of entries; set one of them, such as minibatch.workers"),
     ("minibatch.growth=phases", r"'minibatch.growth': is a group of entries; set .* such as minibatch.growth.kind$"),
     (
@@ -221,6 +233,15 @@ def test_a_bad_file_is_one_clear_line(tmp_path, text, said):
     with pytest.raises(RecipeError, match=said) as error:
         load_recipe(path)
     assert "\n" not in str(error.value)
+
+
+def test_an_optional_group_is_set_entry_by_entry_or_taken_away():
+    whole = load_recipe("digits-cnn", ["execution.stop_at={score: error, below: 5}"])
+    written = recipe_from(load_recipe("digits-cnn").model_dump(mode="json"))
+    assert written.execution.stop_at is None
+    by_entry = ["execution.stop_at.score=error", "execution.stop_at.below=5"]
+    assert recipe_from(written.model_dump(mode="json"), by_entry) == whole  # of a run's recipe.yaml, where it is null
+    assert recipe_from(whole.model_dump(mode="json"), ["execution.stop_at=null"]) == written
 
 
 def test_yaml_builds_no_objects(tmp_path):

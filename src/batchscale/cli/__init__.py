@@ -10,6 +10,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 from batchscale import __version__
 from batchscale.cli import bench, compare, data, demo, recipes, report, study, train
@@ -47,7 +48,11 @@ _WITHOUT_TORCH = {"recipes", "report"}
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors of usage in one line."""
+    """Errors of usage in one line; the options name the parser of the command that they are of."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.set_defaults(parser=self)
 
     def error(self, message: str) -> None:  # type: ignore[override]
         self.exit(2, f"{self.prog}: {shown(message)}; see {self.prog} --help\n")
@@ -72,7 +77,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     overrides = [word for word in rest if "=" in word and not word.startswith("-")]
     unknown = [word for word in rest if word not in overrides]
     if unknown or (overrides and not hasattr(options, "overrides")):
-        top.error(f"unrecognized arguments: {' '.join(unknown or overrides)}")
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown or overrides)}")
     if overrides:
         options.overrides = [*options.overrides, *overrides]
     return options

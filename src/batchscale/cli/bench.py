@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from batchscale.cli.options import add_common, add_data, data_folder, folder_path, positive, print_json
-from batchscale.errors import UsageError
+from batchscale.errors import FolderError, UsageError
 from batchscale.recipe import load_recipe
 from batchscale.records.files import cannot_write, write_json
 from batchscale.records.findings import Findings
-from batchscale.records.folder import check_free
+from batchscale.records.folder import check_free, holds_run
 from batchscale.system.launcher import check_alone
 from batchscale.words import counted, shown
 
@@ -189,6 +189,8 @@ def run_allreduce(options: argparse.Namespace) -> int:
     """Measure, write and keep, then print the tables or the document."""
     check_alone("bench")
     out: Path | None = options.out
+    if out is not None and holds_run(out):
+        raise FolderError(f"{out}: holds a run, not a benchmark; give another --out DIR (nothing was changed)")
     if out is not None:
         check_free(out)
     from batchscale.bench.allreduce.measure import bench_allreduce, budget_of

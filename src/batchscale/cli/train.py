@@ -24,8 +24,12 @@ from batchscale.cli.options import (
     remove_unused,
     verdict,
 )
-from batchscale.errors import BatchscaleError, UsageError
+from batchscale.errors import BatchscaleError, RecipeError, UsageError
+from batchscale.members.loading import loaded
 from batchscale.recipe import load_recipe
+from batchscale.recipe.explain import UnknownMember
+from batchscale.records.folder import holds_run
+from batchscale.records.run import RunRecords
 from batchscale.system.launcher import LAUNCHER, is_worker, starts_its_own
 from batchscale.system.streams import Stream
 from batchscale.words import counted, shown
@@ -99,7 +103,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _job(options: argparse.Namespace, out: Path) -> Job:
     overrides = [*options.overrides, *(["numerics.exact=true"] if options.exact else [])]
-    recipe = load_recipe(options.recipe, overrides)  # a mistake in it is said before torch is imported
+    try:
+        recipe = load_recipe(options.recipe, overrides)  # a mistake in it is said before torch is imported
+    except UnknownMember as error:
+        raise _with_plugins(error, options, out) from None
     from batchscale.launch.processes import launched, launched_command
     from batchscale.run.job import BranchPoint, Job
 
@@ -117,6 +124,20 @@ def _job(options: argparse.Namespace, out: Path) -> Job:
         debug=options.debug,
         branch=branch,
     )
+
+
+def _with_plugins(error: UnknownMember, options: argparse.Namespace, out: Path) -> RecipeError:
+    """A name that is unknown here, and the plugins that a run at hand had: the one gone on with, or trained again."""
+    recipe = Path(options.recipe)
+    folders = [*([out] if options.resume != "no" else []), *([recipe.parent] if recipe.name == "recipe.yaml" else [])]
+    folder = next((folder for folder in folders if holds_run(folder)), None)
+    if folder is None:
+        return error
+    present = {plugin["name"] for plugin in loaded()}
+    rows = [row for attempt in RunRecords(folder).attempts() for row in attempt.get("plugins") or []]
+    names = dict.fromkeys(str(row["name"]) for row in rows if row["name"] not in present)
+    flags = " ".join(f"--plugin {name}" for name in names)
+    return RecipeError(f"{error.sentence}{f'; the run in {folder} had {flags}: give it again' if flags else ''}")
 
 
 def _name(options: argparse.Namespace) -> str:
@@ -212,10 +233,16 @@ def _report(result: Result, options: argparse.Namespace, already: bool = False) 
     else:
         error = "-" if result.test_error_percent is None else f"{result.test_error_percent:.2f} %"
         speed = "-" if result.images_per_second is None else f"{result.images_per_second:,.0f} images/s"
-        done = "was finished before" if already else result.status
+        done = f"{'was finished before' if already else result.status}{_early(result)}"
         print(
             f"{done}: {result.evaluated_on} error {error} after {counted(result.steps, 'step')} "
             f"({counted(result.epochs, 'epoch', 'g')}), {speed}, "
             f"{result.wall_seconds:.1f} s; weights {(result.weights_sha256 or '')[:12]}; {shown(result.folder)}"
         )
     return 0 if result.status == "done" else 1
+
+
+def _early(result: Result) -> str:
+    """That a run ended before its last step, because an evaluation was past a bound of its recipe."""
+    extra = result.model_extra or {}
+    return ", stopped at its goal" if extra.get("stopped_below") or extra.get("stopped_at") else ""

@@ -6,10 +6,11 @@ The names that a command was given stand in an environment variable, so that eve
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -67,11 +68,13 @@ def load(names: Iterable[str] = ()) -> None:
         names: modules, or ``module:function``.
 
     Raises:
-        UsageError: one cannot be imported, breaks, or registers a name that another has.
+        UsageError: one is a file's name, cannot be imported, breaks, or registers a name that another has.
     """
     if _at_work:
         return
     wanted = list(dict.fromkeys([*named(), *names]))
+    for name in wanted:
+        _check_module_name(name)
     if _complete_for == [",".join(wanted)]:
         return
     for entry in metadata.entry_points(group=GROUP):
@@ -83,6 +86,26 @@ def load(names: Iterable[str] = ()) -> None:
     if wanted:  # only now: what did not load is named to no later command of this process
         os.environ[VARIABLE] = ",".join(wanted)
     _complete_for[:] = [",".join(wanted)]
+
+
+@contextlib.contextmanager
+def aside() -> Iterator[None]:
+    """Within it what a plugin prints goes to standard error: standard output is the command's, often one document."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+def _check_module_name(name: str) -> None:
+    """Raise where a plugin is named by its file: the import system would run it first, and then look inside it."""
+    path, _, function = name.partition(":")
+    if path and "/" not in path and not path.endswith(".py"):
+        return
+    folder, _, file = path.rstrip("/").rpartition("/")
+    module = file.removesuffix(".py") or "MODULE"
+    raise UsageError(
+        f"plugin {name or repr(name)}: must be a module's name, not a file's: give --plugin "
+        f"{module}{function and f':{function}'}, its folder on PYTHONPATH (PYTHONPATH={folder or '.'})"
+    )
 
 
 def _origin(name: str) -> tuple[str | None, str | None]:
@@ -98,9 +121,10 @@ def _load_one(plugin: Plugin, way_out: str) -> None:
     _at_work.append(plugin)
     try:
         _check_there(plugin, way_out)
-        thing = metadata.EntryPoint(plugin.name, plugin.name, GROUP).load()
-        if ":" in plugin.name:
-            thing()
+        with aside():
+            thing = metadata.EntryPoint(plugin.name, plugin.name, GROUP).load()
+            if ":" in plugin.name:
+                thing()
     except BatchscaleError as error:
         raise UsageError(f"{_rank()}{error}") from error
     except (Exception, SystemExit) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import re
 from collections.abc import Iterator, Mapping, MutableMapping
@@ -44,7 +45,8 @@ class Members(MutableMapping[str, T]):
         loading.load()
         home, owner = self._homes[name], self._owners.get(name, _PACKAGE)
         try:
-            member: T = _at_home(home)
+            with contextlib.nullcontext() if owner == _PACKAGE else loading.aside():
+                member: T = _at_home(home)
         except Exception as error:
             if owner == _PACKAGE:
                 raise

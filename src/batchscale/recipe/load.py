@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import re
-import reprlib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import ValidationError
 
 from batchscale.errors import RecipeError
+from batchscale.recipe.explain import explained, field_of, not_a_group, optional_group, unknown_entry
 from batchscale.recipe.schema import IDENTITY, Recipe
-from batchscale.recipe.union import fields_of
-from batchscale.words import did_you_mean, nearest
+from batchscale.words import did_you_mean
 
 _MAX_BYTES = 1 << 20  # a recipe is a page; anything larger is another kind of file
 
@@ -91,27 +89,6 @@ def _read(name_or_file: str | Path) -> tuple[str, str]:
         raise RecipeError(f"recipe {path}: cannot be read as text ({error}); give a recipe's YAML file") from None
 
 
-def _dotted(model: type[BaseModel], prefix: str = "") -> Iterable[str]:
-    for name, field in fields_of(model).items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from _dotted(kind, f"{prefix}{name}.")
-        else:
-            yield prefix + name
-
-
-def _field(key: str) -> FieldInfo | None:
-    """The entry of this dotted name; None where there is no such entry."""
-    kind: Any = Recipe
-    field = None
-    for name in key.split("."):
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel) and name in fields_of(kind)):
-            return None
-        field = fields_of(kind)[name]
-        kind = field.annotation
-    return field
-
-
 def _typed(key: str, text: str) -> Any:
     """The value of an override: of YAML; for an entry that is text, such as a file's name, the words as typed.
 
@@ -119,7 +96,7 @@ def _typed(key: str, text: str) -> Any:
     its null hold for text, too.
     """
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
-    field = _field(key)
+    field = field_of(key)
     is_text = field is not None and field.annotation in (str, str | None) and not field.metadata  # no name of a family
     if not is_text or quoted or text in _NULL:
         return parse_yaml(text, f"argument {f'{key}={text}'!r}")
@@ -127,14 +104,6 @@ def _typed(key: str, text: str) -> Any:
 
 
 _NULL = ("", "~", "null", "Null", "NULL")  # of YAML 1.2, section 10.3.2
-
-
-def _unknown(key: str) -> RecipeError:
-    known = list(_dotted(Recipe))
-    last = key.rsplit(".", 1)[-1]
-    namesake = next((entry for entry in known if entry.rsplit(".", 1)[-1] == last), "")
-    meant = nearest(key, known, 0.6) or namesake or nearest(key, known)
-    return RecipeError(f"recipe entry {key!r}: unknown; the nearest known entry is {meant}")
 
 
 _IN_PLACE_OF = {"learning_rate.warmup.epochs": "steps", "learning_rate.warmup.steps": "epochs"}
@@ -149,74 +118,18 @@ def _override(content: dict[str, Any], override: str) -> None:
         )
     group = content
     *parents, last = key.split(".")
-    for parent in parents:
+    for depth, parent in enumerate(parents):
+        if group.get(parent) is None and optional_group(".".join(parents[: depth + 1])) is not None:
+            group[parent] = {}
         group = group.setdefault(parent, {})
         if not isinstance(group, dict):
-            raise _unknown(key)
+            raise unknown_entry(key)
     value = _typed(key, text)
-    if isinstance(group.get(last), dict) and not isinstance(value, dict):
-        raise _group(key)
+    is_left_out = value is None and optional_group(key) is not None
+    if isinstance(group.get(last), dict) and not isinstance(value, dict) and not is_left_out:
+        raise not_a_group(key)
     group.pop(_IN_PLACE_OF.get(key, ""), None)
     group[last] = value
-
-
-def _group(key: str) -> RecipeError:
-    below = next((k for k in _dotted(Recipe) if k.startswith(key + ".")), key)
-    return RecipeError(f"recipe entry {key!r}: is a group of entries; set one of them, such as {below}")
-
-
-def _named(place: tuple[int | str, ...]) -> tuple[str, str]:
-    """(the entry or group that an override can set, the place below it such as "[0].epoch") of a problem.
-
-    Pydantic's names of a union's members stand in the place, too; they are no entries, and left out.
-    """
-    known = set(_dotted(Recipe))
-    key = ""
-    for depth, part in enumerate(place):
-        if key in known:
-            return key, _below(place[depth:])
-        key = f"{key}.{part}" if key else str(part)
-    return key, ""
-
-
-def _below(place: tuple[int | str, ...]) -> str:
-    """A place in a list, as far as it is one: an index, and the field after it."""
-    words = ""
-    for part in place:
-        if isinstance(part, str) and not words.endswith("]"):
-            break
-        words += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return words
-
-
-def _explain(error: ValidationError) -> RecipeError:
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    entry, below = _named(first["loc"])
-    key = entry + below
-    if first["type"] == "extra_forbidden":
-        return _unknown(key)
-    if first["type"] == "missing":
-        return RecipeError(f"recipe entry {key!r}: missing; a recipe needs it, for example {entry}=...")
-    if first["type"] == "model_type" and not below:
-        return _group(key)
-    rules = [p["msg"] for p in problems if _named(p["loc"]) == (entry, below)]
-    rule = " or ".join(dict.fromkeys(r.removeprefix("Value error, ") for r in rules))
-    if first["type"] == "value_error":
-        return RecipeError(f"recipe entry {key}: {rule}" if key else f"recipe: {rule}")
-    if first["type"] == "tuple_type":
-        rule = f"must be a list{_items(entry)}"
-    value = reprlib.repr(first["input"])
-    return RecipeError(f"recipe entry {key}={value}: {rule[:1].lower() + rule[1:]}; set it with {entry}=VALUE")
-
-
-def _items(entry: str) -> str:
-    """What a list of this entry holds, where that is groups of entries: `` of {epoch, momentum}``."""
-    field = _field(entry)
-    item = next(iter(get_args(field.annotation)), None) if field else None
-    if isinstance(item, type) and issubclass(item, BaseModel):
-        return f" of {{{', '.join(item.model_fields)}}}"
-    return ""
 
 
 def recipe_from(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
@@ -238,7 +151,7 @@ def recipe_from(content: Mapping[str, Any], overrides: Iterable[str] = ()) -> Re
     try:
         return Recipe.model_validate(entries)
     except ValidationError as error:
-        raise _explain(error) from None
+        raise explained(error) from None
 
 
 def _copy(content: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -21,6 +21,8 @@ class StopBelow(Entry):
 
 class StopAt(Entry):
     """What ends a run at the first evaluation whose score is past a bound; any score of the task by its name."""
+
+    example: ClassVar[str] = "{score: error, below: 5}"  # for errors
 
     score: Annotated[str, Field(min_length=1)]
     below: Finite | None = None  # of a score that is better where it is lower

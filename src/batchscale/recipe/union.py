@@ -12,11 +12,14 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ValidationError, ValidatorFunctionWrapHandler
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticKnownError
+from pydantic_core import PydanticCustomError
 
 from batchscale.errors import UsageError
 from batchscale.members import Members, loading
 from batchscale.recipe.base import Entry
+
+UNKNOWN_MEMBER = "unknown_member"
+"""The type of pydantic's error of a name that is none of a family."""
 
 E = TypeVar("E", bound=Entry)
 _UNIONS: dict[type[BaseModel], EntryUnion[Any]] = {}
@@ -46,14 +49,14 @@ def member_of(table: Members[Any], pattern: re.Pattern[str] | None = None, rule:
     return BeforeValidator(check)
 
 
-def unknown(names: Iterable[str], rule: str = "") -> PydanticKnownError:
+def unknown(names: Iterable[str], rule: str = "") -> PydanticCustomError:
     """The error of a name that is none of these.
 
     Args:
         names: known.
         rule: what else may stand there, in words.
     """
-    return PydanticKnownError("literal_error", {"expected": f"{_listed(names)}{rule}"})
+    return PydanticCustomError(UNKNOWN_MEMBER, "Input should be {expected}", {"expected": f"{_listed(names)}{rule}"})
 
 
 def fields_of(group: type[BaseModel]) -> Mapping[str, FieldInfo]:
@@ -127,7 +130,7 @@ class EntryUnion(Generic[E]):
         if not isinstance(name, str) or name not in self.members:
             error = unknown(self.members, self._rule())
             raise ValidationError.from_exception_data(
-                self.setting, [{"type": error.type, "loc": (self.tag,), "input": name, "ctx": error.context or {}}]
+                self.setting, [{"type": error, "loc": (self.tag,), "input": name}]
             )
         self._check_options(name, value)
         return self.members[name].model_validate(value)

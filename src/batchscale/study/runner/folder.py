@@ -14,6 +14,7 @@ from typing import Any
 
 from batchscale.errors import BatchscaleError, FolderError
 from batchscale.recipe import Recipe, identity
+from batchscale.recipe.explain import UnknownMember
 from batchscale.recipe.load import recipe_from
 from batchscale.records import RunLock
 from batchscale.records.files import cannot_write, write_json
@@ -121,11 +122,12 @@ def check_study(path: Path, kind: str, recipe: Recipe | None) -> None:
         if not path.is_dir() or any(f.name not in _OURS for f in path.iterdir()):
             check_free(path)
         return
-    begun_kind, begun = _read(path)
+    begun_kind, begun_with = _read(path)
     if begun_kind != kind:
         raise FolderError(
             f"{path}: holds a study of kind {begun_kind}, not {kind}; give another --out DIR (nothing was changed)"
         )
+    begun = _reference(path, begun_with)
     begun_entries, entries = _trained(begun), _trained(recipe or begun)
     for name in sorted(begun_entries.keys() | entries.keys()):
         if begun_entries.get(name) != entries.get(name):
@@ -139,15 +141,33 @@ def _document(path: Path) -> Path:
     return path / "study.json"
 
 
-def _read(path: Path) -> tuple[str, Recipe]:
+def _read(path: Path) -> tuple[str, Any]:
+    """(kind, the entries of the reference) of the study that is there."""
     try:
         content = json.loads(_document(path).read_text(encoding="utf-8"))
-        return str(content["kind"]), recipe_from(content["reference"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, BatchscaleError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        return str(content["kind"]), content["reference"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(path, error) from None
+
+
+def _reference(path: Path, entries: Any) -> Recipe:
+    """The reference of the study that is there; one that names a member of a plugin is whole without it."""
+    try:
+        return recipe_from(entries)
+    except UnknownMember as error:
         raise FolderError(
-            f"{_document(path)}: damaged ({reason}); delete it and give the same command again: finished runs are kept"
+            f"{path}: holds a study of names that are not known here: {error.sentence}, or give another --out DIR "
+            f"(nothing was changed)"
         ) from None
+    except (ValueError, KeyError, TypeError, AttributeError, BatchscaleError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> FolderError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return FolderError(
+        f"{_document(path)}: damaged ({reason}); delete it and give the same command again: finished runs are kept"
+    )
 
 
 def _trained(recipe: Recipe) -> dict[str, Any]:
