@@ -41,7 +41,8 @@ def train(
         recipe: a shipped recipe's name, a file, a mapping of entries, or a Recipe.
         overrides: "dotted.key=value" each.
         model: one's own module, trained in place (recipe entry model.name: own).
-        data: one's own data set (recipe entry data.name: own).
+        data: one's own data set (recipe entry data.name: own): a Dataset, or batchscale.data.examples.Splits of any
+            structure.
         task: one's own task (recipe entry task: its name, for the records).
         data_folder: where the official data sets lie.
         branch: the folder of a run that this one goes on from, under the recipe given here.

@@ -63,8 +63,26 @@ def _read_data(recipe: Recipe, folder: Path | None, own_data: Dataset | None) ->
         raise DataError(
             "data.name=own: stands for a data set handed in from Python; use batchscale.train(..., data=...)"
         )
-    dataset = own_data.splits() if own_data else open_dataset(recipe.data.name, folder, _reading(recipe))
+    dataset = (
+        _own_splits(own_data) if own_data is not None else open_dataset(recipe.data.name, folder, _reading(recipe))
+    )
     return _parted(dataset, recipe.data)
+
+
+def _own_splits(own_data: Dataset | Splits) -> Splits:
+    """One's own data as a run uses them.
+
+    Raises:
+        DataError: it is neither of the two kinds that are taken.
+    """
+    if isinstance(own_data, Splits):
+        return own_data
+    if not hasattr(own_data, "splits"):
+        raise DataError(
+            f"data: is a {type(own_data).__name__}: must be a batchscale.Dataset, or, of any structure, a "
+            f"batchscale.data.examples.Splits of two TensorExamples; make one of these"
+        )
+    return own_data.splits()
 
 
 def _parted(dataset: Splits, data: Data) -> Splits:

@@ -142,12 +142,12 @@ class State:
 
 def devices_in_use(device: torch.device) -> list[int]:
     """The devices whose random numbers torch.manual_seed sets: all, where one is in use."""
-    in_use = device.type == "cuda" or torch.cuda.is_initialized()
+    in_use = device.type == "cuda" or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     return list(range(torch.cuda.device_count())) if in_use else []
 
 
 def open_state(
-    run: Path,
+    run: str | Path,
     step: int | Literal["last"] = "last",
     *,
     device: torch.device | None = None,
@@ -156,7 +156,7 @@ def open_state(
     data: Dataset | None = None,
     task: Task | None = None,
 ) -> State:
-    """Open a run's folder at a step; data, task and model are made when they are first asked for.
+    """Open a run's folder at a step; its dataset, task and model are made when they are first asked for.
 
     Args:
         run: the folder of a run.
@@ -169,8 +169,11 @@ def open_state(
         FolderError: the folder holds no run.
         CheckpointError: there is no checkpoint of this step, or it is damaged.
     """
+    run = Path(run)
     if not holds_run(run):
         raise FolderError(f"{run}: holds no run; give the folder of a run")
+    if step != "last" and not isinstance(step, int):
+        raise CheckpointError(f'step={step!r}: must be a whole number of steps, or "last"')
     checkpoint = checkpoints.load(checkpoints.folder_of(run, None if step == "last" else step, "step"))
     device = device or torch.device("cpu")
     return State(run, checkpoint.step, checkpoint.tensors, device, data_folder, model, data, task)
