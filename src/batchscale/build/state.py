@@ -142,7 +142,7 @@ class State:
 
 def devices_in_use(device: torch.device) -> list[int]:
     """The devices whose random numbers torch.manual_seed sets: all, where one is in use."""
-    in_use = device.type == "cuda" or torch.cuda.is_initialized()
+    in_use = device.type == "cuda" or torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     return list(range(torch.cuda.device_count())) if in_use else []
 
 
