@@ -13,11 +13,14 @@ from torch import nn
 
 import batchscale
 from batchscale.build.tasks import check_task
+from batchscale.comm import World
+from batchscale.data.feed import Normalizer
 from batchscale.errors import RecipeError
 from batchscale.recipe import load_recipe
 from batchscale.recipe.stopping import StopAt
 from batchscale.task import TASKS, Evaluated, EvaluatedPass, ScoreKind, Task
 from batchscale.training.due import EVALUATION_NAMES
+from batchscale.training.evaluation import evaluate
 
 LOGITS = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 0])
@@ -124,6 +127,24 @@ def test_predictions_are_scored_alike_on_any_number_of_processes(data):
     alone = train(0, data, None, "numerics.exact=true")
     for result in in_processes(3, train, data, None, "numerics.exact=true"):
         assert (result["scores"], result["weights_sha256"]) == (alone["scores"], alone["weights_sha256"])
+
+
+def predicted(rank, data):
+    world = World.connect(torch.device("cpu"), 60.0)
+    splits = data.splits()
+    normalizer = Normalizer([0.0], [1.0], torch.float32, torch.contiguous_format, torch.device("cpu"))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    evaluated = evaluate(model, Distance(), splits.test, normalizer, world, 7)
+    world.close()
+    return list(evaluated.predictions), evaluated.loss
+
+
+def test_predictions_are_sent_to_rank_0_alone(data):
+    (alone, loss), first, *others = [predicted(0, data), *in_processes(3, predicted, data)]
+    assert len(alone) == 40
+    assert first == (alone, loss)
+    assert others == [([], loss)] * 2
 
 
 def test_a_loss_of_a_worker_keeps_passes_to_one_worker_and_has_no_noise_an_example(data):

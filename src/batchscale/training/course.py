@@ -17,7 +17,7 @@ from batchscale.records import RunFolder
 from batchscale.training import checkpoint as checkpoints
 from batchscale.training.parts import Parts
 from batchscale.training.progress import Progress
-from batchscale.training.riders import COUNTS, LOSS, NEWS, STOP
+from batchscale.training.riders import COUNTS, LOSS, NEWS, STOP, counts_of
 from batchscale.training.skipped import SkippedFiles
 from batchscale.training.step import StepValues
 from batchscale.training.totals import Totals
@@ -107,7 +107,7 @@ class Course:
     def add_step(self, step: int, values: StepValues, seconds: float) -> None:
         """Count a step into the totals."""
         numbers = dict(values.numbers)
-        (loss,), counts = numbers.pop(LOSS), numbers.pop(COUNTS)
+        (loss,), counts = numbers.pop(LOSS), counts_of(numbers.pop(COUNTS))
         del numbers[STOP], numbers[NEWS]  # requests, not measurements
         examples = self.plan.minibatch_at(step).images
         self.totals.add_step(loss, counts, numbers, examples, seconds, self._ends_epoch(step))

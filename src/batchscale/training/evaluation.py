@@ -85,8 +85,8 @@ def _summed(rows: list[list[float]], predictions: Sequence[Any], wanted: int, no
 
 
 def _in_order(world: World, predictions: dict[int, Sequence[Any]]) -> list[Any]:
-    """The predictions of all processes, in the order of the examples; every process has them, rank 0 scores them."""
+    """The predictions of all processes, in the order of the examples; on rank 0, which scores them, alone."""
     chunks: dict[int, Sequence[Any]] = {}
-    for part in world.gather(predictions, "gathering the predictions of the evaluation"):
+    for part in world.gather_at_zero(predictions, "gathering the predictions of the evaluation"):
         chunks |= part
     return [prediction for number in sorted(chunks) for prediction in chunks[number]]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import torch
 
 from batchscale.aggregate.riders import ForwardPass, Rider, Sums
 from batchscale.minibatch import Minibatch
@@ -24,8 +26,14 @@ class LossRider(Rider):
         sums.real.add_(forward_pass.loss)
 
 
+_DIGIT_BITS, _DIGITS = 12, 3  # float32 holds 2^24 such digits' sum exactly: that of 4096 passes
+
+
 class CountsRider(Rider):
     """The task's whole numbers over the examples as trained on, such as how many were told wrong.
+
+    c = d_0 + 2^12 d_1 + 2^24 d_2: the digits are summed, each exact in float32. So counts of pixels are exact up to
+    2^40, in steps of up to 4096 passes over all processes; smaller counts of more passes as well, up to 2^24.
 
     Args:
         task: of the run.
@@ -36,12 +44,27 @@ class CountsRider(Rider):
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        self.whole_numbers = task.training_counts
+        self.whole_numbers = _DIGITS * task.training_counts
 
     def fill(self, sums: Sums, forward_pass: ForwardPass) -> None:
-        """Add the counts of the pass."""
+        """Add the digits of the counts of the pass."""
         if self.whole_numbers:
-            sums.whole.add_(self._task.counts(forward_pass.outputs, forward_pass.targets))
+            sums.whole.add_(_digits(self._task.counts(forward_pass.outputs, forward_pass.targets)))
+
+
+def _digits(counts: torch.Tensor) -> torch.Tensor:
+    """int64 (digits x counts,), the lowest digit of every count first; the highest digit holds the rest."""
+    counts, lowest = counts.long(), (1 << _DIGIT_BITS) - 1
+    return torch.cat([counts & lowest, counts >> _DIGIT_BITS & lowest, counts >> 2 * _DIGIT_BITS])
+
+
+def counts_of(digits: Sequence[float]) -> list[int]:
+    """The counts whose digits the loop is told."""
+    length = len(digits) // _DIGITS
+    parts = [digits[number * length : (number + 1) * length] for number in range(_DIGITS)]
+    return [
+        sum(int(digit) << number * _DIGIT_BITS for number, digit in enumerate(one)) for one in zip(*parts, strict=True)
+    ]
 
 
 class StatisticsRider(Rider):

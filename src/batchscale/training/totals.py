@@ -78,7 +78,7 @@ class Totals:
     def add_step(
         self,
         loss: float,
-        counts: Sequence[float],
+        counts: Sequence[int],
         numbers: Mapping[str, Sequence[float]],
         examples: int,
         seconds: float,
@@ -93,7 +93,7 @@ class Totals:
             self.line_lost_steps += 1
         else:
             self.line_loss += loss
-            self.line_counts = [int(a + b) for a, b in zip_longest(self.line_counts, counts, fillvalue=0)]
+            self.line_counts = [a + b for a, b in zip_longest(self.line_counts, counts, fillvalue=0)]
             for name, values in numbers.items():
                 sums = zip_longest(self.line_values.get(name, ()), values, fillvalue=0.0)
                 self.line_values[name] = [a + b for a, b in sums]

@@ -226,6 +226,14 @@ class World:
         self._guard(lambda: dist.all_gather_object(values, value, group=self._objects), what)
         return values
 
+    def gather_at_zero(self, value: T, what: str = "gather") -> list[T]:
+        """Everyone's value, in rank order, on rank 0 alone; [] on the others."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.size if self.rank == 0 else None
+        self._guard(lambda: dist.gather_object(value, values, group=self._objects, group_dst=0), what)
+        return values or []
+
     def from_rank_zero(self, make: Callable[[], T], what: str = "broadcast") -> T:
         """Rank 0 makes a value, everyone gets it; an error of rank 0 is raised everywhere."""
         value_and_error: list[Any] = [None, None]
