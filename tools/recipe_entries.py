@@ -68,7 +68,8 @@ _WORDS = {  # of entries whose name says it in the code, and not on a page
     "execution.stop_below.error_percent": "the error",
     "execution.stop_below.loss": "the loss",
     "execution.stop_at.score": "its name",
-    "execution.stop_at.value": "in its unit",
+    "execution.stop_at.below": "the bound, where lower is better; one of the two",
+    "execution.stop_at.above": "the bound, where higher is better",
 }
 
 

@@ -15,7 +15,7 @@ from batchscale.run.start import start
 if TYPE_CHECKING:
     from torch import nn
 
-    from batchscale.data import Dataset
+    from batchscale.data import OwnData
     from batchscale.task import Task
 
 
@@ -24,7 +24,7 @@ def train(
     overrides: Iterable[str] = (),
     *,
     model: nn.Module | None = None,
-    data: Dataset | None = None,
+    data: OwnData | None = None,
     task: Task | None = None,
     data_folder: str | Path | None = None,
     branch: str | Path | None = None,

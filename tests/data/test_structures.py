@@ -180,14 +180,12 @@ class Net(nn.Module):
         return self.conv(inputs["image"]).squeeze(1) * inputs["scale"].view(-1, 1, 1)
 
 
-class PairsOfPictures:
-    """One's own data: anything that has ``splits``."""
-
-    def splits(self):
-        images, masks = pictures()
-        inputs = {"image": images.float() / 12, "scale": torch.ones(N)}
-        train = TensorExamples(inputs, {"mask": masks.float() / 12})
-        return Splits("own", train, train, 1)
+def pairs_of_pictures():
+    """One's own data, of any structure."""
+    images, masks = pictures()
+    inputs = {"image": images.float() / 12, "scale": torch.ones(N)}
+    train = TensorExamples(inputs, {"mask": masks.float() / 12})
+    return Splits("own", train, train, 1)
 
 
 def test_a_run_over_mappings_of_tensors_is_the_same_on_any_passes():
@@ -198,7 +196,13 @@ def test_a_run_over_mappings_of_tensors_is_the_same_on_any_passes():
             "epochs": 3, "learning_rate": {"reference": 0.01, "reference_minibatch": 4}, "precision": "fp64",
             "numerics": {"micro_batch": micro_batch, "threads": 1}, "execution": {"device": "cpu"},
         }  # fmt: skip
-        result = batchscale.train(recipe, model=Net(), data=PairsOfPictures(), task=Pixels(), quiet=True)
+        result = batchscale.train(recipe, model=Net(), data=pairs_of_pictures(), task=Pixels(), quiet=True)
         assert result.task == "pixels"
         results.append(result.scores["distance"])
     assert results[0] == pytest.approx(results[1], rel=1e-9)
+
+
+@pytest.mark.parametrize("data", [{"x": 1}, (torch.zeros(2), torch.zeros(2)), "digits"])
+def test_what_is_no_data_set_is_one_line(data):
+    with pytest.raises(DataError, match=r"data: is a \w+: must be a batchscale.Dataset, or, of any structure, a "):
+        batchscale.train("digits-cnn", data=data, quiet=True)

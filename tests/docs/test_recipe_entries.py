@@ -45,7 +45,7 @@ def test_every_entry_of_every_recipe_is_on_the_page():
     recipes = [load_recipe("digits-cnn", [growth]) for growth in _GROWTH.values()]
     optimizers = LEAVES["optimizer.name"].type.replace("`", "").split(", ")
     recipes += [load_recipe("digits-cnn", [f"optimizer={{name: {name}}}"]) for name in optimizers]
-    recipes.append(load_recipe("digits-cnn", ["execution.stop_at={score: error, value: 5}"]))
+    recipes.append(load_recipe("digits-cnn", ["execution.stop_at={score: error, below: 5}"]))
     entries = {name for recipe in recipes for name in dotted(recipe.model_dump(mode="json"))}
     assert entries == {name for name in LEAVES if "[]" not in name}
 
@@ -85,7 +85,7 @@ def test_defaults_are_what_a_recipe_has_that_says_nothing(name):
     decay = ["learning_rate.decay={kind: step, epochs: [9]}"] if name.startswith("minibatch.growth.of") else []
     entry = recipe_from(minimal, [*decay, *taker_of(LEAVES[name])]).model_dump(mode="json")
     for part in name.split("."):
-        entry = entry[part]
+        entry = None if entry is None else entry[part]  # of a group that nothing asks for
     assert yaml.safe_load(LEAVES[name].default.strip("`")) == entry or LEAVES[name].default == f"`{entry}`"
 
 

@@ -13,7 +13,7 @@ import torch
 from batchscale.build.network import WEIGHTS
 from batchscale.build.planning import recompute_examples
 from batchscale.build.trunk import Trunk
-from batchscale.data import DATASETS, Dataset, Reading, open_dataset
+from batchscale.data import DATASETS, OwnData, Reading, open_dataset
 from batchscale.data.contents import Contents
 from batchscale.data.examples import Augmentation, Examples, Splits, TensorExamples
 from batchscale.data.feed import Feed, Normalizer
@@ -29,7 +29,7 @@ _HOLDOUT = 201  # stream: one order of all training images, held-out ones from i
 _RECOMPUTE = 202  # stream: the order of the examples that batch norm's statistics are recomputed over
 
 
-def load_data(recipe: Recipe, folder: Path | None, own_data: Dataset | None = None) -> Splits:
+def load_data(recipe: Recipe, folder: Path | None, own_data: OwnData | None = None) -> Splits:
     """The recipe's data set: data.train_images of it, and data.holdout others in place of the test set.
 
     Raises:
@@ -48,7 +48,7 @@ def load_data(recipe: Recipe, folder: Path | None, own_data: Dataset | None = No
     return dataset
 
 
-def data_at_hand(recipe: Recipe, folder: Path | None, own_data: Dataset | None = None, quiet: bool = False) -> Contents:
+def data_at_hand(recipe: Recipe, folder: Path | None, own_data: OwnData | None = None, quiet: bool = False) -> Contents:
     """What the data are that a finished run is asked for with; nothing is known of those that cannot be opened."""
     try:
         return load_data(recipe, folder, own_data).contents
@@ -58,7 +58,7 @@ def data_at_hand(recipe: Recipe, folder: Path | None, own_data: Dataset | None =
         return {}
 
 
-def _read_data(recipe: Recipe, folder: Path | None, own_data: Dataset | None) -> Splits:
+def _read_data(recipe: Recipe, folder: Path | None, own_data: OwnData | None) -> Splits:
     if own_data is None and recipe.data.name == "own":
         raise DataError(
             "data.name=own: stands for a data set handed in from Python; use batchscale.train(..., data=...)"
@@ -69,7 +69,7 @@ def _read_data(recipe: Recipe, folder: Path | None, own_data: Dataset | None) ->
     return _parted(dataset, recipe.data)
 
 
-def _own_splits(own_data: Dataset | Splits) -> Splits:
+def _own_splits(own_data: OwnData) -> Splits:
     """One's own data as a run uses them.
 
     Raises:

@@ -17,7 +17,7 @@ from batchscale.build.inputs import load_data, make_normalizer
 from batchscale.build.network import WEIGHTS, build_model
 from batchscale.build.tasks import make_task
 from batchscale.comm import World
-from batchscale.data import Dataset
+from batchscale.data import OwnData
 from batchscale.data.contents import difference, merged
 from batchscale.data.examples import Splits
 from batchscale.data.feed import Normalizer
@@ -51,7 +51,7 @@ class State:
     device: torch.device
     data_folder: Path | None = None
     own_model: nn.Module | None = None
-    own_data: Dataset | None = None
+    own_data: OwnData | None = None
     own_task: Task | None = None
 
     @cached_property
@@ -153,7 +153,7 @@ def open_state(
     device: torch.device | None = None,
     data_folder: Path | None = None,
     model: nn.Module | None = None,
-    data: Dataset | None = None,
+    data: OwnData | None = None,
     task: Task | None = None,
 ) -> State:
     """Open a run's folder at a step; its dataset, task and model are made when they are first asked for.

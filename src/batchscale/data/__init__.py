@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from batchscale.data.examples import Splits
 from batchscale.data.image.dataset import Dataset
 from batchscale.data.source import Reading
 from batchscale.data.sources import DATASETS, load_dataset, open_dataset
 
-__all__ = ["DATASETS", "Dataset", "Reading", "load_dataset", "open_dataset"]
+OwnData = Dataset | Splits
+"""What may be handed in from Python: images with labels, or examples of any structure."""
+
+__all__ = ["DATASETS", "Dataset", "OwnData", "Reading", "load_dataset", "open_dataset"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from batchscale.build.inputs import data_at_hand
 from batchscale.build.trunk import Trunk
 from batchscale.comm import World
-from batchscale.data import Dataset
+from batchscale.data import OwnData
 from batchscale.data.contents import Contents, difference, merged
 from batchscale.errors import BatchscaleError, CheckpointError, FolderError
 from batchscale.recipe import identity, load_recipe
@@ -79,7 +79,7 @@ def check_trained_on(out: Path, trained: Contents, now: Contents) -> None:
 
 
 def check_finished(
-    job: Job, out: Path, trained: Contents, world: World | None = None, own_data: Dataset | None = None
+    job: Job, out: Path, trained: Contents, world: World | None = None, own_data: OwnData | None = None
 ) -> None:
     """Raise, on all processes alike, where a finished run is asked for with other data than its own.
 

@@ -16,7 +16,7 @@ from batchscale.build.derive import as_text, derived_numbers, ended_decay_warnin
 from batchscale.build.inputs import load_data
 from batchscale.build.trunk import Trunk
 from batchscale.comm import World
-from batchscale.data import Dataset
+from batchscale.data import OwnData
 from batchscale.data.examples import Splits
 from batchscale.errors import BatchscaleError
 from batchscale.launch.hardware import choose_device, threads_text
@@ -55,7 +55,7 @@ class Stopped(BatchscaleError):
 
 
 def train_here(
-    job: Job, model: nn.Module | None = None, data: Dataset | None = None, task: Task | None = None
+    job: Job, model: nn.Module | None = None, data: OwnData | None = None, task: Task | None = None
 ) -> Result:
     """Train on this process, one of the W that the environment describes (one without a launcher).
 
@@ -111,7 +111,7 @@ def train_here(
         world.close(wait=ended)
 
 
-def _same_data(job: Job, world: World, opened: Opened, own_data: Dataset | None) -> Splits:
+def _same_data(job: Job, world: World, opened: Opened, own_data: OwnData | None) -> Splits:
     """The data of the run: the same on all processes, and as before where it goes on."""
     dataset = load_data(job.recipe, job.data_folder, own_data)
     check_same_data(world.gather(dataset.contents, "comparing the data of all processes"))

@@ -24,7 +24,7 @@ from batchscale.training.checkpoint import steps_saved
 if TYPE_CHECKING:
     from torch import nn
 
-    from batchscale.data import Dataset
+    from batchscale.data import OwnData
     from batchscale.records import Result
     from batchscale.task import Task
 
@@ -35,7 +35,7 @@ def start(
     restarts: int = 0,
     *,
     model: nn.Module | None = None,
-    data: Dataset | None = None,
+    data: OwnData | None = None,
     task: Task | None = None,
 ) -> Result:
     """Train a job to its end, on this process or on W that are started here.
