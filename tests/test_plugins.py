@@ -371,7 +371,7 @@ def test_a_study_of_a_plugin_is_whole_without_it(tmp_path, capsys):
     forgotten("mm")
     plain = [word for word in SHORT if word != "model.name=mm"]
     for words, ending in (
-        (("grid", *plain, *study), "a plugin (give --plugin MODULE, or install its package), or give another --out"),
+        (("grid", *plain, *study), "(give --plugin MODULE, or install its package), or give another --out"),
         (
             ("warmup", *plain, "--minibatch=64", *study[2:]),
             "holds a study of kind grid, not warmup; give another --out",
@@ -380,3 +380,69 @@ def test_a_study_of_a_plugin_is_whole_without_it(tmp_path, capsys):
         line = refused(capsys, "study", *words)
         assert ending in line
         assert "damaged" not in line
+
+
+FAULTY = """
+from batchscale.plugins import *
+from typing import Literal
+
+
+def raising(*arguments, **options):
+    print("building")
+    raise RuntimeError("model oops")
+
+
+class Entry(OptimizerEntry):
+    name: Literal["raising", "nothing"] = "raising"
+
+
+class Other(Entry):
+    name: Literal["nothing"] = "nothing"
+
+
+class Star:
+    in_layout = raising
+
+
+for name, entry, builder in (("raising", Entry, raising), ("nothing", Other, lambda *_: None)):
+    register_model(name, builder)
+    register_optimizer(name, entry, builder)
+register_all_reduce("raising", Star)
+"""
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        (
+            "model.name=raising",
+            "model.name=raising: its builder failed for images (1, 8, 8), 10 classes (RuntimeError: model oops)",
+        ),
+        ("model.name=nothing", "model.name=nothing: its builder returned NoneType for images (1, 8, 8), 10 classes"),
+        (
+            "optimizer={name: raising}",
+            "optimizer.name=raising: its builder failed for groups of 4 and 7 tensors (RuntimeError: model oops)",
+        ),
+        ("optimizer={name: nothing}", "optimizer.name=nothing: its builder returned NoneType: must have step(lr) and"),
+        (
+            "execution.aggregation.algorithm=raising",
+            "execution.aggregation.algorithm=raising: its builder failed for 2 processes (RuntimeError: model oops)",
+        ),
+    ],
+)
+def test_a_builder_of_a_plugin_that_fails_is_one_line(tmp_path, override, sentence):
+    write_plugin(tmp_path / "p", "faulty", FAULTY)
+    words = ["train", "digits-cnn", "minibatch.workers=2", "epochs=0.1", override, "--processes", "2", "--json"]
+    out = ["--out", str(tmp_path / "run"), "--plugin", "faulty"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "batchscale", *words, *out],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "p")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("batchscale: ")]
+    assert ended.returncode == 2, ended.stderr
+    assert sentence in lines[0]
+    assert "Traceback" not in ended.stderr
+    assert "building" not in ended.stdout

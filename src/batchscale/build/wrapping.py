@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from torch import nn
 
+from batchscale.errors import RecipeError
 from batchscale.minibatch import StepPlan
+from batchscale.recipe.optimizer import OPTIMIZERS
 from batchscale.recipe.schema import Recipe
 from batchscale.update.clip import ClippedGradient
 from batchscale.update.ema import AveragedWeights
-from batchscale.update.optimizers import OPTIMIZERS, Optimizer
+from batchscale.update.optimizers import Optimizer
 from batchscale.update.sgd import decay_groups
 
 
@@ -19,6 +21,9 @@ def named_optimizer(recipe: Recipe, model: nn.Module, plan: StepPlan) -> Optimiz
         recipe: resolved.
         model: to be trained, with its initial weights.
         plan: of the steps, for durations in epochs.
+
+    Raises:
+        UsageError: the builder of a plugin fails.
     """
     entry = recipe.optimizer
     options = entry.options()
@@ -27,7 +32,16 @@ def named_optimizer(recipe: Recipe, model: nn.Module, plan: StepPlan) -> Optimiz
     if entry.goes_by_epochs:
         options["epoch_at"] = lambda steps: float(plan.epoch_at(steps))
     groups = decay_groups(model, entry.weight_decay, decay_norms, decay_biases)
-    return OPTIMIZERS[entry.name](groups, **options)
+    build = OPTIMIZERS[entry.name]
+    counts = " and ".join(str(len(tensors)) for tensors, _ in groups)
+    with OPTIMIZERS.building(entry.name, "optimizer.name", f"groups of {counts} tensors"):
+        optimizer = build(groups, **options)
+    if not isinstance(optimizer, Optimizer):
+        raise RecipeError(
+            f"optimizer.name={entry.name}: its builder returned {type(optimizer).__name__}: must have step(lr) and "
+            f"state(); mend it, or use another optimizer"
+        )
+    return optimizer
 
 
 def surrounded(recipe: Recipe, model: nn.Module, optimizer: Optimizer) -> Optimizer:

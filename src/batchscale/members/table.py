@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any, TypeVar
 
-from batchscale.errors import RecipeError, UsageError, one_line
+from batchscale.errors import BatchscaleError, RecipeError, UsageError, one_line
 from batchscale.members import loading
 from batchscale.words import did_you_mean
 
@@ -96,6 +96,32 @@ class Members(MutableMapping[str, T]):
                 f"{loading.way_to_load()}"
             )
         return self[name]
+
+    @contextlib.contextmanager
+    def building(self, name: str, setting: str, place: str) -> Iterator[None]:
+        """Within it a plugin's member builds: what breaks there is one line, what it prints goes to standard error.
+
+        Args:
+            name: of the member.
+            setting: the recipe's entry.
+            place: what it builds for, in words.
+
+        Raises:
+            UsageError: it has raised; ours raise what they raise.
+        """
+        if self._owners.get(name, _PACKAGE) == _PACKAGE:
+            yield
+            return
+        try:
+            with loading.aside():
+                yield
+        except BatchscaleError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"{setting}={name}: its builder failed for {place} ({one_line(error)}); mend it, or use another "
+                f"{self.family}"
+            ) from error
 
     def add(self, name: str, member: T | str) -> None:
         """A further member; the same one under the same name may come again.

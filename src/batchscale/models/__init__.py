@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
+from batchscale.errors import RecipeError
 from batchscale.members import MODELS as MEMBERS
 from batchscale.models.library import is_library_name, library_model
+from batchscale.words import counted
 
 ModelBuilder = Callable[[tuple[int, ...], int], nn.Module]
 
@@ -27,11 +29,19 @@ def named_model(name: str, image_shape: tuple[int, ...], num_classes: int) -> nn
         images (n, C, H, W) -> logits (n, num_classes), with freshly drawn weights.
 
     Raises:
-        RecipeError: the library is not installed, or knows no such classifier.
+        UsageError: the library is not installed, or knows no such classifier; a plugin's builder fails.
     """
     if is_library_name(name):
         return library_model(name, image_shape, num_classes)
-    return MODELS[name](image_shape, num_classes)
+    build, place = MEMBERS[name], f"images {tuple(image_shape)}, {counted(num_classes, 'class')}"
+    with MEMBERS.building(name, "model.name", place):
+        model = build(image_shape, num_classes)
+    if not isinstance(model, nn.Module):
+        raise RecipeError(
+            f"model.name={name}: its builder returned {type(model).__name__} for {place}: must be a torch module; "
+            f"mend it, or use another model"
+        )
+    return model
 
 
 __all__ = ["MODELS", "ModelBuilder", "named_model"]

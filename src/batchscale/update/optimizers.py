@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from batchscale.recipe import optimizer
 
 
+@runtime_checkable
 class Optimizer(Protocol):
     """What the step needs of an optimizer."""
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from batchscale.comm.collectives.schedule import Collective, GroupCollective, Layout
 from batchscale.members import ALL_REDUCES
 from batchscale.members import BETWEEN as BETWEEN_HOSTS
+from batchscale.words import counted
 
 COLLECTIVES: Mapping[str, type[Collective]] = ALL_REDUCES
 """Every all-reduce algorithm."""
@@ -32,11 +33,13 @@ def make(
         between: the algorithm between hosts, for three_phase; a member of `BETWEEN`, or auto.
 
     Raises:
-        RecipeError: an unknown name, or one that is not made for so many ranks or this shape.
+        UsageError: an unknown name, a plugin's that breaks, or one that is not made for so many ranks or this shape.
     """
-    kind: type[Collective] = ALL_REDUCES.named(name, "execution.aggregation.algorithm")
-    collective = kind.in_layout(Layout(size, hosts, torus, between))
-    collective.check(size)
+    setting = "execution.aggregation.algorithm"
+    kind: type[Collective] = ALL_REDUCES.named(name, setting)
+    with ALL_REDUCES.building(name, setting, counted(size, "process")):
+        collective = kind.in_layout(Layout(size, hosts, torus, between))
+        collective.check(size)
     return collective
 
 
