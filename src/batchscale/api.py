@@ -11,6 +11,7 @@ from batchscale.recipe import Recipe, load_recipe, recipe_from
 from batchscale.records import Result
 from batchscale.run.job import BranchPoint, Job, Resume
 from batchscale.run.start import start
+from batchscale.task.base import check_kind
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,6 +64,7 @@ def train(
         >>> result.status, result.workers * result.per_worker, result.steps
         ('done', 128, 12)
     """
+    check_kind(task)
     handed_in = [f"{part}.name=own" for part, thing in (("model", model), ("data", data)) if thing is not None]
     changes = [*overrides, *handed_in, *([f"task={task.name}"] if task is not None else [])]
     if isinstance(recipe, Recipe):

@@ -250,3 +250,31 @@ def test_a_score_to_stop_at_must_be_the_tasks(data, tmp_path):
     with pytest.raises(RecipeError, match=r"execution.stop_below.error_percent: task=distance has no score 'error'"):
         train(0, data, tmp_path / "run", "execution.stop_below.error_percent=5")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "sentence"),
+    [
+        ("classification", "is a str: must be a task of one's own"),
+        (Distance, "is the class Distance: must be"),
+        (type("Nameless", (Distance,), {"name": ""})(), "Nameless must have a name"),
+        (type("Scoreless", (Distance,), {"score_kinds": ()})(), "and score_kinds with at least one"),
+    ],
+)
+def test_what_is_no_task_is_one_line(data, task, sentence):
+    with pytest.raises(RecipeError, match=sentence):
+        batchscale.train(RECIPE, data=data, task=task, quiet=True)
+
+
+def test_a_task_that_forgets_a_score_is_told_so_and_scores_may_be_tensors(data, tmp_path):
+    forgets = type("Forgets", (Distance,), {"scores": lambda self, evaluated: {"within": torch.tensor(1.0)}})()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    with pytest.raises(RecipeError, match=r"gives within: must give a number .*; median distance is missing"):
+        batchscale.train(RECIPE, ["epochs=1"], data=data, task=forgets, model=model, quiet=True)
+    both = {"median distance": torch.tensor(2.0), "within": torch.tensor(1.0)}
+    gives = type("Gives", (Distance,), {"scores": lambda self, evaluated: both})()
+    result = batchscale.train(
+        RECIPE, ["epochs=1"], data=data, task=gives, model=model, out=tmp_path / "run", quiet=True
+    )
+    assert result.scores == {"median distance": 2.0, "within": 1.0}

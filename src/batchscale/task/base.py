@@ -172,6 +172,21 @@ class Task(ABC):
         listed = ", ".join(kind.name for kind in self.score_kinds)
         raise RecipeError(f"{setting}: task={self.name} has no score {name!r}; it has {listed}; name one of these")
 
+    def checked_scores(self, evaluated: Evaluated) -> dict[str, float]:
+        """The scores as plain numbers.
+
+        Raises:
+            RecipeError: not every score of ``score_kinds`` is there.
+        """
+        scores = self.scores(evaluated)
+        missing = [kind.name for kind in self.score_kinds if kind.name not in scores]
+        if missing:
+            raise RecipeError(
+                f"task={self.name}: its scores() gives {', '.join(scores) or 'nothing'}: must give a number for every "
+                f"kind in score_kinds; {', '.join(missing)} is missing"
+            )
+        return {name: float(value) for name, value in scores.items()}
+
     def sentence(self, scores: Mapping[str, float], evaluated: Evaluated) -> str:
         """What an evaluation says, for a user."""
         words = ", ".join(f"{kind.name} {scores[kind.name]:.4g} {kind.unit}".strip() for kind in self.score_kinds)
@@ -180,6 +195,26 @@ class Task(ABC):
     def named(self, values: Mapping[str, float], prefix: str = "") -> dict[str, float]:
         """Scores under their names in documents: {"error": 3.2} -> {"error_percent": 3.2}."""
         return {f"{prefix}{kind.key}": values[kind.name] for kind in self.score_kinds if kind.name in values}
+
+
+def check_kind(task: object) -> None:
+    """Raise unless something handed in is a task, with a name and a score.
+
+    Raises:
+        RecipeError: what it is instead.
+    """
+    if task is None:
+        return
+    if not isinstance(task, Task):
+        what = f"the class {task.__name__}" if isinstance(task, type) else f"a {type(task).__name__}"
+        raise RecipeError(
+            f"task: is {what}: must be a task of one's own, an object of a subclass of batchscale.task.Task; a task "
+            f"that recipes know is named by task=NAME"
+        )
+    if not getattr(task, "name", "") or not getattr(task, "score_kinds", ()):
+        raise RecipeError(
+            f"task: {type(task).__name__} must have a name, and score_kinds with at least one ScoreKind; give it these"
+        )
 
 
 class TaskBuilder(Protocol):

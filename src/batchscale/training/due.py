@@ -118,8 +118,8 @@ class EvaluationDue:
         chunk = course.recipe.numerics.evaluation_chunk
         with course.kept(), parts.evaluated(course.per_worker):
             evaluated = evaluate(parts.model, task, parts.dataset.test, parts.normalizer, parts.world, chunk)
-            scores = parts.world.from_rank_zero(lambda: task.scores(evaluated)) if task.predicts else None
-        scores = task.scores(evaluated) if scores is None else scores
+            scores = parts.world.from_rank_zero(lambda: task.checked_scores(evaluated)) if task.predicts else None
+        scores = task.checked_scores(evaluated) if scores is None else scores
         totals.evaluation_seconds += time.perf_counter() - start - course.count_recompute_seconds()
         totals.evaluation_is_due = False
         course.skipped.share()
