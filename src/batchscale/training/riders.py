@@ -26,7 +26,7 @@ class LossRider(Rider):
         sums.real.add_(forward_pass.loss)
 
 
-_DIGIT_BITS, _DIGITS = 12, 3  # float32 holds 2^24 such digits' sum exactly: that of 4096 passes
+_DIGIT_BITS, _DIGITS = 12, 3  # a sum of 4096 such digits, below 2^24, is exact in float32
 
 
 class CountsRider(Rider):
