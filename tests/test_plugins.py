@@ -408,6 +408,14 @@ for name, entry, builder in (("raising", Entry, raising), ("nothing", Other, lam
     register_model(name, builder)
     register_optimizer(name, entry, builder)
 register_all_reduce("raising", Star)
+
+
+class Images:
+    name, num_classes, files, layouts = "raising", 10, (), ()
+    open = raising
+
+
+register_data("raising", Images())
 """
 
 
@@ -424,6 +432,7 @@ register_all_reduce("raising", Star)
             "optimizer.name=raising: its builder failed for groups of 4 and 7 tensors (RuntimeError: model oops)",
         ),
         ("optimizer={name: nothing}", "optimizer.name=nothing: its builder returned NoneType: must have step(lr) and"),
+        ("data.name=raising", "data.name=raising: its builder failed for no folder (RuntimeError: model oops)"),
         (
             "execution.aggregation.algorithm=raising",
             "execution.aggregation.algorithm=raising: its builder failed for 2 processes (RuntimeError: model oops)",
