@@ -206,3 +206,16 @@ def test_a_run_over_mappings_of_tensors_is_the_same_on_any_passes():
 def test_what_is_no_data_set_is_one_line(data):
     with pytest.raises(DataError, match=r"data: is a \w+: must be a batchscale.Dataset, or, of any structure, a "):
         batchscale.train("digits-cnn", data=data, quiet=True)
+
+
+def test_a_mask_with_an_axis_of_channels_is_to_be_ignored_outside_too():
+    images, masks = pictures()
+    numbers = np.arange(N)
+    inputs, targets = TensorExamples(images, masks[:, None]).augmented(3, Augmentation(padding=2))(numbers, numbers)
+    assert (targets[inputs == 0] == IGNORED).all()
+
+
+def test_words_among_the_targets_enter_the_digest():
+    inputs = torch.zeros(3, 2)
+    digests = [TensorExamples(inputs, list(words)).digests() for words in ("abc", "abd")]
+    assert digests[0] != digests[1]

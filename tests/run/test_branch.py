@@ -206,6 +206,43 @@ def test_factors_of_a_branch_of_a_branch_multiply_each_by_its_own_rule():
     assert plan.minibatch_at(8).workers == 16
 
 
+def test_growth_goes_on_beyond_the_trunks_end_and_phases_may_be_given_times_f():
+    doubling = ("minibatch.growth={kind: doubling, every_epochs: 1}", "epochs=2")
+    plan, *_ = branch_plan(doubling, ("minibatch.growth={kind: doubling, every_epochs: 1}", "epochs=4"), 5)
+    assert [phase.minibatch.workers for phase in plan.phases] == [4, 4, 8, 16, 32]
+    scaled = GROWING.replace("workers: 8", "workers: 16").replace("workers: 12", "workers: 24")
+    plan, *_ = branch_plan([GROWING], [scaled, "minibatch.workers=8"], 5)
+    assert [phase.minibatch.workers for phase in plan.phases] == [4, 8, 16, 24]
+
+
+def test_decays_along_a_chain_of_branches():
+    grows = (
+        "minibatch.growth={kind: instead_of_decay, of: workers}",
+        "epochs=4",
+        "learning_rate={reference: 0.05, reference_minibatch: 32, decay: {kind: step, epochs: [1, 2, 3], factor: 0.5}}",
+    )
+    stops = ("minibatch.growth={kind: none}", *grows[1:])
+    root, middle = recipe_from(RECIPE, grows), recipe_from(RECIPE, stops)
+    first = Trunk("t", 5, "", root)
+    second = Trunk("b", 40, "", middle, first)  # beyond the decay at epoch 1, which the middle's lr has taken
+    lrs = [run_schedule(middle, run_plan(middle, 1000, trunk), trunk)(40) for trunk in (first, second)]
+    assert lrs[0] == lrs[1] == 0.025
+
+
+def test_a_branch_may_live_on_more_processes_than_its_trunk_has_workers(data, trunk):
+    overrides = (*EXACT, "minibatch.workers=8")
+    alone = branched(0, data, trunk[0], 3, overrides)
+    assert in_processes(5, branched, data, trunk[0], 3, overrides) == [alone] * 5
+
+
+def test_an_exact_branch_of_a_fast_trunk_holds_one_worker_a_pass(data, tmp_path):
+    train(data, tmp_path / "trunk", "numerics.micro_batch=32", "execution.keep_checkpoints={steps: [3]}")
+    overrides = ("numerics.exact=true",)
+    out = tmp_path / "branch"
+    train(data, out, *overrides, branch=tmp_path / "trunk", at=3)
+    assert json.loads((out / "environment.json").read_text())["decided"]["micro_batch"] == 8
+
+
 def test_a_factor_that_leaves_no_whole_number_of_workers_and_another_n_are_refused():
     odd = "minibatch.growth={kind: phases, phases: [{epoch: 0.8, workers: 7}]}"
     with pytest.raises(RecipeError, match=r"minibatch.workers=6: 3/2 of the trunk's 7 workers at step 15"):

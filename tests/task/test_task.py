@@ -278,3 +278,13 @@ def test_a_task_that_forgets_a_score_is_told_so_and_scores_may_be_tensors(data, 
         RECIPE, ["epochs=1"], data=data, task=gives, model=model, out=tmp_path / "run", quiet=True
     )
     assert result.scores == {"median distance": 2.0, "within": 1.0}
+
+
+def test_scores_that_raise_keep_the_steps_before_them(data, tmp_path):
+    raising = type("Raising", (Distance,), {"scores": lambda self, evaluated: 1 / 0})()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    every = ["epochs=1", "execution.checkpoint_seconds=1000"]
+    with pytest.raises(ZeroDivisionError):
+        batchscale.train(RECIPE, every, data=data, task=raising, model=model, out=tmp_path / "run", quiet=True)
+    assert [folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-0000000004"]

@@ -16,7 +16,7 @@ LARGE = (1 << 36) + 1
 class Pixelwise(Classification):
     """Counts as of very many pixels: of a pass 2^36 + 1, its wrong images, and a number below zero."""
 
-    training_counts = 3
+    training_counts, largest_count = 3, None
 
     def __init__(self):
         super().__init__(4)
@@ -50,5 +50,6 @@ def test_counts_of_a_line_are_exact_far_beyond_what_a_float_holds(data, mode, pr
 
 
 def test_counts_come_back_from_their_digits():
-    assert counts_of((1.0, 4096.0, 0.0, 2.0, 3.0, 0.0)) == [1 + (3 << 24), 4096 + (2 << 12)]
-    assert counts_of(()) == []
+    assert counts_of((1.0, 4096.0, 0.0, 2.0, 3.0, 0.0), 2) == [1 + (3 << 24), 4096 + (2 << 12)]
+    assert counts_of((), 0) == []
+    assert counts_of((7.0, 8.0), 2) == [7, 8]

@@ -15,7 +15,7 @@ A new number of the step is one more rider in the list; neither the step nor the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,17 +96,15 @@ class _Place:
 
     def take_out(self) -> None:
         """Take what is not finite of a measure out of the sum."""
-        if len(self.lost):
-            for part in (self.sums.real, self.sums.whole):
-                unfit = ~part.isfinite()
-                self.lost.add_(unfit.any())
-                part.masked_fill_(unfit, 0.0)
+        for part in (self.sums.real, self.sums.whole):
+            unfit = ~part.isfinite()
+            self.lost.add_(unfit.any())
+            part.masked_fill_(unfit, 0.0)
 
     def mark(self) -> None:
         """After the sum: a measure of which something was taken out is NaN."""
-        if len(self.lost):
-            for part in (self.sums.real, self.sums.whole):
-                part.masked_fill_(self.lost > 0, float("nan"))
+        for part in (self.sums.real, self.sums.whole):
+            part.masked_fill_(self.lost > 0, float("nan"))
 
 
 class Riders:
@@ -125,6 +123,12 @@ class Riders:
             raise ValueError(f"two riders of one name among {', '.join(names)}")
         self.members = tuple(sorted(riders, key=lambda rider: rider.decides))
         self._places: list[_Place] = []
+        self._beginning: list[_Place] = []
+        self._filling: list[_Place] = []
+        self._updating: list[_Place] = []
+        self._measures: list[_Place] = []
+        self._told: list[torch.Tensor] = []
+        self._told_places: dict[str, slice] = {}
         self._judged = slice(sum(sum(rider.lengths) for rider in riders if not rider.decides), None)
 
     @property
@@ -149,17 +153,36 @@ class Riders:
             )
             for rider in self.members
         ]
+        # Looked up once: a step of a small net lasts a millisecond.
+        self._beginning = [place for place in self._places if type(place.rider).begin is not Rider.begin]
+        self._filling = [place for place in self._places if type(place.rider).fill is not Rider.fill]
+        self._updating = [place for place in self._places if type(place.rider).update is not Rider.update]
+        self._measures = [place for place in self._places if not place.rider.decides]
+        self._tell()
+
+    def _tell(self) -> None:
+        """Where the numbers of the riders that tell lie in the answer."""
+        start = 0
+        for place in self._places:
+            if place.rider.tells:
+                tensors = [part for part in (place.sums.real, place.sums.whole) if len(part)]
+                length = sum(len(part) for part in tensors)
+                self._told_places[place.rider.name] = slice(start, start + length)
+                self._told += tensors
+                start += length
 
     def begin(self) -> None:
         """See ``Rider.begin``."""
-        for place in self._places:
+        for place in self._beginning:
             place.rider.begin(place.sums)
+        for place in self._measures:
             place.take_out()
 
     def fill(self, forward_pass: ForwardPass) -> None:
         """See ``Rider.fill``."""
-        for place in self._places:
+        for place in self._filling:
             place.rider.fill(place.sums, forward_pass)
+        for place in self._measures:
             place.take_out()
 
     def finite(self, buffer: torch.Tensor) -> bool:
@@ -169,27 +192,18 @@ class Riders:
             buffer: of the aggregator; the real numbers of the measures are its beginning.
         """
         finite = bool(buffer[self._judged].isfinite().all())  # before whole numbers of measures are marked
-        for place in self._places:
+        for place in self._measures:
             place.mark()
         return finite
 
     def update(self, minibatch: Minibatch) -> None:
         """See ``Rider.update``."""
-        for place in self._places:
+        for place in self._updating:
             place.rider.update(place.sums, minibatch)
 
     def answer(self) -> tuple[torch.Tensor, dict[str, slice]]:
         """The numbers of all riders that tell, in one tensor of its own, and where each rider's lie in it."""
-        tensors, places, start = [], {}, 0
-        for rider, sums in self._telling():
-            length = len(sums.real) + len(sums.whole)
-            places[rider.name] = slice(start, start + length)
-            tensors += [sums.real, sums.whole]
-            start += length
-        return torch.cat(tensors), places
-
-    def _telling(self) -> Iterator[tuple[Rider, Sums]]:
-        return ((place.rider, place.sums) for place in self._places if place.rider.tells)
+        return torch.cat(self._told), self._told_places
 
 
 def _lost(rider: Rider) -> str:

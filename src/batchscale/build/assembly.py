@@ -111,7 +111,8 @@ class Assembly:
                     f"measure {measure.name}: every line of metrics.jsonl has an entry of this name already; give the "
                     f"rider another name"
                 )
-        return Riders([LossRider(), statistics, *self.requests.values(), CountsRider(self.task), *measures])
+        most = max(phase.minibatch.images for phase in self.plan.phases)
+        return Riders([LossRider(), statistics, *self.requests.values(), CountsRider(self.task, most), *measures])
 
     def _aggregator(self, riders: Riders, reducer: Reducer) -> FastAggregator | ExactAggregator:
         parameters = list(self.network.model.parameters())

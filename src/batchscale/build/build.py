@@ -135,7 +135,7 @@ def build(
         check_installed()
     plan = run_plan(recipe, len(dataset.train), trunk)
     workers = partial(_hosted, world, recipe.batch_norm.span)
-    workers(plan.minibatch.workers)
+    workers(plan.minibatch_at(trunk.step if trunk else 0).workers)
     if recipe.numerics.exact:
         _make_exact(recipe, world.device)
     torch.set_num_threads(most_threads(recipe.numerics))

@@ -53,10 +53,11 @@ class Choices:
                     f"use numerics.micro_batch={group} or auto"
                 )
             return wanted
+        if self.single or self.recipe.numerics.exact:
+            return group  # also where an earlier attempt, or a trunk, was free to hold more
         if self.earlier.micro_batch is not None:
             return self.earlier.micro_batch
-        one_group = bool(self.single) or self.recipe.numerics.exact
-        fastest = self.timer.micro_batch(self.workers, one_group)  # all try, as all will train
+        fastest = self.timer.micro_batch(self.workers, False)  # all try, as all will train
         return self.world.from_rank_zero(lambda: fastest)
 
     def threads(self, random: bool) -> tuple[int, int | None]:

@@ -48,7 +48,7 @@ def derived_numbers(recipe: Recipe, training_images: int, processes: int, trunk:
             f"ceil(epochs x steps per epoch){', phase by phase' if plan.growth else ''}, epochs = {recipe.epochs:g}",
             f"{plan.total_steps}",
         ),
-        *_placed(plan, processes, recipe.batch_norm.span),
+        *_placed(plan, processes, recipe.batch_norm.span, trunk.step if trunk else 0),
         Derived(
             "target lr",
             f"reference x {_FACTORS[entry.scaling]} = {entry.reference:g} x {first.target / entry.reference:g}"
@@ -125,9 +125,10 @@ def _phases(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[D
     return rows
 
 
-def _placed(plan: StepPlan, processes: int, span: int) -> list[Derived]:
-    """Workers per process, for every number of workers."""
-    numbers = dict.fromkeys(phase.minibatch.workers for phase in plan.phases)
+def _placed(plan: StepPlan, processes: int, span: int, first_step: int) -> list[Derived]:
+    """Workers per process, for every number of workers from a step on."""
+    phases = (phase for phase in plan.phases if plan.steps_of(phase).stop > first_step)
+    numbers = dict.fromkeys(phase.minibatch.workers for phase in phases)
     placed = [(k, ", ".join(str(len(part)) for part in place_workers(k, processes, span))) for k in numbers]
     return [
         Derived("workers per process", f"{counted(k, 'worker')} on {counted(processes, 'process')}", text)
@@ -148,11 +149,18 @@ def _warmup(plan: StepPlan, schedule: PlannedSchedule) -> list[Derived]:
     return [Derived("warmup", about, value)]
 
 
+def _decays_left(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[float]:
+    """The epochs of a step decay: of a branch those that its trunks have not turned into growth."""
+    if not schedule.branches:
+        return decay_epochs(recipe, plan.training_images)
+    return [round(step / float(plan.phases[0].steps_per_epoch), 6) for step in schedule.first.decay.steps]
+
+
 def _falls(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[Derived]:
     """The lr after each step of a decay, or at the end of one that has an end of its own."""
     entry = recipe.learning_rate.decay
     if entry.kind == "step":
-        epochs = decay_epochs(recipe, plan.training_images)
+        epochs = _decays_left(recipe, plan, schedule)
         formula = f"x {_factors(entry.factor)} at epochs {epochs}"
         return [Derived("decay", formula, _from(plan, epochs, lambda step: f"lr {schedule(step):g}"))]
     if entry.end is None:

@@ -64,7 +64,7 @@ class Trunk:
         trunk_entries, entries = identity(self.recipe), identity(recipe)
         names = [name for name in sorted({*trunk_entries, *entries}) if trunk_entries.get(name) != entries.get(name)]
         refused = [name for name in names if not name.startswith(_MAY_DIFFER) or name in _MUST_STAY]
-        if recipe.minibatch.growth.kind == "none":
+        if recipe.minibatch.growth.kind == "none" or self._same_phases(recipe):
             refused = [name for name in refused if not name.startswith(_GROWTH)]
         if "minibatch.per_worker" in refused:
             raise CheckpointError(
@@ -81,6 +81,15 @@ class Trunk:
                 f"may change minibatch.workers, learning_rate, epochs, branch.seed and the optimizer's constants; else "
                 f"give the trunk's recipe"
             )
+
+    def _same_phases(self, recipe: Recipe) -> bool:
+        """Whether a branch gives the trunk's phases times f, as far as it is long."""
+        if recipe.minibatch.growth.kind != "phases" or self.recipe.minibatch.growth.kind != "phases":
+            return False
+        phases = recipe.minibatch.phases()
+        f = self.factor(recipe)
+        scaled = [(epoch, int(k * f), n) for epoch, k, n in self.recipe.minibatch.phases()]
+        return phases == scaled[: len(phases)]
 
     def factor(self, recipe: Recipe) -> Fraction:
         """f, the workers of a branch's recipe over those of the trunk's."""
@@ -101,9 +110,10 @@ class Trunk:
             )
         return Minibatch(int(workers), minibatch.per_worker)
 
-    def plan(self, training_images: int) -> StepPlan:
-        """The trunk's own steps."""
-        return run_plan(self.recipe, training_images, self.trunk)
+    def plan(self, training_images: int, epochs: float = 0.0) -> StepPlan:
+        """The trunk's own steps; as if it were so many epochs long, where it is shorter."""
+        recipe = self.recipe.model_copy(update={"epochs": max(epochs, self.recipe.epochs)})
+        return run_plan(recipe, training_images, self.trunk)
 
 
 def run_plan(recipe: Recipe, training_images: int, trunk: Trunk | None = None) -> StepPlan:
@@ -127,7 +137,8 @@ def run_plan(recipe: Recipe, training_images: int, trunk: Trunk | None = None) -
     trunk_plan = trunk.plan(training_images)
     epoch = trunk_plan.epoch_at(trunk.step)
     _check_begins(recipe, trunk_plan, trunk.step, epoch)
-    grown = list(zip(trunk_plan.growth, trunk_plan.phases[1:], strict=True))
+    longer = trunk.plan(training_images, recipe.epochs)  # growth goes on where the trunk would have grown later
+    grown = list(zip(longer.growth, longer.phases[1:], strict=True))
     earlier = [change for change, phase in grown if phase.first_step < trunk.step]
     later = [change for change, phase in grown if phase.first_step > trunk.step]
     if recipe.minibatch.growth.kind == "none":
@@ -169,18 +180,19 @@ def run_schedule(recipe: Recipe, plan: StepPlan, trunk: Trunk | None = None) -> 
     """
     if trunk is None:
         return schedule_of(recipe, plan)
+    images, stops = plan.training_images, Fraction(10**9)  # the epoch from which growth takes no decay any more
     branches, child, root = [], recipe, trunk
     while True:
         branches.append(BranchFactor(root.step, float(root.factor(child)), child.learning_rate.scaling))
+        if child.minibatch.growth.kind == "none":
+            stops = min(stops, root.plan(images).epoch_at(root.step))
         if root.trunk is None:
             break
         child, root = root.recipe, root.trunk
-    root_plan = root.plan(plan.training_images)
-    kept = recipe.minibatch.growth.kind != "none"
-    epoch = trunk.plan(plan.training_images).epoch_at(trunk.step)
-    grown = sum(kept or phase.first_epoch <= epoch for phase in root_plan.phases[1:])
+    longer = root.plan(images, recipe.epochs)
+    grown = sum(phase.first_epoch <= stops for phase in longer.phases[1:])
     # The first trunk's own lr by its own rule, as it was; a branch's rule acts from its first step on.
     entry = recipe.learning_rate.model_copy(update={"scaling": root.recipe.learning_rate.scaling})
     minibatch = recipe.minibatch.model_copy(update={"growth": root.recipe.minibatch.growth})
     of_root = recipe.model_copy(update={"learning_rate": entry, "minibatch": minibatch})
-    return schedule_of(of_root, plan, BranchedFrom(root_plan, grown, tuple(reversed(branches))))
+    return schedule_of(of_root, plan, BranchedFrom(root.plan(images), grown, tuple(reversed(branches))))

@@ -6,8 +6,7 @@ Two members: :class:`TensorExamples` in memory, and :class:`batchscale.data.imag
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -18,7 +17,6 @@ import numpy.typing as npt
 import torch
 
 from batchscale.data.contents import COUNT, PARTS, Contents, digest
-from batchscale.data.threads import compute_alone
 from batchscale.errors import DataError
 from batchscale.randomness import integers, key, uniform
 from batchscale.structure import called, columns, mapped_columns, num_examples, rows, tensors
@@ -196,13 +194,21 @@ class TensorExamples(Examples):
         Raises:
             DataError: a list, whose members stay as they are; a mask without a number for what is outside of it.
         """
+        masks = list(columns(self.targets))
         for column in columns((self.inputs, self.targets)):
             if isinstance(column, list) and any(True for _ in tensors(column)):
                 raise DataError(
                     "data.augment: acts on tensors (N, ..., H, W), and the data holds a list of tensors, which would "
                     "stay as they are; leave data.augment out"
                 )
-            if crops and isinstance(column, torch.Tensor) and self._is_picture(column) and not _has_outside(column):
+            mask = any(column is each for each in masks)
+            if (
+                crops
+                and mask
+                and isinstance(column, torch.Tensor)
+                and self._is_picture(column)
+                and not _has_outside(column)
+            ):
                 raise DataError(
                     f"data.augment.crop=padded: reaches over the border of a mask, which holds {IGNORED} there, and "
                     f"{column.dtype} has no such number; give the mask as int64, or use data.augment.crop=none"
@@ -211,7 +217,10 @@ class TensorExamples(Examples):
     def augmented(self, seed: int, augmentation: Augmentation) -> Callable[[Indices, Indices], Pairs]:
         """One gather of every tensor, then mirrors, on whole tensors; pictures are cropped at one place together."""
         padding = augmentation.padding
-        pick = mapped_columns(lambda column: self._picker(column, padding), (self.inputs, self.targets))
+        pick = (
+            mapped_columns(lambda column: self._picker(column, padding, 0), self.inputs),  # an image is black outside
+            mapped_columns(lambda column: self._picker(column, padding, IGNORED), self.targets),
+        )
 
         def minibatch(epochs: Indices, examples: Indices) -> Pairs:
             place = _places(seed, epochs, examples, padding) if padding else ()
@@ -229,12 +238,12 @@ class TensorExamples(Examples):
         return tensor.ndim > 2 and tensor.shape[-2:] == self.shape[-2:]
 
     def _picker(
-        self, column: torch.Tensor | list[Any], padding: int
+        self, column: torch.Tensor | list[Any], padding: int, outside: int
     ) -> Callable[[torch.Tensor, tuple[torch.Tensor, ...]], torch.Tensor | list[Any]]:
         """A function of (examples, their places) that gathers them, of a picture cut out at these places."""
         if not padding or isinstance(column, list) or not self._is_picture(column):
             return lambda index, place: rows(column, index)
-        windows = _windows(column, padding)
+        windows = _windows(column, padding, outside)
         return lambda index, place: windows[index, *place]
 
 
@@ -244,9 +253,9 @@ def _tensor_columns(structure: Any) -> Iterator[torch.Tensor]:
 
 
 def _has_outside(picture: torch.Tensor) -> bool:
-    """Whether there is a number for what lies outside of a picture: black of an image, IGNORED of a mask."""
+    """Whether a mask's type has IGNORED, the number for what lies outside of it."""
     whole = not (picture.is_floating_point() or picture.dtype == torch.bool)
-    return picture.ndim == 4 or (whole and torch.iinfo(picture.dtype).max >= IGNORED)
+    return whole and torch.iinfo(picture.dtype).max >= IGNORED
 
 
 def _blocks(structure: Any) -> Iterator[bytes | npt.NDArray[np.uint8]]:
@@ -256,12 +265,13 @@ def _blocks(structure: Any) -> Iterator[bytes | npt.NDArray[np.uint8]]:
             if isinstance(column, list):
                 yield str(tuple(tensor.shape)).encode()
             yield _bytes(tensor)
+        if isinstance(column, list):  # members that are no tensors: words, numbers
+            yield repr([member for member in column if not any(True for _ in tensors(member))]).encode()
 
 
-def _windows(pictures: torch.Tensor, padding: int) -> torch.Tensor:
+def _windows(pictures: torch.Tensor, padding: int, outside: int) -> torch.Tensor:
     """Every place of every picture's crop, (N, places, places, ..., H, W), without copies of it."""
-    # An image is black outside; a mask, which has no axis of channels, is to be ignored there.
-    padded = torch.nn.functional.pad(pictures, [padding] * 4, value=0 if pictures.ndim == 4 else IGNORED)
+    padded = torch.nn.functional.pad(pictures, [padding] * 4, value=outside)
     size = 2 * padding + 1
     first, *middle, y, x = padded.stride()
     shape = (len(pictures), size, size, *pictures.shape[1:])
@@ -282,15 +292,3 @@ def _bytes(tensor: torch.Tensor) -> npt.NDArray[np.uint8]:
     """The bytes of a tensor in its logical (row-major) order."""
     plain: npt.NDArray[np.uint8] = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return plain
-
-
-def parts_ahead(read: Callable[[slice], Pairs], parts: Sequence[slice]) -> Iterator[Pairs]:
-    """What ``read`` makes of every part, each part read while the one before it is used."""
-    with ThreadPoolExecutor(1, "batchscale-evaluation", compute_alone) as pool:
-        following = None
-        for part in parts:
-            current, following = following, pool.submit(read, part)
-            if current is not None:
-                yield current.result()
-        if following is not None:
-            yield following.result()

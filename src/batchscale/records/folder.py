@@ -60,6 +60,10 @@ def attempted(folder: Path, entry: str) -> list[dict[str, Any]]:
     return [one[entry] for one in RunRecords(folder).attempts() if isinstance(one.get(entry), dict)]
 
 
+def _is_after(step: object, last: int) -> bool:
+    return isinstance(step, (int, float)) and step > last
+
+
 class Sink(Protocol):
     """Something beside the files that takes the lines of a run."""
 
@@ -131,11 +135,13 @@ class RunFolder:
         """
         for path in self.path.glob("*.jsonl"):
             last = steps - (evaluation_is_due and path.name == EVALUATIONS)
-            lines = [line for line in read_lines(path) if line.get("step", 0) <= last]
+            lines = [line for line in read_lines(path) if not _is_after(line.get("step"), last)]
             write_whole(path, b"".join(json.dumps(line).encode() + b"\n" for line in lines))
 
     def append(self, name: str, line: dict[str, Any]) -> None:
-        """One line more in metrics.jsonl, evaluations.jsonl or a measure's own file."""
+        """One line more in metrics.jsonl, evaluations.jsonl or a measure's own file, with the step it is of."""
+        if not isinstance(line.get("step"), int):
+            raise ValueError(f"{name}: a line must have its step, a whole number, or no resume can cut it back")
         path = self.path / name
         try:
             if name not in self._open:

@@ -138,13 +138,21 @@ def _open(job: Job, out: Path, world: World) -> tuple[RunFolder, Opened]:
         if checkpoint is not None:
             checkpoints.check_identity(checkpoint.identity, identity(job.recipe), out)
         elif trunk is not None:
-            return folder, Opened(True, state_at_trunk(trunk), data=trained_on(out), trunk=trunk, at_trunk=True)
+            return folder, _again_at_trunk(out, trunk)
         decided = _decided(out, checkpoint)
         return folder, Opened(True, checkpoint, decided=decided, data=trained_on(out), trunk=trunk)
     except BaseException:
         folder.abandon()
         folder.close()
         raise
+
+
+def _again_at_trunk(out: Path, trunk: Trunk) -> Opened:
+    """A branch that was killed before its first checkpoint: what it had recorded, else what its trunk has."""
+    checkpoint, origin = state_at_trunk(trunk), Path(trunk.folder)
+    decided = _decided(out if attempted(out, "decided") else origin, checkpoint)
+    data = trained_on(out) or trained_on(origin)
+    return Opened(True, checkpoint, decided=decided, data=data, trunk=trunk, at_trunk=True)
 
 
 def _new(job: Job) -> Opened:

@@ -209,6 +209,8 @@ def _train(job: Job, parts: Parts, folder: RunFolder | None, opened: Opened, sig
             raise
     _say_begin(job, parts, opened, failed)
     course = _course(job, parts, totals, first_step, prints, folder)
+    if opened.at_trunk:
+        course.save()  # from here on a resume needs the trunk no more
     parts.requests[STOP].ask_by(signals.requested)
     parts.requests[NEWS].ask_by(course.skipped.news)
     try:

@@ -89,6 +89,7 @@ class Task(ABC):
         score_kinds: what it is judged by; the first is *the* score.
         count_names: of its evaluation counts, where they are few enough to be written down by name.
         training_counts, evaluation_counts: how many whole numbers a pass of either kind has.
+        largest_count: the most that one example adds to a count; None where that is not known.
         predicts: scores need the predictions of all examples together, not counts.
     """
 
@@ -99,6 +100,7 @@ class Task(ABC):
     count_names: tuple[str, ...] = ()
     training_counts: int = 0
     evaluation_counts: int = 0
+    largest_count: int | None = None
     predicts: bool = False
 
     @abstractmethod

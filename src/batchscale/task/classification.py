@@ -31,7 +31,7 @@ class Classification(Task):
     examples = "images"
     score_kinds = (ScoreKind("error", "%", "lower"),)
     count_names = ("wrong",)
-    training_counts = evaluation_counts = 1
+    training_counts = evaluation_counts = largest_count = 1
 
     def __init__(self, num_classes: int, label_smoothing: float = 0.0) -> None:
         self._num_classes, self._label_smoothing = num_classes, label_smoothing

@@ -107,7 +107,7 @@ class Course:
     def add_step(self, step: int, values: StepValues, seconds: float) -> None:
         """Count a step into the totals."""
         numbers = dict(values.numbers)
-        (loss,), counts = numbers.pop(LOSS), counts_of(numbers.pop(COUNTS))
+        (loss,), counts = numbers.pop(LOSS), counts_of(numbers.pop(COUNTS), self.parts.step.task.training_counts)
         del numbers[STOP], numbers[NEWS]  # requests, not measurements
         examples = self.plan.minibatch_at(step).images
         self.totals.add_step(loss, counts, numbers, examples, seconds, self._ends_epoch(step))

@@ -60,7 +60,8 @@ class LineDue:
         means = course.totals.take_line()
         speed = (plan.images(done) - plan.images(done - means.steps)) / means.seconds
         phases = step.seconds.take()
-        scores = step.task.training_scores(means.counts, means.examples) if means.examples else {}
+        with course.kept():
+            scores = step.task.training_scores(means.counts, means.examples) if means.examples else {}
         line: dict[str, Any] = {
             "step": done,
             "epoch": round(course.epochs, 6),
@@ -118,8 +119,10 @@ class EvaluationDue:
         chunk = course.recipe.numerics.evaluation_chunk
         with course.kept(), parts.evaluated(course.per_worker):
             evaluated = evaluate(parts.model, task, parts.dataset.test, parts.normalizer, parts.world, chunk)
-            scores = parts.world.from_rank_zero(lambda: task.checked_scores(evaluated)) if task.predicts else None
-        scores = task.checked_scores(evaluated) if scores is None else scores
+            if task.predicts:  # they lie on rank 0
+                scores = parts.world.from_rank_zero(lambda: task.checked_scores(evaluated))
+            else:
+                scores = task.checked_scores(evaluated)
         totals.evaluation_seconds += time.perf_counter() - start - course.count_recompute_seconds()
         totals.evaluation_is_due = False
         course.skipped.share()

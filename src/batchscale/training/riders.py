@@ -26,30 +26,35 @@ class LossRider(Rider):
         sums.real.add_(forward_pass.loss)
 
 
+_EXACT = 1 << 24  # whole numbers up to it are exact in float32
 _DIGIT_BITS, _DIGITS = 12, 3  # a sum of 4096 such digits, below 2^24, is exact in float32
 
 
 class CountsRider(Rider):
     """The task's whole numbers over the examples as trained on, such as how many were told wrong.
 
-    c = d_0 + 2^12 d_1 + 2^24 d_2: the digits are summed, each exact in float32. So counts of pixels are exact up to
-    2^40, in steps of up to 4096 passes over all processes; smaller counts of more passes as well, up to 2^24.
+    Where a step's counts may pass 2^24, c = d_0 + 2^12 d_1 + 2^24 d_2: the digits are summed, each exact in float32. So
+    counts of pixels are exact up to 2^40, in steps of up to 4096 passes over all processes.
 
     Args:
         task: of the run.
+        examples: most of one step, kn.
     """
 
     name = COUNTS
     decides = True
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, examples: int) -> None:
         self._task = task
-        self.whole_numbers = _DIGITS * task.training_counts
+        small = task.largest_count is not None and examples * task.largest_count < _EXACT
+        self._in_digits = not small
+        self.whole_numbers = (1 if small else _DIGITS) * task.training_counts
 
     def fill(self, sums: Sums, forward_pass: ForwardPass) -> None:
         """Add the digits of the counts of the pass."""
         if self.whole_numbers:
-            sums.whole.add_(_digits(self._task.counts(forward_pass.outputs, forward_pass.targets)))
+            counts = self._task.counts(forward_pass.outputs, forward_pass.targets)
+            sums.whole.add_(_digits(counts) if self._in_digits else counts)
 
 
 def _digits(counts: torch.Tensor) -> torch.Tensor:
@@ -58,9 +63,10 @@ def _digits(counts: torch.Tensor) -> torch.Tensor:
     return torch.cat([counts & lowest, counts >> _DIGIT_BITS & lowest, counts >> 2 * _DIGIT_BITS])
 
 
-def counts_of(digits: Sequence[float]) -> list[int]:
-    """The counts whose digits the loop is told."""
-    length = len(digits) // _DIGITS
+def counts_of(digits: Sequence[float], length: int) -> list[int]:
+    """So many counts, of whose digits the loop is told."""
+    if len(digits) == length:
+        return [int(count) for count in digits]
     parts = [digits[number * length : (number + 1) * length] for number in range(_DIGITS)]
     return [
         sum(int(digit) << number * _DIGIT_BITS for number, digit in enumerate(one)) for one in zip(*parts, strict=True)

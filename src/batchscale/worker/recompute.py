@@ -23,8 +23,9 @@ import torch
 from torch import nn
 
 from batchscale.comm import World
-from batchscale.data.examples import Examples, parts_ahead
+from batchscale.data.examples import Examples
 from batchscale.data.feed import Normalizer
+from batchscale.data.threads import parts_ahead
 from batchscale.worker.batch_norm import Statistics, WorkerBatchNorm, statistics_of
 
 _BLOCK_PASSES = 64  # whose statistics are summed at once: memory does not grow with the examples
