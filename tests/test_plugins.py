@@ -432,7 +432,7 @@ register_data("raising", Images())
             "optimizer.name=raising: its builder failed for groups of 4 and 7 tensors (RuntimeError: model oops)",
         ),
         ("optimizer={name: nothing}", "optimizer.name=nothing: its builder returned NoneType: must have step(lr) and"),
-        ("data.name=raising", "data.name=raising: its builder failed for no folder (RuntimeError: model oops)"),
+        ("data.name=raising", "data.name=raising: its builder failed for this run (RuntimeError: model oops)"),
         (
             "execution.aggregation.algorithm=raising",
             "execution.aggregation.algorithm=raising: its builder failed for 2 processes (RuntimeError: model oops)",

@@ -249,5 +249,5 @@ def open_dataset(name: str, folder: Path | None, reading: Reading) -> Splits:
     Raises:
         DataError: unknown name; files missing or damaged.
     """
-    with MEMBERS.building(name, "data.name", f"the folder {folder}" if folder else "no folder"):
+    with MEMBERS.building(name, "data.name", "this run"):
         return source_of(name).open(folder, reading)
