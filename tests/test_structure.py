@@ -68,16 +68,7 @@ LEVELS = {
 SAME_THING = {"Question", "Answer"}
 """Class names that several files share because they mean the same: every study has one."""
 
-SHARED_STILL = {
-    "Batch", "Budget", "Cell", "Change", "Decay", "Job", "Line", "Measured", "Optimizer", "Point", "Stopped", "Task",
-    "Trial", "Way", "Written",
-}  # fmt: skip
-"""To be emptied: class names that mean two things."""
-
 MOST_FILE_LINES, MOST_CODE_LINES = 300, 40
-
-LONG_STILL: set[str] = set()
-"""To be emptied: functions of more code lines."""
 
 MOST_EMPTY_WORDS = 3.0
 """In 1,000 code lines. `python tests/support/names.py ROOM` names each place."""
@@ -169,7 +160,7 @@ def test_a_public_class_name_is_one_thing():
         for name in {node.name for node in ast.walk(parsed(file)) if isinstance(node, ast.ClassDef)}:
             files_with.setdefault(name, []).append(str(file.relative_to(SOURCE)))
     shared = {name: files for name, files in files_with.items() if len(files) > 1 and not name.startswith("_")}
-    beyond = {name: files for name, files in shared.items() if name not in SAME_THING | SHARED_STILL}
+    beyond = {name: files for name, files in shared.items() if name not in SAME_THING}
     assert not beyond, f"name one of them anew: {beyond}"
 
 
@@ -197,7 +188,7 @@ def test_functions_can_be_read_at_once():
         for name, function in functions_of(parsed(file))
     }
     assert lengths["minibatch.py:place_workers"] > 20  # they are seen at all
-    long = {name: lines for name, lines in lengths.items() if lines > MOST_CODE_LINES and name not in LONG_STILL}
+    long = {name: lines for name, lines in lengths.items() if lines > MOST_CODE_LINES}
     assert not long, f"more than {MOST_CODE_LINES} code lines, usually two things: {long}"
 
 
