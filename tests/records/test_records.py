@@ -11,7 +11,7 @@ from support.refusing import refusing
 
 from batchscale.cli import main
 from batchscale.errors import FolderError
-from batchscale.records import RunFolder, RunLock, read_result
+from batchscale.records import RunFolder, RunLock, Score, read_result
 from batchscale.records.files import finite, read_lines, write_json, write_whole
 from batchscale.records.findings import read_findings
 from batchscale.records.folder import check_free
@@ -138,3 +138,15 @@ def test_what_may_not_be_read_is_not_called_damaged(tmp_path, monkeypatch, reade
     monkeypatch.setattr(Path, "read_text", refusing(errno.EACCES))
     with pytest.raises(FolderError, match=rf"{name}: cannot be read \(Permission denied\); change its permissions"):
         reader(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "unit", "words"),
+    [
+        ("error", 1.3889, "%", "error 1.39 %"),
+        ("error", None, "%", "error -"),
+        ("perplexity", 12.3456, "", "perplexity 12.35"),
+    ],
+)
+def test_a_score_in_words(name, value, unit, words):
+    assert Score(name=name, value=value, unit=unit).words == words

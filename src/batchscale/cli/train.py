@@ -231,11 +231,10 @@ def _report(result: Result, options: argparse.Namespace, already: bool = False) 
     if options.json:
         print_json(result.model_dump())
     else:
-        error = "-" if result.test_error_percent is None else f"{result.test_error_percent:.2f} %"
         speed = "-" if result.images_per_second is None else f"{result.images_per_second:,.0f} images/s"
         done = f"{'was finished before' if already else result.status}{_early(result)}"
         print(
-            f"{done}: {result.evaluated_on} error {error} after {counted(result.steps, 'step')} "
+            f"{done}: {result.evaluated_on} {result.judged_by.words} after {counted(result.steps, 'step')} "
             f"({counted(result.epochs, 'epoch', 'g')}), {speed}, "
             f"{result.wall_seconds:.1f} s; weights {(result.weights_sha256 or '')[:12]}; {shown(result.folder)}"
         )

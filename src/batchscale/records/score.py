@@ -28,9 +28,7 @@ class Score(BaseModel):
 
     @property
     def words(self) -> str:
-        """Value and unit for a sentence: "1.39 %", "-" where there is no value."""
-        return "-" if self.value is None else f"{self.value:.4g} {self.unit}".strip()
-
-    def beats(self, value: float) -> bool:
-        """Whether it is strictly better than this value."""
-        return self.value is not None and (self.value < value if self.better == "lower" else self.value > value)
+        """Name and value for a sentence: "error 1.39 %", "error -" where there is no value."""
+        if self.value is None:
+            return f"{self.name} -"
+        return f"{self.name} {self.value:.2f} %" if self.unit == "%" else f"{self.name} {self.value:.4g}"

@@ -37,10 +37,6 @@ class ScoreKind:
     unit: str = ""
     better: Literal["lower", "higher"] = "lower"
 
-    def beats(self, value: float, other: float) -> bool:
-        """Whether a value is strictly better than another one."""
-        return value < other if self.better == "lower" else value > other
-
     @property
     def key(self) -> str:
         """Its name in documents: "error_percent"."""
