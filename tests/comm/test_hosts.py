@@ -1,74 +1,15 @@
-"""Several hosts on one machine: the same bits as one host, through torchrun and every way of reducing between hosts.
+"""Several hosts on one machine: the same bits as one host, through torchrun and every way of reducing between hosts."""
 
-Hosts are network namespaces joined by a bridge where the rights allow it, else loopback addresses, one a host.
-"""
-
-import contextlib
 import json
-import shutil
-import subprocess
 import time
 import uuid
-from dataclasses import dataclass
 
 import pytest
+from support.hosts import hosts
 from support.launching import SMALL, Started
 from support.worlds import free_port, trained
 
 EXACT = (*SMALL, "numerics.exact=true")
-
-
-@dataclass(frozen=True)
-class Host:
-    """Where an agent runs: its address, its interface, and what stands before its command."""
-
-    address: str
-    interface: str
-    prefix: tuple[str, ...] = ()
-
-
-def ip(*arguments):
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, timeout=20)
-
-
-@contextlib.contextmanager
-def namespaces(count):
-    """Hosts of 10.99.0.0/24, each a network namespace, joined by a bridge in one more; OSError where not allowed."""
-    mark = uuid.uuid4().hex[:6]
-    names = [f"batchscale-{mark}-{number}" for number in range(count)]
-    switch = f"batchscale-{mark}-switch"
-    created = []
-    try:
-        for name in (switch, *names):
-            ip("netns", "add", name)
-            created.append(name)
-        ip("-n", switch, "link", "add", "bridge", "type", "bridge")
-        ip("-n", switch, "link", "set", "bridge", "up")
-        for number, name in enumerate(names):
-            port = f"port{number}"
-            ip("link", "add", port, "netns", switch, "type", "veth", "peer", "name", "eth0", "netns", name)
-            ip("-n", switch, "link", "set", port, "master", "bridge", "up")
-            ip("-n", name, "addr", "add", f"10.99.0.{number + 1}/24", "dev", "eth0")
-            ip("-n", name, "link", "set", "eth0", "up")
-            ip("-n", name, "link", "set", "lo", "up")
-        prefix = ("ip", "netns", "exec")
-        yield [Host(f"10.99.0.{number + 1}", "eth0", (*prefix, name)) for number, name in enumerate(names)]
-    finally:
-        for name in created:
-            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
-
-
-@contextlib.contextmanager
-def hosts(count):
-    """Namespaces, else loopback addresses."""
-    with contextlib.ExitStack() as stack:
-        try:
-            if shutil.which("ip") is None:
-                raise OSError("no ip")
-            machines = stack.enter_context(namespaces(count))
-        except (OSError, subprocess.SubprocessError):
-            machines = [Host(f"127.0.0.{number + 2}", "lo") for number in range(count)]
-        yield machines
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from batchscale.comm.shared import mapping as mappings
 from batchscale.comm.shared.all_reduce import SMALL_BYTES, SharedMemoryAllReduce
 from batchscale.comm.shared.flags import IN_FLIGHT
 from batchscale.comm.shared.mapping import Mapping, NoSharedMemory
+from batchscale.comm.world import world as world_module
 from batchscale.errors import ProcessError
 
 CPU = torch.device("cpu")
@@ -201,7 +202,7 @@ def test_memory_has_no_name_and_is_seen_by_all():
 
 def on_two_hosts(rank, how):
     """Ranks 0, 1 and 2, 3 as two hosts; rank 3 fails in the third all-reduce."""
-    os.environ["GROUP_RANK"] = str(rank // 2)
+    world_module.this_host = lambda: str(rank // 2)
     world = World.connect(CPU, 600.0 if how == "dies" else 10.0)
     reducer = Reducer(world)
     tensor = reducer.zeros(100_003, torch.float32)

@@ -30,7 +30,7 @@ from batchscale.recipe import load_recipe
 from batchscale.recipe.explain import UnknownMember
 from batchscale.records.folder import holds_run
 from batchscale.records.run import RunRecords
-from batchscale.system.launcher import LAUNCHER, is_worker, starts_its_own
+from batchscale.system.launcher import LAUNCHER, is_worker, of_cluster, starts_its_own
 from batchscale.system.streams import Stream
 from batchscale.words import counted, shown
 
@@ -49,7 +49,8 @@ killed goes on with --resume, on any number of processes:
   batchscale train fashion-mnist-cnn --out runs/a --processes 4
   batchscale train fashion-mnist-cnn --out runs/a --processes 2 --resume
 
-Several machines: torchrun --nnodes=... --nproc-per-node=... -m batchscale train RECIPE --out DIR
+Several machines: srun -N2 -n16 batchscale train RECIPE --out DIR, or mpirun, or
+  torchrun --nnodes=... --nproc-per-node=... -m batchscale train RECIPE --out DIR
 """
 
 
@@ -97,7 +98,8 @@ def run(options: argparse.Namespace) -> int:
     for name, value, unasked in (("processes", options.processes, 1), ("max-restarts", options.max_restarts, 0)):
         if value != unasked:
             raise starts_its_own(f"--{name}={value}")
-    die_with_parent(int(os.environ.get(LAUNCHER, os.getppid())))
+    if of_cluster() is None:  # which ends its tasks itself, and may have started them from a thread that ends
+        die_with_parent(int(os.environ.get(LAUNCHER, os.getppid())))
     return _worker(options, launched())
 
 
@@ -154,7 +156,7 @@ def _out(options: argparse.Namespace) -> Path:
             "--out: missing; a run that may be restarted must be found again; give its folder with --out DIR"
         )
     if int(os.environ.get("RANK", "0")) > 0:
-        return Path("runs") / _name(options)  # rank 0 alone makes, names and writes the folder
+        return Path("runs") / _name(options)  # until rank 0, which makes the folder, has told its name
     return default_folder(options, _name(options))
 
 

@@ -104,6 +104,7 @@ class Opened:
     """What rank 0 found in the output folder, as all processes learn it.
 
     Attributes:
+        out: the folder, which rank 0 has named where the command does not.
         resumed: the folder holds the run already.
         checkpoint: what it goes on from.
         trunk: of a branch.
@@ -117,6 +118,7 @@ class Opened:
     data: Contents = field(default_factory=dict)
     trunk: Trunk | None = None
     at_trunk: bool = False
+    out: Path | None = None
 
 
 def _open(job: Job, out: Path, world: World) -> tuple[RunFolder, Opened]:
@@ -180,6 +182,7 @@ def open_together(job: Job, world: World) -> tuple[RunFolder | None, Opened]:
             return _new(job)
         folder, opened = _open(job, job.out, world)
         folders.append(folder)
+        opened.out = job.out
         return opened
 
     opened = world.from_rank_zero(open_it, "opening the output folder")

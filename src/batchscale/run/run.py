@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import sys
 from pathlib import Path
@@ -82,6 +83,7 @@ def train_here(
         with StopSignals() as signals:
             check_same_plugins(world.gather(loaded(), "comparing the plugins of all processes"))
             folder, opened = open_together(job, world)
+            job = dataclasses.replace(job, out=opened.out)
             if job.out is not None and opened.finished is not None:
                 check_finished(job, job.out, opened.data, world, data)
                 ended = True

@@ -17,8 +17,11 @@ def this_process() -> str:
 
 
 def this_host() -> str:
-    """What processes have in common that may share memory: the running kernel, its process ids, the launcher's node."""
-    words = [os.environ.get("GROUP_RANK", "")]
+    """What processes have in common that may share memory: the running kernel, and a space of process ids.
+
+    Not what a launcher calls a node: two of its nodes may be one machine, and one of its nodes several containers.
+    """
+    words = []
     with contextlib.suppress(OSError):
         words.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip())
         words.append(os.readlink("/proc/self/ns/pid"))

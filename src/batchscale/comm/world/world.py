@@ -12,14 +12,14 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
-from torch.distributed.rendezvous import rendezvous as dist_rendezvous
 
 from batchscale.comm.world.diagnosis import Doing, diagnose, first_line, tell
 from batchscale.comm.world.gloo import BATCH, schedule_gloo_threads
+from batchscale.comm.world.meeting import check_address, meet, remedy
 from batchscale.comm.world.place import this_host, this_process
 from batchscale.comm.world.rendezvous import agree_on_name
 from batchscale.errors import ProcessError
-from batchscale.system.launcher import by_agent, described, way_out, world_told
+from batchscale.system.launcher import world_told
 from batchscale.words import shown
 
 T = TypeVar("T")
@@ -75,32 +75,32 @@ class World:
 
     @classmethod
     def connect(cls, device: torch.device, timeout_seconds: float) -> World:
-        """The world that the launcher's environment describes (RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT).
+        """The world that the launcher's environment describes (RANK, WORLD_SIZE, ..., or srun's, mpirun's).
 
         Args:
             device: cpu (Gloo) or cuda (NCCL, with Gloo for objects).
             timeout_seconds: bound on every exchange.
 
         Raises:
-            UsageError: only a part of these variables is set.
+            UsageError: only a part of these variables is set, or MASTER_ADDR is no address.
             ProcessError: not everyone arrived in time.
         """
         rank, size = world_told()
         # One process under an agent joins the store all the same: it tells of earlier attempts (``job_knows``).
         if size == 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
             return cls(rank, size, device, timeout_seconds)
+        check_address()
         timeout = timedelta(seconds=timeout_seconds)
         world = cls(rank, size, device, timeout_seconds)
         try:
             world._guard(lambda: world._connect(timeout), "connecting")
         except ProcessError as error:
-            if by_agent():
-                raise
-            raise ProcessError(f"{error}; as told by {described()}: {way_out()}") from error
+            way_on = remedy(str(error))
+            raise ProcessError(f"{error}{f'; {way_on}' if way_on else ''}") from error
         return world
 
     def _connect(self, timeout: timedelta) -> None:
-        store, _, _ = next(dist_rendezvous("env://", self.rank, self.size, timeout=timeout))
+        store = meet(self.rank, self.size, timeout)
         if self.rank == 0:
             _SERVERS[os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]] = store
         self._job = PrefixStore("batchscale", store)
