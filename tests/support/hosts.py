@@ -1,4 +1,4 @@
-"""Several hosts on one machine, as containers are: each has process ids of its own; a network too where that may be had.
+"""Several hosts on one machine, as containers are: each has process ids of its own, and where possible a network.
 
 Networks are network namespaces joined by a bridge where the rights allow it, else loopback addresses, one a host.
 """
