@@ -24,7 +24,8 @@ from batchscale.data.examples import Splits
 from batchscale.data.feed import Normalizer
 from batchscale.errors import ExactnessError
 from batchscale.launch.hardware import most_threads
-from batchscale.minibatch import StepPlan, place_workers
+from batchscale.minibatch import StepPlan
+from batchscale.placement import place_workers
 from batchscale.recipe.schema import Recipe
 from batchscale.records.tensorboard import check_installed
 from batchscale.structure import mapped

@@ -6,10 +6,11 @@ from batchscale.build.network import Network
 from batchscale.comm import World
 from batchscale.comm.among import sum_among
 from batchscale.errors import RecipeError
-from batchscale.minibatch import StepPlan, place_workers, processes_of_groups
+from batchscale.minibatch import StepPlan
+from batchscale.placement import place_workers, processes_of_groups
 from batchscale.recipe import Recipe
 from batchscale.task import Task
-from batchscale.training.groups import Groups
+from batchscale.training.groups import WorkerGroups
 from batchscale.worker.lanes import Lanes
 from batchscale.worker.shared_batch_norm import Sum
 
@@ -40,7 +41,7 @@ def check_compiled(recipe: Recipe, plan: StepPlan, task: Task, draws_random: boo
 
 def make_groups(
     recipe: Recipe, world: World, plan: StepPlan, network: Network, task: Task, draws_random: bool
-) -> Groups:
+) -> WorkerGroups:
     """The groups of a run; all processes call this together.
 
     Args:
@@ -57,4 +58,4 @@ def make_groups(
         if sets := processes_of_groups(place_workers(workers, world.size, span), span):
             sums[workers] = sum_among(world, sets)
     lanes = Lanes(network.model, world.device) if in_lanes(recipe, task, draws_random) else None
-    return Groups(span, sums.get, lanes)
+    return WorkerGroups(span, sums.get, lanes)

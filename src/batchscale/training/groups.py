@@ -1,4 +1,4 @@
-"""Groups of workers that are normalised together though they are not one tensor of one process."""
+"""WorkerGroups of workers that are normalised together though they are not one tensor of one process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DROPOUT = 100  # the stream of random modules, keyed (seed, step, worker)
 
 
 @dataclass(frozen=True)
-class Groups:
+class WorkerGroups:
     """How a step's passes see the groups of workers.
 
     Attributes:

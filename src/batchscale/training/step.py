@@ -24,7 +24,7 @@ from batchscale.minibatch import StepPlan
 from batchscale.randomness import key
 from batchscale.structure import num_examples
 from batchscale.task import Task
-from batchscale.training.groups import DROPOUT, Groups
+from batchscale.training.groups import DROPOUT, WorkerGroups
 from batchscale.update.optimizers import Optimizer
 from batchscale.worker.batch_norm import RunningAverages
 from batchscale.worker.precision import LossScale, NoLossScale
@@ -126,7 +126,7 @@ class TrainingStep:
     draws_random: bool = False
     noise: Callable[[Any, int, int], Any] = _unchanged
     set_momentum: Callable[[int], None] = lambda step: None
-    groups: Groups = field(default_factory=Groups)
+    groups: WorkerGroups = field(default_factory=WorkerGroups)
     loss_scale: LossScale | NoLossScale = field(default_factory=NoLossScale)
     seconds: PhaseSeconds = field(default_factory=PhaseSeconds)
 
