@@ -19,7 +19,18 @@ from batchscale.system import notes
 
 _OURS = ("BATCHSCALE_DATA",)
 _FORCED = ("BATCHSCALE_", "RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "TORCHELASTIC_", "SLURM_", "OMP_", "GOMP_", "MKL_")
-_FORCED += ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "XDG_")
+_FORCED += (
+    "OMPI_",
+    "PMI",
+    "MPI_LOCAL",
+    "PYTHONUNBUFFERED",
+    "PYTHONDONTWRITEBYTECODE",
+    "COLUMNS",
+    "LINES",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "XDG_",
+)
 """What a shell, a container or a cluster may have set, and the commands under test would go by."""
 
 

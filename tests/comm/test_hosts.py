@@ -57,3 +57,22 @@ def test_any_hosts_reach_the_bits_of_one(tmp_path, expected, processes, override
     decided = json.loads((out / "environment.json").read_text())["decided"]["algorithm"]
     assert decided["machine"]["processes_per_host"] == list(processes)
     assert used is None or decided["limits"] == [[0, used]]
+
+
+@pytest.mark.slow
+def test_hosts_whose_names_lead_to_themselves_alone_are_told_the_variable_to_set(tmp_path):
+    port = str(free_port())
+    words = ("train", "digits-cnn", "execution.timeout_seconds=4", "--out", str(tmp_path / "run"))
+    with hosts(2, networks=True) as machines:  # none resolves this machine's name to an address on the bridge
+        variables = {"WORLD_SIZE": "2", "MASTER_ADDR": machines[0].address, "MASTER_PORT": port}
+        processes = [
+            Started(*words, environment={**variables, "RANK": str(rank)}, prefix=host.prefix)
+            for rank, host in enumerate(machines)
+        ]
+        (code, _, err), (other, _, _) = [process.end() for process in processes]
+    assert (code, other) == (1, 1)
+    (line,) = [line for line in err.splitlines() if line.startswith("batchscale:")]
+    assert "connectFullMesh" in line
+    assert "set GLOO_SOCKET_IFNAME, and NCCL_SOCKET_IFNAME, to the interface between the hosts" in line
+    assert "has lo, eth0)" in line
+    assert not (tmp_path / "run").exists()

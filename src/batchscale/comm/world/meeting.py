@@ -79,8 +79,7 @@ def remedy(sentence: str) -> str:
     if "connectFullMesh" in sentence and "GLOO_SOCKET_IFNAME" not in os.environ:
         names = ", ".join(name for _, name in socket.if_nameindex())
         return (
-            f"a host did not reach another: where a host's name is its own address alone, as 127.0.1.1 is, set "
-            f"GLOO_SOCKET_IFNAME, and NCCL_SOCKET_IFNAME, to the interface between the hosts ({socket.gethostname()} "
-            f"has {names})"
+            "a host did not reach another, as where its name resolves to 127.0.1.1: set GLOO_SOCKET_IFNAME, and "
+            f"NCCL_SOCKET_IFNAME, to the interface between the hosts ({socket.gethostname()} has {names})"
         )
     return "" if by_agent() else f"as told by {described()}: {way_out()}"
