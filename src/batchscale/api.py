@@ -34,7 +34,7 @@ def train(
     resume: Resume = "no",
     quiet: bool = False,
 ) -> Result:
-    """Train a recipe on this process, or, under torchrun, on all of its processes.
+    """Train a recipe on this process, or, under torchrun, srun or mpirun, on all of its processes.
 
     w <- update(w, sum_j (1 / kn) sum_{x in B_j} grad l(x, w)), every step
 

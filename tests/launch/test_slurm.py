@@ -110,10 +110,8 @@ def test_what_starts_processes_itself_is_refused_in_one_line(cluster, tmp_path, 
 
 
 def test_a_task_that_dies_is_named_and_ends_the_others(cluster, tmp_path):
-    step = cluster.begin(
-        "srun", "-n2", "batchscale", "train", "digits-cnn", "epochs=5000", "execution.timeout_seconds=5",
-        "--out", "run", cwd=tmp_path,
-    )  # fmt: skip
+    words = (*WORDS[:2], "epochs=5000", "execution.timeout_seconds=5", "--out", "run")
+    step = cluster.begin("srun", "-n2", "batchscale", "train", *words, cwd=tmp_path)
     cluster.wait_until(lambda: (tmp_path / "run" / "metrics.jsonl").exists(), 200)
     for process in cluster.living():
         if "SLURM_PROCID=1" in Path(f"/proc/{process}/environ").read_bytes().decode().split("\0"):

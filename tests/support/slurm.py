@@ -25,6 +25,12 @@ from support.worlds import free_port
 PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "salloc", "scancel", "squeue", "scontrol", "sinfo")
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # Debian's daemons, which a user's path may lack
 _START_SECONDS, _END_SECONDS = 60, 30
+_GUARD = """\
+read -r
+for process in /proc/[0-9]*; do
+    grep -qz "^SLURM_CONF=$0$" "$process/environ" 2>/dev/null && kill -KILL "${process#/proc/}"
+done
+"""  # ends all of it where pytest is killed, and the pipe with it
 _CONFIGURATION = """\
 ClusterName=batchscale
 SlurmctldHost={host}(127.0.0.1)
@@ -35,8 +41,6 @@ AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
-SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd-%n.log
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool-%n
 MailProg=/bin/true
@@ -79,6 +83,8 @@ class Slurm:
             "SLURM_CONF": str(folder / "slurm.conf"),
         }
         self._daemons: list[subprocess.Popen[bytes]] = []
+        self._commands: list[subprocess.Popen[str]] = []
+        self._guard: subprocess.Popen[bytes] | None = None
 
     def start(self, settings: str = "") -> None:
         """Until both nodes are idle.
@@ -94,10 +100,12 @@ class Slurm:
         (self.folder / "munge.key").chmod(0o400)
         for name in ("state", "spool-n1", "spool-n2"):
             (self.folder / name).mkdir()
+        words = ["bash", "-c", _GUARD, str(self.folder / "slurm.conf")]
+        self._guard = subprocess.Popen(words, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
         munge = self.folder / "munge"
         self._daemon(
             "munged", "--foreground", "--force", f"--socket={munge}.socket", f"--key-file={munge}.key",
-            f"--pid-file={munge}.pid", f"--log-file={munge}.log", f"--seed-file={munge}.seed",
+            f"--pid-file={munge}.pid", f"--seed-file={munge}.seed",
         )  # fmt: skip
         self.wait_until((self.folder / "munge.socket").exists)
         self._daemon("slurmctld", "-D")
@@ -106,12 +114,10 @@ class Slurm:
         self.wait_until(lambda: self.run("sinfo", "-h", "-N", "-o", "%T")[1].split() == ["idle", "idle"])
 
     def _daemon(self, name: str, *arguments: str) -> None:
-        # The kernel ends it where pytest is killed and can end nothing any more.
-        prefix = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
         with (self.folder / f"{name}{len(self._daemons)}.out").open("wb") as out:
             self._daemons.append(
                 subprocess.Popen(
-                    [*prefix, name, *arguments], env=self.environment, stdout=out, stderr=out, cwd=self.folder,
+                    [name, *arguments], env=self.environment, stdout=out, stderr=out, cwd=self.folder,
                     stdin=subprocess.DEVNULL, start_new_session=True,
                 )
             )  # fmt: skip
@@ -126,15 +132,17 @@ class Slurm:
 
     def logs(self) -> str:
         """The ends of all logs."""
-        files = sorted(file for file in self.folder.iterdir() if file.suffix in (".log", ".out"))
+        files = sorted(self.folder.glob("*.out"))
         return "\n".join(f"== {file.name}\n{file.read_text(errors='replace')[-3000:]}" for file in files)
 
     def begin(self, *words: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen[str]:
         """A command below this Slurm, such as srun, that goes on."""
-        return subprocess.Popen(
+        command = subprocess.Popen(
             words, env={**self.environment, **environment}, cwd=cwd, text=True, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
+        self._commands.append(command)
+        return command
 
     def run(self, *words: str, cwd: Path | None = None, **environment: str) -> tuple[int, str, str]:
         """(exit code, standard output, standard error) of a command from start to end."""
@@ -170,15 +178,19 @@ class Slurm:
             daemon.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + _END_SECONDS
         while self.living() and time.monotonic() < deadline:
-            for daemon in self._daemons:
-                daemon.poll()
             if time.monotonic() > deadline - _END_SECONDS + 5:
                 for number in self.living():
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(number, signal.SIGKILL)
             time.sleep(0.05)
-        for daemon in self._daemons:
-            daemon.wait(_END_SECONDS)
+        if self._guard is not None:
+            self._guard.communicate()
+        for process in (*self._daemons, *self._commands):
+            process.wait(_END_SECONDS)
+        for command in self._commands:
+            for stream in (command.stdout, command.stderr):
+                if stream is not None:
+                    stream.close()
         assert not self.living(), f"left behind: {self.living()}"
 
 
