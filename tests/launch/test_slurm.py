@@ -202,10 +202,10 @@ def test_slurm_says_what_is_read(cluster, tmp_path):
     shown = tmp_path / "show.sh"
     shown.write_text('#!/bin/bash\nenv > "$1-${SLURM_PROCID:-none}"\n')
     shown.chmod(0o755)
-    cluster.run("srun", "-N2", "-n3", str(shown), str(tmp_path / "step"))
-    cluster.run("sbatch", "--wait", "-n3", str(shown), str(tmp_path / "batch"))
-    cluster.run("salloc", "-n3", str(shown), str(tmp_path / "shell"))
-    cluster.run("srun", "-n2", "sbatch", "--wait", "-n3", str(shown), str(tmp_path / "inner"))
+    cluster.run("srun", "-N2", "-n3", str(shown), str(tmp_path / "step"), cwd=tmp_path)
+    cluster.run("sbatch", "--wait", "-n3", str(shown), str(tmp_path / "batch"), cwd=tmp_path)
+    cluster.run("salloc", "-n3", str(shown), str(tmp_path / "shell"), cwd=tmp_path)
+    cluster.run("srun", "-n2", "sbatch", "--wait", "-n3", str(shown), str(tmp_path / "inner"), cwd=tmp_path)
     tasks = {
         file.name: cluster_task(dict(line.split("=", 1) for line in file.read_text().splitlines() if "=" in line))
         for file in tmp_path.iterdir()
