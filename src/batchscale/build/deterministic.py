@@ -49,13 +49,13 @@ def lacks_a_form(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and _NO_FORM in str(error)
 
 
-def refusal(error: BaseException, model: nn.Module, run: Callable[[], torch.Tensor | None]) -> ExactnessError:
+def refusal(error: BaseException, model: nn.Module, run: Callable[[], Any]) -> ExactnessError:
     """The error that names the layer whose operation has no deterministic form.
 
     Args:
         error: of the operation.
         model: whose pass met it.
-        run: the forward pass of the model once more; its loss, where backward is to be run too.
+        run: the forward pass of the model once more; a loss that it gives is run backward.
     """
     operation = str(error).partition(_NO_FORM)[0]
     return ExactnessError(
@@ -65,13 +65,13 @@ def refusal(error: BaseException, model: nn.Module, run: Callable[[], torch.Tens
     )
 
 
-def _layer(model: nn.Module, run: Callable[[], torch.Tensor | None]) -> str:
+def _layer(model: nn.Module, run: Callable[[], Any]) -> str:
     """In which layer a pass meets an operation without a form, in words."""
     trace = _Trace(model)
     try:
         loss = run()
         trace.close()
-        if loss is not None:
+        if isinstance(loss, torch.Tensor) and loss.requires_grad:
             trace.watch(loss)
             loss.backward()  # type: ignore[no-untyped-call]
     except RuntimeError as error:
