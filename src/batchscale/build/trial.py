@@ -1,7 +1,7 @@
 """The choice of threads and micro-batch: passes of the run, timed before training, for about a second each.
 
-Cost: a model whose pass takes longer than that pays two passes for the threads, and two for the micro-batch. On a GPU,
-where a first pass also loads libraries for seconds, the micro-batch's may take five seconds more than these.
+Cost: a model whose pass takes longer than that pays two passes for the threads, and two for the micro-batch. On a GPU the
+micro-batch has five seconds, behind a first pass that loads libraries for as long as that takes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from batchscale.training.clock import Clock, clock_of
 from batchscale.worker.batch_norm import Statistics
 
 _TRIAL_SECONDS = 1.0
-_GPU_TRIAL_SECONDS = 5.0  # of the micro-batch: every size is a new choice of kernels to load
+_GPU_TRIAL_SECONDS = 5.0  # of the micro-batch: every size may load kernels of its own
 _MOST_IMAGES = 1024  # of a pass: larger ones were not faster
 _SHORT_SECONDS = 0.025  # what the threads are tried on: passes of about so long, so many times
 _ROUNDS = 5
