@@ -1,7 +1,7 @@
 """The choice of threads and micro-batch: passes of the run, timed before training, for about a second each.
 
-Cost: a model whose pass takes longer than that pays two passes for the threads, and two for the micro-batch. On a GPU the
-micro-batch has five seconds, behind a first pass that loads libraries for as long as that takes.
+Cost: a model whose pass takes longer than that pays two passes for the threads, and two for the micro-batch. On a GPU
+the micro-batch has five seconds, behind a first pass that loads libraries for as long as that takes.
 """
 
 from __future__ import annotations
