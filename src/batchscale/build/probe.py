@@ -16,7 +16,7 @@ from batchscale.build.memory import does_not_fit, first_line, is_out_of_memory
 from batchscale.errors import RecipeError
 from batchscale.structure import num_examples, tensors
 from batchscale.task import Task
-from batchscale.worker.batch_norm import Statistics
+from batchscale.worker.statistics import Statistics
 
 
 class Probe:

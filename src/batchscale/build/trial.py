@@ -18,7 +18,7 @@ from batchscale.data.feed import Normalizer
 from batchscale.structure import mapped, num_examples, repeated
 from batchscale.task import Task
 from batchscale.training.clock import Clock, clock_of
-from batchscale.worker.batch_norm import Statistics
+from batchscale.worker.statistics import Statistics
 
 _TRIAL_SECONDS = 1.0
 _GPU_TRIAL_SECONDS = 5.0  # of the micro-batch: every size may load kernels of its own
