@@ -83,6 +83,8 @@ class Crossings(TorchDispatchMode):
 
 def _without_numbers(op: Any, args: Any, kwargs: Any) -> Any:
     """What an operation returns that the meta device does not have: its outputs, where they are given to it."""
+    if op is aten.batch_norm_update_stats.default:  # mean and variance of every channel
+        return args[0].new_empty(args[0].shape[1]), args[0].new_empty(args[0].shape[1])
     if "out" in kwargs:
         return kwargs["out"]
     outputs = [kwargs[name] for name in kwargs if name.startswith("out")]
@@ -91,6 +93,11 @@ def _without_numbers(op: Any, args: Any, kwargs: Any) -> Any:
     if op._schema.is_mutable:
         return None
     raise NotImplementedError(f"{op} on the meta device, in {_place()}")
+
+
+def _of_a_cpu(function: Any) -> Any:
+    """A function of a device's type, which takes the meta device for a CPU."""
+    return lambda kind, *rest: function("cpu" if kind == "meta" else kind, *rest)
 
 
 def _place() -> str:
@@ -111,5 +118,7 @@ def meta_as_gpu(monkeypatch: Any) -> Iterator[None]:
         supported = optimizer._get_fused_kernels_supported_devices
         patch.setattr(optimizer, "_get_fused_kernels_supported_devices", lambda: [*supported(), "meta"])
         patch.setattr(clip_grad, "_device_has_foreach_support", lambda device: True)
+        for name in ("is_autocast_enabled", "get_autocast_dtype", "set_autocast_enabled", "set_autocast_dtype"):
+            patch.setattr(torch, name, _of_a_cpu(getattr(torch, name)))
         patch.setattr(LowPrecision, "forward", lambda self, *inputs: self._model(*inputs))
         yield
