@@ -32,9 +32,6 @@ STEP = {
 EXACT = {
     (TO_HOST, "aggregate/exact.py:_finish"): "whether a value left its range: then the step is repeated",
 }
-LANES = {
-    (TO_HOST, "worker/shared_batch_norm.py:_group_statistics"): "values of a channel over the group, once a layer",
-}
 EVALUATION = {
     (TO_DEVICE, "data/feed.py:_tensor"): "the images of a chunk",
     (TO_DEVICE, "training/evaluation.py:evaluate"): "its labels",
@@ -139,7 +136,7 @@ def test_no_optimizer_mixes_devices_and_its_crossings_are_listed(built, name, fo
         (("batch_norm.running=none",), {}),
         (("loss.label_smoothing=0.1", "data.augment.flip=true"), {}),
         (("optimizer.gradient_noise=0.3", "numerics.micro_batch=8"), NOISE),
-        (("numerics.exact=true", "numerics.micro_batch=auto", "batch_norm.span=2"), {**EXACT, **LANES}),
+        (("numerics.exact=true", "numerics.micro_batch=auto", "batch_norm.span=2"), EXACT),
     ],
 )
 def test_what_stands_around_an_update_brings_no_crossing_but_its_own(built, overrides, beyond):
