@@ -155,6 +155,7 @@ def test_more_threads_are_taken_only_where_they_are_clearly_faster(monkeypatch, 
 
 def test_the_cores_of_a_process_are_those_that_no_other_one_has(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(24)), raising=False)
+    monkeypatch.setattr("batchscale.system.cores.core_quota", lambda _: None)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     assert hardware.own_cores() == available_cores() == 24
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")

@@ -14,7 +14,7 @@ from batchscale.build.algorithm import as_text as algorithm_text
 from batchscale.build.build import build
 from batchscale.build.derive import as_text, derived_numbers, ended_decay_warning, lag_warning
 from batchscale.build.deterministic import switches_kept
-from batchscale.build.inputs import load_data
+from batchscale.build.together import load_together
 from batchscale.build.trunk import Trunk
 from batchscale.comm import World
 from batchscale.data import OwnData
@@ -115,8 +115,8 @@ def train_here(
 
 def _same_data(job: Job, world: World, opened: Opened, own_data: OwnData | None) -> Splits:
     """The data of the run: the same on all processes, and as before where it goes on."""
-    dataset = load_data(job.recipe, job.data_folder, own_data)
-    check_same_data(world.gather(dataset.contents, "comparing the data of all processes"))
+    with load_together(job.recipe, job.data_folder, own_data, world) as dataset:
+        check_same_data(world.gather(dataset.contents, "comparing the data of all processes"))
     if opened.data:
         where = job.out if opened.resumed or opened.trunk is None else Path(opened.trunk.folder)
         check_trained_on(where or Path("run"), opened.data, dataset.contents)
