@@ -16,7 +16,7 @@ import select
 import time
 
 from batchscale.comm.shared.mapping import Mapping, NoSharedMemory
-from batchscale.comm.world.diagnosis import HUNG, SETTLE_SECONDS
+from batchscale.comm.world.diagnosis import HUNG, settle_seconds
 from batchscale.comm.world.world import World
 from batchscale.errors import ProcessError
 
@@ -76,7 +76,7 @@ class Flags:
         self._lives: dict[int, int] = {}
         self._patience_seconds = world.timeout_seconds
         if len(world.hosts) > 1:  # a peer may itself wait for another host: it is to ask, and to tell, first
-            self._patience_seconds += 2 * SETTLE_SECONDS
+            self._patience_seconds += 2 * settle_seconds(world.size)
         self._watch_peers(world)
 
     def _watch_peers(self, world: World) -> None:
