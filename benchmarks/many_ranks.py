@@ -70,15 +70,16 @@ def diagnosis(size: int, requests_per_second: float) -> Cost:
 def _cost(simulation: Any) -> Cost:
     stores = [rank.store for rank in simulation.ranks]
     requests = [store.requests for store in stores]
-    last = max(rank.ended_at for rank in simulation.ranks)
-    return Cost(last, sum(requests) / len(requests), max(requests), max(store.bytes for store in stores))
+    return Cost(simulation.ended_at, sum(requests) / len(requests), max(requests), max(store.bytes for store in stores))
 
 
 def table(ranks: list[int], rates: list[int]) -> list[str]:
     """Lines of text."""
     from batchscale.comm.world.diagnosis import settle_seconds
 
-    lines = [f"{'':10}{'ranks':>6} {'requests/s':>11} {'seconds':>8} {'requests a rank':>16} {'at most':>8} {'bytes':>9}"]
+    lines = [
+        f"{'':10}{'ranks':>6} {'requests/s':>11} {'seconds':>8} {'requests a rank':>16} {'at most':>8} {'bytes':>9}"
+    ]
     for name, measure in (("start", start), ("diagnosis", diagnosis)):
         for size in ranks:
             for rate in rates:

@@ -90,13 +90,14 @@ class Simulation:
     Attributes:
         now: virtual seconds.
         keys: what the server holds.
+        service_seconds: that a request takes the server.
     """
 
     def __init__(self, requests_per_second: float) -> None:
         self.now = 0.0
         self.keys: dict[str, bytes] = {}
         self.idle = threading.Semaphore(0)
-        self._service_seconds = 1 / requests_per_second
+        self.service_seconds = 1 / requests_per_second
         self._free_at = 0.0
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
@@ -107,6 +108,11 @@ class Simulation:
     def clock(self) -> float:
         """Virtual seconds."""
         return self.now
+
+    @property
+    def ended_at(self) -> float:
+        """When the last rank ended; what comes later is time-outs of what has been answered."""
+        return max(rank.ended_at or 0.0 for rank in self.ranks)
 
     def at(self, seconds: float, action: Callable[[], None]) -> None:
         """Do something at a time."""
@@ -151,7 +157,7 @@ class Simulation:
         self.at(self.now + ROUND_TRIP_SECONDS / 2, arrive)
 
     def _take_time(self, requests: float) -> float:
-        self._free_at = max(self._free_at, self.now) + requests * self._service_seconds
+        self._free_at = max(self._free_at, self.now) + requests * self.service_seconds
         return self._free_at
 
     def put(self, key: str, value: bytes) -> None:

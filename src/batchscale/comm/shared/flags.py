@@ -53,6 +53,13 @@ def _wake(address: int) -> None:
     )  # fmt: skip
 
 
+def has_ended(life: int) -> bool:
+    """Whether the process of a pidfd has; by poll, since select takes no descriptor from 1,024 on."""
+    poll = select.poll()
+    poll.register(life, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class Flags:
     """The flags of all processes of this host, at the beginning of a mapping's rows.
 
@@ -149,7 +156,7 @@ class Flags:
                 finder = self._world.local_ranks[row]
                 why = f"failed, as rank {finder} found" if failed - 1 != row else "gave up; its own error says why"
                 self.give_up(what, why, failed - 1)
-            dead = row not in self._lives or select.select([self._lives[row]], [], [], 0)[0]
+            dead = row not in self._lives or has_ended(self._lives[row])
             if dead and self._words[awaited][word] < value:  # not raised between our look at it and its end
                 self.give_up(what, "died", row)
 

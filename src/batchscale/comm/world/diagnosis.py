@@ -95,7 +95,7 @@ def diagnose(store: Any, group: Any, rank: int, size: int, timeout_seconds: floa
     if store is None:
         return reason
     if group is not None:
-        hang_up(group, rank, size)
+        hang_up(group, rank)
     verdict = _ask_in_time(store, rank, size, doing)
     if verdict is None:
         silent, hung = "rank 0 or the launcher, whichever keeps the store of the job,", doing.timed_out
@@ -129,7 +129,7 @@ def _ask_in_time(store: Any, rank: int, size: int, doing: Doing) -> Verdict | No
     threading.Thread(target=put_verdict, daemon=True).start()
     if answered.wait(settle_seconds(size) + 0.5):
         with contextlib.suppress(queue.Empty):
-            return verdicts.get(timeout=4 * settle_seconds(size) + 1)  # more than `ask` ever takes where answers come
+            return verdicts.get(timeout=6 * settle_seconds(size) + 1)  # more than `ask` ever takes where answers come
     return None
 
 
@@ -159,7 +159,7 @@ def ask(
             verdict = _read(store, size, seconds, clock)
             store.set("verdict", verdict.to_json())
             break
-        if come(store, ["verdict"], seconds + settle_seconds(size)):
+        if come(store, ["verdict"], seconds + 2 * settle_seconds(size)):
             verdict = Verdict.from_json(store.get("verdict"))
             break
     if verdict is not None:
@@ -179,10 +179,10 @@ def _read(store: Store, size: int, seconds: float, clock: Callable[[], float]) -
     if not whole:
         silent, whole = absent(store, keys, clock() + SETTLE_SECONDS, clock)
     looked_at = size if whole else silent[-1]
-    there = sorted(set(range(looked_at)) - set(silent))
+    living = sorted(set(range(looked_at)) - set(silent))
     groups: dict[Doing, list[int]] = {}
-    for rank, told in zip(there, read_all(store, [keys[rank] for rank in there]), strict=True):
-        groups.setdefault(Doing(**json.loads(told)), []).append(rank)
+    for rank, words in zip(living, read_all(store, [keys[rank] for rank in living]), strict=True):
+        groups.setdefault(Doing(**json.loads(words)), []).append(rank)
     return Verdict(list(groups.items()), silent, whole)
 
 

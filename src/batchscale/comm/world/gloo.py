@@ -84,7 +84,7 @@ def neighbours(rank: int, size: int) -> list[int]:
     return [peer for peer in peers if peer != rank]
 
 
-def hang_up(group: Any, rank: int, size: int) -> None:
+def hang_up(group: Any, rank: int) -> None:
     """Close this rank's connections, so that every peer's wait fails.
 
     A receive that times out makes Gloo close all connections of its group. So the first peer is enough that is not
@@ -92,8 +92,9 @@ def hang_up(group: Any, rank: int, size: int) -> None:
 
     Args:
         group: of Gloo.
-        rank, size: of this process, and W.
+        rank: of this process in it.
     """
+    size = dist.get_world_size(group)
     peers = neighbours(rank, size)
     if size <= LARGEST_FULL_MESH:
         peers += sorted(set(range(size)) - {rank, *peers})

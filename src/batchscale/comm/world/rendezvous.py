@@ -83,9 +83,9 @@ def _name_all(store: Store, size: int, deadline: float, timeout_seconds: float, 
 
 def _refused(store: Store, size: int, missing: list[int], reason: str) -> ProcessError:
     """Tell those who are there why there will be no name, and give them time to read it: the store may be rank 0's."""
-    there = [rank for rank in range(1, size) if rank not in set(missing)]
-    if there:
-        nonces = [nonce.decode() for nonce in read_all(store, [f"hello/{rank}" for rank in there])]
+    present = [rank for rank in range(1, size) if rank not in set(missing)]
+    if present:
+        nonces = [nonce.decode() for nonce in read_all(store, [f"hello/{rank}" for rank in present])]
         store.multi_set([f"name-of/{nonce}" for nonce in nonces], [_REFUSED + reason] * len(nonces))
         come(store, [f"heard/{nonce}" for nonce in nonces], settle_seconds(size))
     return _not_begun(size, reason)
