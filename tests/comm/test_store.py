@@ -98,3 +98,10 @@ def test_the_simulated_server_answers_at_its_rate():
     assert simulation.keys["n"] == b"500"
     assert simulation.ended_at == pytest.approx(500 / 1000, rel=0.01)
     assert all(rank.store.requests == 10 for rank in simulation.ranks)
+
+
+def test_a_lost_connection_is_no_late_answer():
+    simulation = Simulation(1000)
+    simulation.at(0.5, simulation.die)
+    (error,) = simulation.run([lambda store: come(store, ["z"], 1.0)])
+    assert isinstance(error, dist.DistNetworkError)
