@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from support.clocks import VirtualClock
 from support.dues import stop_after
 from support.runs import RECIPE, Dropping, train
 from support.runs import data as data
@@ -116,17 +117,17 @@ def test_rank_zero_decides_for_all(data):
 
 def clocked(monkeypatch, seconds):
     """A trial on a clock of its own: (seconds of a pass at so many threads) -> the trial, its passes' threads."""
-    clock, passes = [0.0], []
+    clock, passes = VirtualClock(), []
 
     def timed(self, groups):
         passes.append(torch.get_num_threads())
-        clock[0] += seconds[passes[-1]]
+        clock.now += seconds[passes[-1]]
         return seconds[passes[-1]]
 
-    monkeypatch.setattr(trial, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(PassTimer, "_seconds_per_image", timed)
     one = (torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64))
-    return PassTimer(nn.Linear(1, 1), None, None, None, one, 1), passes
+    normalizer = SimpleNamespace(device=torch.device("cpu"))
+    return PassTimer(nn.Linear(1, 1), None, None, normalizer, one, 1, clock), passes
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from torch import nn
 from batchscale.build.algorithm import as_text as algorithm_text
 from batchscale.build.build import build
 from batchscale.build.derive import as_text, derived_numbers, ended_decay_warning, lag_warning
+from batchscale.build.deterministic import switches_kept
 from batchscale.build.inputs import load_data
 from batchscale.build.trunk import Trunk
 from batchscale.comm import World
@@ -54,6 +55,7 @@ class Stopped(BatchscaleError):
         self.exit_code = 128 + number
 
 
+@switches_kept()
 def train_here(
     job: Job, model: nn.Module | None = None, data: OwnData | None = None, task: Task | None = None
 ) -> Result:
