@@ -99,7 +99,6 @@ def train_here(
                 earlier=opened.decided,
                 trunk=opened.trunk,
             )
-            world.gather(None, "waiting for all processes to be ready")
             result = _train(job, parts, folder, opened, signals)
             ended = True
             return result
@@ -198,7 +197,7 @@ def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> No
 def _train(job: Job, parts: Parts, folder: RunFolder | None, opened: Opened, signals: StopSignals) -> Result:
     recipe, world = job.recipe, parts.world
     prints = fingerprint(recipe.numerics, parts.decided.threads, parts.decided.micro_batch, world.device)
-    check_same(world.gather(prints), recipe.numerics.exact)
+    check_same(world.gather(prints, "waiting for all processes to be ready"), recipe.numerics.exact)
     first_step, totals = take_up(parts, opened, prints)
     failed = None
     if folder is not None:

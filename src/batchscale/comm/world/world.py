@@ -15,7 +15,7 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous as dist_rendezvous
 
 from batchscale.comm.world.diagnosis import Doing, diagnose, first_line, tell
-from batchscale.comm.world.gloo import BATCH, schedule_gloo_threads
+from batchscale.comm.world.gloo import BATCH, mesh_for, schedule_gloo_threads
 from batchscale.comm.world.place import this_host, this_process
 from batchscale.comm.world.rendezvous import agree_on_name
 from batchscale.errors import ProcessError
@@ -106,7 +106,8 @@ class World:
         self._job = PrefixStore("batchscale", store)
         if self.size > 1:
             self._store = PrefixStore(agree_on_name(self._job, self.rank, self.size, self.timeout_seconds), store)
-            self._start(self._store, timeout)
+            with mesh_for(self.size):
+                self._start(self._store, timeout)
 
     def _start(self, store: Any, timeout: timedelta) -> None:
         backend = "nccl" if self.device.type == "cuda" else "gloo"
@@ -130,10 +131,11 @@ class World:
         world._owns_group = False
         timeout = timedelta(seconds=timeout_seconds)
         if world.size > 1:
-            world.group = dist.new_group(timeout=timeout)  # its messages and its time-out are nobody else's
-            name = f"batchscale/{world.group.group_name}"
-            world._store = PrefixStore(name, dist.distributed_c10d._get_default_store())
-            world._guard(lambda: world._get_to_know(timeout), "connecting")
+            with mesh_for(world.size):
+                world.group = dist.new_group(timeout=timeout)  # its messages and its time-out are nobody else's
+                name = f"batchscale/{world.group.group_name}"
+                world._store = PrefixStore(name, dist.distributed_c10d._get_default_store())
+                world._guard(lambda: world._get_to_know(timeout), "connecting")
         return world
 
     def _get_to_know(self, timeout: timedelta) -> None:
