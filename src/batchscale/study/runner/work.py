@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -51,6 +52,13 @@ class Launcher(Protocol):
     """A way to carry out work; ``poll_seconds`` apart it is asked whether one ended."""
 
     poll_seconds: float
+
+    def check(self, works: Sequence[Work]) -> None:
+        """Before the first of them: look at what they will need.
+
+        Raises:
+            UsageError: it cannot be had, whatever one waits for.
+        """
 
     def start(self, work: Work) -> Attempt:
         """Begin a run."""

@@ -12,11 +12,13 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from typing import Any
 
 from batchscale.errors import BatchscaleError
 from batchscale.launch.signals import RUNS_AT_ONCE, STOPS
+from batchscale.study.runner.devices import VISIBLE, DevicePool, may_use_gpu, sharing_words, visible_devices
 from batchscale.study.runner.work import Work, train_task
 from batchscale.system.interpreter import variables, without_working_folder
 from batchscale.system.temporary import short_paths
@@ -44,14 +46,19 @@ class LocalAttempt:
     Args:
         work: to carry out.
         jobs: runs at once, this one among them.
+        devices: GPUs of its own; () where it sees what the study sees.
+        end: called once, when its process is gone.
     """
 
-    def __init__(self, work: Work, jobs: int) -> None:
+    def __init__(
+        self, work: Work, jobs: int, devices: Sequence[str] = (), end: Callable[[], None] = lambda: None
+    ) -> None:
         self._ending, theirs = _CONTEXT.Pipe(duplex=False)
-        self._work = work
-        self._process = _CONTEXT.Process(
-            target=_carry_out, args=(work, {**os.environ, RUNS_AT_ONCE: str(jobs)}, theirs)
-        )
+        self._work, self._end = work, end
+        environment = {**os.environ, RUNS_AT_ONCE: str(jobs)}
+        if devices:
+            environment[VISIBLE] = ",".join(devices)
+        self._process = _CONTEXT.Process(target=_carry_out, args=(work, environment, theirs))
         self._process.start()
         theirs.close()
 
@@ -67,6 +74,7 @@ class LocalAttempt:
             if self._ending.poll():
                 error = self._ending.recv()
         self._ending.close()
+        self._end()
         return error
 
     def stop(self) -> None:
@@ -84,16 +92,27 @@ class LocalLauncher:
 
     Args:
         jobs: runs at once.
+        say: takes a line.
     """
 
     poll_seconds = 0.05
 
-    def __init__(self, jobs: int) -> None:
-        self._jobs = jobs
+    def __init__(self, jobs: int, say: Callable[[str], None] = lambda line: None) -> None:
+        self._jobs, self._say = jobs, say
+        self._pool = DevicePool(())
+
+    def check(self, works: Sequence[Work]) -> None:
+        """Count the GPUs, and say how the runs share them."""
+        processes = max((work.processes for work in works if may_use_gpu(work.recipe)), default=0)
+        devices = visible_devices() if processes else ()
+        self._pool = DevicePool(devices)
+        if processes and processes <= len(devices):
+            self._say(sharing_words(min(self._jobs, len(works)), processes, len(devices)))
 
     def start(self, work: Work) -> LocalAttempt:
         """Begin a run."""
-        return LocalAttempt(work, self._jobs)
+        devices = self._pool.take(work.processes) if may_use_gpu(work.recipe) else ()
+        return LocalAttempt(work, self._jobs, devices, lambda: self._pool.give_back(devices))
 
 
 def _carry_out(work: Work, environment: dict[str, str], ending: Any) -> None:
