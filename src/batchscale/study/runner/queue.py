@@ -8,8 +8,6 @@ from __future__ import annotations
 import subprocess
 import time
 
-from batchscale.errors import one_line
-
 _SELDOM_SECONDS, _SOON_SECONDS = 30.0, 2.0
 _OVER = frozenset(
     {
@@ -87,4 +85,4 @@ def reason_of(text: str) -> str:
     line = lines[0] if lines else ""
     for beginning in ("sbatch: ", "error: ", "fatal: ", "allocation failure: ", "Batch job submission failed: "):
         line = line.removeprefix(beginning)
-    return one_line(ValueError(line)) if line else ""
+    return " ".join(line.split())
