@@ -66,7 +66,7 @@ def test_a_job_that_the_cluster_kills_is_told_and_the_next_command_goes_on_with_
     study.wait_until(lambda: any(out.glob("runs/*/checkpoints/*/*")) and (jobs / "1" / "pid").exists())
     (jobs / "1" / "killed").write_text("TIMEOUT\n")
     os.kill(int((jobs / "1" / "pid").read_text()), signal.SIGKILL)
-    code, rows, err = study.end()
+    code, _, err = study.end()
     assert code == 1, err
     assert "failed: job 1 was ended by the cluster (TIMEOUT); the same command goes on with it; see " in err
     assert len(list(out.glob("runs/*/result.json"))) == 1  # the study went on with the other
