@@ -9,8 +9,7 @@ import torch
 
 from batchscale.recipe import load_recipe
 from batchscale.study.runner import workers
-from batchscale.study.runner.cell import Cell
-from batchscale.study.runner.devices import DevicePool, one_on_each, sharing_words, visible_devices
+from batchscale.study.runner.devices import DevicePool, visible_devices
 from batchscale.study.runner.work import Work
 from batchscale.study.runner.workers import LocalLauncher
 
@@ -64,8 +63,8 @@ def test_eight_runs_on_four_gpus_are_two_on_each_however_they_end(gpus, monkeypa
     gpus(4)
     monkeypatch.setattr(workers, "LocalAttempt", StandIn)
     lines, chance = [], random.Random(0)
-    launcher = LocalLauncher(8, lines.append)
-    launcher.check(works(50))
+    launcher = LocalLauncher(lines.append)
+    assert launcher.prepare(works(50), 8) == 8
     assert lines == ["8 runs at once on 4 GPUs: up to 2 share one; --jobs 4 gives each its own"]
     running = [launcher.start(work) for work in works(8)]
     for work in works(42):
@@ -78,8 +77,8 @@ def test_a_run_of_several_processes_takes_as_many_and_one_on_the_cpu_none(gpus, 
     gpus(4, "7,5,3,1")
     monkeypatch.setattr(workers, "LocalAttempt", StandIn)
     lines = []
-    launcher = LocalLauncher(2, lines.append)
-    launcher.check(works(2, 2))
+    launcher = LocalLauncher(lines.append)
+    assert launcher.prepare(works(2, 2), None) == 2
     assert lines == ["2 runs at once on 4 GPUs, 2 each (--jobs)"]
     (one, two), (cpu,) = (map(launcher.start, works(2, 2))), map(launcher.start, works(1, 2, "cpu"))
     assert (one.devices, two.devices, cpu.devices) == (("7", "5"), ("3", "1"), ())
@@ -91,33 +90,30 @@ def test_a_run_of_several_processes_takes_as_many_and_one_on_the_cpu_none(gpus, 
 def test_where_there_is_no_gpu_nothing_is_counted_or_said(gpus):
     gpus(0)
     lines = []
-    LocalLauncher(8, lines.append).check(works(8))
-    assert not lines
+    launcher = LocalLauncher(lines.append)
+    assert [launcher.prepare(works(8), jobs) for jobs in (None, 8)] == [1, 8]
     gpus(4)
-    LocalLauncher(8, lines.append).check(works(8, device="cpu"))
+    assert [launcher.prepare(works(8, device="cpu"), jobs) for jobs in (None, 8)] == [1, 8]
+    assert [launcher.prepare(works(8, 8), jobs) for jobs in (None, 8)] == [1, 8]
     assert not lines
     assert DevicePool(()).take(1) == ()
 
 
 def test_jobs_by_default_are_one_a_gpu(gpus):
-    def cells(count, processes=1, device="auto"):
-        recipe = load_recipe("digits-cnn", [f"execution.device={device}"])
-        return [Cell({}, recipe.model_copy(update={"seed": seed}), processes) for seed in range(count)]
-
+    lines = []
+    launcher = LocalLauncher(lines.append)
     gpus(4)
-    assert [one_on_each(cells(count)) for count in (1, 3, 9)] == [1, 3, 4]
-    assert [one_on_each(cells(9, processes)) for processes in (2, 3, 4, 8)] == [2, 1, 1, 1]
-    assert one_on_each(cells(9, device="cpu")) == 1
-    gpus(0)
-    assert one_on_each(cells(9)) == 1
-    assert sharing_words(4, 1, 4) == "4 runs at once on 4 GPUs, one each (--jobs)"
+    assert [launcher.prepare(works(count), None) for count in (1, 3, 9)] == [1, 3, 4]
+    assert lines == ["3 runs at once on 4 GPUs, one each (--jobs)", "4 runs at once on 4 GPUs, one each (--jobs)"]
+    assert [launcher.prepare(works(9, processes), None) for processes in (2, 3, 4, 8)] == [2, 1, 1, 1]
+    assert launcher.prepare(works(9), 1) == 1
 
 
 def test_a_run_finds_its_device_set_before_it_begins(gpus, monkeypatch):
     gpus(2, "GPU-b,GPU-a")
     monkeypatch.setattr(workers._CONTEXT, "Process", lambda target, args: Unstarted(args[1]))
-    launcher = LocalLauncher(2)
-    launcher.check(works(2))
+    launcher = LocalLauncher()
+    launcher.prepare(works(2), 2)
     environments = [launcher.start(work)._process.environment for work in works(2)]
     assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == ["GPU-b", "GPU-a"]
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-b,GPU-a"  # the study's own stays

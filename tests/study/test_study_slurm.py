@@ -125,7 +125,7 @@ def test_what_slurm_would_refuse_is_one_line_before_anything_is_submitted(slurm,
 def test_each_shape_of_job_is_checked_once_and_one_that_must_wait_is_said(slurm, tmp_path):
     lines = []
     launcher = SubmititLauncher(tmp_path / "submitit", cluster_from([]), lines.append)
-    launcher.check([work(processes) for processes in (1, 2, 1, 8, 8)])
+    assert launcher.prepare([work(processes) for processes in (1, 2, 1, 8, 8)], None) == 1
     assert (slurm / "checked").read_text().count("test-only") == 3
     assert lines == [
         "Slurm cannot start a run of 8 processes on 1 node as its nodes are now (Requested node configuration is not "

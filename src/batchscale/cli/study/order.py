@@ -18,7 +18,6 @@ from batchscale.errors import UsageError
 from batchscale.recipe import Recipe, load_recipe
 from batchscale.records.command import this_command
 from batchscale.study.question import Case, StudyQuestion
-from batchscale.study.runner.devices import one_on_each
 from batchscale.study.runner.slurm import Cluster, cluster_from
 from batchscale.study.studies import cells_of, findings_of
 from batchscale.system.launcher import check_alone
@@ -84,11 +83,10 @@ def answer(options: argparse.Namespace, kind: str, question: StudyQuestion) -> A
         check_study(options.out, kind, recipe)
     case = Case(question, source, overrides, recipe, count_images, cluster.task_cores(recipe) if cluster else None)
     cells = cells_of(kind, case)
-    jobs = options.jobs or (1 if question.one_at_a_time or cluster else one_on_each(cells))
-    with _open(options, kind, case, data, jobs, cluster) as study:
+    with _open(options, kind, case, data, cluster) as study:
         question.check_begun(case, cells, study.out / "runs")
         waiting = {cell.key for cell in cells if not (study.out / "runs" / cell.key / "result.json").exists()}
-        if waiting and (line := question.foreword(len(waiting), jobs)):
+        if waiting and (line := question.foreword(len(waiting), options.jobs or 1)):
             print(line, file=sys.stderr, flush=True)
         outcomes = study.run(cells)
         findings = findings_of(kind, case, outcomes, study.command)
@@ -121,9 +119,7 @@ def _counter(data: Path | None) -> Callable[[Recipe], int]:
     return count_images
 
 
-def _open(
-    options: argparse.Namespace, kind: str, case: Case[Any], data: Path | None, jobs: int, cluster: Cluster | None
-) -> Study:
+def _open(options: argparse.Namespace, kind: str, case: Case[Any], data: Path | None, cluster: Cluster | None) -> Study:
     """The study of these options, to be entered."""
     from batchscale.study.runner.study import Study
 
@@ -141,7 +137,7 @@ def _open(
         case.recipe,
         {"overrides": list(case.overrides), **case.question.model_dump(mode="json")},
         words,
-        jobs=jobs,
+        jobs=1 if case.question.one_at_a_time else options.jobs,
         cluster=cluster,
         data_folder=data,
         say=lambda line: print(line, file=sys.stderr, flush=True),

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 
 from batchscale.recipe import Recipe
-from batchscale.study.runner.cell import Cell
 from batchscale.words import counted
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -31,12 +30,6 @@ def visible_devices() -> tuple[str, ...]:
 def may_use_gpu(recipe: Recipe) -> bool:
     """Whether a run of it trains on a GPU where there is one."""
     return recipe.execution.device != "cpu"
-
-
-def one_on_each(cells: Sequence[Cell]) -> int:
-    """How many runs at once where nobody says it: one a GPU, at most as many as there are; 1 without GPUs."""
-    runs = {cell.key: cell.processes for cell in cells if may_use_gpu(cell.recipe)}
-    return max(min(len(visible_devices()) // max(runs.values()), len(runs)), 1) if runs else 1
 
 
 class DevicePool:

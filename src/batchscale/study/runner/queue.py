@@ -72,10 +72,10 @@ def refusal(words: list[str], script: str) -> tuple[str, bool] | None:
     Returns:
         Its reason in one line, and whether it is one of this moment: such a job is taken and waits, perhaps for ever.
     """
-    asked = subprocess.run(["sbatch", "--test-only", *words], input=script, capture_output=True, text=True)
-    if not asked.returncode:
+    answer = subprocess.run(["sbatch", "--test-only", *words], input=script, capture_output=True, text=True)
+    if not answer.returncode:
         return None
-    reason = reason_of(asked.stderr) or f"sbatch ended with exit code {asked.returncode}"
+    reason = reason_of(answer.stderr) or f"sbatch ended with exit code {answer.returncode}"
     return reason, any(words in reason for words in _NOT_NOW)
 
 

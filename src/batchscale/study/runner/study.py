@@ -41,9 +41,9 @@ class StudyStopped(BatchscaleError):
         self.exit_code = 128 + number
 
 
-def _make_launcher(cluster: Cluster | None, out: Path, jobs: int, say: Callable[[str], None]) -> Launcher:
+def _make_launcher(cluster: Cluster | None, out: Path, say: Callable[[str], None]) -> Launcher:
     if cluster is None:
-        return LocalLauncher(jobs, say)
+        return LocalLauncher(say)
     from batchscale.study.runner.submitit import SubmititLauncher
 
     return SubmititLauncher(out / "submitit", cluster, say)
@@ -59,7 +59,7 @@ class Study:
         recipe: the reference; a folder goes on only with the same one (the seed may differ).
         options: what was asked beside the recipe, for study.json.
         command: words of the command line.
-        jobs: runs at once.
+        jobs: runs at once; None: one, or on this machine's GPUs as many as have their own.
         cluster: where the runs are jobs of one, through submitit; None: they run here.
         data_folder: of the data sets.
         say: takes lines of progress, where standard error is no terminal.
@@ -77,7 +77,7 @@ class Study:
         options: dict[str, Any],
         command: Sequence[str],
         *,
-        jobs: int = 1,
+        jobs: int | None = None,
         cluster: Cluster | None = None,
         data_folder: Path | None = None,
         say: Callable[[str], None] = lambda line: None,
@@ -86,7 +86,8 @@ class Study:
         self.options, self.command = options, tuple(command)
         self._jobs, self._data_folder, self._say = jobs, data_folder, say
         self._local = cluster is None
-        self._launcher = _make_launcher(cluster, out, jobs, say)
+        self._launcher = _make_launcher(cluster, out, say)
+        self._at_once = 1
         self._ended: dict[str, Outcome] = {}
         self._asked: dict[tuple[str, str], Cell] = {}
         self._validated: set[str] = set()
@@ -136,7 +137,7 @@ class Study:
         self._validate(waiting)
         self._check_data(cells)
         if waiting:
-            self._launcher.check([self._work_of(cell) for cell in waiting])
+            self._at_once = self._launcher.prepare([self._work_of(cell) for cell in waiting], self._jobs)
         self._asked.update({(cell.key, str(cell.labels)): cell for cell in cells})
         self._folder.begin(unfinished=bool(waiting))
         self._write_table()
@@ -212,7 +213,7 @@ class Study:
 
     def _work(self, waiting: list[Cell], ended: list[Outcome]) -> None:
         works = [(cell, self._work_of(cell)) for cell in waiting]
-        crew = Crew(self._launcher, self._jobs, works, ended, self._close)
+        crew = Crew(self._launcher, self._at_once, works, ended, self._close)
         board = make_board(self._say)
         try:
             stopped = crew.work(board)

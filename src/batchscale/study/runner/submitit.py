@@ -114,8 +114,8 @@ class SubmititLauncher:
         self._folder, self._cluster, self._say = folder, cluster, say
         self._numbers, self._queue = _read(folder / "jobs.json"), Queue()
 
-    def check(self, works: Sequence[Work]) -> None:
-        """Ask Slurm whether it takes jobs for such runs, before one is submitted.
+    def prepare(self, works: Sequence[Work], jobs: int | None) -> int:
+        """Ask Slurm whether it takes jobs for such runs, before one is submitted; one at once where nobody said more.
 
         Raises:
             UsageError: it does not; says the option.
@@ -135,6 +135,7 @@ class SubmititLauncher:
                 continue
             words = " ".join(["--launcher slurm", *(f"--slurm {flag[2:]}" for flag in self._executor.flags)])
             raise UsageError(f"{words}: sbatch refuses {run}: {reason}; see man sbatch (nothing was submitted)")
+        return jobs or 1
 
     def start(self, work: Work) -> Attempt:
         """Submit a run, unless a job of it is there."""

@@ -53,8 +53,15 @@ class Launcher(Protocol):
 
     poll_seconds: float
 
-    def check(self, works: Sequence[Work]) -> None:
+    def prepare(self, works: Sequence[Work], jobs: int | None) -> int:
         """Before the first of them: look at what they will need.
+
+        Args:
+            works: all, distinct.
+            jobs: runs at once; None where nobody has said it.
+
+        Returns:
+            Runs at once.
 
         Raises:
             UsageError: it cannot be had, whatever one waits for.

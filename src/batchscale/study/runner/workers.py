@@ -91,23 +91,25 @@ class LocalLauncher:
     """Runs on this machine, which share its cores.
 
     Args:
-        jobs: runs at once.
         say: takes a line.
     """
 
     poll_seconds = 0.05
 
-    def __init__(self, jobs: int, say: Callable[[str], None] = lambda line: None) -> None:
-        self._jobs, self._say = jobs, say
-        self._pool = DevicePool(())
+    def __init__(self, say: Callable[[str], None] = lambda line: None) -> None:
+        self._say, self._jobs, self._pool = say, 1, DevicePool(())
 
-    def check(self, works: Sequence[Work]) -> None:
-        """Count the GPUs, and say how the runs share them."""
+    def prepare(self, works: Sequence[Work], jobs: int | None) -> int:
+        """Count the GPUs, and say how the runs share them; without a word on ``jobs`` each run has its own."""
         processes = max((work.processes for work in works if may_use_gpu(work.recipe)), default=0)
         devices = visible_devices() if processes else ()
         self._pool = DevicePool(devices)
-        if processes and processes <= len(devices):
-            self._say(sharing_words(min(self._jobs, len(works)), processes, len(devices)))
+        with_own = min(len(devices) // processes, len(works)) if processes else 0
+        self._jobs = jobs or max(with_own, 1)
+        at_once = min(self._jobs, len(works))
+        if with_own and at_once > 1:
+            self._say(sharing_words(at_once, processes, len(devices)))
+        return self._jobs
 
     def start(self, work: Work) -> LocalAttempt:
         """Begin a run."""
