@@ -3,6 +3,7 @@
 import collections
 import os
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ class StandIn:
 
 def works(count, processes=1, device="auto"):
     recipe = load_recipe("digits-cnn", [f"execution.device={device}"])
-    return [Work("digits-cnn", recipe, None, None, processes) for _ in range(count)]
+    return [Work("digits-cnn", recipe, Path("nowhere"), None, processes) for _ in range(count)]
 
 
 @pytest.mark.parametrize(
@@ -114,16 +115,26 @@ def test_a_run_finds_its_device_set_before_it_begins(gpus, monkeypatch):
     monkeypatch.setattr(workers._CONTEXT, "Process", lambda target, args: Unstarted(args[1]))
     launcher = LocalLauncher()
     launcher.prepare(works(2), 2)
-    environments = [launcher.start(work)._process.environment for work in works(2)]
-    assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == ["GPU-b", "GPU-a"]
+    attempts = [launcher.start(work) for work in works(2)]
+    assert [a._process.environment["CUDA_VISIBLE_DEVICES"] for a in attempts] == ["GPU-b", "GPU-a"]
+    assert attempts[1].ended().startswith("ended with exit code 1")  # and gives its device back
+    assert launcher.start(works(1)[0])._process.environment["CUDA_VISIBLE_DEVICES"] == "GPU-a"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-b,GPU-a"  # the study's own stays
 
 
 class Unstarted:
-    """A process that is never started."""
+    """A process that is never started, and has ended."""
+
+    exitcode = 1
 
     def __init__(self, environment):
         self.environment = environment
 
     def start(self):
         """Nothing."""
+
+    join = start
+
+    def is_alive(self):
+        """No."""
+        return False

@@ -131,9 +131,13 @@ def test_each_shape_of_job_is_checked_once_and_one_that_must_wait_is_said(slurm,
         "Slurm cannot start a run of 8 processes on 1 node as its nodes are now (Requested node configuration is not "
         "available): it will wait, perhaps for ever; --slurm ntasks-per-node=N spreads a run over nodes"
     ]
+    first = launcher.start(work(1, name="first"))
+    assert first.ended() is None
+    assert launcher.start(work(1, name="second")).ended() is None  # which the queue did not list when it was last asked
     (slurm / "full").touch()
     assert launcher.start(work(1)).ended() == "sbatch refused it: Job violates accounting/QOS policy"
-    assert not (tmp_path / "submitit" / "jobs.json").exists()
+    assert launcher.start(work(1, name="first")).ended() is None  # it is in the queue: not submitted again
+    assert sorted(job.name for job in slurm.glob("[0-9]*")) == ["1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -222,9 +226,10 @@ def test_a_job_that_is_cancelled_is_over_when_the_cluster_says_so(slurm, tmp_pat
     attempt = SubmititAttempt("1", tmp_path, said)
     attempt.stop()
     assert (slurm / "1" / "cancelled").exists()
-    leave(tmp_path, 1, 0, _STOPPED)
     assert attempt.ended() is None
     assert said.soon
+    leave(tmp_path, 1, 0, _STOPPED)
+    assert attempt.ended() is None
     said.word = "CANCELLED"
     assert attempt.ended() == "cancelled"
 
