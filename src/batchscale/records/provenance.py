@@ -52,6 +52,12 @@ def version_of(package: str) -> str | None:
         return None
 
 
+def _slurm_step() -> dict[str, Any]:
+    """The job and the nodes of the step of Slurm that this process belongs to; nothing outside one."""
+    nodes = os.environ.get("SLURM_STEP_NODELIST")
+    return {"slurm": {"job": os.environ.get("SLURM_JOB_ID"), "nodes": nodes}} if nodes else {}
+
+
 def environment(command: Sequence[str] = ()) -> dict[str, Any]:
     """Versions, host, command and commit, without importing anything heavy.
 
@@ -65,6 +71,7 @@ def environment(command: Sequence[str] = ()) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **versions},
         "plugins": loaded(),
         "host": socket.gethostname(),
+        **_slurm_step(),
         "platform": platform.platform(),
         "cpu": cpu_model(),
         "cores": available_cores(),
