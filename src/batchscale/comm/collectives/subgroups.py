@@ -21,7 +21,9 @@ import torch.distributed as dist
 
 from batchscale.comm.collectives.hierarchical import Hierarchical
 from batchscale.comm.collectives.torus import Torus
-from batchscale.comm.world.world import World, brought_by
+from batchscale.comm.world import nccl
+from batchscale.comm.world.messages import brought_by
+from batchscale.comm.world.world import World
 
 
 class _Subgroups(ABC):
@@ -56,8 +58,11 @@ class _Subgroups(ABC):
 
     def _own_group(self, groups: Sequence[Sequence[int]]) -> Any:
         """This rank's group; every process makes all of them, in one order, as the backend demands."""
-        timeout = timedelta(seconds=self._world.timeout_seconds)
-        handles = [dist.new_group(list(group), timeout=timeout) for group in groups]
+        world = self._world
+        timeout, backend = timedelta(seconds=world.patience.group_seconds), dist.get_backend(world.group)
+        if backend == "nccl":
+            timeout = nccl.behind(timeout)
+        handles = [dist.new_group(list(group), timeout=timeout, backend=backend) for group in groups]
         return next((handle for handle, group in zip(handles, groups, strict=True) if self._world.rank in group), None)
 
 
