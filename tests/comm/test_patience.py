@@ -87,6 +87,18 @@ def test_no_rank_is_waited_for_longer_than_the_longest_bound(clock):
         assert waiter.over(begun)
 
 
+def test_a_long_wait_at_the_start_is_noted(capsys):
+    with Patience(0.05, 9).noted("still waiting"):
+        time.sleep(0.01)
+    assert capsys.readouterr().err == ""
+    with Patience(0.05, 9).noted("still waiting"):
+        time.sleep(0.5)
+    assert capsys.readouterr().err == "note: still waiting after 0.05 s; giving up after 9 s\n"
+    with Patience(0.05).noted("waiting again"):
+        time.sleep(0.2)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_store_that_never_answers_costs_seconds_and_says_nothing(monkeypatch):
     monkeypatch.setattr(patience, "SETTLE_SECONDS", 0.05)
     silent = type("Silent", (), {"add": lambda *_: time.sleep(30), "check": lambda *_: time.sleep(30)})()

@@ -106,13 +106,12 @@ def describe(device: torch.device) -> Device:
     return Device("cuda", properties.name, str(getattr(properties, "uuid", "")))
 
 
-def check_devices(devices: Sequence[Device], hosts: Sequence[Sequence[int]], backend: str = "nccl") -> None:
+def check_devices(devices: Sequence[Device], hosts: Sequence[Sequence[int]]) -> None:
     """Raise unless the ranks' devices can reduce together.
 
     Args:
         devices: of every rank.
         hosts: the ranks of every host.
-        backend: of the reductions; Gloo lets ranks share a GPU.
 
     Raises:
         UsageError: some ranks are on the CPU and some on GPUs, or two of a host share a GPU.
@@ -123,7 +122,7 @@ def check_devices(devices: Sequence[Device], hosts: Sequence[Sequence[int]], bac
             f"execution.device: {_ranks(without)} of {len(devices)} trains on the CPU and the others on GPUs: all must "
             f"see the same; give every task a GPU, or set execution.device=cpu"
         )
-    for ranks in hosts if backend == "nccl" else ():
+    for ranks in hosts:
         sharing: dict[str, list[int]] = {}
         for rank in ranks:
             if devices[rank].uuid:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zlib
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -46,7 +47,15 @@ def meet(group: Any, rank: int, size: int, tag: int) -> None:
         distance *= 2  # Hensgen, Finkel and Manber 1988: after each round twice as many ranks are known to be here
 
 
-def sendable(error: Exception) -> Exception:
+def outcome(make: Callable[[], Any]) -> list[Any]:
+    """[value, None], or [None, the error that making it raised]."""
+    try:
+        return [make(), None]
+    except Exception as error:
+        return [None, _sendable(error)]
+
+
+def _sendable(error: Exception) -> Exception:
     """The error, or its text where it cannot be pickled: the others must not wait for it in vain."""
     try:
         pickle.dumps(error)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from batchscale.comm.world.diagnosis import SETTLE_SECONDS
+from batchscale.system.notes import note
 
 T = TypeVar("T")
 _BUSY, _FAILED = "busy", "failed"
@@ -73,6 +74,19 @@ class Patience:
             yield
         finally:
             self._longer -= 1
+
+    @contextlib.contextmanager
+    def noted(self, line: str) -> Iterator[None]:
+        """While it is open, a note for the user where it takes longer than the usual bound."""
+        bounds = f"after {self.timeout_seconds:g} s; giving up after {self.longest_seconds:g} s"
+        timer = threading.Timer(self.timeout_seconds, note, [f"{line} {bounds}"])
+        timer.daemon = True
+        if self.changes:
+            timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     @contextlib.contextmanager
     def busy(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from batchscale.comm.world import nccl
 from batchscale.comm.world.device import CudaQueue, Device, Event, Queue, check_devices, describe, wait_on_host
 from batchscale.comm.world.diagnosis import Doing, _hang_up, diagnose, first_line, tell
 from batchscale.comm.world.gloo import BATCH, schedule_gloo_threads
-from batchscale.comm.world.messages import brought_by, fact_key, meet, sendable, tag_of
+from batchscale.comm.world.messages import brought_by, fact_key, meet, outcome, tag_of
 from batchscale.comm.world.patience import Patience, Watch
 from batchscale.comm.world.pending import Pending
 from batchscale.comm.world.place import ranks_by_host, this_host, this_process
@@ -55,7 +55,7 @@ class World:
         store: Any = None,
     ) -> None:
         self.rank, self.size = rank, size
-        self.device = device or torch.device("cpu")
+        self.device = torch.device(device or "cpu")  # a name will do
         self.patience = Patience(timeout_seconds)
         self.queue: Queue | None = CudaQueue(self.device) if self.device.type == "cuda" else None
         self._watch = Watch()
@@ -99,7 +99,8 @@ class World:
         if size == 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
             return world
         try:
-            world._guard(world._connect, "connecting")
+            with world.patience.noted(f"still waiting for the other processes to connect ({described()})"):
+                world._guard(world._connect, "connecting")
         except ProcessError as error:
             if by_agent():
                 raise
@@ -256,11 +257,8 @@ class World:
         """Rank 0 makes a value, everyone gets it; an error of rank 0 is raised everywhere."""
         value_and_error: list[Any] = [None, None]
         if self.rank == 0:
-            try:
-                with self.patience.busy():
-                    value_and_error = [make(), None]
-            except Exception as error:
-                value_and_error = [None, sendable(error)]
+            with self.patience.busy():
+                value_and_error = outcome(make)
         if self.size > 1:
             self._guard(lambda: dist.broadcast_object_list(value_and_error, src=0, group=self._objects), what)
         value, failure = value_and_error
