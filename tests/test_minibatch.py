@@ -1,4 +1,4 @@
-"""k x n arithmetic, the placing of workers, the plan of steps."""
+"""k x n arithmetic, the plan of steps."""
 
 import math
 
@@ -7,25 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscale.errors import RecipeError
-from batchscale.minibatch import Minibatch, StepPlan, place_workers
-
-
-def test_eight_workers_on_three_processes():
-    assert [len(r) for r in place_workers(8, 3)] == [3, 3, 2]
-
-
-@given(st.integers(1, 300), st.integers(1, 300))
-def test_every_worker_lives_on_one_process_and_none_is_idle(workers, processes):
-    if processes > workers:
-        with pytest.raises(RecipeError, match=f"--processes={processes}: must not exceed minibatch.workers={workers}"):
-            place_workers(workers, processes)
-        return
-    placed = place_workers(workers, processes)
-    assert [j for part in placed for j in part] == list(range(workers))
-    sizes = [len(part) for part in placed]
-    assert max(sizes) - min(sizes) <= 1
-    assert min(sizes) >= 1
-    assert sizes == sorted(sizes, reverse=True)
+from batchscale.minibatch import Minibatch, StepPlan
 
 
 @pytest.mark.parametrize("bad", [0, -1, 3.5, "8", True])
@@ -67,12 +49,3 @@ def test_steps_of_the_paper():
 
 def test_a_fraction_of_an_epoch_is_exact():
     assert StepPlan(Minibatch(8, 32), 60_000, 0.1).total_steps == 24  # 23.4375, not spoilt by binary fractions
-
-
-def test_groups_of_workers_stay_together():
-    assert place_workers(12, 2, 4) == [range(0, 8), range(8, 12)]
-    assert place_workers(12, 3, 4) == [range(0, 4), range(4, 8), range(8, 12)]
-    with pytest.raises(RecipeError, match=r"must not exceed minibatch.workers / batch_norm.span = 12 / 4 = 3"):
-        place_workers(12, 4, 4)
-    with pytest.raises(RecipeError, match=r"batch_norm.span=2 must divide minibatch.workers=5"):
-        place_workers(5, 1, 2)

@@ -33,6 +33,7 @@ randomness:
 order: randomness
 structure:
 minibatch: errors
+placement: errors
 system: words errors
 recipe: words errors members
 models: words errors members
@@ -45,8 +46,8 @@ worker: words errors randomness structure comm data
 aggregate: errors minibatch comm
 launch: errors system recipe comm
 training: words errors randomness structure minibatch system recipe task comm data update records worker aggregate
-build: words errors members randomness order structure minibatch system recipe models task comm data update records
-  worker aggregate launch training
+build: words errors members randomness order structure minibatch placement system recipe models task comm data update
+  records worker aggregate launch training
 run: words errors members minibatch system recipe task comm data records worker launch training build
 bench: words errors randomness minibatch system recipe models comm data records aggregate launch build
 report: words errors system records bench
@@ -54,7 +55,7 @@ study: words errors randomness system recipe data update records launch build ru
 plugins: members recipe
 api: errors recipe task data records run
 cli: words errors members system recipe data records launch build run bench report study batchscale
-__init__: errors minibatch recipe comm data update records aggregate api
+__init__: errors minibatch placement recipe comm data update records aggregate api
 __main__: system cli
 """
 """Room: the rooms that it imports, in the order of the floors; batchscale is the package itself (its version)."""
@@ -187,7 +188,7 @@ def test_functions_can_be_read_at_once():
         for file in SOURCE.rglob("*.py")
         for name, function in functions_of(parsed(file))
     }
-    assert lengths["minibatch.py:place_workers"] > 20  # they are seen at all
+    assert lengths["placement.py:place_workers"] > 20  # they are seen at all
     long = {name: lines for name, lines in lengths.items() if lines > MOST_CODE_LINES}
     assert not long, f"more than {MOST_CODE_LINES} code lines, usually two things: {long}"
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from batchscale.errors import UsageError as UsageError
     from batchscale.minibatch import Minibatch as Minibatch
     from batchscale.minibatch import StepPlan as StepPlan
-    from batchscale.minibatch import place_workers as place_workers
+    from batchscale.placement import place_workers as place_workers
     from batchscale.recipe import Recipe as Recipe
     from batchscale.recipe import load_recipe as load_recipe
     from batchscale.records import Result as Result
@@ -60,7 +60,7 @@ _HOME = {
     "ddp_hook": "aggregate",
     "decay_groups": "update.sgd",
     "load_recipe": "recipe",
-    "place_workers": "minibatch",
+    "place_workers": "placement",
     "scaled_lr": "update.schedule",
     "train": "api",
 }

@@ -1,4 +1,4 @@
-"""k x n arithmetic: a minibatch has k workers of n images each, W processes host the workers, a plan holds the steps.
+"""k x n arithmetic: a minibatch has k workers of n images each, a plan holds the steps.
 
 Source: Goyal et al. 2017, section 2 (k workers, n images each, minibatch size kn) and section 3.
 """
@@ -68,56 +68,6 @@ class Minibatch:
                 f"must not exceed the {training_images} training images; "
                 f"{self._way_out(training_images)}"
             )
-
-
-def place_workers(workers: int, processes: int, span: int = 1) -> list[range]:
-    """Which of the k workers each of the W processes hosts: contiguous, as even as possible, in whole groups.
-
-    Process r hosts g ceil((k/g - r) / W) workers: 8 on 3 gives 3, 3, 2.
-
-    Args:
-        workers: k, logical workers.
-        processes: W, operating-system processes.
-        span: g, workers that share their batch-norm statistics, so that no forward pass communicates; divides k.
-
-    Returns:
-        One range of worker numbers a process, in rank order.
-
-    Raises:
-        RecipeError: W is below 1 or larger than k / g, or g does not divide k.
-
-    Examples:
-        >>> batchscale.place_workers(workers=8, processes=3)
-        [range(0, 3), range(3, 6), range(6, 8)]
-        >>> batchscale.place_workers(workers=8, processes=3, span=2)
-        [range(0, 4), range(4, 6), range(6, 8)]
-    """
-    if processes < 1:
-        raise RecipeError(f"--processes={processes}: must be at least 1; write --processes 1")
-    groups, left_over = divmod(workers, span)
-    if left_over:
-        raise RecipeError(
-            f"batch_norm.span={span} must divide minibatch.workers={workers}, as every number of workers that it grows "
-            f"to (statistics over whole groups of workers); use {math.gcd(span, workers)}"
-        )
-    if span > 1 and processes > groups:
-        raise RecipeError(
-            f"--processes={processes}: must not exceed minibatch.workers / batch_norm.span = {workers} / {span} = "
-            f"{groups} (workers that are normalised together live on one process); use --processes {groups}"
-        )
-    if processes > workers:
-        raise RecipeError(
-            f"--processes={processes}: must not exceed minibatch.workers={workers} (a process without a worker "
-            f"has nothing to do); use --processes {workers} or raise minibatch.workers"
-        )
-    small, larger = divmod(groups, processes)  # the first `larger` ranks host one group more
-    first = 0
-    placed = []
-    for rank in range(processes):
-        count = (small + (rank < larger)) * span
-        placed.append(range(first, first + count))
-        first += count
-    return placed
 
 
 @dataclass(frozen=True)

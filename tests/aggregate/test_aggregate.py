@@ -13,7 +13,7 @@ from torch import nn
 from batchscale.aggregate import ExactAggregator, FastAggregator
 from batchscale.comm import Choice, Reducer, World
 from batchscale.errors import ExactnessError
-from batchscale.minibatch import place_workers
+from batchscale.placement import place_workers
 
 K, N_IMAGES = 6, 4
 

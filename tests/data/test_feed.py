@@ -7,7 +7,7 @@ from support.feeds import N, feed, images
 
 from batchscale.data.examples import Augmentation, TensorExamples
 from batchscale.data.feed import Normalizer
-from batchscale.minibatch import place_workers
+from batchscale.placement import place_workers
 
 
 def stream(workers, per_worker, processes, steps, **kwargs):

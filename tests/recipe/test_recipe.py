@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from batchscale.build.derive import as_text, derived_numbers
 from batchscale.build.planning import plan_of, schedule_of
 from batchscale.errors import RecipeError
-from batchscale.minibatch import place_workers
+from batchscale.placement import place_workers
 from batchscale.recipe import dump_recipe, identity, load_recipe, recipe_from, shipped_names, shipped_text
 from batchscale.recipe.schema import IDENTITY, Recipe
 

@@ -335,40 +335,6 @@ def test_layers_that_workers_pass_over_are_averaged_over_those_that_do_not(data)
     assert alone[2] == 1
 
 
-def spanned(rank, data, overrides):
-    result = train(data, None, "minibatch.workers=6", "minibatch.per_worker=4", "batch_norm.span=2", *overrides)
-    return result.weights_sha256, result.train_loss, result.test_loss
-
-
-@pytest.mark.parametrize("running", ["averages", "none"])
-def test_groups_of_workers_are_normalised_alike_for_any_number_of_processes(data, running):
-    """Six workers of four in groups of two are normalised as three workers of eight, the images in the same order."""
-    common = (f"batch_norm.running={running}", "numerics.exact=true")
-    alone = spanned(0, data, common)
-    for found in in_processes(2, spanned, data, common):
-        assert found == alone
-    threes = train(data, None, "minibatch.workers=3", *common)
-    assert (threes.train_loss, threes.test_loss) == pytest.approx(alone[1:], rel=1e-4)
-
-
-def test_fast_passes_of_several_groups_are_the_same_run_to_rounding(data):
-    common = ("precision=fp64", "batch_norm.span=2", "optimizer.gradient_noise=0.1")
-    results = [train(data, None, *common, f"numerics.micro_batch={m}") for m in (16, 32)]
-    assert results[0].train_loss == pytest.approx(results[1].train_loss, rel=1e-9)
-    assert results[0].test_loss == pytest.approx(results[1].test_loss, rel=1e-9)
-
-
-def test_spans_that_do_not_fit_are_one_line(data):
-    with pytest.raises(RecipeError, match=r"batch_norm.span=3 must divide minibatch.workers=4 .*; use 1"):
-        train(data, None, "batch_norm.span=3")
-    with pytest.raises(
-        RecipeError, match=r"micro_batch=8 must be a multiple of minibatch.per_worker x batch_norm.span=16"
-    ):
-        train(data, None, "batch_norm.span=2", "numerics.micro_batch=8")
-    with pytest.raises(RecipeError, match=r"so it runs one group of workers a pass; use numerics.micro_batch=16"):
-        train(data, None, "batch_norm.span=2", "numerics.micro_batch=32", model=Dropping())
-
-
 def test_a_resume_goes_on_with_the_very_next_image(data, tmp_path, monkeypatch):
     train(data, tmp_path / "a")
     monkeypatch.setitem(DUES, "stop", stop_after(2))

@@ -22,8 +22,9 @@ import batchscale
 from batchscale.build.derive import as_text, derived_numbers
 from batchscale.build.planning import plan_of, schedule_of
 from batchscale.errors import RecipeError
-from batchscale.minibatch import Change, Minibatch, StepPlan, place_workers
+from batchscale.minibatch import Change, Minibatch, StepPlan
 from batchscale.models import MODELS
+from batchscale.placement import place_workers
 from batchscale.randomness import key, shuffled
 from batchscale.recipe import dump_recipe, load_recipe, recipe_from
 from batchscale.run.run import Stopped

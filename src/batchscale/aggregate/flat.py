@@ -104,6 +104,15 @@ class FlatGradients:
         for handle in self._handles:
             handle.remove()
 
+    @torch.no_grad()
+    def add(self, gradients: Mapping[nn.Parameter, torch.Tensor | None]) -> None:
+        """Add gradients that backward has left elsewhere; None for a parameter that was not used."""
+        for index, (parameter, view) in enumerate(zip(self.parameters, self._views, strict=True)):
+            gradient = gradients[parameter]
+            if gradient is not None:
+                view.add_(gradient)
+                self._seen[index] = 1
+
     def count_used(self) -> None:
         """Write into ``used`` which parameters got a gradient since ``attach``."""
         self.used.copy_(torch.tensor(self._seen, dtype=self.used.dtype))

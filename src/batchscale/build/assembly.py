@@ -14,6 +14,7 @@ from batchscale.aggregate.fast import BUCKET_BYTES
 from batchscale.aggregate.riders import Rider, Riders
 from batchscale.build.algorithm import decide, make_reducer
 from batchscale.build.choices import Choices, group_examples, single_group
+from batchscale.build.groups import make_groups
 from batchscale.build.inputs import order_of
 from batchscale.build.network import Network
 from batchscale.build.planning import momentum_of
@@ -89,7 +90,8 @@ class Assembly:
         step = TrainingStep(
             network.forward, self.task, network.statistics, network.averages, aggregator, riders,
             surrounded(recipe, network.model, named), run_schedule(recipe, plan, self.trunk), plan, self.workers,
-            self.order.seed, draws_random, self._noise(), self._momentum(named), self._loss_scale(),
+            self.order.seed, draws_random, self._noise(), self._momentum(named),
+            make_groups(recipe, self.world, plan, network, self.task, draws_random), self._loss_scale(),
         )  # fmt: skip
         return step, Decided(micro_batch, threads, algorithm, cores_per_thread)
 

@@ -12,6 +12,7 @@ from torch import nn
 from batchscale.build.algorithm import check_algorithm
 from batchscale.build.assembly import Assembly, requests
 from batchscale.build.choices import group_examples
+from batchscale.build.groups import check_compiled
 from batchscale.build.inputs import examples_to_recompute, load_data, make_feed, make_normalizer, order_of
 from batchscale.build.network import WEIGHTS, Network, build_model, build_network
 from batchscale.build.planning import kept_steps, recompute_examples
@@ -23,7 +24,8 @@ from batchscale.data.examples import Splits
 from batchscale.data.feed import Normalizer
 from batchscale.errors import ExactnessError
 from batchscale.launch.hardware import most_threads
-from batchscale.minibatch import StepPlan, place_workers
+from batchscale.minibatch import StepPlan
+from batchscale.placement import place_workers
 from batchscale.recipe.schema import Recipe
 from batchscale.records.tensorboard import check_installed
 from batchscale.structure import mapped
@@ -35,7 +37,7 @@ from batchscale.worker.recompute import Recomputation
 
 
 def _hosted(world: World, span: int, workers: int) -> range:
-    """Which of k workers live on this process, in whole groups of ``span``."""
+    """Which of k workers live on this process, in groups of ``span``."""
     return place_workers(workers, world.size, span)[world.rank]
 
 
@@ -97,7 +99,8 @@ def validate(
     inputs, targets = dataset.train.part(slice(group_examples(recipe)))
     task = make_task(recipe, dataset)
     check_task(recipe, task)
-    Probe(model, statistics, mapped(_single, normalize(inputs)), targets, task)
+    probe = Probe(model, statistics, mapped(_single, normalize(inputs)), targets, task)
+    check_compiled(recipe, plan, task, probe.draws_random, processes)
     return dataset
 
 
@@ -148,7 +151,9 @@ def build(
     step, decided = assembly.step(earlier or DecidedEarlier())
     recomputation = _recomputation(recipe, world, dataset, network, plan, normalizer)
     order = order_of(recipe, plan, trunk)
-    feed = partial(make_feed, recipe, dataset, normalizer, plan, order, workers, decided.micro_batch)
+    # In lanes every worker is a pass of its own.
+    span, most = (1, 1) if step.groups.lanes else (recipe.batch_norm.span, decided.micro_batch)
+    feed = partial(make_feed, recipe, dataset, normalizer, plan, order, workers, most, span)
     return Parts(
         recipe, world, dataset, network.model, step, step.optimizer, step.aggregator, normalizer, decided, may_ask,
         feed, network.restore, recomputation, kept_steps(recipe, plan),

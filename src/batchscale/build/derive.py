@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from batchscale.build.planning import decay_epochs, momentum_of, recompute_examples
 from batchscale.build.trunk import Trunk, run_plan, run_schedule
-from batchscale.minibatch import StepPlan, place_workers
+from batchscale.minibatch import StepPlan
+from batchscale.placement import place_workers
 from batchscale.recipe.schema import Recipe
 from batchscale.update.schedule import SCALINGS, PlannedSchedule, first_steps
 from batchscale.words import counted

@@ -161,20 +161,22 @@ def make_feed(
     order: StreamOrder,
     workers: Callable[[int], range],
     micro_batch: int,
+    span: int,
 ) -> Feed:
     """The passes of this process's workers, step by step.
 
     Args:
         recipe, dataset, normalizer, plan, order: of the run.
         workers: k -> the numbers of this process's workers.
-        micro_batch: images of one pass.
+        micro_batch: images of one pass at most.
+        span: workers that a pass never parts.
     """
     augment = recipe.data.augment
     padding = augment.padding if augment.crop == "padded" else 0
     return Feed(
         dataset.train,
         plan=plan, workers=workers, micro_batch=micro_batch, order=order, normalizer=normalizer,
-        augmentation=Augmentation(augment.flip, padding, augment.crop == "scale-aspect"), span=recipe.batch_norm.span,
+        augmentation=Augmentation(augment.flip, padding, augment.crop == "scale-aspect"), span=span,
     )  # fmt: skip
 
 

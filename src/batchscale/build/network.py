@@ -15,8 +15,9 @@ from batchscale.models.initial import init_last_linear, zero_last_gammas
 from batchscale.models.pretrained import load_pretrained
 from batchscale.randomness import key
 from batchscale.recipe.schema import Recipe
-from batchscale.worker.batch_norm import RunningAverages, Statistics, replace_batch_norm
+from batchscale.worker.batch_norm import RunningAverages, replace_batch_norm
 from batchscale.worker.precision import LowPrecision
+from batchscale.worker.statistics import Statistics
 
 _INIT = 200  # stream: initial weights
 WEIGHTS = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.float32, "fp16": torch.float32}

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from batchscale.errors import RecipeError
-from batchscale.minibatch import Change, Minibatch, StepPlan, place_workers
+from batchscale.minibatch import Change, Minibatch, StepPlan
+from batchscale.placement import place_workers
 from batchscale.recipe.optimizer import WithMomentum
 from batchscale.recipe.schema import Recipe
 from batchscale.update.growth import GROWTHS, Growth

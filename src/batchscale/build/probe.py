@@ -10,7 +10,7 @@ from torch import nn
 from batchscale.errors import RecipeError
 from batchscale.structure import num_examples, tensors
 from batchscale.task import Task
-from batchscale.worker.batch_norm import Statistics
+from batchscale.worker.statistics import Statistics
 
 
 class Probe:

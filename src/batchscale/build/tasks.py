@@ -29,11 +29,6 @@ def check_task(recipe: Recipe, task: Task) -> None:
             whose scores or counts take the names of other entries.
     """
     _check_names(task)
-    if recipe.batch_norm.span > 1 and task.unit != "example":
-        raise RecipeError(
-            f"batch_norm.span={recipe.batch_norm.span}: a pass holds so many workers, and task={recipe.task} has a "
-            f"loss of one whole {task.unit}; use batch_norm.span=1"
-        )
     if recipe.optimizer.gradient_noise and task.unit != "example":
         raise RecipeError(
             f"optimizer.gradient_noise={recipe.optimizer.gradient_noise:g}: multiplies every example's gradient, and "

@@ -15,7 +15,7 @@ from torch import nn
 from batchscale.data.feed import Normalizer
 from batchscale.structure import mapped, num_examples, repeated
 from batchscale.task import Task
-from batchscale.worker.batch_norm import Statistics
+from batchscale.worker.statistics import Statistics
 
 _TRIAL_SECONDS = 1.0
 _MOST_IMAGES = 1024  # of a pass: larger ones were not faster

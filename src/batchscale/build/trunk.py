@@ -9,7 +9,8 @@ from typing import Any, Self
 
 from batchscale.build.planning import BranchedFrom, plan_of, schedule_of
 from batchscale.errors import CheckpointError, RecipeError
-from batchscale.minibatch import Change, Minibatch, StepPlan, place_workers
+from batchscale.minibatch import Change, Minibatch, StepPlan
+from batchscale.placement import place_workers
 from batchscale.recipe import Recipe, identity, recipe_from
 from batchscale.update.schedule import BranchFactor, PlannedSchedule
 

@@ -9,7 +9,8 @@ import torch
 from batchscale.aggregate.riders import ForwardPass, Rider, Sums
 from batchscale.minibatch import Minibatch
 from batchscale.task.base import Task
-from batchscale.worker.batch_norm import RunningAverages, Statistics
+from batchscale.worker.batch_norm import RunningAverages
+from batchscale.worker.statistics import Statistics
 
 LOSS, COUNTS, STOP, NEWS = "loss", "counts", "stop", "news"
 

@@ -24,11 +24,11 @@ from batchscale.minibatch import StepPlan
 from batchscale.randomness import key
 from batchscale.structure import num_examples
 from batchscale.task import Task
+from batchscale.training.groups import DROPOUT, WorkerGroups
 from batchscale.update.optimizers import Optimizer
-from batchscale.worker.batch_norm import RunningAverages, Statistics
+from batchscale.worker.batch_norm import RunningAverages
 from batchscale.worker.precision import LossScale, NoLossScale
-
-_DROPOUT = 100  # the stream of random modules, keyed (seed, step, worker)
+from batchscale.worker.statistics import Statistics
 
 
 @dataclass
@@ -109,6 +109,7 @@ class TrainingStep:
         draws_random: a pass draws random numbers, keyed by its worker.
         noise: (outputs, step, first worker) -> outputs whose gradients are multiplied.
         set_momentum: gives the optimizer the momentum of a step.
+        groups: of workers that are normalised together.
     """
 
     model: nn.Module
@@ -125,6 +126,7 @@ class TrainingStep:
     draws_random: bool = False
     noise: Callable[[Any, int, int], Any] = _unchanged
     set_momentum: Callable[[int], None] = lambda step: None
+    groups: WorkerGroups = field(default_factory=WorkerGroups)
     loss_scale: LossScale | NoLossScale = field(default_factory=NoLossScale)
     seconds: PhaseSeconds = field(default_factory=PhaseSeconds)
 
@@ -138,9 +140,14 @@ class TrainingStep:
         for _ in self.aggregator.attempts():
             self.riders.begin()
             worker = self.workers(minibatch.workers).start
-            for number, batch in enumerate(passes):
-                self.gradient(step, worker, batch, last=number == len(passes) - 1)
-                worker += self.statistics.workers
+            units = self.groups.together(passes)
+            for number, unit in enumerate(units):
+                if self.groups.lanes is not None:
+                    self.groups.gradients(self, step, worker, unit)
+                    worker += len(unit)
+                else:
+                    self.gradient(step, worker, unit[0], last=number == len(units) - 1)
+                    worker += self.statistics.workers
             computed = time.perf_counter()
         summed = time.perf_counter()
         self.loss_scale.unscale(minibatch.workers)
@@ -159,9 +166,10 @@ class TrainingStep:
     def gradient(self, step: int, worker: int, batch: Batch, last: bool) -> None:
         """Forward and backward of one pass, whose first worker is ``worker``."""
         if self.draws_random:
-            torch.manual_seed(key(self.seed, step, worker, _DROPOUT) >> 1)
+            torch.manual_seed(key(self.seed, step, worker, DROPOUT) >> 1)
         minibatch = self.plan.minibatch_at(step)
-        self.statistics.begin_pass(num_examples(batch.targets) // minibatch.per_worker)
+        shared = self.groups.shared(minibatch.workers, worker)
+        self.statistics.begin_pass(num_examples(batch.targets) // minibatch.per_worker, shared)
         loss, outputs = self.task.train_pass(
             lambda inputs: self.noise(self.model(inputs), step, worker), batch.inputs, batch.targets
         )
@@ -169,7 +177,7 @@ class TrainingStep:
         self.riders.fill(
             ForwardPass(step, worker, self.statistics.workers, minibatch, loss.detach(), outputs, batch.targets)
         )
-        if last:
+        if last and not (shared and loss.is_cuda):  # two communicators of NCCL must not be under way at once
             self.aggregator.last_pass()
         start = time.perf_counter()
         loss.backward(torch.full_like(loss, self.loss_scale.factor(minibatch.workers)))  # type: ignore[no-untyped-call]

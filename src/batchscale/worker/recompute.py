@@ -26,7 +26,8 @@ from batchscale.comm import World
 from batchscale.data.examples import Examples
 from batchscale.data.feed import Normalizer
 from batchscale.data.threads import parts_ahead
-from batchscale.worker.batch_norm import Statistics, WorkerBatchNorm, statistics_of
+from batchscale.worker.batch_norm import WorkerBatchNorm, statistics_of
+from batchscale.worker.statistics import Statistics
 
 _BLOCK_PASSES = 64  # whose statistics are summed at once: memory does not grow with the examples
 

@@ -19,7 +19,10 @@ def feed_minibatches(assignment: DataAssignment) -> Iterator[Pairs]:
     normalizer = make_normalizer(recipe, dataset, own_data=False, device=torch.device("cpu"))
     plan = plan_of(recipe, len(dataset.train))
     order = order_of(recipe, plan, None)
-    feed = make_feed(recipe, dataset, normalizer, plan, order, workers=range, micro_batch=assignment.minibatch_images)
+    feed = make_feed(
+        recipe, dataset, normalizer, plan, order,
+        workers=range, micro_batch=assignment.minibatch_images, span=recipe.batch_norm.span,
+    )  # fmt: skip
     try:
         for step in itertools.count():
             for batch in feed.passes(step):
