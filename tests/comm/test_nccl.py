@@ -10,12 +10,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from support.devices import FakeQueue, NoWait, like_nccl
-from support.worlds import CPU, endings, survivors
+from support.worlds import CPU, endings, in_processes, survivors
 
 from batchscale.comm import World
+from batchscale.comm.collectives import subgroups
 from batchscale.comm.world import device, diagnosis, nccl
 from batchscale.comm.world import world as worlds
-from batchscale.comm.world.device import wait_on_host
+from batchscale.comm.world.device import Device, wait_on_host
 from batchscale.comm.world.patience import Patience
 from batchscale.errors import ProcessError, UsageError
 
@@ -159,3 +160,37 @@ def test_after_an_error_the_groups_are_abandoned_and_not_waited_for(monkeypatch,
     left.clear()
     World(0, 2, CUDA).close(wait=False)
     assert left == ["destroyed"]
+
+
+def test_subgroups_are_of_the_backend_that_reduces(monkeypatch):
+    """The default group is Gloo's, on GPUs, too."""
+    made = []
+    monkeypatch.setattr(subgroups.dist, "get_backend", lambda group: group)
+    monkeypatch.setattr(subgroups.dist, "new_group", lambda *ranks, **options: made.append((ranks, options)) or ranks)
+    world = World(2, 4, CUDA)
+    for world.group, seconds in (("nccl", 120), ("gloo", 60)):
+        assert subgroups.own_group(world, [[0, 1], [2, 3]]) == ([2, 3],)
+        options = {"timeout": timedelta(seconds=seconds), "backend": world.group}
+        assert made == [(([0, 1],), options), (([2, 3],), options)]
+        made.clear()
+
+
+def on_devices(rank, words):
+    """A start in which this rank's device is said to be so."""
+    worlds.describe = lambda _: Device(*words[rank])
+    with pytest.raises(UsageError) as raised:
+        World.connect(CPU, 60.0)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([("cuda", "H200", "a"), ("cuda", "H200", "a")], "ranks 0, 1 of one host share a GPU"),
+        ([("cpu",), ("cuda", "H200", "a")], "rank 0 of 2 trains on the CPU"),
+    ],
+)
+def test_wrong_devices_end_the_start_on_all_ranks_alike(words, message):
+    first, second = in_processes(2, on_devices, words)
+    assert first == second
+    assert message in first
