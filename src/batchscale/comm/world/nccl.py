@@ -24,7 +24,8 @@ GRACE_SECONDS = 60.0
 MORE_SHARED_MEMORY = "start the container with --shm-size=1g, or mount an emptyDir of medium Memory at /dev/shm"
 """The way out where NCCL lacks shared memory."""
 
-_SIZES = ("TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE")  # both: which one is read hangs on torch's version
+# First the name of today, then those that torch still takes, with a warning.
+_SIZES = ("TORCH_FR_BUFFER_SIZE", "TORCH_NCCL_TRACE_BUFFER_SIZE")
 _DUMPS = ("TORCH_FR_DUMP_ON_TIMEOUT", "TORCH_NCCL_DUMP_ON_TIMEOUT")
 _FILES = ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE")
 _ERRORS = ("TORCH_NCCL_ASYNC_ERROR_HANDLING", "NCCL_ASYNC_ERROR_HANDLING")
@@ -38,7 +39,7 @@ def prepare() -> None:
     """
     for names, value in ((_SIZES, "2000"), (_DUMPS, "1"), (_ERRORS, "0")):
         if not any(name in os.environ for name in names):
-            os.environ.update(dict.fromkeys(names, value))
+            os.environ[names[0]] = value
 
 
 def make_group(device: torch.device, longest_seconds: float) -> Any:
