@@ -13,7 +13,8 @@ from torch import nn
 from batchscale.build.algorithm import as_text as algorithm_text
 from batchscale.build.build import build
 from batchscale.build.derive import as_text, derived_numbers, ended_decay_warning, lag_warning
-from batchscale.build.inputs import load_data
+from batchscale.build.deterministic import switches_kept
+from batchscale.build.together import load_together
 from batchscale.build.trunk import Trunk
 from batchscale.comm import World
 from batchscale.comm.world.device import differing_models
@@ -55,6 +56,7 @@ class Stopped(BatchscaleError):
         self.exit_code = 128 + number
 
 
+@switches_kept()
 def train_here(
     job: Job, model: nn.Module | None = None, data: OwnData | None = None, task: Task | None = None
 ) -> Result:
@@ -99,7 +101,6 @@ def train_here(
                 earlier=opened.decided,
                 trunk=opened.trunk,
             )
-            world.gather(None, "waiting for all processes to be ready")
             result = _train(job, parts, folder, opened, signals)
             ended = True
             return result
@@ -115,8 +116,8 @@ def train_here(
 
 def _same_data(job: Job, world: World, opened: Opened, own_data: OwnData | None) -> Splits:
     """The data of the run: the same on all processes, and as before where it goes on."""
-    dataset = load_data(job.recipe, job.data_folder, own_data)
-    check_same_data(world.gather(dataset.contents, "comparing the data of all processes"))
+    with load_together(job.recipe, job.data_folder, own_data, world) as dataset:
+        check_same_data(world.gather(dataset.contents, "comparing the data of all processes"))
     if opened.data:
         where = job.out if opened.resumed or opened.trunk is None else Path(opened.trunk.folder)
         check_trained_on(where or Path("run"), opened.data, dataset.contents)
@@ -202,7 +203,7 @@ def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> No
 def _train(job: Job, parts: Parts, folder: RunFolder | None, opened: Opened, signals: StopSignals) -> Result:
     recipe, world = job.recipe, parts.world
     prints = fingerprint(recipe.numerics, parts.decided.threads, parts.decided.micro_batch, world.device)
-    check_same(world.gather(prints), recipe.numerics.exact)
+    check_same(world.gather(prints, "waiting for all processes to be ready"), recipe.numerics.exact)
     first_step, totals = take_up(parts, opened, prints)
     failed = None
     if folder is not None:

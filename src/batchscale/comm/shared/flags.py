@@ -16,7 +16,7 @@ import select
 import time
 
 from batchscale.comm.shared.mapping import Mapping, NoSharedMemory
-from batchscale.comm.world.diagnosis import HUNG, SETTLE_SECONDS
+from batchscale.comm.world.diagnosis import HUNG, settle_seconds
 from batchscale.comm.world.world import World
 from batchscale.errors import ProcessError
 
@@ -53,6 +53,13 @@ def _wake(address: int) -> None:
     )  # fmt: skip
 
 
+def has_ended(life: int) -> bool:
+    """Whether the process of a pidfd has; by poll, since select takes no descriptor from 1,024 on."""
+    poll = select.poll()
+    poll.register(life, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class Flags:
     """The flags of all processes of this host, at the beginning of a mapping's rows.
 
@@ -75,7 +82,7 @@ class Flags:
         self._pids = world.gather(os.getpid(), "sharing memory")
         self._lives: dict[int, int] = {}
         # A peer may itself wait for another host: it is to ask, and to tell, first.
-        self._extra_seconds = 2 * SETTLE_SECONDS if len(world.hosts) > 1 else 0.0
+        self._extra_seconds = 2 * settle_seconds(world.size) if len(world.hosts) > 1 else 0.0
         self._watch_peers(world)
 
     def _watch_peers(self, world: World) -> None:
@@ -148,7 +155,7 @@ class Flags:
                 finder = self._world.local_ranks[row]
                 why = f"failed, as rank {finder} found" if failed - 1 != row else "gave up; its own error says why"
                 self.give_up(what, why, failed - 1)
-            dead = row not in self._lives or select.select([self._lives[row]], [], [], 0)[0]
+            dead = row not in self._lives or has_ended(self._lives[row])
             if dead and self._words[awaited][word] < value:  # not raised between our look at it and its end
                 self.give_up(what, "died", row)
 

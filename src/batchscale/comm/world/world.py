@@ -14,8 +14,8 @@ from torch.distributed.rendezvous import rendezvous as dist_rendezvous
 
 from batchscale.comm.world import nccl
 from batchscale.comm.world.device import CudaQueue, Device, Event, Queue, check_devices, describe, wait_on_host
-from batchscale.comm.world.diagnosis import Doing, _hang_up, diagnose, first_line, tell
-from batchscale.comm.world.gloo import BATCH, schedule_gloo_threads
+from batchscale.comm.world.diagnosis import Doing, diagnose, first_line, tell
+from batchscale.comm.world.gloo import BATCH, hang_up, mesh_for, schedule_gloo_threads
 from batchscale.comm.world.messages import brought_by, fact_key, meet, outcome, tag_of
 from batchscale.comm.world.patience import Patience, Watch
 from batchscale.comm.world.pending import Pending
@@ -115,7 +115,8 @@ class World:
         self._job = PrefixStore("batchscale", store)
         if self.size > 1:
             self._store = PrefixStore(agree_on_name(self._job, self.rank, self.size, bound), store)
-            self._start()
+            with mesh_for(self.size):
+                self._start()
 
     def _start(self) -> None:
         """Gloo first, on GPUs, too: which devices there are is told by it, before NCCL hangs on the wrong ones."""
@@ -123,7 +124,7 @@ class World:
         dist.init_process_group("gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=timeout)
         self._get_to_know(timeout)
         if self.patience.changes:
-            self._watch.start(self.patience, lambda: _hang_up(self._objects, self.rank))
+            self._watch.start(self.patience, lambda: hang_up(self._objects, self.rank))
         check_devices(self.devices, self.hosts)
         if self.device.type == "cuda":
             self.group = nccl.make_group(self.device, self.patience.longest_seconds)
@@ -146,10 +147,11 @@ class World:
         timeout = timedelta(seconds=timeout_seconds)
         if world.size > 1:
             own = nccl.behind(timeout) if dist.get_backend() == "nccl" else timeout
-            world.group = dist.new_group(timeout=own)  # its messages and its time-out are nobody else's
-            name = f"batchscale/{world.group.group_name}"
-            world._store = PrefixStore(name, dist.distributed_c10d._get_default_store())
-            world._guard(lambda: world._get_to_know(timeout), "connecting")
+            with mesh_for(world.size):
+                world.group = dist.new_group(timeout=own)  # its messages and its time-out are nobody else's
+                name = f"batchscale/{world.group.group_name}"
+                world._store = PrefixStore(name, dist.distributed_c10d._get_default_store())
+                world._guard(lambda: world._get_to_know(timeout), "connecting")
         return world
 
     def _get_to_know(self, timeout: timedelta) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from batchscale.errors import BatchscaleError
 from batchscale.launch.signals import RUNS_AT_ONCE, STOPS
 from batchscale.study.runner.work import Work, train_task
+from batchscale.system.caches import place_compiled
 from batchscale.system.interpreter import variables, without_working_folder
 from batchscale.system.temporary import short_paths
 
@@ -28,6 +29,7 @@ def warm() -> None:
     """Begin to import torch in the process that runs are forked from; signals to stop are not for that one."""
     from multiprocessing import forkserver, resource_tracker
 
+    place_compiled()
     _CONTEXT.set_forkserver_preload(["torch", "torch._dynamo", "batchscale.run.run"])
     with short_paths(), variables(**without_working_folder()):
         for ensure_running in (resource_tracker.ensure_running, forkserver.ensure_running):

@@ -13,7 +13,7 @@ from batchscale.study.scaling.answer import Answer, oversubscribed, passing
 from batchscale.study.scaling.question import Question
 from batchscale.words import counted
 
-_GPU = " On a GPU: as the host saw it; work that it had not waited for shows in the phase that did (update)."
+_GPU = " On a GPU: the device's own time; data is how long it waited for the host."
 
 
 def all_tables(case: Case[Question], answer: Answer) -> Iterator[Table]:
