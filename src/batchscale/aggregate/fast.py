@@ -21,6 +21,8 @@ from batchscale.aggregate.flat import FlatGradients
 from batchscale.comm import Reducer, Reduction, World
 
 IN_FLIGHT = 8
+BUCKET_BYTES = {"cpu": 4 << 20, "cuda": 25 << 20}
+"""Where nothing else is said: NCCL's all-reduces of a few MB are bound by latency from some hundred ranks on."""
 
 
 class FastAggregator:
