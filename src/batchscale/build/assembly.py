@@ -10,7 +10,7 @@ from typing import cast
 import torch
 
 from batchscale.aggregate import ExactAggregator, FastAggregator
-from batchscale.aggregate.fast import BUCKET_BYTES
+from batchscale.aggregate.fast import usual_bucket_bytes
 from batchscale.aggregate.riders import Rider, Riders
 from batchscale.build.agreement import together
 from batchscale.build.algorithm import decide, make_reducer
@@ -134,7 +134,7 @@ class Assembly:
             most = max(phase.minibatch.workers for phase in self.plan.phases)
             return ExactAggregator(parameters, most, reducer, riders.extras, riders.counts)
         megabytes = self.recipe.execution.aggregation.bucket_megabytes
-        bucket_bytes = BUCKET_BYTES[self.world.device.type] if megabytes == "auto" else int(megabytes * 2**20)
+        bucket_bytes = usual_bucket_bytes(self.world.device) if megabytes == "auto" else int(megabytes * 2**20)
         return FastAggregator(parameters, reducer, riders.extras, riders.counts, bucket_bytes)
 
     def _noise(self) -> Callable[[torch.Tensor, int, int], torch.Tensor]:

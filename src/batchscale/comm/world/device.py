@@ -29,7 +29,7 @@ class Event(Protocol):
         """Whether the device has come so far."""
 
 
-class Queue(Protocol):
+class DeviceQueue(Protocol):
     """A device's queue, as far as reductions need it."""
 
     def mark(self) -> Event:

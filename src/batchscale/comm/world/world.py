@@ -13,7 +13,7 @@ from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous as dist_rendezvous
 
 from batchscale.comm.world import nccl
-from batchscale.comm.world.device import CudaQueue, Device, Event, Queue, check_devices, describe, wait_on_host
+from batchscale.comm.world.device import CudaQueue, Device, DeviceQueue, Event, check_devices, describe, wait_on_host
 from batchscale.comm.world.diagnosis import Doing, diagnose, first_line, tell
 from batchscale.comm.world.gloo import BATCH, hang_up, mesh_for, schedule_gloo_threads
 from batchscale.comm.world.messages import brought_by, fact_key, meet, outcome, tag_of
@@ -57,7 +57,7 @@ class World:
         self.rank, self.size = rank, size
         self.device = torch.device(device or "cpu")  # a name will do
         self.patience = Patience(timeout_seconds)
-        self.queue: Queue | None = CudaQueue(self.device) if self.device.type == "cuda" else None
+        self.queue: DeviceQueue | None = CudaQueue(self.device) if self.device.type == "cuda" else None
         self._watch = Watch()
         self._store = store
         self._objects: Any = None
