@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from batchscale.aggregate.choice import choose
 from batchscale.comm import Choice, Reducer, World
-from batchscale.comm.world.device import Queue
+from batchscale.comm.world.device import DeviceQueue
 from batchscale.comm.world.pending import Pending
 from batchscale.errors import UsageError
 
@@ -48,7 +48,7 @@ class _Hook:
         self._thread.submit(self._reduce, buffer, future)
         return future
 
-    def _on_device(self, buffer: torch.Tensor, queue: Queue) -> Future[torch.Tensor]:
+    def _on_device(self, buffer: torch.Tensor, queue: DeviceQueue) -> Future[torch.Tensor]:
         """Given to the device and not waited for: backward goes on beside it."""
         self._begin(buffer)
         reduction = self._reducer.start(buffer, _WHAT)
