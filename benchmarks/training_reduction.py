@@ -21,6 +21,7 @@ from batchscale.bench.statistics import paired_ratio, spread
 from batchscale.bench.turns import in_turn, stop_check
 from batchscale.launch.signals import StopSignals
 from batchscale.recipe import load_recipe
+from batchscale.system.cores import available_cores
 
 RECIPE, ALGORITHMS = "fashion-mnist-cnn", ("shared_memory", "builtin")
 ROUNDS, BLOCK_SECONDS, WARM_STEPS = 15, 2.0, 5
@@ -28,7 +29,7 @@ ROUNDS, BLOCK_SECONDS, WARM_STEPS = 15, 2.0, 5
 
 def assignment(algorithm: str, processes: int, overrides: list[str]) -> Assignment:
     """The recipe with this all-reduce."""
-    threads = max((os.cpu_count() or 1) // processes, 1)
+    threads = max(available_cores() // processes, 1)
     recipe = load_recipe(RECIPE, [*overrides, f"execution.aggregation.algorithm={algorithm}", "execution.device=cpu"])
     return Assignment(recipe.model_dump(mode="json"), os.environ.get("BATCHSCALE_DATA"), "", "", processes, threads)
 

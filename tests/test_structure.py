@@ -41,13 +41,13 @@ task: words errors members
 comm: words errors members system
 data: words errors members randomness order structure minibatch system
 update: errors minibatch recipe
-records: errors members system recipe
+records: errors members system recipe batchscale
 worker: words errors randomness structure comm data
 aggregate: errors minibatch comm
 launch: errors system recipe comm
 training: words errors randomness structure minibatch system recipe task comm data update records worker aggregate
 build: words errors members randomness order structure minibatch placement system recipe models task comm data update
-  records worker aggregate launch training
+  records worker aggregate launch training batchscale
 run: words errors members minibatch system recipe task comm data records worker launch training build
 bench: words errors randomness minibatch system recipe models comm data records aggregate launch build
 report: words errors system records bench

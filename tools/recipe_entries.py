@@ -61,7 +61,6 @@ _WORDS = {  # of entries whose name says it in the code, and not on a page
     "seed": "of the order of images, augmentation, first weights and noise",
     "numerics.exact": "bitwise the same weights for every W (`--exact`)",
     "numerics.memory_format": "of images and weights",
-    "execution.aggregation.bucket_megabytes": "of gradients that are summed at once, in fast mode",
     "execution.device": "where; auto: a GPU where there is one",
     "execution.checkpoint_seconds": "from one checkpoint to the next",
     "execution.keep_checkpoints.steps": "after these steps",

@@ -2,10 +2,14 @@
 
 import pytest
 import torch
+import torch.distributed as dist
+from support.devices import FakeQueue
 from support.worlds import in_world
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from batchscale.aggregate.choice import _kept, as_record, choose, fastest, measure
 from batchscale.comm import Choice, Reducer, World
+from batchscale.comm.engines import Aside
 from batchscale.errors import UsageError
 
 MACHINE = {"processor": "p", "torch": "2"}
@@ -74,3 +78,53 @@ def test_all_processes_decide_alike():
     assert stored == Choice(((8, "builtin"),), "measured before")
     assert stale.why.endswith("is of another machine or version (torch '2', here '3')")
     assert named == Choice(((0, "ring"),), "as asked for")
+
+
+@pytest.fixture
+def fake_world(monkeypatch):
+    """A world of a thousand ranks on GPUs, whose groups do nothing; and how many of them were made."""
+    groups = []
+    make = dist.new_group
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=1000)
+    monkeypatch.setattr(dist, "new_group", lambda *ranks, **options: groups.append(ranks) or make(*ranks, **options))
+    world = World(0, 1000, torch.device("cuda", 0))
+    world.hosts = [list(range(first, first + 8)) for first in range(0, 1000, 8)]
+    world.queue = FakeQueue()
+    yield world, groups
+    dist.destroy_process_group()
+
+
+def test_on_gpus_auto_is_the_backends_own_and_makes_no_group(fake_world):
+    """On 91b3349 it made 259 groups of a thousand ranks, to measure what has no overlap."""
+    world, groups = fake_world
+    reducer = Reducer(world, torus=(40, 25))
+    kept = as_record(Choice(((8, "torus"),), "measured before"), MACHINE)
+    for earlier in ((), (kept,), (None, kept)):  # stored, or of the run: an older version measured
+        assert choose(reducer, "auto", [], MACHINE, *earlier) == Choice(((0, "builtin"),), "NCCL chooses by itself")
+    assert reducer.available() == ["builtin", "torus", "hierarchical"]
+    assert "is not made for GPUs" in reducer.missing()["ring"]
+    assert groups == []
+
+
+@pytest.mark.parametrize(("name", "made"), [("torus", 65), ("hierarchical", 126)])
+def test_on_gpus_groups_are_made_for_what_is_named(fake_world, name, made):
+    world, groups = fake_world
+    reducer = Reducer(world, torus=(40, 25))
+    assert choose(reducer, name, [], MACHINE) == Choice(((0, name),), "as asked for")
+    assert len(groups) == made
+    choose(reducer, name, [], MACHINE)
+    assert len(groups) == made
+
+
+def test_a_named_way_runs_beside_the_training_and_is_waited_for(monkeypatch):
+    world = World(0, 2, torch.device("cuda", 0))
+    done = []
+    queue = world.queue = FakeQueue(lambda: bool(done))
+    ran = []
+    engine = Aside(world, lambda tensor, what: ran.append((queue.is_aside, what)))
+    reduction = engine.start(torch.ones(3), "sum")
+    assert ran == [(True, "sum")]
+    assert not queue.is_aside
+    monkeypatch.setattr(world.patience, "someone_failed", lambda: done.append(1))  # asked while it is not done
+    reduction.wait()
+    assert done

@@ -3,16 +3,22 @@
 import contextlib
 import os
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.distributed as dist
+from support.devices import FakeQueue, NoWait
 from support.worlds import in_processes
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import batchscale
-from batchscale.comm import ALGORITHMS, Reducer, World
+from batchscale.aggregate import hook as hooks
+from batchscale.aggregate.hook import _Hook
+from batchscale.comm import ALGORITHMS, Choice, Reducer, World
+from batchscale.comm.engines import Aside
+from batchscale.comm.world import world as worlds
 from batchscale.errors import UsageError
 
 
@@ -140,3 +146,40 @@ def test_a_peer_that_died_is_named():
     said = in_processes(2, dying)
     assert "all-reduce of DDP's gradients by shared_memory (rank 0 of 2): rank 1 died" in said[0]
     assert os.environ.get("RANK") is None
+
+
+def on_a_gpu(monkeypatch, algorithm):
+    """A hook on a world that says it is of GPUs, what DDP hands it, and the queue and the works of its reductions."""
+    world = World(0, 4, torch.device("cuda", 0))
+    world.queue = FakeQueue()
+    works = []
+    monkeypatch.setattr(worlds.dist, "all_reduce", lambda *_, **__: works.append(NoWait()) or works[-1])
+    monkeypatch.setattr(World, "_meet", lambda *_: None)
+    reducer = Reducer(world, Choice(((0, algorithm),)))
+    return _Hook(reducer), world.queue, works
+
+
+@pytest.mark.parametrize(("dtype", "mean"), [(torch.float32, 2.0), (torch.bfloat16, 8.0)])
+def test_on_gpus_the_hook_returns_before_the_sum_is_there(monkeypatch, dtype, mean):
+    """On 91b3349 it waited, and with it all that backward had still to do."""
+    hook, queue, works = on_a_gpu(monkeypatch, "builtin")
+    buffer = torch.full((3,), 8.0, dtype=dtype)
+    future = hook.reduce(None, SimpleNamespace(buffer=lambda: buffer))
+    assert not future.done()
+    assert queue.marks == 0  # nobody waits for the device
+    assert buffer.tolist() == ([8.0] * 3 if dtype == torch.float32 else [2.0] * 3)  # short ones are divided before
+    buffer.fill_(8.0)  # the sum
+    works[0].future.set_result([buffer])
+    assert future.value().tolist() == [mean] * 3
+
+
+def test_on_gpus_other_ways_run_aside_and_nobody_waits(monkeypatch):
+    hook, queue, _ = on_a_gpu(monkeypatch, "torus")
+    where = []
+    hook._reducer._engines["torus"] = Aside(hook._reducer.world, lambda tensor, what: where.append(queue.is_aside))
+    ended = []
+    monkeypatch.setattr(hook, "_end", lambda total: ended.append(queue.is_aside) or total.div_(4))
+    monkeypatch.setattr(hooks, "Future", lambda devices: torch.futures.Future())
+    future = hook.reduce(None, SimpleNamespace(buffer=lambda: torch.full((3,), 8.0)))
+    assert where == ended == [True]
+    assert future.value().tolist() == [2.0] * 3

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from support.clocks import VirtualClock
 from support.dues import stop_after
 from support.runs import RECIPE, Dropping, train
 from support.runs import data as data
@@ -116,17 +117,17 @@ def test_rank_zero_decides_for_all(data):
 
 def clocked(monkeypatch, seconds):
     """A trial on a clock of its own: (seconds of a pass at so many threads) -> the trial, its passes' threads."""
-    clock, passes = [0.0], []
+    clock, passes = VirtualClock(), []
 
     def timed(self, groups):
         passes.append(torch.get_num_threads())
-        clock[0] += seconds[passes[-1]]
+        clock.now += seconds[passes[-1]]
         return seconds[passes[-1]]
 
-    monkeypatch.setattr(trial, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(PassTimer, "_seconds_per_image", timed)
     one = (torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64))
-    return PassTimer(nn.Linear(1, 1), None, None, None, one, 1), passes
+    normalizer = SimpleNamespace(device=torch.device("cpu"))
+    return PassTimer(nn.Linear(1, 1), None, None, normalizer, one, 1, clock), passes
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,7 @@ def test_more_threads_are_taken_only_where_they_are_clearly_faster(monkeypatch, 
 
 def test_the_cores_of_a_process_are_those_that_no_other_one_has(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(24)), raising=False)
+    monkeypatch.setattr("batchscale.system.cores.core_quota", lambda _: None)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     assert hardware.own_cores() == available_cores() == 24
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")

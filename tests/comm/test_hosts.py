@@ -62,7 +62,14 @@ def test_any_hosts_reach_the_bits_of_one(tmp_path, expected, processes, override
 @pytest.mark.slow
 def test_hosts_whose_names_lead_to_themselves_alone_are_told_the_variable_to_set(tmp_path):
     port = str(free_port())
-    words = ("train", "digits-cnn", "execution.timeout_seconds=4", "--out", str(tmp_path / "run"))
+    words = (
+        "train",
+        "digits-cnn",
+        "execution.timeout_seconds=4",
+        "execution.startup_seconds=4",
+        "--out",
+        str(tmp_path / "run"),
+    )
     with hosts(2, networks=True) as machines:  # none resolves this machine's name to an address on the bridge
         variables = {"WORLD_SIZE": "2", "MASTER_ADDR": machines[0].address, "MASTER_PORT": port}
         processes = [

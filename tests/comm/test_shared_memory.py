@@ -1,5 +1,6 @@
 """All-reduce in shared memory: right sums for every type, length and place; a peer that fails is named in time."""
 
+import errno
 import os
 import resource
 import signal
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.refusing import refusing
+from support.sandbox import needs_filters, refuse_calls
 from support.worlds import in_world, survivors
 
 from batchscale.comm import Reducer, World
@@ -17,6 +20,7 @@ from batchscale.comm.shared.flags import IN_FLIGHT
 from batchscale.comm.shared.mapping import Mapping, NoSharedMemory
 from batchscale.comm.world import world as world_module
 from batchscale.errors import ProcessError
+from batchscale.system.memory_file import memory_file
 
 CPU = torch.device("cpu")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64)
@@ -284,3 +288,59 @@ def test_free_memory_is_what_the_tightest_group_leaves(tmp_path):
     }
     assert mappings.free_bytes(tree(tmp_path / "first", first_version)) == 600
     assert mappings.free_bytes(str(tmp_path / "nothing")) is None
+
+
+def in_sandbox(world, names):
+    """Rank 1 below a real filter: what all do then, and that they still sum."""
+    if world.rank == 1 or "memfd_create" in names:
+        refuse_calls(*names)
+    reducer = Reducer(world)
+    tensor = reducer.zeros(1000, torch.float32)
+    tensor += world.rank
+    reducer.all_reduce(tensor)
+    return reducer.choice.limits[-1][1], reducer.notes[0], tensor.tolist() == [1.0] * 1000
+
+
+@needs_filters
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (("memfd_create",), "MiB: Operation not permitted"),
+        (("pidfd_open",), "peers cannot be watched (pidfd_open: Operation not permitted)"),
+    ],
+)
+def test_below_a_filter_of_system_calls_the_backend_takes_over_and_says_so(names, reason):
+    for used, note, right in in_world(2, in_sandbox, names):
+        assert used == "builtin"
+        assert reason in note
+        assert right
+
+
+SEAL = 0x8
+
+
+@pytest.mark.parametrize(
+    ("refused", "flags"),
+    [
+        (None, [os.MFD_CLOEXEC | SEAL]),
+        (errno.EINVAL, [os.MFD_CLOEXEC | SEAL, os.MFD_CLOEXEC]),  # a kernel that does not know the seal
+    ],
+)
+def test_files_in_memory_are_sealed_against_running_where_the_kernel_can(monkeypatch, refused, flags):
+    asked, real = [], os.memfd_create
+
+    def create(name, flags):
+        asked.append(flags)
+        if refused and flags & SEAL:
+            raise OSError(refused, os.strerror(refused))
+        return real(name, flags & ~SEAL)  # this machine's kernel may be the older one
+
+    monkeypatch.setattr(os, "memfd_create", create)
+    os.close(memory_file("batchscale"))
+    assert asked == flags
+
+
+def test_a_sandbox_that_refuses_files_in_memory_is_asked_once(monkeypatch):
+    monkeypatch.setattr(os, "memfd_create", refusing(errno.EPERM))
+    with pytest.raises(PermissionError):
+        memory_file("batchscale")

@@ -37,7 +37,7 @@ COMMANDS = {
     "demo": ("demo", "--seeds", "1"),
 }  # fmt: skip
 """Kind: a small one of it, of at least two runs."""
-SHARED = {"--help", "--out", "--jobs", "--launcher", "--data", "--json", "--plugin", "--debug"}
+SHARED = {"--help", "--out", "--jobs", "--launcher", "--slurm", "--data", "--json", "--plugin", "--debug"}
 
 
 def parser_of(kind):

@@ -52,3 +52,27 @@ def test_jobs_of_a_killed_study_are_taken_up_again_and_those_of_a_stopped_one_ar
     assert checkpoints.newest(run.parent)[0].step == last  # it was asked to stop, and did
     assert json.loads((run.parent / "environment.json").read_text())["earlier"] == []  # one attempt all along
     assert killed.end()[0] == -signal.SIGKILL  # its jobs have left nothing behind
+
+
+@pytest.mark.slow
+def test_a_job_that_the_cluster_kills_is_told_and_the_next_command_goes_on_with_it(tmp_path, start):
+    out = tmp_path / "study"
+    jobs, environment = fake_slurm(tmp_path / "slurm", os.environ["PATH"])
+    words = (
+        "study", "grid", "digits-cnn", "--way", "x:", "--seeds", "2", "epochs=40", "execution.log_steps=1",
+        "execution.checkpoint_seconds=1", "numerics.threads=1", "--launcher", "slurm", "--out", str(out),
+    )  # fmt: skip
+    study = start(*words, environment=environment)
+    study.wait_until(lambda: any(out.glob("runs/*/checkpoints/*/*")) and (jobs / "1" / "pid").exists())
+    (jobs / "1" / "killed").write_text("TIMEOUT\n")
+    os.kill(int((jobs / "1" / "pid").read_text()), signal.SIGKILL)
+    code, _, err = study.end()
+    assert code == 1, err
+    assert "failed: job 1 was ended by the cluster (TIMEOUT); the same command goes on with it; see " in err
+    assert len(list(out.glob("runs/*/result.json"))) == 1  # the study went on with the other
+
+    again = start(*words, environment=environment)
+    assert again.end()[0] == 0
+    assert sorted(job.name for job in jobs.glob("[0-9]*")) == ["1", "2", "3"]
+    environments = [json.loads(file.read_text()) for file in out.glob("runs/*/environment.json")]
+    assert sorted(e["from_step"] > 0 for e in environments) == [False, True]  # from its checkpoint

@@ -9,6 +9,7 @@ import signal
 import time
 
 import pytest
+from support.fake_slurm import fake_slurm
 from support.launching import Started, run
 
 from batchscale.cli import main
@@ -21,9 +22,9 @@ from batchscale.study.grid.answer import answer_of
 from batchscale.study.grid.question import Question, Variant, cells
 from batchscale.study.grid.words import sentence
 from batchscale.study.question import Case
-from batchscale.study.runner import submitit as cluster
 from batchscale.study.runner.board import Lines, Live, Standing, share_done
 from batchscale.study.runner.cell import Cell, Outcome
+from batchscale.study.runner.slurm import Cluster
 from batchscale.study.runner.study import Study, StudyStopped
 from batchscale.study.runner.table import write_table
 from batchscale.study.runner.work import Work
@@ -316,8 +317,9 @@ def test_a_run_on_two_processes(tmp_path):
 
 
 def test_through_submitit(tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "CLUSTER", "local")
-    with study(tmp_path / "s", jobs=2, launcher="slurm") as opened:
+    _, environment = fake_slurm(tmp_path / "slurm", os.environ["PATH"])
+    monkeypatch.setenv("PATH", environment["PATH"])
+    with study(tmp_path / "s", jobs=2, cluster=Cluster()) as opened:
         (tmp_path / "s" / "runs" / "x").mkdir(parents=True)
         wanted = grid(PLAIN, Variant("wild", ("learning_rate.reference=1e30",)))
         outcomes = opened.run(wanted)

@@ -104,7 +104,7 @@ class ExactAggregator:
         log_quantum = self._log_range + (self._worker_bits - 51)
         ones = torch.ones_like(log_quantum, dtype=torch.float64)
         constants = torch.ldexp(1.5 * ones, log_quantum + 52)
-        unscaled = constants.new_tensor([1.5 * 2.0**52])  # for counts: q = 1
+        unscaled = constants.new_full((1,), 1.5 * 2.0**52)  # for counts: q = 1
         self._grid = torch.cat([constants, unscaled])[self._piece_of]
         self._limits = torch.ldexp(ones, self._log_range)
         self.flat.attach()

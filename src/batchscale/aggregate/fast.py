@@ -21,6 +21,12 @@ from batchscale.aggregate.flat import FlatGradients
 from batchscale.comm import Reducer, Reduction, World
 
 IN_FLIGHT = 8
+_BUCKET_BYTES, _BUCKET_BYTES_OF_GPUS = 4 << 20, 25 << 20
+
+
+def usual_bucket_bytes(device: torch.device) -> int:
+    """Where nothing else is said; NCCL's all-reduces of a few MB are bound by latency from some hundred ranks on."""
+    return _BUCKET_BYTES if device.type == "cpu" else _BUCKET_BYTES_OF_GPUS
 
 
 class FastAggregator:

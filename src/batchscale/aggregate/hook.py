@@ -3,8 +3,8 @@
     bucket <- (1 / W) sum over processes of bucket
 
 DDP cuts its gradients into buckets in the order that backward makes them, and calls the hook as each is full.
-The reductions run on one thread beside the backward pass, in order, in a process group of the hook's own (on GPUs: in
-the order of backward's stream, so without overlap but for the backend's).
+The reductions run on one thread beside the backward pass, in order, in a process group of the hook's own; on GPUs in
+the backend's own streams (builtin) or on a side stream.
 
 Cost: that of the algorithm; a bucket lies in DDP's own memory, so shared memory copies it in and out.
 
@@ -23,8 +23,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from batchscale.aggregate.choice import choose
 from batchscale.comm import Choice, Reducer, World
+from batchscale.comm.world.device import DeviceQueue
+from batchscale.comm.world.pending import Pending
 from batchscale.errors import UsageError
 
+_WHAT = "all-reduce of DDP's gradients"
+_SHORT = (torch.float16, torch.bfloat16)
 _FIRST_BUCKET_BYTES, _BUCKET_BYTES = 1 << 20, 25 << 20  # DDP's own defaults
 
 
@@ -38,24 +42,37 @@ class _Hook:
     def reduce(self, state, bucket):  # type: ignore[no-untyped-def]  # DDP wants no annotations that are text
         """A future of the bucket's mean over processes."""
         buffer: torch.Tensor = bucket.buffer()
-        if buffer.is_cuda:  # in the order of the stream that backward runs on
-            future: Future[torch.Tensor] = Future(devices=[buffer.device])
-            self._reduce(buffer, future)
-        else:
-            future = Future()
-            self._thread.submit(self._reduce, buffer, future)
+        if self._reducer.world.queue is not None:
+            return self._on_device(buffer, self._reducer.world.queue)
+        future: Future[torch.Tensor] = Future()
+        self._thread.submit(self._reduce, buffer, future)
+        return future
+
+    def _on_device(self, buffer: torch.Tensor, queue: DeviceQueue) -> Future[torch.Tensor]:
+        """Given to the device and not waited for: backward goes on beside it."""
+        self._begin(buffer)
+        reduction = self._reducer.start(buffer, _WHAT)
+        if isinstance(reduction, Pending):
+            return reduction.future().then(lambda future: self._end(future.value()[0]))
+        future: Future[torch.Tensor] = Future(devices=[buffer.device])
+        with queue.aside():  # behind the reduction, which runs there; the future notes how far this stream is
+            future.set_result(self._end(buffer))
         return future
 
     def _reduce(self, buffer: torch.Tensor, future: Future[torch.Tensor]) -> None:
         try:
-            size = self._reducer.world.size
-            short = buffer.dtype in (torch.float16, torch.bfloat16)  # divided first, as by DDP: a sum may overflow
-            if short:
-                buffer.div_(size)
-            self._reducer.all_reduce(buffer, "all-reduce of DDP's gradients")
-            future.set_result(buffer if short else buffer.div_(size))
+            self._begin(buffer)
+            self._reducer.all_reduce(buffer, _WHAT)
+            future.set_result(self._end(buffer))
         except Exception as error:
             future.set_exception(error)  # type: ignore[arg-type]
+
+    def _begin(self, buffer: torch.Tensor) -> None:
+        if buffer.dtype in _SHORT:  # divided first, as by DDP: a sum may overflow
+            buffer.div_(self._reducer.world.size)
+
+    def _end(self, total: torch.Tensor) -> torch.Tensor:
+        return total if total.dtype in _SHORT else total.div_(self._reducer.world.size)
 
     def close(self) -> None:
         self._thread.shutdown(wait=False, cancel_futures=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import metadata
 from typing import Any
 
 import torch
@@ -15,7 +14,8 @@ from batchscale.bench.documents import Rate, StepDocument
 from batchscale.bench.peers import DOCUMENTED, TUNED
 from batchscale.bench.rounds import Measured
 from batchscale.bench.statistics import Spread, paired_ratio, spread
-from batchscale.records.provenance import cpu_model
+from batchscale.records.provenance import cpu_model, version_of
+from batchscale.system.cores import available_cores
 
 UNSTEADY_RANGE = 0.1
 """An interquartile range of a ratio above this says: not measurable now."""
@@ -116,7 +116,7 @@ def machine_conditions() -> dict[str, Any]:
     """What a measurement was taken on and when, at its end."""
     return {
         "cpu": cpu_model(),
-        "cores": os.cpu_count(),
+        "cores": available_cores(),
         "load_average": round(os.getloadavg()[0], 2),
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -125,15 +125,9 @@ def machine_conditions() -> dict[str, Any]:
 
 def _conditions(assignment: Assignment, running: Sequence[Measured]) -> dict[str, Any]:
     notes = {m.contender.name: m.contender.notes for m in running}
-    versions: dict[str, str | None] = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
     return {
         **machine_conditions(),
-        **versions,
+        **{package: version_of(package) for package in _PACKAGES},
         "threads": assignment.threads,
         "rounds": len(running[0].blocks),
         "steps_per_block": {m.contender.name: m.steps for m in running},

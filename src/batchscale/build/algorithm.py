@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from batchscale import __version__
 from batchscale.aggregate.choice import as_record, choose
 from batchscale.comm import Choice, Reducer, World
 from batchscale.comm.collectives import COLLECTIVES, make
@@ -27,7 +27,7 @@ def machine(world: World) -> dict[str, Any]:
         "processor": gpu or cpu_model(),
         "cores": available_cores(),
         "torch": torch.__version__,
-        "batchscale": metadata.version("batchscale"),
+        "batchscale": __version__,
         "processes_per_host": [len(ranks) for ranks in world.hosts],
     }
 

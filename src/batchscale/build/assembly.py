@@ -10,14 +10,16 @@ from typing import cast
 import torch
 
 from batchscale.aggregate import ExactAggregator, FastAggregator
+from batchscale.aggregate.fast import usual_bucket_bytes
 from batchscale.aggregate.riders import Rider, Riders
+from batchscale.build.agreement import together
 from batchscale.build.algorithm import decide, make_reducer
 from batchscale.build.choices import Choices, group_examples, single_group
 from batchscale.build.groups import make_groups
 from batchscale.build.inputs import order_of
 from batchscale.build.network import Network
 from batchscale.build.planning import momentum_of
-from batchscale.build.probe import Probe
+from batchscale.build.probe import Probe, wants_whole_pass
 from batchscale.build.trial import PassTimer
 from batchscale.build.trunk import Trunk, run_schedule
 from batchscale.build.wrapping import named_optimizer, surrounded
@@ -30,8 +32,10 @@ from batchscale.order import StreamOrder
 from batchscale.recipe import Recipe
 from batchscale.structure import mapped
 from batchscale.task import Task
+from batchscale.training.clock import clock_of
 from batchscale.training.decided import Decided, DecidedEarlier
 from batchscale.training.due import line_names
+from batchscale.training.phases import PhaseSeconds
 from batchscale.training.riders import NEWS, STOP, CountsRider, LossRider, Request, StatisticsRider
 from batchscale.training.step import TrainingStep
 from batchscale.update.momentum import HasMomentum
@@ -75,12 +79,10 @@ class Assembly:
         """
         recipe, network, plan = self.recipe, self.network, self.plan
         inputs, targets = self.dataset.train.part(slice(group_examples(recipe)))
-        device_targets = mapped(lambda tensor: tensor.to(self.world.device), targets)
-        normalized = self.normalizer(inputs)
-        draws_random = Probe(network.model, network.statistics, normalized, device_targets, self.task).draws_random
+        draws_random = any(together(self.world, partial(self._probe, inputs, targets), "a trial pass"))
         choices = self._choices(inputs, targets, draws_random, earlier)
         threads, cores_per_thread = choices.threads(draws_random)
-        micro_batch = choices.micro_batch()
+        micro_batch, largest_that_fits = choices.micro_batch()
         reducer = make_reducer(recipe.execution.aggregation, self.world)
         riders = self._riders()
         aggregator = self._aggregator(riders, reducer)
@@ -91,8 +93,18 @@ class Assembly:
             surrounded(recipe, network.model, named), run_schedule(recipe, plan, self.trunk), plan, self.workers,
             self.order.seed, draws_random, self._noise(), self._momentum(named),
             make_groups(recipe, self.world, plan, network, self.task, draws_random), self._loss_scale(),
+            PhaseSeconds(clock_of(self.world.device)),
         )  # fmt: skip
-        return step, Decided(micro_batch, threads, algorithm, cores_per_thread)
+        return step, Decided(micro_batch, threads, algorithm, cores_per_thread, largest_that_fits)
+
+    def _probe(self, inputs: object, targets: object) -> bool:
+        """Whether the model draws random numbers; raises where it cannot train."""
+        network, device = self.network, self.world.device
+        device_targets = mapped(lambda tensor: tensor.to(device), targets)
+        probe = Probe(network.model, network.statistics, self.normalizer(inputs), device_targets, self.task)
+        if wants_whole_pass(device):
+            probe.check_whole_pass(network.forward)
+        return probe.draws_random
 
     def _choices(self, inputs: object, targets: object, draws_random: bool, earlier: DecidedEarlier) -> Choices:
         recipe, network, plan = self.recipe, self.network, self.plan
@@ -121,7 +133,8 @@ class Assembly:
         if self.recipe.numerics.exact:
             most = max(phase.minibatch.workers for phase in self.plan.phases)
             return ExactAggregator(parameters, most, reducer, riders.extras, riders.counts)
-        bucket_bytes = int(self.recipe.execution.aggregation.bucket_megabytes * 2**20)
+        megabytes = self.recipe.execution.aggregation.bucket_megabytes
+        bucket_bytes = usual_bucket_bytes(self.world.device) if megabytes == "auto" else int(megabytes * 2**20)
         return FastAggregator(parameters, reducer, riders.extras, riders.counts, bucket_bytes)
 
     def _noise(self) -> Callable[[torch.Tensor, int, int], torch.Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import nn
 from batchscale.build.algorithm import check_algorithm
 from batchscale.build.assembly import Assembly, requests
 from batchscale.build.choices import group_examples
+from batchscale.build.deterministic import use_deterministic_algorithms
 from batchscale.build.groups import check_compiled
 from batchscale.build.inputs import examples_to_recompute, load_data, make_feed, make_normalizer, order_of
 from batchscale.build.network import WEIGHTS, Network, build_model, build_network
@@ -56,10 +56,7 @@ def _make_exact(recipe: Recipe, device: torch.device) -> None:
             f"numerics.exact=true with precision={recipe.precision}: exact sums hold float32 gradients; "
             f"use precision=fp32, bf16 or fp16, or numerics.exact=false"
         )
-    if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
+    use_deterministic_algorithms(device)
 
 
 def validate(

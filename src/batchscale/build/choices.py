@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from batchscale.build.agreement import together
 from batchscale.build.trial import PassTimer
 from batchscale.comm import World
 from batchscale.errors import RecipeError
@@ -38,8 +39,8 @@ class Choices:
     single: str
     earlier: DecidedEarlier
 
-    def micro_batch(self) -> int:
-        """Examples of one pass, the same everywhere.
+    def micro_batch(self) -> tuple[int, int | None]:
+        """Examples of one pass, the same everywhere; the most that fit into memory, where the trial met that limit.
 
         Raises:
             RecipeError: the recipe wants more than may be together.
@@ -52,13 +53,17 @@ class Choices:
                     f"numerics.micro_batch={wanted}: {self.single}, so it runs one {unit} a pass; "
                     f"use numerics.micro_batch={group} or auto"
                 )
-            return wanted
+            return wanted, None
         if self.single or self.recipe.numerics.exact:
-            return group  # also where an earlier attempt, or a trunk, was free to hold more
+            return group, None  # also where an earlier attempt, or a trunk, was free to hold more
         if self.earlier.micro_batch is not None:
-            return self.earlier.micro_batch
-        fastest = self.timer.micro_batch(self.workers, False)  # all try, as all will train
-        return self.world.from_rank_zero(lambda: fastest)
+            return self.earlier.micro_batch, None
+        # All try, as all will train; a size must fit everywhere, and rank 0's times choose.
+        tried = together(self.world, lambda: self.timer.tried_sizes(self.workers), "a trial of pass sizes")
+        largest = min((sizes.largest for sizes in tried if sizes.largest is not None), default=None)
+        fastest = self.timer.fastest(tried[self.world.rank].within(largest))
+        chosen = self.world.from_rank_zero(lambda: fastest)
+        return group * chosen, None if largest is None else group * largest
 
     def threads(self, random: bool) -> tuple[int, int | None]:
         """Set this process's threads; returns them, and the cores a thread by the trial.

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,13 +30,19 @@ _HOLDOUT = 201  # stream: one order of all training images, held-out ones from i
 _RECOMPUTE = 202  # stream: the order of the examples that batch norm's statistics are recomputed over
 
 
-def load_data(recipe: Recipe, folder: Path | None, own_data: OwnData | None = None) -> Splits:
+def load_data(recipe: Recipe, folder: Path | None, own_data: OwnData | None = None, listing: Any = None) -> Splits:
     """The recipe's data set: data.train_images of it, and data.holdout others in place of the test set.
+
+    Args:
+        recipe: resolved.
+        folder: of the data sets.
+        own_data: one's own data set; None for the recipe's.
+        listing: of the same data set, from ``Splits.listing``; None to look through the folders.
 
     Raises:
         DataError: files are missing or damaged, or more images are held out or trained on than there are.
     """
-    dataset = _read_data(recipe, folder, own_data)
+    dataset = _read_data(recipe, folder, own_data, listing)
     augment = recipe.data.augment
     if (augment.flip or augment.crop != "none") and not dataset.train.raw:
         raise DataError("data.augment: acts on uint8 images (C, H, W), the data is floating; leave data.augment out")
@@ -48,25 +55,23 @@ def load_data(recipe: Recipe, folder: Path | None, own_data: OwnData | None = No
     return dataset
 
 
-def data_at_hand(recipe: Recipe, folder: Path | None, own_data: OwnData | None = None, quiet: bool = False) -> Contents:
+def data_at_hand(recipe: Recipe, folder: Path | None, own_data: OwnData | None = None) -> Contents:
     """What the data are that a finished run is asked for with; nothing is known of those that cannot be opened."""
     try:
         return load_data(recipe, folder, own_data).contents
     except DataError as error:
-        if not quiet:
-            print(f"finished before, and not compared with the data at hand: {error}", file=sys.stderr, flush=True)
+        print(f"finished before, and not compared with the data at hand: {error}", file=sys.stderr, flush=True)
         return {}
 
 
-def _read_data(recipe: Recipe, folder: Path | None, own_data: OwnData | None) -> Splits:
+def _read_data(recipe: Recipe, folder: Path | None, own_data: OwnData | None, listing: Any) -> Splits:
     if own_data is None and recipe.data.name == "own":
         raise DataError(
             "data.name=own: stands for a data set handed in from Python; use batchscale.train(..., data=...)"
         )
-    dataset = (
-        _own_splits(own_data) if own_data is not None else open_dataset(recipe.data.name, folder, _reading(recipe))
-    )
-    return _parted(dataset, recipe.data)
+    if own_data is not None:
+        return _parted(_own_splits(own_data), recipe.data)
+    return _parted(open_dataset(recipe.data.name, folder, _reading(recipe, listing)), recipe.data)
 
 
 def _own_splits(own_data: OwnData) -> Splits:
@@ -111,7 +116,7 @@ def examples_to_recompute(recipe: Recipe, dataset: Splits, per_worker: int) -> E
     return dataset.train.select(shuffled(key(_RECOMPUTE), np.arange(wanted), total))
 
 
-def _reading(recipe: Recipe) -> Reading:
+def _reading(recipe: Recipe, listing: Any) -> Reading:
     data, threads = recipe.data, recipe.execution.decode_threads
     return Reading(
         data.augment.size or Reading.size,
@@ -119,6 +124,7 @@ def _reading(recipe: Recipe) -> Reading:
         data.skip_bad,
         own_cores() if threads == "auto" else threads,
         data.labels,
+        listing,
     )
 
 

@@ -15,6 +15,7 @@ from batchscale.models.initial import init_last_linear, zero_last_gammas
 from batchscale.models.pretrained import load_pretrained
 from batchscale.randomness import key
 from batchscale.recipe.schema import Recipe
+from batchscale.system.caches import place_compiled
 from batchscale.worker.batch_norm import RunningAverages, replace_batch_norm
 from batchscale.worker.precision import LowPrecision
 from batchscale.worker.statistics import Statistics
@@ -76,6 +77,7 @@ def build_network(recipe: Recipe, dataset: Splits, device: torch.device, own_mod
     Raises:
         RecipeError: an option that the model has no place for.
     """
+    place_compiled()
     dtype = WEIGHTS[recipe.precision]
     model = build_model(recipe, dataset, own_model).to(device=device, dtype=dtype)
     if recipe.numerics.memory_format == "channels_last":

@@ -1,12 +1,18 @@
-"""One trial pass of a model in training mode, before any training."""
+"""Trial passes of a model in training mode, before any training: what it draws and writes to, and whether it can train.
+
+The first is forward alone. On a GPU, or where deterministic algorithms are on, one with its backward pass follows.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
+from batchscale.build.deterministic import lacks_a_form, refusal
+from batchscale.build.memory import does_not_fit, first_line, is_out_of_memory
 from batchscale.errors import RecipeError
 from batchscale.structure import num_examples, tensors
 from batchscale.task import Task
@@ -28,15 +34,17 @@ class Probe:
 
     Raises:
         RecipeError: the outputs are not what the task learns from, or a forward pass writes to a buffer.
+        ExactnessError: an operation has no deterministic form where such are on.
     """
 
     def __init__(self, model: nn.Module, statistics: Statistics, inputs: Any, targets: Any, task: Task) -> None:
+        self._model, self._statistics, self._task = model, statistics, task
+        self._inputs, self._targets = inputs, targets
         buffers = {name: b.clone() for name, b in model.named_buffers()}
         device = next(tensors(inputs)).device
         cpu_rng = torch.get_rng_state()
         cuda_rng = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        statistics.begin_pass(statistics.span)
-        outputs = self._outputs(model, inputs, targets, task)
+        outputs = self._outputs()
         self.draws_random = not torch.equal(cpu_rng, torch.get_rng_state())
         torch.set_rng_state(cpu_rng)
         if cuda_rng is not None:
@@ -50,18 +58,60 @@ class Probe:
                 f"have a meaning over k workers; take that layer out"
             )
 
-    @staticmethod
-    def _outputs(model: nn.Module, inputs: Any, targets: Any, task: Task) -> Any:
+    def _outputs(self) -> Any:
         """What the model gives in training; whatever it raises becomes one line."""
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors(inputs))
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors(self._inputs))
         try:
-            with torch.no_grad():
-                return task.outputs(model.train(), inputs, targets)
+            return self._forward()
         except RecipeError:
             raise
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            self._refuse(error, self._forward)
             raise RecipeError(
-                f"model: its forward pass failed on {task.examples} {shapes}: {reason}; "
-                f"choose a model that fits the data's {task.examples}"
+                f"model: its forward pass failed on {self._task.examples} {shapes}: {first_line(error)}; "
+                f"choose a model that fits the data's {self._task.examples}"
             ) from error
+
+    @torch.no_grad()
+    def _forward(self) -> Any:
+        self._statistics.begin_pass(self._statistics.span)
+        return self._task.outputs(self._model.train(), self._inputs, self._targets)
+
+    def check_whole_pass(self, forward: nn.Module) -> None:
+        """Run forward and backward once; weights, running averages and random state are left as they were.
+
+        Args:
+            forward: what a pass of the run calls; the model within its precision.
+
+        Raises:
+            RecipeError: the pass does not fit into memory.
+            ExactnessError: an operation has no deterministic form where such are on.
+        """
+        device = next(tensors(self._inputs)).device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            try:
+                self._loss(forward).backward()  # type: ignore[no-untyped-call]
+            except Exception as error:
+                self._refuse(error, lambda: self._loss(self._model))
+                raise
+            finally:
+                for parameter in self._model.parameters():
+                    parameter.grad = None
+
+    def _loss(self, model: nn.Module) -> torch.Tensor:
+        self._statistics.begin_pass(self._statistics.span)
+        self._model.train()
+        return self._task.train_pass(model, self._inputs, self._targets)[0]
+
+    def _refuse(self, error: Exception, run: Callable[[], Any]) -> None:
+        """Raise where a pass failed for a reason of the device, and not of the model."""
+        if is_out_of_memory(error):
+            examples = num_examples(self._inputs)
+            raise does_not_fit(examples // self._statistics.span, examples, error) from error
+        if lacks_a_form(error):
+            raise refusal(error, self._model, run) from error
+
+
+def wants_whole_pass(device: torch.device) -> bool:
+    """Whether a trial of forward and backward may find what a forward pass does not; else it would only cost."""
+    return device.type == "cuda" or torch.are_deterministic_algorithms_enabled()

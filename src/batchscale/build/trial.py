@@ -1,27 +1,49 @@
 """The choice of threads and micro-batch: passes of the run, timed before training, for about a second each.
 
-Cost: a model whose pass takes longer than that pays two passes for the threads, and one for the micro-batch.
+Cost: a model whose pass takes longer than that pays two passes for the threads, and two for the micro-batch. On a GPU
+the micro-batch has five seconds, behind a first pass that loads libraries for as long as that takes.
 """
 
 from __future__ import annotations
 
 import statistics
-import time
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from batchscale.build.memory import Memory, does_not_fit, is_out_of_memory, memory_of
 from batchscale.data.feed import Normalizer
 from batchscale.structure import mapped, num_examples, repeated
 from batchscale.task import Task
+from batchscale.training.clock import Clock, clock_of
 from batchscale.worker.statistics import Statistics
 
 _TRIAL_SECONDS = 1.0
+_GPU_TRIAL_SECONDS = 5.0  # of the micro-batch: every size may load kernels of its own
 _MOST_IMAGES = 1024  # of a pass: larger ones were not faster
 _SHORT_SECONDS = 0.025  # what the threads are tried on: passes of about so long, so many times
 _ROUNDS = 5
+_MOST_ROUNDS = 11  # of the micro-batch's timed passes
 _CLEARLY = 1.15  # times faster: what more threads gain less than that may cost a hundredfold once others use the cores
+
+
+@dataclass(frozen=True)
+class TriedSizes:
+    """Sizes of a pass, in groups, smallest first.
+
+    Attributes:
+        sizes: that were run.
+        largest: that fits into memory; None where none was too large.
+    """
+
+    sizes: list[int]
+    largest: int | None
+
+    def within(self, largest: int | None) -> list[int]:
+        """The sizes up to the largest that fits everywhere."""
+        return [size for size in self.sizes if largest is None or size <= largest]
 
 
 class PassTimer:
@@ -31,6 +53,7 @@ class PassTimer:
         model, task, statistics, normalizer: of the run.
         group: inputs and targets of one group's g n examples (g = 1: of one worker's n).
         per_worker: n.
+        clock, memory: of the device; None for those of the normalizer's.
     """
 
     def __init__(
@@ -41,10 +64,15 @@ class PassTimer:
         normalizer: Normalizer,
         group: tuple[Any, Any],
         per_worker: int,
+        clock: Clock | None = None,
+        memory: Memory | None = None,
     ) -> None:
         self._model, self._task, self._statistics, self._normalize = model, task, statistics, normalizer
         self._group, self._per_worker = group, per_worker
         self._group_examples = num_examples(group[1])
+        device = normalizer.device
+        self._clock, self._memory = clock or clock_of(device), memory or memory_of(device)
+        self._trial_seconds = _GPU_TRIAL_SECONDS if device.type == "cuda" else _TRIAL_SECONDS
 
     def _seconds_per_image(self, groups: int) -> float:
         inputs, targets = (repeated(part, groups) for part in self._group)
@@ -52,32 +80,62 @@ class PassTimer:
         targets = mapped(lambda tensor: tensor.to(device), targets)
         examples = groups * self._group_examples
         self._statistics.begin_pass(examples // self._per_worker)
-        start = time.perf_counter()
+        start = self._clock.mark()
         loss, _ = self._task.train_pass(self._model, inputs, targets)
         loss.backward()  # type: ignore[no-untyped-call]
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return (time.perf_counter() - start) / examples
+        return self._clock.seconds(start, self._clock.mark()) / examples
 
-    def micro_batch(self, workers: range, one: bool) -> int:
-        """Images of the fastest pass among 1, 2, 4, ... groups; one group's where only that is right."""
-        n, sizes = self._group_examples, self._sizes(workers, one)
+    def tried_sizes(self, workers: range) -> TriedSizes:
+        """Run a pass of 1, 2, 4, ... groups, as many as the trial's time and this process's memory hold.
+
+        These are not timed: the first pass of a size also pays what it loads, on a GPU seconds.
+
+        Raises:
+            RecipeError: not even one group fits.
+        """
+        sizes = self._sizes(workers, False)
         if len(sizes) == 1:
-            return n
-        times: dict[int, list[float]] = {size: [] for size in sizes}
-        deadline = time.perf_counter() + _TRIAL_SECONDS
-        for round_ in range(12):
-            for size in sizes:
-                seconds = self._seconds_per_image(size)
-                if round_:
-                    times[size].append(seconds)
-                elif time.perf_counter() > deadline:  # a large model: one group a pass, and no more trials
-                    self._clear()
-                    return n
-            if time.perf_counter() > deadline and round_:
+            return TriedSizes(sizes, None)
+        if error := self._lack_of_memory(1):
+            raise does_not_fit(self._per_worker, self._group_examples, error)
+        seconds = self._seconds_per_image(1) * self._group_examples
+        largest, count = None, 1
+        # All sizes up to one of m groups are 2 m - 1 groups together: so long lasts one round.
+        while count < len(sizes) and seconds * (2 * sizes[count] - 1) <= self._trial_seconds:
+            if self._lack_of_memory(sizes[count]) or self._memory.is_short():
+                largest = sizes[count - 1]
                 break
+            count += 1
         self._clear()
-        return n * min(sizes, key=lambda size: min(times[size]))
+        self._memory.release()
+        return TriedSizes(sizes[:count], largest)
+
+    def fastest(self, sizes: list[int]) -> int:
+        """Of some sizes, in groups, the one whose pass is fastest; timed in turn."""
+        if len(sizes) == 1:
+            return sizes[0]
+        times: dict[int, list[float]] = {size: [] for size in sizes}
+        begun = self._clock.mark()
+        for size in sizes * _MOST_ROUNDS:
+            if all(times.values()) and self._since(begun) > self._trial_seconds:
+                break
+            times[size].append(self._seconds_per_image(size))
+        self._clear()
+        return min(sizes, key=lambda size: min(times[size]))
+
+    def _lack_of_memory(self, groups: int) -> Exception | None:
+        """Run a pass; the allocator's error where it does not fit."""
+        self._memory.release()
+        try:
+            self._seconds_per_image(groups)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return error.with_traceback(None)  # whose frames hold the pass's tensors
+        return None
+
+    def _since(self, begun: Any) -> float:
+        return self._clock.seconds(begun, self._clock.mark())
 
     def cores_per_thread(self, cores: int, workers: range, one: bool) -> int:
         """Of 1, 2, 4, ... cores for each thread the most, so that more threads were not clearly faster.
@@ -93,12 +151,12 @@ class PassTimer:
         ways = [1]
         while cores // ways[-1] > 1:
             ways.append(2 * ways[-1])
-        deadline = time.perf_counter() + _TRIAL_SECONDS
+        begun = self._clock.mark()
         with torch.random.fork_rng(devices=()):  # the model may draw
             groups, seconds = self._short_pass(self._sizes(workers, one)[-1])
             times = {1: [seconds]}
             for way in [*ways[1:], *(_ROUNDS - 1) * ways]:
-                if time.perf_counter() > deadline and len(times) > 1:
+                if self._since(begun) > _TRIAL_SECONDS and len(times) > 1:
                     break
                 torch.set_num_threads(max(cores // way, 1))
                 times.setdefault(way, []).append(self._settled_seconds(groups))
@@ -126,9 +184,9 @@ class PassTimer:
 
     def _settled_seconds(self, groups: int) -> float:
         """Seconds an image of the last of some passes: a change of threads starts threads anew."""
-        end = time.perf_counter() + _SHORT_SECONDS
+        begun = self._clock.mark()
         seconds = self._seconds_per_image(groups)
-        while time.perf_counter() < end:
+        while self._since(begun) < _SHORT_SECONDS:
             seconds = self._seconds_per_image(groups)
         return seconds
 

@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
     )
     add_flags(parser, Question)
     add_common(parser)
-    parser.set_defaults(run=run, launcher="local", data=None)
+    parser.set_defaults(run=run, launcher="local", slurm=[], data=None)
 
 
 def run(options: argparse.Namespace) -> int:

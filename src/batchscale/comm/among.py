@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import timedelta
-from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from batchscale.comm.collectives.direct import Direct
 from batchscale.comm.collectives.point_to_point import PointToPoint
-from batchscale.comm.world.world import World, brought_by
+from batchscale.comm.collectives.subgroups import own_group
+from batchscale.comm.world.messages import brought_by
+from batchscale.comm.world.world import World
 
 SumAmong = Callable[[torch.Tensor, str], None]
 """(tensor, what): tensor <- its sum over the processes of this one's set; what: in words, for errors."""
@@ -40,10 +40,7 @@ def sum_among(world: World, sets: Sequence[Sequence[int]]) -> SumAmong:
 
 def _by_backend(world: World, sets: Sequence[Sequence[int]]) -> SumAmong:
     """By NCCL in a group a set, which every process makes in one order; waited for in the order of the stream."""
-    timeout = timedelta(seconds=world.timeout_seconds)
-    groups: list[Any] = [dist.new_group(list(ranks), timeout=timeout) for ranks in sets]
-    group = next(group for group, ranks in zip(groups, sets, strict=True) if world.rank in ranks)
-    calls = 0
+    group, calls = own_group(world, sets), 0
 
     def add(tensor: torch.Tensor, what: str) -> None:
         nonlocal calls

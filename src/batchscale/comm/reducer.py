@@ -5,7 +5,7 @@ Backends behind one seam, ``start(tensor, what).wait()``:
 - ``builtin``: the process group's own, asynchronous in its threads;
 - ``shared_memory``, and ``three_phase`` on hosts that can: no thread, moves on whenever ``progress`` is called;
 - every other schedule: point to point, in order, on one thread beside the training; on GPUs torus and hierarchical
-  by the backend's collectives in sub-groups.
+  by the backend's collectives in sub-groups, on a side stream, made when they are named.
 """
 
 from __future__ import annotations
@@ -13,37 +13,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
 from batchscale.comm.collectives import COLLECTIVES, make
-from batchscale.comm.collectives.hierarchical import Hierarchical
 from batchscale.comm.collectives.point_to_point import PointToPoint
-from batchscale.comm.collectives.schedule import Collective
-from batchscale.comm.collectives.subgroups import SubgroupHierarchical, SubgroupTorus
 from batchscale.comm.collectives.three_phase import between_hosts
-from batchscale.comm.collectives.torus import Torus
+from batchscale.comm.engines import BUILTIN as BUILTIN
+from batchscale.comm.engines import DONE, Builtin, Engine, OnThread, in_subgroups
+from batchscale.comm.engines import Reduction as Reduction
 from batchscale.comm.shared.all_reduce import DTYPES, SharedMemoryAllReduce
 from batchscale.comm.shared.mapping import NoSharedMemory
 from batchscale.comm.world.world import World
 from batchscale.errors import UsageError
 
-BUILTIN, SHARED_MEMORY, THREE_PHASE = "builtin", "shared_memory", "three_phase"
-
-
-class Reduction(Protocol):
-    """An all-reduce under way."""
-
-    def wait(self) -> None:
-        """Block until the sum is there; ProcessError names the collective and the rank that failed."""
-
-
-class Engine(Protocol):
-    """An algorithm bound to a world."""
-
-    def start(self, tensor: torch.Tensor, what: str) -> Reduction:
-        """Begin tensor <- sum over all processes; the same order of calls on every process."""
+SHARED_MEMORY, THREE_PHASE = "shared_memory", "three_phase"
 
 
 @dataclass(frozen=True)
@@ -93,7 +78,7 @@ class Reducer:
         self.world = world
         self.notes: list[str] = []
         self._torus, self._between = torus, between
-        self._engines: dict[str, Engine] = {BUILTIN: _Builtin(world)}
+        self._engines: dict[str, Engine] = {BUILTIN: Builtin(world)}
         self._memory: SharedMemoryAllReduce | None = None
         self._thread: ThreadPoolExecutor | None = None
         if world.size > 1 and world.device.type == "cpu":
@@ -115,7 +100,7 @@ class Reducer:
             self._engines[SHARED_MEMORY] = self._memory
         else:  # waits for other hosts, so not beside the training on its thread
             memory = self._memory
-            self._engines[THREE_PHASE] = _OnThread(self, lambda tensor, what: memory.start(tensor, what).wait())
+            self._engines[THREE_PHASE] = OnThread(self.submit, lambda tensor, what: memory.start(tensor, what).wait())
 
     def _between_hosts(self) -> Callable[[torch.Tensor, str], None] | None:
         hosts, lane = self.world.hosts, self.world.local_rank
@@ -142,7 +127,8 @@ class Reducer:
         reasons = {}
         for name in ALGORITHMS:
             try:
-                self._engine(name)
+                if name not in self._engines:
+                    self._maker(name)
             except UsageError as error:
                 reasons[name] = str(error)
         return reasons
@@ -175,7 +161,7 @@ class Reducer:
             algorithm: to use, whatever is chosen.
         """
         if self.world.size == 1:
-            return _DONE
+            return DONE
         name = algorithm or self.choice.algorithm(tensor.nbytes)
         if self.world.device.type == "cpu" and tensor.dtype not in DTYPES:  # none of ours adds these
             name = BUILTIN
@@ -192,10 +178,11 @@ class Reducer:
 
     def _engine(self, name: str) -> Engine:
         if name not in self._engines:
-            self._engines[name] = self._make(name)
+            self._engines[name] = self._maker(name)()
         return self._engines[name]
 
-    def _make(self, name: str) -> Engine:
+    def _maker(self, name: str) -> Callable[[], Engine]:
+        """What makes the engine of a name, if this world can run it: an engine may cost process groups."""
         world = self.world
         if name == SHARED_MEMORY and len(world.hosts) > 1:
             raise UsageError(
@@ -206,8 +193,9 @@ class Reducer:
             raise UsageError(f"execution.aggregation.algorithm={name}: {self.notes[0] if self.notes else _NO_MEMORY}")
         collective = make(name, world.size, world.hosts, torus=self._torus, between=self._between)
         if world.device.type == "cuda":
-            return _in_subgroups(world, collective)
-        return _OnThread(self, PointToPoint(world, collective).all_reduce)
+            return in_subgroups(world, collective)
+        all_reduce = PointToPoint(world, collective).all_reduce
+        return lambda: OnThread(self.submit, all_reduce)
 
     def submit(self, reduce: Callable[[], None]) -> Future[None]:
         """Run a blocking reduction after those before it, on the thread beside the training."""
@@ -240,61 +228,4 @@ ALGORITHMS: Sequence[str] = _Algorithms()
 """Every all-reduce that a recipe may name."""
 
 
-def _in_subgroups(world: World, collective: Collective) -> Engine:
-    """On GPUs: the backend's own collectives in sub-groups, in the order of the device's stream."""
-    if isinstance(collective, Torus):
-        return _Inline(SubgroupTorus(world, collective).all_reduce)
-    if isinstance(collective, Hierarchical):
-        return _Inline(SubgroupHierarchical(world, collective).all_reduce)
-    raise UsageError(
-        f"execution.aggregation.algorithm={collective.name}: is not made for GPUs; "
-        f"use builtin, torus, hierarchical or auto"
-    )
-
-
 _NO_MEMORY = "is made for processes of one host on the CPU; use builtin, or auto"
-
-
-class _Done:
-    def wait(self) -> None:
-        """Nothing to wait for."""
-
-
-_DONE = _Done()
-
-
-class _Builtin:
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def start(self, tensor: torch.Tensor, what: str) -> Reduction:
-        return self._world.start_all_reduce(tensor, f"{what} by {BUILTIN}")
-
-
-class _OnThread:
-    """A blocking all-reduce as an engine."""
-
-    def __init__(self, reducer: Reducer, all_reduce: Callable[[torch.Tensor, str], None]) -> None:
-        self._reducer, self._all_reduce = reducer, all_reduce
-
-    def start(self, tensor: torch.Tensor, what: str) -> Reduction:
-        return _Submitted(self._reducer.submit(lambda: self._all_reduce(tensor.detach().view(-1), what)))
-
-
-class _Inline:
-    """An all-reduce that returns at once, because the device runs it."""
-
-    def __init__(self, all_reduce: Callable[[torch.Tensor, str], None]) -> None:
-        self._all_reduce = all_reduce
-
-    def start(self, tensor: torch.Tensor, what: str) -> Reduction:
-        self._all_reduce(tensor.detach().view(-1), what)
-        return _DONE
-
-
-class _Submitted:
-    def __init__(self, future: Future[None]) -> None:
-        self._future = future
-
-    def wait(self) -> None:
-        self._future.result()

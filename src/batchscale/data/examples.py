@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -115,6 +115,7 @@ class Splits:
         train, test: what is trained and what is evaluated on.
         num_classes: classes, whether or not each occurs.
         passed_over: what lies beside the examples and is none of them, in words.
+        listing: what opening it has listed of the file system; see ``Reading.listing``.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Splits:
     test: Examples
     num_classes: int
     passed_over: str = ""
+    listing: Any = field(default=None, compare=False, repr=False)
 
     @property
     def image_shape(self) -> tuple[int, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, ClassVar
 
 from batchscale.data.examples import Splits
 from batchscale.data.image.dataset import Dataset
@@ -25,6 +26,8 @@ class Reading:
         skip_bad: train on the next readable image in the place of a bad one; leave bad ones out of evaluation.
         threads: that decode.
         labels: how to read the labels of a validation part; None where only one reading is possible.
+        listing: ``Splits.listing`` of the same data set, as another process of this host has opened it: plain data,
+            to be taken in the place of looking through folders; None where nobody has.
     """
 
     size: int = 224
@@ -32,6 +35,7 @@ class Reading:
     skip_bad: bool = False
     threads: int = 1
     labels: LabelsAre | None = None
+    listing: Any = field(default=None, compare=False, repr=False)
 
 
 def data_folder(folder: Path | None) -> Path | None:
@@ -54,7 +58,18 @@ class Source(ABC):
         files: the official files; none where the set comes with a package.
         layouts: folders below --data where the files may lie, looked at in this order; the first is where
             ``batchscale data prepare`` puts them.
+
+    Attributes:
+        lists_once: ``open`` takes ``Reading.listing`` and gives ``Splits.listing``, so that one process of each host
+            looks through the folders for all of them; else every process opens the set for itself.
     """
+
+    lists_once: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        """An ``open`` of one's own says anew whether it lists once."""
+        if "open" in vars(cls) and "lists_once" not in vars(cls):
+            cls.lists_once = False
 
     name: str
     num_classes: int

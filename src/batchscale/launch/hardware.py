@@ -3,32 +3,107 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import torch
 
+from batchscale.comm import World
+from batchscale.comm.world.device import describe
+from batchscale.comm.world.nccl import MORE_SHARED_MEMORY
 from batchscale.errors import RecipeError
 from batchscale.launch.signals import RUNS_AT_ONCE
 from batchscale.recipe.schema import Numerics, Recipe
 from batchscale.system.cores import available_cores
+from batchscale.system.notes import note
+
+_SHARED_MEMORY_BYTES = 1 << 30  # Docker gives 64 MiB, where NCCL was seen to fail (NVIDIA/nccl issues 290 and 525)
 
 
-def choose_device(recipe: Recipe) -> torch.device:
-    """execution.device: cuda for ``auto`` where there is one for each local process.
+def local_place() -> tuple[int, int]:
+    """(number of this process on its host, processes there), as a launcher has set them."""
+    return int(os.environ.get("LOCAL_RANK", "0")), max(int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+
+
+def choose_device(recipe: Recipe, root: str = "/") -> torch.device:
+    """execution.device: for ``auto`` a GPU where there is any; one a process.
+
+    A process that sees a single GPU takes it, whatever its number: a cluster may show each task its own. That no two
+    have the same one, ``World.connect`` finds out.
+
+    Args:
+        recipe: resolved.
+        root: of the file system where GPUs' device files, and shared memory, are looked for.
 
     Raises:
-        RecipeError: cuda was asked for and there is none.
+        RecipeError: cuda was asked for and there is none; there are GPUs, but fewer than processes.
     """
     wanted = recipe.execution.device
-    local, local_size = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    if wanted == "cpu" or (wanted == "auto" and torch.cuda.device_count() < max(local_size, 1)):
+    if wanted == "cpu":
         return torch.device("cpu")
-    if local >= torch.cuda.device_count():
+    place, processes = local_place()
+    gpus = torch.cuda.device_count()
+    if not gpus:
+        sign = _sign_of_gpus(root)
+        if wanted == "cuda":
+            though = f", though {sign}; {_WAY_OUT}" if sign else ""
+            raise RecipeError(
+                f"execution.device=cuda: process {place} of this host has no GPU{though}; use execution.device=cpu, or "
+                f"a machine with GPUs"
+            )
+        if sign and place == 0:
+            note(f"no GPU can be used, though {sign}: training on the CPU; {_WAY_OUT}, or set execution.device=cpu")
+        return torch.device("cpu")
+    if 1 < gpus < processes:
         raise RecipeError(
-            f"execution.device=cuda: process {local} of this host has no GPU (there are {torch.cuda.device_count()}); "
-            f"use execution.device=cpu, or fewer --processes"
+            f"execution.device={wanted}: this host has {processes} processes and {gpus} GPUs, and each process needs "
+            f"its own; use {gpus} processes here, or execution.device=cpu"
         )
-    torch.cuda.set_device(local)
-    return torch.device("cuda", local)
+    device = torch.device("cuda", 0 if gpus == 1 else place)
+    torch.cuda.set_device(device)
+    if place == 0 and (line := little_shared_memory(processes, root)):
+        note(line)
+    return device
+
+
+_WAY_OUT = "`nvidia-smi` and `python -c 'import torch; torch.cuda.init()'` say why"
+
+
+def _sign_of_gpus(root: str) -> str:
+    """What speaks for GPUs that torch cannot use; "" where nothing does."""
+    files = sorted(Path(root, "dev").glob("nvidia[0-9]*"))
+    if files:
+        return f"/dev/{files[0].name} is there"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
+    return f"CUDA_VISIBLE_DEVICES={visible} names one" if visible not in ("", "-1", "NoDevFiles") else ""
+
+
+def device_text(world: World) -> str:
+    """A process's device and how it talks, in words."""
+    device = describe(world.device)
+    if device.kind != "cuda":
+        return f"{device.kind}, Gloo"
+    return f"{device.name} ({world.device}), NCCL"
+
+
+def little_shared_memory(processes: int, root: str = "/") -> str | None:
+    """That /dev/shm may be too small for NCCL, as a line for a user; None where it is not, or nobody needs it.
+
+    Args:
+        processes: of this host, on GPUs.
+        root: of the file system that is looked at.
+    """
+    if processes < 2:
+        return None
+    try:
+        status = os.statvfs(Path(root, "dev", "shm"))
+    except OSError:
+        size = "is missing"
+    else:
+        if (total := status.f_blocks * status.f_frsize) >= _SHARED_MEMORY_BYTES:
+            return None
+        size = f"has {total >> 20} MiB"
+    why = f"NCCL may need 1 GiB for {processes} processes ('No space left on device')"
+    return f"/dev/shm {size}, and {why}: {MORE_SHARED_MEMORY}"
 
 
 def most_threads(numerics: Numerics) -> int:
@@ -40,7 +115,7 @@ def most_threads(numerics: Numerics) -> int:
 
 def own_cores() -> int:
     """The cores of this host shared by its processes, and by the runs of a study."""
-    sharing = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) * int(os.environ.get(RUNS_AT_ONCE, "1"))
+    sharing = local_place()[1] * int(os.environ.get(RUNS_AT_ONCE, "1"))
     return max(available_cores() // sharing, 1)
 
 

@@ -154,7 +154,8 @@ class Aggregation(Entry):
     algorithm: Annotated[str, member_of(ALL_REDUCES)] = "auto"
     torus: Annotated[tuple[Count, Count], Field(strict=False)] | None = None  # X, Y: X * Y processes; null to choose
     between: Annotated[str, member_of(BETWEEN)] = "auto"  # three_phase's algorithm between hosts
-    bucket_megabytes: Positive = 4.0
+    # of gradients that are summed at once, in fast mode; auto: 4, on GPUs 25
+    bucket_megabytes: Literal["auto"] | Positive = "auto"
 
 
 class BranchEntry(Entry):
@@ -185,6 +186,8 @@ class Execution(Entry):
     stop_at: StopAt | None = None  # of the same examples
     tensorboard: bool = False  # event files in OUT/tensorboard, beside metrics.jsonl
     timeout_seconds: Positive = 60.0  # a process that does not answer this long has hung
+    # the same until the first step is done, in evaluations, and beside a process that writes a checkpoint
+    startup_seconds: Positive = 600.0
 
 
 class Recipe(Entry):

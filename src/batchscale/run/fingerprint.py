@@ -32,7 +32,13 @@ def fingerprint(numerics: Numerics, threads: int, micro_batch: int, device: torc
         "exact": str(numerics.exact),
         "device": kind,
         "float32_matmul": torch.get_float32_matmul_precision(),
+        **(_slice_of_gpu(device) if cuda else {}),
     }
+
+
+def _slice_of_gpu(device: torch.device) -> dict[str, str]:
+    """What tells two sizes of a partitioned GPU apart, whose names are the same."""
+    return {"multiprocessors": str(torch.cuda.get_device_properties(device).multi_processor_count)}
 
 
 def _processor() -> str:
@@ -55,6 +61,10 @@ _LIMITS = {
 }
 
 
+_MAY_DIFFER = ("threads ", "device ", "instruction", "multiprocessors ")
+"""Beginnings of what processes may have otherwise in fast mode."""
+
+
 def differing(a: Mapping[str, str], b: Mapping[str, str]) -> list[str]:
     """The names whose values differ, with both values."""
     return [f"{n} ({a.get(n)} / {b.get(n)})" for n in sorted({*a, *b}) if a.get(n) != b.get(n)]
@@ -69,7 +79,7 @@ def check_same(prints: list[dict[str, str]], exact: bool) -> None:
     for rank, other in enumerate(prints):
         names = differing(prints[0], other)
         if not exact:
-            names = [n for n in names if not n.startswith(("threads ", "device ", "instruction"))]
+            names = [n for n in names if not n.startswith(_MAY_DIFFER)]
         if names:
             raise ProcessError(f"rank {rank} does not compute as rank 0 does: {', '.join(names)}; make them alike")
 
@@ -92,12 +102,12 @@ def check_same_data(contents: Sequence[Contents]) -> None:
 
 
 def check_resume(begun: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Raise unless an exact run goes on as it began.
+    """Raise unless an exact run goes on as it began, in all that it then wrote down.
 
     Raises:
         ExactnessError: names what differs.
     """
-    names = differing(begun, now)
+    names = differing(begun, {name: value for name, value in now.items() if name in begun})  # begun by an older version
     if names:
         raise ExactnessError(
             f"resume of an exact run: computed otherwise than it began: {', '.join(names)}; "

@@ -95,8 +95,10 @@ def check_finished(
     """
     if trained:
         world = world or World()
-        at_hand = data_at_hand(job.recipe, job.data_folder, own_data, quiet=world.rank > 0)
-        check_trained_on(out, trained, world.gather(at_hand, "comparing the data with the finished run's")[0])
+        what = "comparing the data with the finished run's"
+        check_trained_on(
+            out, trained, world.from_rank_zero(lambda: data_at_hand(job.recipe, job.data_folder, own_data), what)
+        )
 
 
 @dataclass

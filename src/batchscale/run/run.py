@@ -14,13 +14,15 @@ from torch import nn
 from batchscale.build.algorithm import as_text as algorithm_text
 from batchscale.build.build import build
 from batchscale.build.derive import as_text, derived_numbers, ended_decay_warning, lag_warning
-from batchscale.build.inputs import load_data
+from batchscale.build.deterministic import switches_kept
+from batchscale.build.together import load_together
 from batchscale.build.trunk import Trunk
 from batchscale.comm import World
+from batchscale.comm.world.device import differing_models
 from batchscale.data import OwnData
 from batchscale.data.examples import Splits
 from batchscale.errors import BatchscaleError
-from batchscale.launch.hardware import choose_device, threads_text
+from batchscale.launch.hardware import choose_device, device_text, threads_text
 from batchscale.launch.signals import StopSignals
 from batchscale.members.loading import check_same as check_same_plugins
 from batchscale.members.loading import loaded
@@ -55,6 +57,7 @@ class Stopped(BatchscaleError):
         self.exit_code = 128 + number
 
 
+@switches_kept()
 def train_here(
     job: Job, model: nn.Module | None = None, data: OwnData | None = None, task: Task | None = None
 ) -> Result:
@@ -75,7 +78,8 @@ def train_here(
         Stopped: a signal to stop was received by a process of the run.
     """
     threads = torch.get_num_threads()
-    world = World.connect(choose_device(job.recipe), job.recipe.execution.timeout_seconds)
+    bounds = job.recipe.execution
+    world = World.connect(choose_device(job.recipe), bounds.timeout_seconds, bounds.startup_seconds)
     folder: RunFolder | None = None
     parts: Parts | None = None
     ended = False
@@ -99,7 +103,6 @@ def train_here(
                 earlier=opened.decided,
                 trunk=opened.trunk,
             )
-            world.gather(None, "waiting for all processes to be ready")
             result = _train(job, parts, folder, opened, signals)
             ended = True
             return result
@@ -115,8 +118,8 @@ def train_here(
 
 def _same_data(job: Job, world: World, opened: Opened, own_data: OwnData | None) -> Splits:
     """The data of the run: the same on all processes, and as before where it goes on."""
-    dataset = load_data(job.recipe, job.data_folder, own_data)
-    check_same_data(world.gather(dataset.contents, "comparing the data of all processes"))
+    with load_together(job.recipe, job.data_folder, own_data, world) as dataset:
+        check_same_data(world.gather(dataset.contents, "comparing the data of all processes"))
     if opened.data:
         where = job.out if opened.resumed or opened.trunk is None else Path(opened.trunk.folder)
         check_trained_on(where or Path("run"), opened.data, dataset.contents)
@@ -147,6 +150,7 @@ def _begin(
             **environment(job.command),
             "recipe": job.name,
             "processes": parts.world.size,
+            "device": device_text(parts.world),
             "from_step": first_step,
             **_trunk_record(opened.trunk),
             "decided": parts.decided.as_json(),
@@ -170,7 +174,8 @@ def _warnings(parts: Parts, trunk: Trunk | None) -> list[str]:
     """What a reader of the run's figures should know beforehand."""
     lags = lag_warning(parts.recipe, parts.step.plan.total_steps) if parts.step.averages.layers else None
     ends = ended_decay_warning(parts.recipe, trunk)
-    return [warning for warning in (lags, ends) if warning]
+    models = differing_models(parts.world.devices)
+    return [warning for warning in (lags, ends, models) if warning]
 
 
 def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> None:
@@ -180,6 +185,8 @@ def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> No
     print(as_text(rows), file=sys.stderr, flush=True)
     for warning in _warnings(parts, opened.trunk):
         print(warning, file=sys.stderr, flush=True)
+    if parts.world.device.type == "cuda":
+        print(f"device: {device_text(parts.world)}", file=sys.stderr, flush=True)
     decided = parts.decided
     if decided.cores_per_thread is not None and decided.cores_per_thread > 1:
         print(threads_text(decided.threads, decided.cores_per_thread), file=sys.stderr, flush=True)
@@ -198,7 +205,7 @@ def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> No
 def _train(job: Job, parts: Parts, folder: RunFolder | None, opened: Opened, signals: StopSignals) -> Result:
     recipe, world = job.recipe, parts.world
     prints = fingerprint(recipe.numerics, parts.decided.threads, parts.decided.micro_batch, world.device)
-    check_same(world.gather(prints), recipe.numerics.exact)
+    check_same(world.gather(prints, "waiting for all processes to be ready"), recipe.numerics.exact)
     first_step, totals = take_up(parts, opened, prints)
     failed = None
     if folder is not None:
@@ -219,7 +226,8 @@ def _train(job: Job, parts: Parts, folder: RunFolder | None, opened: Opened, sig
         if not Loop(course).run():
             received = world.gather(signals.received, "telling which signal it was")
             raise Stopped(next((n for n in received if n), signal.SIGTERM), course.steps_done, job.way_on)
-        return _finish(job, parts, course, folder)
+        with world.patience.longer():  # rank 0 alone writes what is left
+            return _finish(job, parts, course, folder)
     except Exception as error:
         if folder is not None and not isinstance(error, Stopped):
             outcome.record_failure(job, parts, course, folder, error)

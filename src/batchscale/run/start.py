@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchscale.build.build import validate
+from batchscale.build.together import LISTING, offered
 from batchscale.build.trunk import Trunk
 from batchscale.errors import RunError
 from batchscale.launch.processes import Interrupted, launch
@@ -17,6 +18,7 @@ from batchscale.run.job import Job
 from batchscale.run.opening import check_finished, check_trained_on, finished_result, goes_on, trained_on
 from batchscale.run.outcome import failed_result
 from batchscale.run.run import Stopped, train_here
+from batchscale.system.interpreter import variables
 from batchscale.system.launcher import is_worker
 from batchscale.system.temporary import temporary_folder
 from batchscale.training.checkpoint import steps_saved
@@ -84,12 +86,12 @@ def _train_in_processes(job: Job, out: Path, processes: int, restarts: int) -> R
             check_finished(job, out, trained_on(out))
             return finished
         RunLock(out, wait_seconds=5.0).release()
-    trunk = _trunk(job, out, resumed)
-    contents = validate(job.recipe, job.data_folder, processes, trunk=trunk).contents
-    if resumed:
-        check_trained_on(out, trained_on(out), contents)
     try:
-        with temporary_folder("batchscale-") as folder:
+        with (
+            offered(_listed(job, out, processes, resumed)) as path,
+            temporary_folder("batchscale-") as folder,
+            variables(**{LISTING: path}),
+        ):
             launch(_arguments(job, out, Path(folder)), processes, restarts, job.command, job.way_on)
     except Interrupted as error:
         raise Interrupted(error.exit_code - 128, f"checkpoint of step {steps_saved(out)}; {job.way_on}") from None
@@ -97,6 +99,14 @@ def _train_in_processes(job: Job, out: Path, processes: int, restarts: int) -> R
     if result is None:
         raise RunError(f"{out}: all processes ended well, but left no result.json; {job.way_on}")
     return result
+
+
+def _listed(job: Job, out: Path, processes: int, resumed: bool) -> Any:
+    """Say everything that can be said of the recipe and its data; returns what these have listed, to be handed on."""
+    dataset = validate(job.recipe, job.data_folder, processes, trunk=_trunk(job, out, resumed))
+    if resumed:
+        check_trained_on(out, trained_on(out), dataset.contents)
+    return dataset.listing
 
 
 def _trunk(job: Job, out: Path, resumed: bool) -> Trunk | None:

@@ -97,6 +97,7 @@ class Case(Generic[Asking]):
         overrides: of all runs.
         recipe: that the runs start from; its seed is the first.
         count_images: recipe -> its training images, N; called when a study needs them.
+        task_cores: of each process, where a cluster gives them; None: the processes share this machine's.
     """
 
     question: Asking
@@ -104,6 +105,7 @@ class Case(Generic[Asking]):
     overrides: tuple[str, ...]
     recipe: Recipe
     count_images: Callable[[Recipe], int]
+    task_cores: int | None = None
 
     @property
     def recipe_name(self) -> str:

@@ -15,20 +15,34 @@ _LONGEST_FOR_SOCKETS = 48  # of a socket's 107 letters, when Python and we have 
 _SHORT = ("/tmp", "/var/tmp", "/dev/shm")
 
 
+def any_temporary_place() -> str:
+    """The folder that temporary files go to.
+
+    Raises:
+        UsageError: there is none that can be written.
+    """
+    try:
+        return tempfile.gettempdir()
+    except OSError:
+        name = _named()
+        setting = f"{name}={os.environ[name]}" if name else "no TMPDIR"
+        raise UsageError(
+            f"{setting}: no folder for temporary files can be written; set TMPDIR to one that exists and has room"
+        ) from None
+
+
+def _named() -> str | None:
+    """The variable that names a folder."""
+    return next((name for name in _NAMES if os.environ.get(name)), None)
+
+
 def temporary_place() -> str:
     """The folder that temporary files go to; a note where it is not the one that the user has named.
 
     Raises:
         UsageError: there is none that can be written.
     """
-    name = next((name for name in _NAMES if os.environ.get(name)), None)
-    try:
-        place = tempfile.gettempdir()
-    except OSError:
-        setting = f"{name}={os.environ[name]}" if name else "no TMPDIR"
-        raise UsageError(
-            f"{setting}: no folder for temporary files can be written; set TMPDIR to one that exists and has room"
-        ) from None
+    name, place = _named(), any_temporary_place()
     if name and not _are_same(place, os.environ[name]):
         note(
             f"{name}={os.environ[name]}: {_fault(os.environ[name])}; temporary files go to {place}; set {name} to a "

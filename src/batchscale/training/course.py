@@ -106,6 +106,7 @@ class Course:
 
     def add_step(self, step: int, values: StepValues, seconds: float) -> None:
         """Count a step into the totals."""
+        self.parts.world.patience.started()
         numbers = dict(values.numbers)
         (loss,), counts = numbers.pop(LOSS), counts_of(numbers.pop(COUNTS), self.parts.step.task.training_counts)
         del numbers[STOP], numbers[NEWS]  # requests, not measurements
@@ -155,12 +156,16 @@ class Course:
         self.totals.wall_seconds = self.wall_seconds()
         if self.folder is None or self._saved_step == self.steps_done:
             return
+        with self.parts.world.patience.busy():
+            self._write(self.folder)
+
+    def _write(self, folder: RunFolder) -> None:
         self._saved_step = self.steps_done
         self.skipped.write()
         content = checkpoints.Checkpoint(
             self.steps_done, self.parts.state(), self.totals.as_json(), identity(self.recipe), self.fingerprint
         )
-        checkpoints.save(self.folder.path, content, self._stays)
+        checkpoints.save(folder.path, content, self._stays)
 
     def _stays(self, step: int) -> bool:
         """Whether the checkpoint of a step is one of execution.keep_checkpoints."""

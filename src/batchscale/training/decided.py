@@ -16,17 +16,21 @@ class Decided:
         threads: of this process.
         algorithm: the all-reduce, how it was chosen and why, as ``build.algorithm.decide`` records it.
         cores_per_thread: by the trial of threads; None where there was none.
+        largest_that_fits: examples of the largest pass that fits into every process's memory, where the trial of the
+            micro-batch met that limit; else None.
     """
 
     micro_batch: int
     threads: int
     algorithm: Mapping[str, Any]
     cores_per_thread: int | None = None
+    largest_that_fits: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For environment.json."""
-        trial = {} if self.cores_per_thread is None else {"cores_per_thread": self.cores_per_thread}
-        return {"micro_batch": self.micro_batch, "threads": self.threads, **trial, "algorithm": self.algorithm}
+        trials = {"cores_per_thread": self.cores_per_thread, "largest_that_fits": self.largest_that_fits}
+        outcomes = {name: outcome for name, outcome in trials.items() if outcome is not None}
+        return {"micro_batch": self.micro_batch, "threads": self.threads, **outcomes, "algorithm": self.algorithm}
 
 
 @dataclass(frozen=True)

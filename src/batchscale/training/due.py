@@ -117,7 +117,7 @@ class EvaluationDue:
         totals.evaluation_is_due = True
         start = time.perf_counter()
         chunk = course.recipe.numerics.evaluation_chunk
-        with course.kept(), parts.evaluated(course.per_worker):
+        with course.kept(), parts.world.patience.longer(), parts.evaluated(course.per_worker):
             evaluated = evaluate(parts.model, task, parts.dataset.test, parts.normalizer, parts.world, chunk)
             if task.predicts:  # they lie on rank 0
                 scores = parts.world.from_rank_zero(lambda: task.checked_scores(evaluated))

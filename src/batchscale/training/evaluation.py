@@ -48,7 +48,7 @@ def evaluate(
     """
     chunks = -(-len(examples) // chunk_examples)
     # A row a chunk: examples, summed loss, counts. The rows of the others' chunks are zero, so the sum rounds nothing.
-    rows = torch.zeros((chunks, 2 + task.evaluation_counts), dtype=torch.float64)
+    rows = torch.zeros((chunks, 2 + task.evaluation_counts), dtype=torch.float64, device=world.device)
     was_training = model.training
     model.eval()
     numbers = range(world.rank, chunks, world.size)
@@ -65,7 +65,6 @@ def evaluate(
         rows[number, 2:] = chunk.counts
         predictions[number] = chunk.predictions
     model.train(was_training)
-    rows = rows.to(world.device)
     world.all_reduce(rows, "all-reduce of the evaluation")
     ordered = _in_order(world, predictions) if task.predicts else ()
     return _summed(rows.tolist(), ordered, len(examples), task.examples)

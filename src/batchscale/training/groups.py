@@ -48,12 +48,14 @@ class WorkerGroups:
     def gradients(self, parts: TrainingStep, step: int, worker: int, passes: Sequence[Batch]) -> None:
         """Forward and backward of workers of one group, the first of which is ``worker``: a lane each."""
         assert self.lanes is not None
+        parts.seconds.begin("forward")
         minibatch = parts.plan.minibatch_at(step)
         runs = [partial(_forward, parts, step, worker + place, batch) for place, batch in enumerate(passes)]
         add = self.sums(minibatch.workers) or alone
         results = self.lanes.run(runs, parts.statistics, worker % self.span, add)
         losses = [loss for loss, _ in results]
         factor = parts.loss_scale.factor(minibatch.workers)
+        parts.seconds.begin("backward")
         torch.autograd.backward(losses, [torch.full_like(loss, factor) for loss in losses])
         parts.statistics.workers = 1  # of each of the following
         for place, (batch, (loss, outputs)) in enumerate(zip(passes, results, strict=True)):

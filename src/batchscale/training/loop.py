@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from batchscale.training.course import Course
 from batchscale.training.due import DUES, Due, EvaluationDue
@@ -15,11 +16,11 @@ from batchscale.worker.scale import LOSS_SCALE_UNIT
 
 @dataclass
 class _Unread:
-    """A step that has run: its number, its answer, its seconds; its values once they are read."""
+    """A step that has run: its number, its answer, what tells its seconds; its values once they are read."""
 
     step: int
     answer: StepAnswer
-    seconds: float
+    seconds: Callable[[], float]
     values: StepValues | None = None
 
 
@@ -42,22 +43,22 @@ class Loop:
 
     def run(self) -> bool:
         """Train to the end; False where all processes were asked to stop before it."""
-        course = self.course
+        course, phases = self.course, self.course.parts.step.seconds
         feed = course.parts.make_feed()
         try:
             if course.totals.evaluation_is_due:
                 EvaluationDue().act(course)
                 course.save()
             while not (course.at_last_step or course.reached_goal):
-                start = time.perf_counter()
+                start = phases.begin("data")
                 step = course.steps_done
                 with course.kept(self._count_all):
                     passes = feed.passes(step)
-                course.parts.step.seconds.data += time.perf_counter() - start
                 course.totals.note_scale(step, course.parts.step.loss_scale.value)
                 answer = course.parts.step(step, passes)
                 course.steps_done += 1
-                self._unread.append(_Unread(step, answer, time.perf_counter() - start))
+                seconds = partial(phases.clock.seconds, start, phases.clock.mark())
+                self._unread.append(_Unread(step, answer, seconds))
                 goes_on = self._settle()
                 if goes_on is not None:
                     return goes_on
@@ -100,7 +101,7 @@ class Loop:
             values = unread.values = unread.answer.read()
             if values.trained:
                 self.course.totals.skipped_steps += values.recovers
-                self.course.add_step(unread.step, values, unread.seconds)
+                self.course.add_step(unread.step, values, unread.seconds())
         return unread.values
 
     def _diverged(self, step: int, values: StepValues) -> bool:

@@ -9,7 +9,6 @@ Source: Goyal et al. 2017, equation 2 and section 3.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,35 +24,11 @@ from batchscale.randomness import key
 from batchscale.structure import num_examples
 from batchscale.task import Task
 from batchscale.training.groups import DROPOUT, WorkerGroups
+from batchscale.training.phases import PhaseSeconds
 from batchscale.update.optimizers import Optimizer
 from batchscale.worker.batch_norm import RunningAverages
 from batchscale.worker.precision import LossScale, NoLossScale
 from batchscale.worker.statistics import Statistics
-
-
-@dataclass
-class PhaseSeconds:
-    """Where the time of this process's steps went, summed since the last ``take``.
-
-    Attributes:
-        data: waiting for the passes of the step.
-        forward: model and loss, with the clearing of the sums before them.
-        backward: gradients; what of the aggregation overlaps with them is in here.
-        aggregation: waiting for the sum after the last backward pass, for slower processes too.
-        update: the optimizer, the running averages.
-    """
-
-    data: float = 0.0
-    forward: float = 0.0
-    backward: float = 0.0
-    aggregation: float = 0.0
-    update: float = 0.0
-
-    def take(self) -> dict[str, float]:
-        """The sums so far, set back to zero."""
-        seconds = {name: round(value, 6) for name, value in vars(self).items()}
-        self.data = self.forward = self.backward = self.aggregation = self.update = 0.0
-        return seconds
 
 
 @dataclass(frozen=True)
@@ -110,6 +85,7 @@ class TrainingStep:
         noise: (outputs, step, first worker) -> outputs whose gradients are multiplied.
         set_momentum: gives the optimizer the momentum of a step.
         groups: of workers that are normalised together.
+        seconds: of its phases, by the clock of the device.
     """
 
     model: nn.Module
@@ -135,7 +111,7 @@ class TrainingStep:
 
     def __call__(self, step: int, passes: list[Batch]) -> StepAnswer:
         """Train on one minibatch: gradient of every worker, their sum, the update."""
-        start, backward = time.perf_counter(), self.seconds.backward
+        self.seconds.begin("forward")
         minibatch = self.plan.minibatch_at(step)
         for _ in self.aggregator.attempts():
             self.riders.begin()
@@ -148,8 +124,8 @@ class TrainingStep:
                 else:
                     self.gradient(step, worker, unit[0], last=number == len(units) - 1)
                     worker += self.statistics.workers
-            computed = time.perf_counter()
-        summed = time.perf_counter()
+            self.seconds.begin("aggregation")
+        self.seconds.begin("update")
         self.loss_scale.unscale(minibatch.workers)
         finite = self.riders.finite(self.aggregator.flat.buffer)
         if finite:
@@ -158,13 +134,12 @@ class TrainingStep:
             self.optimizer.step(lr=self.schedule(step))
         goes_on = self.loss_scale.update(finite, minibatch.workers)
         answer = StepAnswer(finite, goes_on and not finite, *self.riders.answer())
-        self.seconds.forward += computed - start - (self.seconds.backward - backward)
-        self.seconds.aggregation += summed - computed
-        self.seconds.update += time.perf_counter() - summed
+        self.seconds.end()
         return answer
 
     def gradient(self, step: int, worker: int, batch: Batch, last: bool) -> None:
         """Forward and backward of one pass, whose first worker is ``worker``."""
+        self.seconds.begin("forward")
         if self.draws_random:
             torch.manual_seed(key(self.seed, step, worker, DROPOUT) >> 1)
         minibatch = self.plan.minibatch_at(step)
@@ -179,7 +154,6 @@ class TrainingStep:
         )
         if last and not (shared and loss.is_cuda):  # two communicators of NCCL must not be under way at once
             self.aggregator.last_pass()
-        start = time.perf_counter()
+        self.seconds.begin("backward")
         loss.backward(torch.full_like(loss, self.loss_scale.factor(minibatch.workers)))  # type: ignore[no-untyped-call]
         self.aggregator.add()
-        self.seconds.backward += time.perf_counter() - start

@@ -87,10 +87,15 @@ class WorkerBatchNorm(_BatchNorm):
         return zeros[0], zeros[1]
 
     def leave_statistics(self, mean: torch.Tensor, variance: torch.Tensor, values: int) -> None:
-        """Leave a group's mean and biased variance, each (C,) of so many values, where a pass's statistics are left."""
+        """Leave a group's mean and unbiased variance, each (C,), where a pass's statistics are left.
+
+        Args:
+            mean, variance: of the group.
+            values: of a channel in this pass.
+        """
         means, variances = self._statistics.of_layer(self.offset, self.num_features, values)
         means[0].copy_(mean)
-        variances[0].copy_(variance * (values / (values - 1)))
+        variances[0].copy_(variance)
 
 
 class RunningAverages:

@@ -92,18 +92,18 @@ class _SharedBatchNorm(torch.autograd.Function):
         ctx: Any, layer: WorkerBatchNorm, shared: SharedPass, count: int, *tensors: torch.Tensor | None
     ) -> tuple[torch.Tensor, ...]:
         parts, weights, biases = _threes(tensors, count)
-        mean, variance, values = _group_statistics(layer, shared, parts)
+        mean, variance, total = _group_statistics(layer, shared, parts)
         outputs = [
             torch.native_batch_norm(part, weight, bias, mean, variance, False, 0.0, layer.eps)[0]
             for part, weight, bias in zip(parts, weights, biases, strict=True)
         ]
-        ctx.save_for_backward(mean, variance, *parts, *weights)
-        ctx.layer, ctx.shared, ctx.values = layer, shared, values
+        ctx.save_for_backward(mean, variance, total, *parts, *weights)
+        ctx.layer, ctx.shared = layer, shared
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[Any, ...]:
-        (mean, variance, *tensors), count, eps = ctx.saved_tensors, len(grad_outputs), ctx.layer.eps
+        (mean, variance, values, *tensors), count, eps = ctx.saved_tensors, len(grad_outputs), ctx.layer.eps
         parts, weights = tensors[:count], tensors[count:]
         rows = _rows(ctx.shared, 2, mean)
         sums = []
@@ -115,7 +115,7 @@ class _SharedBatchNorm(torch.autograd.Function):
             sums.append((dot, total))
             rows[ctx.shared.place + place] = torch.stack([dot, total])
         ctx.shared.add(rows, f"gradients of {ctx.layer.described}")
-        dot, total = _in_order(rows) / ctx.values
+        dot, total = _in_order(rows) / values
         scale = (variance.double() + eps).rsqrt()
         gradients = [
             _grad_input(part, weight, grad, mean, scale, dot, total) if needed else None
@@ -139,8 +139,11 @@ def _threes(
 
 def _group_statistics(
     layer: WorkerBatchNorm, shared: SharedPass, parts: Sequence[torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """(mean, biased variance) of every channel over the group, of the statistics' type; values of a channel."""
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(mean, biased variance) of every channel over the group, of the statistics' type; N, float64, each (C,).
+
+    N stays on the device: to ask for it would be to wait there, at every layer.
+    """
     # Averages to be moved by nothing: of their type the kernel gives its numbers, also of images in a lower one.
     unmoved = layer.zero_statistics()
     means_and_variances = [torch.batch_norm_update_stats(part, *unmoved, 0.0) for part in parts]
@@ -154,10 +157,10 @@ def _group_statistics(
     total = _in_order(counts)
     mean = _in_order(counts * means) / total
     variance = _in_order(counts * (variances + (means - mean).square())) / total
-    values = int(total[0])
-    layer.leave_statistics(mean, variance, values)
+    here = sum(part.numel() for part in parts) // layer.num_features
+    layer.leave_statistics(mean, variance * (total / (total - 1)), here)
     kept = unmoved[0].dtype
-    return mean.to(kept), variance.to(kept), values
+    return mean.to(kept), variance.to(kept), total
 
 
 def _rows(shared: SharedPass, numbers: int, like: torch.Tensor) -> torch.Tensor:

@@ -73,7 +73,7 @@ class Statistics:
         Raises:
             RecipeError: the layer runs twice in one forward pass, or has a single value to normalise.
         """
-        if values == self._groups:  # so one image of one position a group: n g = 1
+        if values == self._groups and self.shared is None:  # so one image of one position a group: n g = 1
             raise RecipeError(
                 "minibatch.per_worker=1, batch_norm.span=1: a batch-norm layer of this model sees one value a channel, "
                 "which normalises to 0 whatever it is; use minibatch.per_worker=2 or more, or batch_norm.span=2"

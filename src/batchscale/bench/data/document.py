@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import metadata
 
 from batchscale.bench.contender import Block
 from batchscale.bench.data.contenders import FEED, OURS, PACKED, PIL, TORCHVISION
@@ -11,6 +10,7 @@ from batchscale.bench.data.prepare import Prepared
 from batchscale.bench.documents import DataDocument
 from batchscale.bench.results import fastest_of, machine_conditions, minibatch_entry, ratio_entries, row
 from batchscale.bench.rounds import Measured
+from batchscale.records.provenance import version_of
 
 _PACKAGES = ("torchvision", "pillow", "simplejpeg", "torchcodec", "opencv-python-headless", "opencv-python")
 
@@ -43,7 +43,7 @@ def document(name: str, prepared: Prepared, running: Sequence[Measured], notes: 
         best_peer=best,
         conditions={
             **machine_conditions(),
-            **{package: version for package in _PACKAGES if (version := _version(package))},
+            **{package: version for package in _PACKAGES if (version := version_of(package))},
             "rounds": len(running[0].blocks),
             "minibatches_per_turn": {m.contender.name: m.steps for m in running},
         },
@@ -54,10 +54,3 @@ def document(name: str, prepared: Prepared, running: Sequence[Measured], notes: 
 def _images(block: Block) -> int:
     """Those that were delivered."""
     return sum(answer["images"] for answer in block.answers)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

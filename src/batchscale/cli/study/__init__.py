@@ -45,9 +45,18 @@ def _add_study(studies: Any, kind: str) -> None:
         "--out", type=folder_path, metavar="DIR", help="the study's folder (default runs/RECIPE-STUDY-TIME)"
     )
     add_flags(parser, question)
-    parser.add_argument("--jobs", type=positive, default=1, metavar="J", help="runs at once (default 1)")
+    parser.add_argument(
+        "--jobs", type=positive, metavar="J", help="runs at once (default 1; here, where there are GPUs, one on each)"
+    )
     parser.add_argument(
         "--launcher", choices=("local", "slurm"), default="local", help="where runs go (slurm: through submitit)"
+    )
+    parser.add_argument(
+        "--slurm",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of sbatch for every run, such as partition=gpu, time=8:00:00, ntasks-per-node=4; repeatable",
     )
     add_data(parser)
     add_common(parser)

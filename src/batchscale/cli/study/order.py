@@ -18,6 +18,7 @@ from batchscale.errors import UsageError
 from batchscale.recipe import Recipe, load_recipe
 from batchscale.records.command import this_command
 from batchscale.study.question import Case, StudyQuestion
+from batchscale.study.runner.slurm import Cluster, cluster_from
 from batchscale.study.studies import cells_of, findings_of
 from batchscale.system.launcher import check_alone
 from batchscale.words import shown
@@ -56,7 +57,7 @@ def answer(options: argparse.Namespace, kind: str, question: StudyQuestion) -> A
     """Run a study.
 
     Args:
-        options: out, jobs, launcher and data; recipe and overrides where the question is not of one recipe.
+        options: out, jobs, launcher, slurm and data; recipe and overrides where the question is not of one recipe.
         kind: of study.
         question: of that kind.
 
@@ -66,7 +67,8 @@ def answer(options: argparse.Namespace, kind: str, question: StudyQuestion) -> A
     from batchscale.report.page import write_report
     from batchscale.study.runner.folder import check_study
 
-    if question.one_at_a_time and options.jobs != 1:
+    cluster = _cluster(options)
+    if question.one_at_a_time and options.jobs not in (None, 1):
         raise UsageError(f"--jobs={options.jobs}: this study measures time, one run at a time; leave --jobs out")
     source, overrides = question.of_recipe or options.recipe, tuple(getattr(options, "overrides", ()))
     overrides = (*question.of_overrides, *overrides)
@@ -79,18 +81,27 @@ def answer(options: argparse.Namespace, kind: str, question: StudyQuestion) -> A
     recipe = question.starting_recipe(asked_recipe, count_images)
     if options.out is not None:
         check_study(options.out, kind, recipe)
-    case = Case(question, source, overrides, recipe, count_images)
+    case = Case(question, source, overrides, recipe, count_images, cluster.task_cores(recipe) if cluster else None)
     cells = cells_of(kind, case)
-    with _open(options, kind, case, data) as study:
+    with _open(options, kind, case, data, cluster) as study:
         question.check_begun(case, cells, study.out / "runs")
         waiting = {cell.key for cell in cells if not (study.out / "runs" / cell.key / "result.json").exists()}
-        if waiting and (line := question.foreword(len(waiting), options.jobs)):
+        if waiting and (line := question.foreword(len(waiting), options.jobs or 1)):
             print(line, file=sys.stderr, flush=True)
         outcomes = study.run(cells)
         findings = findings_of(kind, case, outcomes, study.command)
         study.finish(findings)
         options.keeps = str(study.out)
         return Answered(study.out, write_report(study.out), findings, outcomes)
+
+
+def _cluster(options: argparse.Namespace) -> Cluster | None:
+    """What is asked of the cluster that the runs go to; None: they stay on this machine."""
+    if options.launcher == "slurm":
+        return cluster_from(options.slurm)
+    if options.slurm:
+        raise UsageError(f"--slurm {options.slurm[0]}: is for --launcher slurm; add it, or leave --slurm out")
+    return None
 
 
 def _counter(data: Path | None) -> Callable[[Recipe], int]:
@@ -108,7 +119,7 @@ def _counter(data: Path | None) -> Callable[[Recipe], int]:
     return count_images
 
 
-def _open(options: argparse.Namespace, kind: str, case: Case[Any], data: Path | None) -> Study:
+def _open(options: argparse.Namespace, kind: str, case: Case[Any], data: Path | None, cluster: Cluster | None) -> Study:
     """The study of these options, to be entered."""
     from batchscale.study.runner.study import Study
 
@@ -126,8 +137,8 @@ def _open(options: argparse.Namespace, kind: str, case: Case[Any], data: Path | 
         case.recipe,
         {"overrides": list(case.overrides), **case.question.model_dump(mode="json")},
         words,
-        jobs=options.jobs,
-        launcher=options.launcher,
+        jobs=1 if case.question.one_at_a_time else options.jobs,
+        cluster=cluster,
         data_folder=data,
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )

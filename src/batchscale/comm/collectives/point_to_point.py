@@ -19,7 +19,8 @@ import torch
 import torch.distributed as dist
 
 from batchscale.comm.collectives.schedule import Collective, Step
-from batchscale.comm.world.world import World, brought_by, tag_of
+from batchscale.comm.world.messages import brought_by, tag_of
+from batchscale.comm.world.world import World
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ import torch.distributed as dist
 
 from batchscale.comm.collectives.hierarchical import Hierarchical
 from batchscale.comm.collectives.torus import Torus
-from batchscale.comm.world.world import World, brought_by
+from batchscale.comm.world import nccl
+from batchscale.comm.world.messages import brought_by
+from batchscale.comm.world.world import World
 
 
 class _Subgroups(ABC):
@@ -54,11 +56,19 @@ class _Subgroups(ABC):
     def _run(self, tensor: torch.Tensor) -> None:
         """The exchanges."""
 
-    def _own_group(self, groups: Sequence[Sequence[int]]) -> Any:
-        """This rank's group; every process makes all of them, in one order, as the backend demands."""
-        timeout = timedelta(seconds=self._world.timeout_seconds)
-        handles = [dist.new_group(list(group), timeout=timeout) for group in groups]
-        return next((handle for handle, group in zip(handles, groups, strict=True) if self._world.rank in group), None)
+
+def own_group(world: World, groups: Sequence[Sequence[int]]) -> Any:
+    """This rank's process group among these; every process makes all of them, in one order, as the backend demands.
+
+    Args:
+        world: all processes.
+        groups: ranks, no rank in two of them; None for a rank in none.
+    """
+    timeout, backend = timedelta(seconds=world.patience.group_seconds), dist.get_backend(world.group)
+    if backend == "nccl":
+        timeout = nccl.behind(timeout)
+    handles = [dist.new_group(list(group), timeout=timeout, backend=backend) for group in groups]
+    return next((handle for handle, group in zip(handles, groups, strict=True) if world.rank in group), None)
 
 
 class SubgroupTorus(_Subgroups):
@@ -80,8 +90,8 @@ class SubgroupTorus(_Subgroups):
         self._columns = torus.columns
         if world.size > 1:
             rows = [sorted(row) for row in torus.grid(world.size).tolist()]  # groups number their ranks in order
-            self._row = self._own_group(rows)
-            self._column = self._own_group(list(zip(*rows, strict=True)))
+            self._row = own_group(world, rows)
+            self._column = own_group(world, list(zip(*rows, strict=True)))
 
     def _run(self, tensor: torch.Tensor) -> None:
         missing = -len(tensor) % self._columns  # the backend scatters equal pieces alone; zeros add nothing
@@ -109,8 +119,8 @@ class SubgroupHierarchical(_Subgroups):
         groups = hierarchical.groups
         self._master = next(group[0] for group in groups if world.rank in group)
         if world.size > 1:
-            self._group = self._own_group(groups)
-            self._masters = self._own_group([[group[0] for group in groups]])
+            self._group = own_group(world, groups)
+            self._masters = own_group(world, [[group[0] for group in groups]])
 
     def _run(self, tensor: torch.Tensor) -> None:
         dist.reduce(tensor, self._master, group=self._group)  # leaves rubbish on the others, until the broadcast

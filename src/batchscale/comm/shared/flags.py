@@ -16,7 +16,7 @@ import select
 import time
 
 from batchscale.comm.shared.mapping import Mapping, NoSharedMemory
-from batchscale.comm.world.diagnosis import HUNG, SETTLE_SECONDS
+from batchscale.comm.world.diagnosis import HUNG, settle_seconds
 from batchscale.comm.world.world import World
 from batchscale.errors import ProcessError
 
@@ -53,6 +53,13 @@ def _wake(address: int) -> None:
     )  # fmt: skip
 
 
+def has_ended(life: int) -> bool:
+    """Whether the process of a pidfd has; by poll, since select takes no descriptor from 1,024 on."""
+    poll = select.poll()
+    poll.register(life, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class Flags:
     """The flags of all processes of this host, at the beginning of a mapping's rows.
 
@@ -74,9 +81,8 @@ class Flags:
         self._peers = [row for row in range(count) if row != self._me]
         self._pids = world.gather(os.getpid(), "sharing memory")
         self._lives: dict[int, int] = {}
-        self._patience_seconds = world.timeout_seconds
-        if len(world.hosts) > 1:  # a peer may itself wait for another host: it is to ask, and to tell, first
-            self._patience_seconds += 2 * SETTLE_SECONDS
+        # A peer may itself wait for another host: it is to ask, and to tell, first.
+        self._extra_seconds = 2 * settle_seconds(world.size) if len(world.hosts) > 1 else 0.0
         self._watch_peers(world)
 
     def _watch_peers(self, world: World) -> None:
@@ -134,13 +140,13 @@ class Flags:
             _sleep_while(address, seen, _SLEEP_SECONDS)  # returns at once where it has grown since it was seen
             if words[word] < value:
                 self._look_after_peers(row, word, value, what)
-                waited_seconds = time.monotonic() - start
-                if waited_seconds > self._world.timeout_seconds and not is_told:
+                patience = self._world.patience
+                if not is_told and patience.over(start):
                     self._world.tell_alive(what, timed_out=True)
                     is_told = True
-                if waited_seconds > self._patience_seconds:
+                if is_told and patience.over(start + self._extra_seconds):
                     state = "is stopped and " if self._is_stopped(row) else ""
-                    self.give_up(what, f"{state}{HUNG} {self._patience_seconds:g} s", row)
+                    self.give_up(what, f"{state}{HUNG} {patience.seconds + self._extra_seconds:g} s", row)
 
     def _look_after_peers(self, awaited: int, word: int, value: int, what: str) -> None:
         """Raise where a peer can never come; the flags of one that died after its last word still count."""
@@ -149,7 +155,7 @@ class Flags:
                 finder = self._world.local_ranks[row]
                 why = f"failed, as rank {finder} found" if failed - 1 != row else "gave up; its own error says why"
                 self.give_up(what, why, failed - 1)
-            dead = row not in self._lives or select.select([self._lives[row]], [], [], 0)[0]
+            dead = row not in self._lives or has_ended(self._lives[row])
             if dead and self._words[awaited][word] < value:  # not raised between our look at it and its end
                 self.give_up(what, "died", row)
 

@@ -15,10 +15,13 @@ import mmap
 import os
 import platform
 import sys
+from pathlib import Path
 
 import torch
 
 from batchscale.comm.world.world import World
+from batchscale.system.control_groups import free_memory, numbers
+from batchscale.system.memory_file import memory_file, path_of
 
 _MARGIN_BYTES = 64 << 20  # of memory that stays free beside a mapping
 
@@ -72,14 +75,14 @@ class Mapping:
         reason = unsupported()
         if leads and not reason:
             reason = self._create(size)
-        offers = world.gather((reason, os.getpid(), self._fd, row_bytes), "sharing memory")
+        offers = world.gather((reason, path_of(self._fd), row_bytes), "sharing memory")
         reasons = [r for r, *_ in offers if r]
         if not reasons and len({rows for *_, rows in offers}) > 1:
             reasons = [f"processes asked for rows of {sorted({rows for *_, rows in offers})} bytes"]
         if not reasons:
-            _, pid, fd, _ = offers[world.local_ranks[0]]
+            _, path, _ = offers[world.local_ranks[0]]
             # Through /proc: the file has no name, and a descriptor could only be sent over a socket.
-            reason = self._reserve(f"/proc/{pid}/fd/{fd}", world.local_rank * row_bytes, row_bytes, leads)
+            reason = self._reserve(path, world.local_rank * row_bytes, row_bytes, leads)
             reasons = [r for r in world.gather(reason, "sharing memory") if r]
         if not reasons:  # only now: whoever maps touches all rows, and each is to lie where its owner runs
             reasons = [r for r in world.gather(self._join(size), "sharing memory") if r]
@@ -91,7 +94,7 @@ class Mapping:
         if free is not None and size + _MARGIN_BYTES > free:
             return f"{size / 2**20:.0f} MiB are needed and {free / 2**20:.0f} MiB are free"
         try:
-            self._fd = os.memfd_create("batchscale", os.MFD_CLOEXEC)
+            self._fd = memory_file("batchscale")
             os.ftruncate(self._fd, size)
         except OSError as error:
             return f"{size / 2**20:.0f} MiB: {error.strerror}"
@@ -133,41 +136,7 @@ def free_bytes(root: str = "/") -> int | None:
     Args:
         root: of the file system that is looked at.
     """
-    free: list[int] = []
+    free = [*free_memory(root)]
     with contextlib.suppress(OSError, ValueError):
-        free += [kib * 1024 for name, kib in _numbers(f"{root}/proc/meminfo") if name == "MemAvailable:"]
-    groups: list[str] = []
-    with contextlib.suppress(OSError), open(f"{root}/proc/self/cgroup", encoding="utf-8") as file:
-        groups = file.read().splitlines()
-    for line in groups:
-        _, controllers, group = line.split(":", 2)
-        if controllers == "":
-            free += _group_free(f"{root}/sys/fs/cgroup", group, "memory.max", "memory.current")
-        elif "memory" in controllers.split(","):
-            free += _group_free(f"{root}/sys/fs/cgroup/memory", group, "memory.limit_in_bytes", "memory.usage_in_bytes")
+        free += [kib * 1024 for name, kib in numbers(Path(root, "proc/meminfo")) if name == "MemAvailable:"]
     return min(free, default=None)  # whatever is tightest kills first
-
-
-def _group_free(mount: str, group: str, limit: str, usage: str) -> list[int]:
-    """What a control group and those around it leave, with what their file caches would give back."""
-    free = []
-    while True:
-        folder = mount + group.rstrip("/")
-        with contextlib.suppress(OSError, ValueError):  # "max" is no number: no limit
-            with open(f"{folder}/{limit}") as most, open(f"{folder}/{usage}") as now:
-                left = int(most.read()) - int(now.read())
-            cached = [value for name, value in _numbers(f"{folder}/memory.stat") if name in _FILE_CACHE]
-            free.append(left + sum(cached))
-        if group in ("", "/"):
-            return free
-        group = os.path.dirname(group)
-
-
-_FILE_CACHE = ("inactive_file", "active_file")
-
-
-def _numbers(path: str) -> list[tuple[str, int]]:
-    """Lines of a name and a whole number."""
-    with open(path, encoding="utf-8") as file:
-        rows = [line.split() for line in file]
-    return [(row[0], int(row[1])) for row in rows if len(row) > 1 and row[1].isdigit()]

@@ -35,12 +35,12 @@ def check_address() -> None:
         ) from None
 
 
-def meet(rank: int, size: int, timeout: timedelta) -> Any:
+def join_store(rank: int, size: int, timeout_seconds: float) -> Any:
     """The store of all processes, which rank 0 (or the agent) keeps.
 
     Args:
         rank, size: of this process, and W.
-        timeout: bound on the whole.
+        timeout_seconds: bound on the whole.
 
     Raises:
         RuntimeError: it is not there in time.
@@ -49,17 +49,17 @@ def meet(rank: int, size: int, timeout: timedelta) -> Any:
 
     def connect() -> None:
         try:
-            outcome.append(next(rendezvous("env://", rank, size, timeout=timeout))[0])
+            outcome.append(next(rendezvous("env://", rank, size, timeout=timedelta(seconds=timeout_seconds)))[0])
         except RuntimeError as error:
             outcome.append(error)
 
     # In a thread: torch 2.15 waits without end for a program that has the port and is no store.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
-    thread.join(timeout.total_seconds() + _MARGIN_SECONDS)
+    thread.join(timeout_seconds + _MARGIN_SECONDS)
     if not outcome:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise RuntimeError(f"what listens at {place} did not answer as a store in {timeout.total_seconds():g} s")
+        raise RuntimeError(f"what listens at {place} did not answer as a store in {timeout_seconds:g} s")
     if isinstance(outcome[0], RuntimeError):
         raise outcome[0]
     task = of_cluster()

@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 _IMPORTED = uuid.uuid4().hex
@@ -26,3 +27,15 @@ def this_host() -> str:
         words.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip())
         words.append(os.readlink("/proc/self/ns/pid"))
     return " ".join([*words, socket.gethostname()])
+
+
+def ranks_by_host(hosts: Sequence[str]) -> list[list[int]]:
+    """The ranks of every host, in rank order; hosts in the order of their first ranks.
+
+    Args:
+        hosts: what ``this_host`` says on every rank.
+    """
+    ranks: dict[str, list[int]] = {}
+    for rank, host in enumerate(hosts):
+        ranks.setdefault(host, []).append(rank)
+    return list(ranks.values())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
-import zlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -13,29 +11,22 @@ import torch
 import torch.distributed as dist
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
+from batchscale.comm.world import nccl
+from batchscale.comm.world.device import CudaQueue, Device, DeviceQueue, Event, check_devices, describe, wait_on_host
 from batchscale.comm.world.diagnosis import Doing, diagnose, first_line, tell
-from batchscale.comm.world.gloo import BATCH, schedule_gloo_threads
-from batchscale.comm.world.meeting import check_address, meet, remedy
-from batchscale.comm.world.place import this_host, this_process
+from batchscale.comm.world.gloo import BATCH, hang_up, mesh_for, schedule_gloo_threads
+from batchscale.comm.world.meeting import check_address, join_store, remedy
+from batchscale.comm.world.messages import brought_by, fact_key, meet, outcome, tag_of
+from batchscale.comm.world.patience import Patience, Watch
+from batchscale.comm.world.pending import Pending
+from batchscale.comm.world.place import ranks_by_host, this_host, this_process
 from batchscale.comm.world.rendezvous import agree_on_name
 from batchscale.errors import ProcessError
-from batchscale.system.launcher import world_told
-from batchscale.words import shown
+from batchscale.system.launcher import described, world_told
 
 T = TypeVar("T")
 _SERVERS: dict[tuple[str, str], Any] = {}  # rank 0's stores live as long as it: another rank may already be at its
 # next run while rank 0 still leaves this one, and would find a store that closes under its feet
-
-
-class Pending:
-    """A reduction under way: ``wait()`` returns when the tensor holds the sum."""
-
-    def __init__(self, world: World, work: dist.Work, what: str, brought: str, call: int) -> None:
-        self._world, self._work, self._doing = world, work, (what, brought, call)
-
-    def wait(self) -> None:
-        """Block until the sum is there; ProcessError names a rank that died, hangs or brought something else."""
-        self._world._guard(lambda: cast(None, self._work.wait()), *self._doing)
 
 
 class World:
@@ -49,7 +40,10 @@ class World:
 
     Attributes:
         hosts: the ranks of every host, in rank order; hosts in the order of their first ranks.
-        group: the process group; None for the default one.
+        devices: of every rank.
+        group: the process group of the reductions; None for the default one.
+        patience: how long this rank waits for the others.
+        queue: of its GPU; None on the CPU.
     """
 
     def __init__(
@@ -61,57 +55,78 @@ class World:
         store: Any = None,
     ) -> None:
         self.rank, self.size = rank, size
-        self.device = device or torch.device("cpu")
-        self.timeout_seconds = timeout_seconds
+        self.device = torch.device(device or "cpu")  # a name will do
+        self.patience = Patience(timeout_seconds)
+        self.queue: DeviceQueue | None = CudaQueue(self.device) if self.device.type == "cuda" else None
+        self._watch = Watch()
         self._store = store
         self._objects: Any = None
         self._job: Any = None
         self.group: Any = None
         self._owns_group = True
         self.hosts = [list(range(size))]
+        self.devices: list[Device] = []
         self._calls = 0
         self._last = ("", "")
         self._met: set[tuple[tuple[str, str], tuple[str, str]]] = set()
 
+    @property
+    def timeout_seconds(self) -> float:
+        """A peer silent for this long has hung, once the first step is done."""
+        return self.patience.timeout_seconds
+
+    @timeout_seconds.setter
+    def timeout_seconds(self, seconds: float) -> None:
+        self.patience.timeout_seconds = seconds
+
     @classmethod
-    def connect(cls, device: torch.device, timeout_seconds: float) -> World:
+    def connect(cls, device: torch.device, timeout_seconds: float, startup_seconds: float | None = None) -> World:
         """The world that the launcher's environment describes (RANK, WORLD_SIZE, ..., or srun's, mpirun's).
 
         Args:
             device: cpu (Gloo) or cuda (NCCL, with Gloo for objects).
             timeout_seconds: bound on every exchange.
+            startup_seconds: the bound until ``started`` is called, where it is longer; None for the same.
 
         Raises:
-            UsageError: only a part of these variables is set, or MASTER_ADDR is no address.
+            UsageError: only a part of these variables is set; MASTER_ADDR is no address; devices that cannot reduce.
             ProcessError: not everyone arrived in time.
         """
         rank, size = world_told()
+        world = cls(rank, size, device, timeout_seconds)
+        world.patience = Patience(timeout_seconds, startup_seconds)
         # One process under an agent joins the store all the same: it tells of earlier attempts (``job_knows``).
         if size == 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-            return cls(rank, size, device, timeout_seconds)
+            return world
         check_address()
-        timeout = timedelta(seconds=timeout_seconds)
-        world = cls(rank, size, device, timeout_seconds)
         try:
-            world._guard(lambda: world._connect(timeout), "connecting")
+            with world.patience.noted(f"still waiting for the other processes to connect ({described()})"):
+                world._guard(world._connect, "connecting")
         except ProcessError as error:
             way_on = remedy(str(error))
             raise ProcessError(f"{error}{f'; {way_on}' if way_on else ''}") from error
         return world
 
-    def _connect(self, timeout: timedelta) -> None:
-        store = meet(self.rank, self.size, timeout)
+    def _connect(self) -> None:
+        store = join_store(self.rank, self.size, self.patience.seconds)
         if self.rank == 0:
             _SERVERS[os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]] = store
         self._job = PrefixStore("batchscale", store)
         if self.size > 1:
-            self._store = PrefixStore(agree_on_name(self._job, self.rank, self.size, self.timeout_seconds), store)
-            self._start(self._store, timeout)
+            self._store = PrefixStore(agree_on_name(self._job, self.rank, self.size, self.patience.seconds), store)
+            with mesh_for(self.size):
+                self._start()
 
-    def _start(self, store: Any, timeout: timedelta) -> None:
-        backend = "nccl" if self.device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size, timeout=timeout)
+    def _start(self) -> None:
+        """Gloo first, on GPUs, too: which devices there are is told by it, before NCCL hangs on the wrong ones."""
+        timeout = timedelta(seconds=self.patience.group_seconds)
+        dist.init_process_group("gloo", store=self._store, rank=self.rank, world_size=self.size, timeout=timeout)
         self._get_to_know(timeout)
+        if self.patience.changes:
+            self._watch.start(self.patience, lambda: hang_up(self._objects, self.rank))
+        check_devices(self.devices, self.hosts)
+        if self.device.type == "cuda":
+            self.group = nccl.make_group(self.device, self.patience.longest_seconds)
 
     @classmethod
     def of_process_group(cls, device: torch.device, timeout_seconds: float) -> World:
@@ -130,10 +145,12 @@ class World:
         world._owns_group = False
         timeout = timedelta(seconds=timeout_seconds)
         if world.size > 1:
-            world.group = dist.new_group(timeout=timeout)  # its messages and its time-out are nobody else's
-            name = f"batchscale/{world.group.group_name}"
-            world._store = PrefixStore(name, dist.distributed_c10d._get_default_store())
-            world._guard(lambda: world._get_to_know(timeout), "connecting")
+            own = nccl.behind(timeout) if dist.get_backend() == "nccl" else timeout
+            with mesh_for(world.size):
+                world.group = dist.new_group(timeout=own)  # its messages and its time-out are nobody else's
+                name = f"batchscale/{world.group.group_name}"
+                world._store = PrefixStore(name, dist.distributed_c10d._get_default_store())
+                world._guard(lambda: world._get_to_know(timeout), "connecting")
         return world
 
     def _get_to_know(self, timeout: timedelta) -> None:
@@ -143,10 +160,9 @@ class World:
         # By Gloo in any case: NCCL has no tags, by which `_meet` and a hang-up tell messages apart.
         self._objects = group if on_gloo else dist.new_group(backend="gloo", timeout=timeout)
         schedule_gloo_threads(BATCH)
-        hosts: dict[str, list[int]] = {}
-        for rank, host in enumerate(self.gather(this_host(), "finding hosts")):
-            hosts.setdefault(host, []).append(rank)
-        self.hosts = list(hosts.values())
+        places = self.gather((this_host(), describe(self.device)), "finding hosts")
+        self.hosts, self.devices = ranks_by_host([host for host, _ in places]), [device for _, device in places]
+        self.patience.by(self._store)
 
     def tell_alive(self, what: str, timed_out: bool) -> None:
         """Let the others learn that this rank is not the silent one, when they ask who is."""
@@ -164,34 +180,38 @@ class World:
 
     def _guard(self, exchange: Callable[[], T], what: str, brought: str = "", call: int = 0) -> T:
         """Run an exchange; when it fails, find out which rank is silent or in something else, and say so."""
+        token = self._watch.begin()
         try:
             return exchange()
         except RuntimeError as error:
             reason = first_line(error)
-            doing = Doing(what, brought, call, "imed out" in reason)  # backends write it with T and with t
-            cause = diagnose(self._store, self._objects, self.rank, self.size, self.timeout_seconds, doing, reason)
-            raise ProcessError(f"{what} (rank {self.rank} of {self.size}): {cause}") from error
+            overdue = self._watch.end(token) or "imed out" in reason  # backends write it with T and with t
+            if self.queue is not None:
+                self.patience.tell_failed()
+            doing, seconds = Doing(what, brought, call, overdue), self.patience.seconds
+            cause = diagnose(self._store, self._objects, self.rank, self.size, seconds, doing, reason)
+            file = nccl.recorded(self.rank) if self.queue is not None else ""
+            raise ProcessError(f"{what} (rank {self.rank} of {self.size}): {cause}{file}") from error
+        finally:
+            self._watch.end(token)
+
+    def wait_for_device(self, event: Event, what: str) -> None:
+        """Block until the device has come to an event; ProcessError names who keeps it from it."""
+        self._guard(lambda: wait_on_host(event, self.patience), what)
 
     def _meet(self, what: str, brought: str) -> None:
         """Before a sum by the backend that has not followed the one before it yet: be sure that all are in the same.
 
         Gloo ends the process, or sums rubbish, where lengths or types differ. So whoever comes to something new
         meets the others first, by messages whose tag names it; who is in something else never gets one. Repeats
-        cost nothing. Rounds: ceil(log2 W) of one number (dissemination barrier).
+        cost nothing.
         """
         self._calls += 1
         follows = (self._last, (what, brought))
         self._last = (what, brought)
         if follows in self._met:
             return
-        tag, distance = tag_of(what, brought, self._calls), 1
-        while distance < self.size:
-            ahead, behind = (self.rank + distance) % self.size, (self.rank - distance) % self.size
-            received = dist.irecv(torch.empty(1), group=self._objects, tag=tag, group_src=behind)
-            sent = dist.isend(torch.empty(1), group=self._objects, tag=tag, group_dst=ahead)
-            cast(dist.Work, received).wait()
-            cast(dist.Work, sent).wait()
-            distance *= 2  # Hensgen, Finkel and Manber 1988: after each round twice as many ranks are known to be here
+        meet(self._objects, self.rank, self.size, tag_of(what, brought, self._calls))
         self._met.add(follows)
 
     def all_reduce(self, tensor: torch.Tensor, what: str = "all-reduce") -> None:
@@ -238,10 +258,8 @@ class World:
         """Rank 0 makes a value, everyone gets it; an error of rank 0 is raised everywhere."""
         value_and_error: list[Any] = [None, None]
         if self.rank == 0:
-            try:
-                value_and_error = [make(), None]
-            except Exception as error:
-                value_and_error = [None, _sendable(error)]
+            with self.patience.busy():
+                value_and_error = outcome(make)
         if self.size > 1:
             self._guard(lambda: dist.broadcast_object_list(value_and_error, src=0, group=self._objects), what)
         value, failure = value_and_error
@@ -251,13 +269,13 @@ class World:
 
     def job_knows(self, fact: str) -> bool:
         """Whether an earlier attempt of this elastic job (the agents' store lives as long as it) has told this."""
-        key = _fact(fact)
+        key = fact_key(fact)
         return self._job is not None and self._job.check([key]) and self._job.get(key).decode() != this_process()
 
     def tell_job(self, fact: str) -> None:
         """Let later attempts of this elastic job know."""
         if self._job is not None:
-            self._job.set(_fact(fact), this_process())
+            self._job.set(fact_key(fact), this_process())
 
     def close(self, wait: bool = True) -> None:
         """Leave the process group.
@@ -269,29 +287,12 @@ class World:
         if self.size > 1 and self._owns_group and dist.is_initialized():
             if wait:
                 self._guard(dist.barrier, "waiting for the others to end")
+            elif self.queue is not None:
+                self.patience.tell_failed()
+            self._watch.close()
+            self.patience.by(None)
             self._objects = self._store = self._job = None  # the group's threads end with its last reference
-            dist.destroy_process_group()
-
-
-def _fact(fact: str) -> str:
-    """The key of a fact; a store's are UTF-8, and a folder's name may be none."""
-    return f"fact/{shown(fact)}"
-
-
-def brought_by(tensor: torch.Tensor) -> str:
-    """A tensor's length and type in words."""
-    return f"{tensor.numel()} x {str(tensor.dtype).removeprefix('torch.')}"
-
-
-def tag_of(what: str, brought: str, call: int) -> int:
-    """A message's tag that only the same call with the same length and type has (31 bits of a hash)."""
-    return zlib.crc32(f"{what}/{brought}/{call}".encode()) >> 1
-
-
-def _sendable(error: Exception) -> Exception:
-    """The error, or its text where it cannot be pickled: the others must not wait for it in vain."""
-    try:
-        pickle.dumps(error)
-    except Exception:
-        return ProcessError(f"rank 0: {type(error).__name__}: {error}")
-    return error
+            if self.queue is not None and not wait:
+                nccl.abandon_groups()
+            else:
+                dist.destroy_process_group()

@@ -9,7 +9,7 @@ import numpy as np
 
 from batchscale.data.examples import Indices, Splits
 from batchscale.data.image.dataset import Dataset
-from batchscale.data.image.entries import Entries
+from batchscale.data.image.entries import Entries, FolderEntries
 from batchscale.data.image.folders import no_entries, read_test, read_train
 from batchscale.data.image.packed import PackedEntries, index_of
 from batchscale.data.image.stored import StoredImages
@@ -70,6 +70,8 @@ class FolderSource(Source):
         roots: folders below --data that may hold train and val, looked at in this order.
     """
 
+    lists_once = True
+
     roots: tuple[str, ...] = (".",)
 
     def root(self, folder: Path | None) -> Path:
@@ -124,7 +126,7 @@ class FolderSource(Source):
 
     def open(self, folder: Path | None, reading: Reading) -> Splits:
         """The data set, its images on disk."""
-        train, test = self.parts(folder, labels=reading.labels)
+        train, test = reading.listing or self.parts(folder, labels=reading.labels)
         selected = subset_of(train, reading.subset) if reading.subset else None
         how = (reading.size, reading.skip_bad, reading.threads)
         return Splits(
@@ -133,6 +135,8 @@ class FolderSource(Source):
             StoredImages(test, *how),
             len(train.classes),
             "; ".join(f"{part}: {e.passed_over}" for part, e in (("train", train), ("val", test)) if e.passed_over),
+            # The packed form's index is mapped: its pages are read once a host as it is.
+            (train, test) if isinstance(train, FolderEntries) and isinstance(test, FolderEntries) else None,
         )
 
     def load(self, folder: Path | None) -> Dataset:

@@ -24,12 +24,14 @@ class Timing:
         spread: interquartile range of the intervals' images_per_second over their median; 0 for one interval.
         phase_milliseconds: phase -> time of a step on rank 0, median over intervals.
         device: where it was computed.
+        nodes: of a cluster, as Slurm lists them; "" elsewhere.
     """
 
     images_per_second: float
     spread: float
     phase_milliseconds: dict[str, float]
     device: str
+    nodes: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,14 @@ def timing_of(run: Path) -> Timing | None:
     speeds = [interval.images_per_second for interval in intervals]
     first, middle, third = statistics.quantiles(speeds, method="inclusive") if len(speeds) > 1 else speeds * 3
     phases = {phase: statistics.median(i.phase_milliseconds[phase] for i in intervals) for phase in PHASES}
-    fingerprint = attempts[0].get("fingerprint") if attempts else None
-    device = fingerprint.get("device", "unknown") if isinstance(fingerprint, dict) else "unknown"
-    return Timing(middle, (third - first) / middle, phases, str(device))
+    device, nodes = (_recorded(attempts, *place) for place in (("fingerprint", "device"), ("slurm", "nodes")))
+    return Timing(middle, (third - first) / middle, phases, device or "unknown", nodes)
+
+
+def _recorded(attempts: Sequence[Mapping[str, Any]], part: str, name: str) -> str:
+    """An entry of the newest attempt's record; "" where it is not there."""
+    content = attempts[0].get(part) if attempts else None
+    return str(content.get(name, "")) if isinstance(content, dict) else ""
 
 
 def _intervals(records: RunRecords, first_steps: set[float]) -> Iterator[_Interval]:

@@ -18,6 +18,7 @@ from batchscale.study.runner.board import make_board
 from batchscale.study.runner.cell import Cell, Outcome
 from batchscale.study.runner.crew import Crew
 from batchscale.study.runner.folder import StudyFolder
+from batchscale.study.runner.slurm import Cluster
 from batchscale.study.runner.table import write_table
 from batchscale.study.runner.work import Launcher, Work
 from batchscale.study.runner.workers import LocalLauncher, warm
@@ -40,12 +41,12 @@ class StudyStopped(BatchscaleError):
         self.exit_code = 128 + number
 
 
-def _make_launcher(name: str, out: Path, jobs: int) -> Launcher:
-    if name == "local":
-        return LocalLauncher(jobs)
+def _make_launcher(cluster: Cluster | None, out: Path, say: Callable[[str], None]) -> Launcher:
+    if cluster is None:
+        return LocalLauncher(say)
     from batchscale.study.runner.submitit import SubmititLauncher
 
-    return SubmititLauncher(out / "submitit")
+    return SubmititLauncher(out / "submitit", cluster, say)
 
 
 class Study:
@@ -58,8 +59,8 @@ class Study:
         recipe: the reference; a folder goes on only with the same one (the seed may differ).
         options: what was asked beside the recipe, for study.json.
         command: words of the command line.
-        jobs: runs at once.
-        launcher: "local", or "slurm" through submitit.
+        jobs: runs at once; None: one, or on this machine's GPUs as many as have their own.
+        cluster: where the runs are jobs of one, through submitit; None: they run here.
         data_folder: of the data sets.
         say: takes lines of progress, where standard error is no terminal.
 
@@ -76,16 +77,17 @@ class Study:
         options: dict[str, Any],
         command: Sequence[str],
         *,
-        jobs: int = 1,
-        launcher: str = "local",
+        jobs: int | None = None,
+        cluster: Cluster | None = None,
         data_folder: Path | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.out, self.kind, self.recipe_name, self.recipe = out, kind, recipe_name, recipe
         self.options, self.command = options, tuple(command)
         self._jobs, self._data_folder, self._say = jobs, data_folder, say
-        self._local = launcher == "local"
-        self._launcher = _make_launcher(launcher, out, jobs)
+        self._local = cluster is None
+        self._launcher = _make_launcher(cluster, out, say)
+        self._at_once = 1
         self._ended: dict[str, Outcome] = {}
         self._asked: dict[tuple[str, str], Cell] = {}
         self._validated: set[str] = set()
@@ -134,6 +136,8 @@ class Study:
         waiting = self._waiting(cells)
         self._validate(waiting)
         self._check_data(cells)
+        if waiting:
+            self._at_once = self._launcher.prepare([self._work_of(cell) for cell in waiting], self._jobs)
         self._asked.update({(cell.key, str(cell.labels)): cell for cell in cells})
         self._folder.begin(unfinished=bool(waiting))
         self._write_table()
@@ -149,6 +153,9 @@ class Study:
 
     def _run_folder(self, cell: Cell) -> Path:
         return self.out / "runs" / cell.key
+
+    def _work_of(self, cell: Cell) -> Work:
+        return Work(self.recipe_name, cell.recipe, self._run_folder(cell), self._data_folder, cell.processes)
 
     def _outcome(self, cell: Cell) -> Outcome:
         known = self._ended.get(cell.key)
@@ -205,9 +212,8 @@ class Study:
                 check_trained_on(folder, contents, self._contents[entry])
 
     def _work(self, waiting: list[Cell], ended: list[Outcome]) -> None:
-        name, data_folder = self.recipe_name, self._data_folder
-        works = [(c, Work(name, c.recipe, self._run_folder(c), data_folder, c.processes)) for c in waiting]
-        crew = Crew(self._launcher, self._jobs, works, ended, self._close)
+        works = [(cell, self._work_of(cell)) for cell in waiting]
+        crew = Crew(self._launcher, self._at_once, works, ended, self._close)
         board = make_board(self._say)
         try:
             stopped = crew.work(board)

@@ -1,53 +1,98 @@
-"""Runs as jobs of a cluster, through submitit; each job is one run on one node.
+"""Runs as jobs of a cluster, through submitit: a run of W processes is a job of W tasks, which form the run.
 
-Partition, account and time limit come from Slurm's own variables: SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_TIMELIMIT.
+What ``--slurm`` does not say comes from Slurm's own variables: SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_TIMELIMIT.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import pickle
+import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from batchscale.errors import UsageError
+from batchscale.launch.signals import RUNS_AT_ONCE
 from batchscale.records.files import parse_json, write_json
-from batchscale.study.runner.work import Work, train_task
-
-CLUSTER = "slurm"
-_LONGEST_MINUTES = 24 * 60  # submitit asks for 5 minutes where nothing is said; SBATCH_TIMELIMIT goes before this
+from batchscale.study.runner.queue import BY_CLUSTER, Queue, is_over, reason_of, refusal
+from batchscale.study.runner.slurm import Allotment, Cluster
+from batchscale.study.runner.work import Attempt, Work, train_task
+from batchscale.words import counted
 
 
 class SubmititAttempt:
     """A run as a job.
 
     Args:
-        job: of submitit.
-        work: that it carries out.
+        number: of the job.
+        folder: of submitit's files.
+        queue: tells its state.
     """
 
-    def __init__(self, job: Any, work: Work) -> None:
-        self._job, self._work = job, work
+    def __init__(self, number: str, folder: Path, queue: Queue) -> None:
+        self._number, self._folder, self._queue = number, folder, queue
         self._cancelled = False
 
     def ended(self) -> str | None:
         """None while it waits or runs; then its error in one line, "" where there was none."""
-        if not self._job.done(force_check=self._cancelled):  # else it asks the cluster ever more seldom
-            return None
-        if self._cancelled and not self._job.paths.result_pickle.exists():
-            return "cancelled"  # submitit would look out for its result for another 15 s
-        error = self._job.exception()
-        if error is None:
+        results = self._results()
+        if results.get(0) == "":
             return ""
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        return f"{lines[-1].strip() if lines else type(error).__name__}; see {self._job.paths.stderr}"
+        state = self._queue.state(self._number, soon=self._cancelled or bool(results))
+        if is_over(state) or (state is None and results):
+            return self._error(next((error for error in results.values() if error), ""), state or "")
+        return None
+
+    def _results(self) -> dict[int, str]:
+        """Task -> its error in one line, "" for none, of those that have left a result; the first to end is first."""
+        files = self._folder.glob(f"{self._number}_*_result.pkl")
+        with contextlib.suppress(
+            OSError, EOFError, pickle.UnpicklingError
+        ):  # one that a requeued job replaces just now
+            ordered = sorted(files, key=lambda file: file.stat().st_mtime)
+            return {int(file.name.split("_")[1]): _error_of(pickle.loads(file.read_bytes())) for file in ordered}
+        return {}
+
+    def _error(self, error: str, state: str) -> str:
+        if self._cancelled:
+            return "cancelled"
+        log = self._folder / f"{self._number}_0_log.err"
+        if state in BY_CLUSTER:
+            return f"job {self._number} was ended by the cluster ({state}); the same command goes on with it; see {log}"
+        return f"{error or f'job {self._number} ended ({state}) and left no result'}; see {log}"
 
     def stop(self) -> None:
         """Cancel it: one that waits is taken from the queue, one that runs writes a checkpoint and ends."""
         self._cancelled = True
-        self._job.cancel(check=False)
+        subprocess.call(["scancel", self._number])
 
     def kill(self) -> None:
         """The same: a cluster kills a cancelled job by itself."""
         self.stop()
+
+
+class Refused:
+    """A run whose job Slurm has not taken.
+
+    Args:
+        error: in one line.
+    """
+
+    def __init__(self, error: str) -> None:
+        self._error = error
+
+    def ended(self) -> str:
+        """Its error."""
+        return self._error
+
+    def stop(self) -> None:
+        """Nothing to stop."""
+
+    def kill(self) -> None:
+        """Nothing to end."""
 
 
 class SubmititLauncher:
@@ -55,6 +100,8 @@ class SubmititLauncher:
 
     Args:
         folder: of submitit's own files, and of jobs.json: run -> number of its newest job.
+        cluster: what is asked of it.
+        say: takes a line.
 
     Raises:
         UsageError: submitit is not installed, or there is no Slurm here.
@@ -62,43 +109,100 @@ class SubmititLauncher:
 
     poll_seconds = 1.0
 
-    def __init__(self, folder: Path) -> None:
-        try:
-            import submitit
-        except ImportError:
-            raise UsageError(
-                "--launcher slurm: needs submitit; install it with: pip install batchscale[slurm]"
-            ) from None
-        try:
-            self._executor = submitit.AutoExecutor(folder=folder, cluster=CLUSTER)
-        except RuntimeError as error:
-            raise UsageError(f"--launcher slurm: {error}; give --launcher local on this machine") from None
-        self._folder, self._earlier_job = folder, submitit.SlurmJob
-        self._numbers = _read(folder / "jobs.json")
+    def __init__(self, folder: Path, cluster: Cluster, say: Callable[[str], None] = lambda line: None) -> None:
+        self._executor = _executor(folder)
+        self._folder, self._cluster, self._say = folder, cluster, say
+        self._numbers, self._queue = _read(folder / "jobs.json"), Queue()
 
-    def start(self, work: Work) -> SubmititAttempt:
+    def prepare(self, works: Sequence[Work], jobs: int | None) -> int:
+        """Ask Slurm whether it takes jobs for such runs, before one is submitted; one at once where nobody said more.
+
+        Raises:
+            UsageError: it does not; says the option.
+        """
+        for allotment in dict.fromkeys(map(self._cluster.allotment, works)):
+            self._prepare("check", allotment)
+            refused = refusal(self._executor.flags, self._executor._make_submission_file_text("true", "check"))
+            if refused is None:
+                continue
+            reason, of_this_moment = refused
+            run = f"a run of {counted(allotment.tasks, 'process')} on {counted(allotment.nodes, 'node')}"
+            if of_this_moment:
+                self._say(
+                    f"Slurm cannot start {run} as its nodes are now ({reason}): it will wait, perhaps for ever; "
+                    f"--slurm ntasks-per-node=N spreads a run over nodes"
+                )
+                continue
+            words = " ".join(["--launcher slurm", *(f"--slurm {flag[2:]}" for flag in self._executor.flags)])
+            raise UsageError(f"{words}: sbatch refuses {run}: {reason}; see man sbatch (nothing was submitted)")
+        return jobs or 1
+
+    def start(self, work: Work) -> Attempt:
         """Submit a run, unless a job of it is there."""
-        if (job := self._left_over(work)) is not None:
-            return SubmititAttempt(job, work)
-        self._executor.update_parameters(
-            name=f"batchscale-{work.folder.name}",
-            timeout_min=_LONGEST_MINUTES,
-            nodes=1,
-            tasks_per_node=1,
-            cpus_per_task=work.processes * _threads(work),
-        )
-        job = self._executor.submit(train_task, work)
-        self._numbers[work.folder.name] = job.job_id
-        write_json(self._folder / "jobs.json", self._numbers)
-        return SubmititAttempt(job, work)
+        number = self._left_over(work)
+        if number is None:
+            self._prepare(f"batchscale-{work.folder.name}", self._cluster.allotment(work))
+            try:
+                with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what its error holds
+                    number = self._executor.submit(cluster_task, work).job_id
+            except RuntimeError as error:  # of submitit: sbatch has refused it, or says no number
+                return Refused(f"sbatch refused it: {reason_of(str(error)) or 'it said nothing'}")
+            self._numbers[work.folder.name] = number
+            write_json(self._folder / "jobs.json", self._numbers)
+            self._queue.forget()
+        return SubmititAttempt(number, self._folder, self._queue)
 
-    def _left_over(self, work: Work) -> Any:
+    def _prepare(self, name: str, allotment: Allotment) -> None:
+        self._executor.flags = list(self._cluster.flags(allotment))
+        self._executor.parameters = {}  # what one run asked for is not the next one's
+        self._executor.update_parameters(job_name=name, **allotment.parameters())
+
+    def _left_over(self, work: Work) -> str | None:
         """The job of this run that an earlier study submitted and the cluster still has; None where there is none."""
         number = self._numbers.get(work.folder.name)
-        if number is None:
-            return None
-        job: Any = self._earlier_job(self._folder, number)
-        return None if job.done(force_check=True) or job.state == "UNKNOWN" else job
+        state = None if number is None else self._queue.state(number, soon=True)
+        return None if state is None or is_over(state) else number
+
+
+def cluster_task(work: Work) -> None:
+    """What each task of a job carries out: as one of W processes it takes its place in the run.
+
+    Raises:
+        BatchscaleError: the run failed or was stopped.
+    """
+    os.environ[RUNS_AT_ONCE] = "1"  # the study watches over it: a signal that comes twice is one
+    train_task(work)
+
+
+def _executor(folder: Path) -> Any:
+    """Submitit's, which gives sbatch options on its command line, too: there they go before Slurm's variables."""
+    try:
+        import submitit
+    except ImportError:
+        raise UsageError("--launcher slurm: needs submitit; install it with: pip install batchscale[slurm]") from None
+
+    class Executor(submitit.SlurmExecutor):
+        flags: Sequence[str] = ()
+
+        def _make_submission_command(self, submission_file_path: Path) -> list[str]:
+            return ["sbatch", *self.flags, str(submission_file_path)]
+
+    try:
+        return Executor(folder)
+    except RuntimeError as error:
+        raise UsageError(f"--launcher slurm: {error}; give --launcher local on this machine") from None
+
+
+def _error_of(result: tuple[str, Any]) -> str:
+    """Of a task's result: ("success", ...), or ("error", its traceback)."""
+    outcome, content = result
+    if outcome == "success":
+        return ""
+    lines = [line for line in str(content).splitlines() if line.strip()]
+    kind, colon, sentence = (lines[-1] if lines else "failed").partition(": ")
+    sentence = sentence if colon and kind.startswith("batchscale.") else f"{kind}{colon}{sentence}"
+    stopped, way_on, _ = sentence.strip().partition("; go on with: ")
+    return f"{stopped}; the same command goes on with it" if way_on else stopped
 
 
 def _read(path: Path) -> dict[str, str]:
@@ -108,8 +212,3 @@ def _read(path: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) and all(isinstance(n, str) for n in content.values()) else {}
-
-
-def _threads(work: Work) -> int:
-    wanted = work.recipe.numerics.threads
-    return wanted if isinstance(wanted, int) else 1

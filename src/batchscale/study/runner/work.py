@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -51,6 +52,20 @@ class Launcher(Protocol):
     """A way to carry out work; ``poll_seconds`` apart it is asked whether one ended."""
 
     poll_seconds: float
+
+    def prepare(self, works: Sequence[Work], jobs: int | None) -> int:
+        """Before the first of them: look at what they will need.
+
+        Args:
+            works: all, distinct.
+            jobs: runs at once; None where nobody has said it.
+
+        Returns:
+            Runs at once.
+
+        Raises:
+            UsageError: it cannot be had, whatever one waits for.
+        """
 
     def start(self, work: Work) -> Attempt:
         """Begin a run."""

@@ -12,12 +12,15 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable, Sequence
 from multiprocessing import connection
 from typing import Any
 
 from batchscale.errors import BatchscaleError
 from batchscale.launch.signals import RUNS_AT_ONCE, STOPS
+from batchscale.study.runner.devices import VISIBLE, DevicePool, may_use_gpu, sharing_words, visible_devices
 from batchscale.study.runner.work import Work, train_task
+from batchscale.system.caches import place_compiled
 from batchscale.system.interpreter import variables, without_working_folder
 from batchscale.system.temporary import short_paths
 
@@ -28,6 +31,7 @@ def warm() -> None:
     """Begin to import torch in the process that runs are forked from; signals to stop are not for that one."""
     from multiprocessing import forkserver, resource_tracker
 
+    place_compiled()
     _CONTEXT.set_forkserver_preload(["torch", "torch._dynamo", "batchscale.run.run"])
     with short_paths(), variables(**without_working_folder()):
         for ensure_running in (resource_tracker.ensure_running, forkserver.ensure_running):
@@ -44,14 +48,19 @@ class LocalAttempt:
     Args:
         work: to carry out.
         jobs: runs at once, this one among them.
+        devices: GPUs of its own; () where it sees what the study sees.
+        end: called once, when its process is gone.
     """
 
-    def __init__(self, work: Work, jobs: int) -> None:
+    def __init__(
+        self, work: Work, jobs: int, devices: Sequence[str] = (), end: Callable[[], None] = lambda: None
+    ) -> None:
         self._ending, theirs = _CONTEXT.Pipe(duplex=False)
-        self._work = work
-        self._process = _CONTEXT.Process(
-            target=_carry_out, args=(work, {**os.environ, RUNS_AT_ONCE: str(jobs)}, theirs)
-        )
+        self._work, self._end = work, end
+        environment = {**os.environ, RUNS_AT_ONCE: str(jobs)}
+        if devices:
+            environment[VISIBLE] = ",".join(devices)
+        self._process = _CONTEXT.Process(target=_carry_out, args=(work, environment, theirs))
         self._process.start()
         theirs.close()
 
@@ -67,6 +76,7 @@ class LocalAttempt:
             if self._ending.poll():
                 error = self._ending.recv()
         self._ending.close()
+        self._end()
         return error
 
     def stop(self) -> None:
@@ -83,17 +93,30 @@ class LocalLauncher:
     """Runs on this machine, which share its cores.
 
     Args:
-        jobs: runs at once.
+        say: takes a line.
     """
 
     poll_seconds = 0.05
 
-    def __init__(self, jobs: int) -> None:
-        self._jobs = jobs
+    def __init__(self, say: Callable[[str], None] = lambda line: None) -> None:
+        self._say, self._jobs, self._pool = say, 1, DevicePool(())
+
+    def prepare(self, works: Sequence[Work], jobs: int | None) -> int:
+        """Count the GPUs, and say how the runs share them; without a word on ``jobs`` each run has its own."""
+        processes = max((work.processes for work in works if may_use_gpu(work.recipe)), default=0)
+        devices = visible_devices() if processes else ()
+        self._pool = DevicePool(devices)
+        with_own = min(len(devices) // processes, len(works)) if processes else 0
+        self._jobs = jobs or max(with_own, 1)
+        at_once = min(self._jobs, len(works))
+        if with_own and at_once > 1:
+            self._say(sharing_words(at_once, processes, len(devices)))
+        return self._jobs
 
     def start(self, work: Work) -> LocalAttempt:
         """Begin a run."""
-        return LocalAttempt(work, self._jobs)
+        devices = self._pool.take(work.processes) if may_use_gpu(work.recipe) else ()
+        return LocalAttempt(work, self._jobs, devices, lambda: self._pool.give_back(devices))
 
 
 def _carry_out(work: Work, environment: dict[str, str], ending: Any) -> None:

@@ -34,6 +34,7 @@ class Row:
         scores: infinite for a run that diverged.
         losses: training losses of the last epoch, alike.
         folder: of the first seed's run.
+        nodes: of a cluster, as it lists those of a run; none elsewhere.
     """
 
     mode: str
@@ -48,6 +49,7 @@ class Row:
     losses: Point
     folder: str
     devices: frozenset[str] = field(default_factory=frozenset)
+    nodes: frozenset[str] = field(default_factory=frozenset)
 
     @property
     def speed_up(self) -> float | None:
@@ -148,6 +150,7 @@ def _row(outcomes: Sequence[Outcome], timings: dict[int, Timing], base: dict[int
         losses=point_of(minibatch, map(train_loss, outcomes)),
         folder=outcomes[0].row()["folder"],
         devices=frozenset(timing.device for timing in timings.values()),
+        nodes=frozenset(timing.nodes for timing in timings.values() if timing.nodes),
     )
 
 
@@ -193,7 +196,9 @@ def weak_limit(rows: Sequence[Row], bound: float, judged: Judged) -> Passing:
 
 
 def oversubscribed(case: Case[Question], row: Row) -> bool:
-    """Whether the row's processes had more threads than the machine has cores."""
+    """Whether the row's processes had more threads than the machine has cores; each on its own ones on a cluster."""
+    if case.task_cores is not None:
+        return threads_of(case) > case.task_cores
     return row.processes * threads_of(case) > available_cores()
 
 
@@ -225,4 +230,5 @@ def _row_json(case: Case[Question], answer: Answer, row: Row) -> dict[str, Any]:
         **answer.judged.entries(row.scores.mean),
         "train_loss": None if math.isinf(row.losses.mean) else row.losses.mean,
         "oversubscribed": oversubscribed(case, row),
+        "nodes": sorted(row.nodes),
     }

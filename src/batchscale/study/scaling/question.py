@@ -45,14 +45,15 @@ class Question(SeededQuestion):
 
     summary: ClassVar = "speed and error over processes, strong and weak"
     about: ClassVar = """\
-Train RECIPE on W processes of this machine, one run at a time, and tell how far more processes pay.
+Train RECIPE on W processes of this machine (or of a cluster's nodes), one run at a time, and tell how far more pay.
 
   strong: the recipe's minibatch whatever W
   weak:   every process keeps the recipe's workers: W times the minibatch, the lr by the recipe's rule
 
   batchscale study scaling digits-cnn minibatch.workers=4 epochs=5 --processes 1,2,4 --mode both
 
-Every process gets the same threads at every W (numerics.threads, or the cores shared by the largest W).
+Every process gets the same threads at every W (numerics.threads, or the cores shared by the largest W; on a cluster
+--slurm cpus-per-task, or one).
 """
     one_at_a_time: ClassVar = True
 
@@ -83,13 +84,11 @@ Every process gets the same threads at every W (numerics.threads, or the cores s
             UsageError: one line.
         """
         check_fixed(recipe)
-        k, span, most = recipe.minibatch.workers, recipe.batch_norm.span, self.processes[-1]
-        if STRONG in self.modes and most > k // span:
+        k, most = recipe.minibatch.workers, self.processes[-1]
+        if STRONG in self.modes and most > k:
             raise UsageError(
-                f"--processes={most}: strong scaling spreads the recipe's minibatch.workers={k}"
-                f"{f' in groups of {span}' if span > 1 else ''} over the processes; "
-                f"use at most {k // span}, raise minibatch.workers (and lower minibatch.per_worker), "
-                f"or --mode weak"
+                f"--processes={most}: strong scaling spreads the recipe's minibatch.workers={k} over the processes; "
+                f"use at most {k}, raise minibatch.workers (and lower minibatch.per_worker), or --mode weak"
             )
 
 
@@ -115,9 +114,10 @@ def cells(case: Case[Question]) -> list[Cell]:
 
 
 def threads_of(case: Case[Question]) -> int:
-    """Of every process, whatever W: the recipe's, or the cores shared by the largest W."""
+    """Of every process, whatever W: the recipe's, or a task's on a cluster, or the cores shared by the largest W."""
     threads = case.recipe.numerics.threads
-    return threads if threads != "auto" else max(available_cores() // case.question.processes[-1], 1)
+    shared = case.task_cores or max(available_cores() // case.question.processes[-1], 1)
+    return threads if threads != "auto" else shared
 
 
 def _timed(case: Case[Question], workers: int) -> Recipe:

@@ -13,7 +13,7 @@ from batchscale.study.scaling.answer import Answer, oversubscribed, passing
 from batchscale.study.scaling.question import Question
 from batchscale.words import counted
 
-_GPU = " On a GPU: as the host saw it; work that it had not waited for shows in the phase that did (update)."
+_GPU = " On a GPU: the device's own time; data is how long it waited for the host."
 
 
 def all_tables(case: Case[Question], answer: Answer) -> Iterator[Table]:
@@ -30,12 +30,14 @@ def _rounded(value: float | None, digits: int) -> float | None:
 
 
 def _speed(case: Case[Question], answer: Answer, mode: str) -> Table:
-    judged = answer.judged
+    judged, rows = answer.judged, answer.of_mode(mode)
+    places = any(row.nodes for row in rows)
     return Table(
         title=f"{mode.capitalize()} scaling",
         columns=(
             "processes", "images a process", "minibatch kn", "images/s", "speed-up", "efficiency",
             "short of ideal (%)", "training loss", judged.label, "deviation", "more threads than cores",
+            *(["nodes"] if places else []),
         ),
         rows=tuple(
             (
@@ -43,9 +45,9 @@ def _speed(case: Case[Question], answer: Answer, mode: str) -> Table:
                 _rounded(row.speed_up, 3), _rounded(row.efficiency, 3),
                 None if row.efficiency is None else round(100 * (1 - row.efficiency), 1),
                 _rounded(row.losses.mean, 4), _rounded(row.scores.mean, 3), _rounded(row.scores.deviation(), 3),
-                "yes" if oversubscribed(case, row) else "no",
+                "yes" if oversubscribed(case, row) else "no", *([" ".join(sorted(row.nodes))] if places else []),
             )
-            for row in answer.of_mode(mode)
+            for row in rows
         ),
         caption="images/s: median over seeds of each run's median interval of training steps, the first left out; "
         "speed-up: median over seeds of the ratio within a seed, to its run at the smallest W, so it need not follow "

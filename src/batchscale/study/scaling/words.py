@@ -24,9 +24,12 @@ def title(case: Case[Question]) -> str:
 def asked(case: Case[Question], outcomes: Sequence[Outcome]) -> str:
     """The question, with all that limits it."""
     kn = case.recipe.minibatch.workers * case.recipe.minibatch.per_worker
+    threads = f"{counted(threads_of(case), 'thread')} a process"
+    place = f"this machine ({counted(available_cores(), 'core')}, {threads})"
+    if case.task_cores is not None:
+        place = f"this cluster ({counted(case.task_cores, 'core')} and {threads})"
     return (
-        f"How far do more processes pay on this machine ({counted(available_cores(), 'core')}, "
-        f"{counted(threads_of(case), 'thread')} a process)? "
+        f"How far do more processes pay on {place}? "
         f"kn = {kn:,} in strong scaling, W times that in weak; {case.training_images:,} training "
         f"images, {counted(case.recipe.epochs, 'epoch', 'g')}, {case.question.seeds_words}, one run at a time."
         f"{words_of([outcome.cell for outcome in outcomes])}"
@@ -120,9 +123,11 @@ def _speed_doubts(case: Case[Question], rows: Sequence[Row]) -> Iterator[str]:
     devices = sorted({device for row in rows for device in row.devices})
     over = sorted({row.processes for row in rows if oversubscribed(case, row)})
     if over and not any("CUDA" in device for device in devices):
+        cores = f"this machine's {counted(available_cores(), 'core')}"
+        if case.task_cores is not None:
+            cores = f"a task's {counted(case.task_cores, 'core')}"
         yield (
-            f"W = {', '.join(map(str, over))}: more threads than this machine's "
-            f"{counted(available_cores(), 'core')}, so the processes shared cores: speed there "
+            f"W = {', '.join(map(str, over))}: more threads than {cores}, so the processes shared cores: speed there "
             f"says nothing about a larger machine"
         )
     if loose := _loose(rows):

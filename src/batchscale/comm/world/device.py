@@ -1,0 +1,151 @@
+"""What a world knows of its devices, and how the host waits for one.
+
+NCCL's ``work.wait()`` makes the device's stream wait and returns at once. So the host waits for an event behind it,
+with a bound, in place of blocking in the first copy from the device for ever.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from batchscale.comm.world.patience import Patience
+from batchscale.errors import UsageError
+from batchscale.words import counted
+
+_SPIN_SECONDS, _SLEEP_SECONDS = 200e-6, 100e-6
+
+
+class Event(Protocol):
+    """A place in a device's queue."""
+
+    def query(self) -> bool:
+        """Whether the device has come so far."""
+
+
+class DeviceQueue(Protocol):
+    """A device's queue, as far as reductions need it."""
+
+    def mark(self) -> Event:
+        """An event behind all that the device has been given on the current stream."""
+
+    def aside(self) -> AbstractContextManager[None]:
+        """What is given in it runs beside the current stream, behind all that was given before."""
+
+
+class CudaQueue:
+    """The queue of a GPU.
+
+    Args:
+        device: with its index.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._side: torch.cuda.Stream | None = None
+
+    def mark(self) -> Event:
+        """An event behind all that the device has been given on the current stream."""
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+    @contextlib.contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is given in it runs on one side stream, behind all that was given before."""
+        if self._side is None:
+            self._side = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        self._side.wait_stream(torch.cuda.current_stream(self._device))
+        with torch.cuda.stream(self._side):
+            yield
+
+
+def wait_on_host(event: Event, patience: Patience) -> None:
+    """Block until the device has come to an event.
+
+    Raises:
+        RuntimeError: it did not in time, or another rank has failed.
+    """
+    start = time.monotonic()
+    while not event.query():
+        if time.monotonic() - start < _SPIN_SECONDS:
+            continue
+        if patience.over(start):
+            raise RuntimeError(f"timed out after {patience.seconds:g} s: the device still waits for the other ranks")
+        if patience.someone_failed():
+            raise RuntimeError("another rank failed while the device waited for it")
+        time.sleep(_SLEEP_SECONDS)
+
+
+@dataclass(frozen=True)
+class Device:
+    """A rank's device, in what tells it from others.
+
+    Args:
+        kind: cpu or cuda.
+        name: of the model; "" for a cpu.
+        uuid: of this very one; "" for a cpu.
+    """
+
+    kind: str
+    name: str = ""
+    uuid: str = ""
+
+
+def describe(device: torch.device) -> Device:
+    """The device as the other ranks are to know it."""
+    if device.type != "cuda":
+        return Device(device.type)
+    properties = torch.cuda.get_device_properties(device)
+    return Device("cuda", properties.name, str(getattr(properties, "uuid", "")))
+
+
+def check_devices(devices: Sequence[Device], hosts: Sequence[Sequence[int]]) -> None:
+    """Raise unless the ranks' devices can reduce together.
+
+    Args:
+        devices: of every rank.
+        hosts: the ranks of every host.
+
+    Raises:
+        UsageError: some ranks are on the CPU and some on GPUs, or two of a host share a GPU.
+    """
+    without = [rank for rank, device in enumerate(devices) if device.kind != "cuda"]
+    if 0 < len(without) < len(devices):
+        raise UsageError(
+            f"execution.device: {_ranks(without)} of {len(devices)} trains on the CPU and the others on GPUs: all must "
+            f"see the same; give every task a GPU, or set execution.device=cpu"
+        )
+    for ranks in hosts:
+        sharing: dict[str, list[int]] = {}
+        for rank in ranks:
+            if devices[rank].uuid:
+                sharing.setdefault(devices[rank].uuid, []).append(rank)
+        for uuid, together in sharing.items():
+            if len(together) > 1:
+                raise UsageError(
+                    f"execution.device: {_ranks(together)} of one host share a GPU ({devices[together[0]].name}, "
+                    f"{uuid}): each process needs its own; start fewer processes, give each task its own GPU (Slurm: "
+                    f"--gpus-per-task=1), or set execution.device=cpu"
+                )
+
+
+def differing_models(devices: Sequence[Device]) -> str | None:
+    """That the ranks' GPUs are of several models, as a line for a user; None where they are of one."""
+    names: dict[str, list[int]] = {}
+    for rank, device in enumerate(devices):
+        names.setdefault(device.name, []).append(rank)
+    if len(names) < 2:
+        return None
+    models = ", ".join(f"{name} ({counted(len(ranks), 'rank')})" for name, ranks in names.items())
+    return f"GPUs of several models: {models}; the slowest sets the pace"
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"

@@ -1,0 +1,160 @@
+"""What a study asks of Slurm: sbatch's options as a user gives them, and the tasks and nodes of a run.
+
+nodes = ceil(W / tasks a node),   tasks on a node = ceil(W / nodes)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from batchscale.errors import UsageError
+from batchscale.recipe import Recipe
+from batchscale.study.runner.work import Work
+
+_TASKS, _CPUS, _GPUS = "ntasks-per-node", "cpus-per-task", "gpus-per-node"
+_OTHER_GPUS = ("gpus", "gpus-per-task", "gpus-per-socket", "gres")
+_LONGEST_MINUTES = 24 * 60  # submitit asks for 5 minutes where nothing is said; SBATCH_TIMELIMIT goes before this
+_WARNING = "USR1@90"  # submitit asks for SIGUSR2, which no run hears; 90 s as it does
+_WHOLE = ("[1-9][0-9]{0,6}", "a whole number of at least 1")
+_MEMORY = ("[0-9]{1,12}[KMGT]?B?", "a size, such as 16G")
+_FORMS = {
+    _TASKS: _WHOLE,
+    _CPUS: _WHOLE,
+    _GPUS: ("([A-Za-z][A-Za-z0-9_.-]*:)?[1-9][0-9]{0,6}", "a number of GPUs, such as 4 or h100:4"),
+    "time": (
+        "[0-9]+(:[0-5]?[0-9]){0,2}|[0-9]+-[0-9]{1,2}(:[0-5]?[0-9]){0,2}|UNLIMITED|INFINITE",
+        "a time of Slurm: minutes, HOURS:MINUTES:SECONDS or DAYS-HOURS",
+    ),
+    "mem": _MEMORY,
+    "mem-per-cpu": _MEMORY,
+    "mem-per-gpu": _MEMORY,
+}
+"""Option: (the form of its value, in words). Of other options Slurm itself is asked, before anything is submitted."""
+
+_OURS = {
+    **dict.fromkeys(("nodes", "ntasks"), f"the study counts them from a run's processes; give {_TASKS}=N"),
+    **dict.fromkeys(
+        ("array", "wrap", "wait", "clusters"), "a study submits each of its runs by itself, to one cluster"
+    ),
+    **dict.fromkeys(("parsable", "quiet", "test-only", "help", "usage", "version"), "sbatch would not say the number"),
+    **dict.fromkeys(("output", "error"), "the output goes to submitit/ in the study's folder"),
+}
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """What the cluster gives one run: as many tasks as processes, which form the run.
+
+    Args:
+        tasks: W.
+        nodes: that they lie on.
+        tasks_per_node: at most.
+        cpus_per_task: cores of each.
+        gpus_per_node: with their type where one was named; None: none are asked for.
+    """
+
+    tasks: int
+    nodes: int
+    tasks_per_node: int
+    cpus_per_task: int
+    gpus_per_node: str | None
+
+    def parameters(self) -> dict[str, Any]:
+        """As submitit's executor for Slurm takes them."""
+        gpus = {} if self.gpus_per_node is None else {"gpus_per_node": self.gpus_per_node}
+        return {
+            "time": _LONGEST_MINUTES,
+            "nodes": self.nodes,
+            "ntasks_per_node": self.tasks_per_node,
+            "cpus_per_task": self.cpus_per_task,
+            **gpus,
+            # Since Slurm 22.05 srun does not take it over from sbatch: each task would have one core.
+            "srun_args": [f"--cpus-per-task={self.cpus_per_task}"],
+            "additional_parameters": {"ntasks": self.tasks, "signal": _WARNING},
+        }
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Options of sbatch for all jobs of a study; they go before Slurm's variables (SBATCH_PARTITION, ...).
+
+    Args:
+        options: name -> value, None for one without.
+    """
+
+    options: Mapping[str, str | None] = field(default_factory=dict)
+
+    def task_cores(self, recipe: Recipe) -> int:
+        """Of each task: as asked, else one a thread of the recipe."""
+        threads = recipe.numerics.threads
+        return self._whole(_CPUS) or (threads if isinstance(threads, int) else 1)
+
+    def allotment(self, work: Work) -> Allotment:
+        """The tasks and nodes of a run: on one node, unless a node takes fewer tasks or has fewer GPUs."""
+        processes = work.processes
+        most = self._whole(_TASKS) or self._gpus[1] or processes
+        nodes = -(-processes // most)
+        local = -(-processes // nodes)
+        return Allotment(
+            tasks=processes,
+            nodes=nodes,
+            tasks_per_node=local,
+            cpus_per_task=self.task_cores(work.recipe),
+            gpus_per_node=self._asked_gpus(work, local),
+        )
+
+    def flags(self, allotment: Allotment) -> Iterator[str]:
+        """The user's options on sbatch's command line, for a run."""
+        computed = {_TASKS: str(allotment.tasks_per_node), _GPUS: allotment.gpus_per_node}
+        for name, value in self.options.items():
+            if name == _GPUS and allotment.gpus_per_node is None:
+                continue
+            value = computed.get(name, value)
+            yield f"--{name}" if value is None else f"--{name}={value}"
+
+    def _asked_gpus(self, work: Work, local: int) -> str | None:
+        kind, number = self._gpus
+        device = work.recipe.execution.device
+        if device == "cpu" or (number is None and (device != "cuda" or any(n in self.options for n in _OTHER_GPUS))):
+            return None
+        return f"{kind}{local}"
+
+    @property
+    def _gpus(self) -> tuple[str, int | None]:
+        """("h100:" or "", GPUs of a node)."""
+        kind, colon, number = (self.options.get(_GPUS) or "").rpartition(":")
+        return kind + colon, int(number) if number else None
+
+    def _whole(self, name: str) -> int | None:
+        value = self.options.get(name)
+        return None if value is None else int(value)
+
+
+def cluster_from(words: Sequence[str]) -> Cluster:
+    """The options of ``--slurm NAME=VALUE`` or ``--slurm NAME``, each as sbatch calls it.
+
+    Raises:
+        UsageError: one that is no option, is given twice, has a value of another form, or is the study's to set.
+    """
+    options: dict[str, str | None] = {}
+    for word in words:
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not re.fullmatch("[a-z][a-z0-9-]*", name) or (equals and not value.strip()) or not value.isprintable():
+            raise UsageError(f"--slurm {word}: must be an option of sbatch as NAME=VALUE, such as partition=gpu")
+        if name in _OURS:
+            raise UsageError(f"--slurm {word}: is not a user's to set here: {_OURS[name]}")
+        if name in options:
+            raise UsageError(f"--slurm {word}: {name} is given twice; give it once")
+        if name in _FORMS and not re.fullmatch(_FORMS[name][0], value):
+            raise UsageError(f"--slurm {word}: must be {_FORMS[name][1]}")
+        options[name] = value if equals else None
+    tasks, gpus = options.get(_TASKS), (options.get(_GPUS) or "").rpartition(":")[2]
+    if tasks and gpus and int(tasks) > int(gpus):
+        raise UsageError(
+            f"--slurm {_TASKS}={tasks}: more than {_GPUS}={options[_GPUS]}, and each process needs a GPU of its own; "
+            f"give at most {_TASKS}={gpus}"
+        )
+    return Cluster(options)
