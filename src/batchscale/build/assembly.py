@@ -87,12 +87,14 @@ class Assembly:
         riders = self._riders()
         aggregator = self._aggregator(riders, reducer)
         algorithm = decide(recipe.execution.aggregation, reducer, aggregator.buckets, earlier.algorithms)
+        first_step = self.trunk.step if self.trunk else 0
+        groups = make_groups(recipe, self.world, plan, network, self.task, draws_random, first_step)
         named = named_optimizer(recipe, network.model, plan)
         step = TrainingStep(
             network.forward, self.task, network.statistics, network.averages, aggregator, riders,
             surrounded(recipe, network.model, named), run_schedule(recipe, plan, self.trunk), plan, self.workers,
             self.order.seed, draws_random, self._noise(), self._momentum(named),
-            make_groups(recipe, self.world, plan, network, self.task, draws_random), self._loss_scale(),
+            groups, self._loss_scale(),
             PhaseSeconds(clock_of(self.world.device)),
         )  # fmt: skip
         return step, Decided(micro_batch, threads, algorithm, cores_per_thread, largest_that_fits)

@@ -37,7 +37,12 @@ def switches_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(algorithms, warn_only=only_warn)
+        # Not where nothing was switched: torch imports its compiler for it, which wants a folder for temporary files.
+        if (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()) != (
+            algorithms,
+            only_warn,
+        ):
+            torch.use_deterministic_algorithms(algorithms, warn_only=only_warn)
         torch.backends.cudnn.benchmark = benchmark
         torch.utils.deterministic.fill_uninitialized_memory = fill  # type: ignore[attr-defined]
         if workspace is None:

@@ -40,13 +40,14 @@ def check_compiled(recipe: Recipe, plan: StepPlan, task: Task, draws_random: boo
 
 
 def make_groups(
-    recipe: Recipe, world: World, plan: StepPlan, network: Network, task: Task, draws_random: bool
+    recipe: Recipe, world: World, plan: StepPlan, network: Network, task: Task, draws_random: bool, first_step: int = 0
 ) -> WorkerGroups:
     """The groups of a run; all processes call this together.
 
     Args:
         recipe, world, plan, network, task: of the run.
         draws_random: a pass draws random numbers.
+        first_step: of a branch, whose processes may be more than its trunk had workers.
 
     Raises:
         RecipeError: the passes are compiled, and would have to wait for each other.
@@ -54,7 +55,8 @@ def make_groups(
     span = recipe.batch_norm.span
     check_compiled(recipe, plan, task, draws_random, world.size)
     sums: dict[int, Sum] = {}
-    for workers in sorted({phase.minibatch.workers for phase in plan.phases}):
+    phases = [phase for phase in plan.phases if plan.steps_of(phase).stop > first_step]
+    for workers in sorted({phase.minibatch.workers for phase in phases}):
         if sets := processes_of_groups(place_workers(workers, world.size, span), span):
             sums[workers] = sum_among(world, sets)
     lanes = Lanes(network.model, world.device) if in_lanes(recipe, task, draws_random) else None
