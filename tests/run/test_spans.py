@@ -1,7 +1,9 @@
 """Groups of workers that are normalised together: the same run for every number of processes, more than groups too."""
 
 import json
+import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -11,8 +13,9 @@ from support.runs import Dropping, train
 from support.runs import data as data
 from support.worlds import in_processes
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from batchscale.errors import RecipeError
+from batchscale.errors import ProcessError, RecipeError
 from batchscale.run.run import Stopped
 from batchscale.training.due import DUES
 
@@ -96,12 +99,26 @@ def test_exact_runs_of_every_kind_are_the_same_bits(data, overrides):
     assert in_processes(5, shared, data, exact) == [shared(0, data, exact)] * 5
 
 
-@pytest.mark.parametrize("drop", [0.0, 0.3])
-def test_fast_runs_are_the_same_to_rounding(data, drop):
-    """Without random draws a pass holds all of a group that is here; with them, which are a worker's, one worker."""
+@pytest.mark.parametrize(("drop", "processes"), [(0.0, 4), (0.3, 2)])
+def test_fast_runs_are_the_same_to_rounding(data, drop, processes):
     alone = shared(0, data, ("precision=fp64",), drop)
-    for outcome in in_processes(4, shared, data, ("precision=fp64",), drop):
+    for outcome in in_processes(processes, shared, data, ("precision=fp64",), drop):
         assert outcome[1:] == pytest.approx(alone[1:], rel=1e-9)
+
+
+def refusal(rank, data, overrides, drop=None):
+    try:
+        return str(shared(rank, data, overrides, drop))
+    except RecipeError as error:
+        return str(error)
+
+
+def test_numbers_drawn_for_a_whole_group_are_not_drawn_for_a_part(data):
+    line = (
+        "--processes=4 with batch_norm.span=3: the model draws random numbers, in fast mode for a whole group at once, "
+        "and 6 workers have 2 groups; use --exact (numbers drawn for each worker), or at most 2 processes"
+    )
+    assert in_processes(4, refusal, data, (), 0.3) == [line] * 4
 
 
 def resumed(rank, data, out):
@@ -120,8 +137,136 @@ def test_a_run_on_one_process_goes_on_where_groups_lie_on_several(data, tmp_path
     assert resumed(0, data, tmp_path / "again") == whole[0]
 
 
+def test_an_exact_run_of_a_version_with_a_pass_a_group_is_not_gone_on_with(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(DUES, "stop", stop_after(2))
+    with pytest.raises(Stopped):
+        train(data, tmp_path / "run", *_GROUPS, "numerics.exact=true")
+    monkeypatch.undo()
+    file = tmp_path / "run" / "environment.json"
+    record = json.loads(file.read_text())
+    assert record["decided"].pop("lanes") is True
+    file.write_text(json.dumps(record))
+    with pytest.raises(RecipeError, match=r"begun by an earlier version, .*go on with numerics.exact=false, or train"):
+        train(data, tmp_path / "run", *_GROUPS, "numerics.exact=true", resume="yes")
+
+
+class Keeps(nn.Module):
+    """Hands something on past a batch norm by keeping it on itself."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm, self.last = nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        self.skip = {"of the first": [self.first(x.flatten(1))]}
+        return self.last(self.norm(self.skip["of the first"][0]) + self.skip["of the first"][0])
+
+
+class Listed(nn.Module):
+    """Uses a parameter through a list."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm, self.last = nn.BatchNorm2d(1), nn.Linear(64, 4)
+        self.weights = [self.last.weight]
+
+    def forward(self, x):
+        return F.linear(self.norm(x).flatten(1), self.weights[0])
+
+
+class Recomputed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm, self.last = nn.BatchNorm2d(1), nn.Linear(64, 4)
+
+    def forward(self, x):
+        x = checkpoint(lambda y: self.norm(y).tanh(), x.requires_grad_(), use_reentrant=False)
+        return self.last(x.flatten(1))
+
+
+class Threaded(Recomputed):
+    def forward(self, x):
+        with ThreadPoolExecutor(1) as pool:
+            return self.last(pool.submit(self.norm, x).result().flatten(1))
+
+
+class Tied(nn.Module):
+    """Two layers of one weight, and one that trains nothing: no reason to refuse."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.norm, self.second = nn.Linear(64, 64), nn.BatchNorm1d(64), nn.Linear(64, 64)
+        self.second.weight = self.first.weight
+        self.last = nn.Linear(64, 4).requires_grad_(False)
+
+    def forward(self, x):
+        return self.last(self.second(F.relu(self.norm(self.first(x.flatten(1))))))
+
+
+def awkward(rank, data, model):
+    try:
+        return train(data, None, *_GROUPS, "numerics.exact=true", model=model()).weights_sha256
+    except RecipeError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Keeps, r"the model keeps tensors on itself in its forward pass \(skip\)"),
+        (Listed, r"the parameter 'last.weight' is used past the module that holds it"),
+        (Recomputed, r"a batch norm runs again in the backward pass|runs twice in one forward pass"),
+        (Threaded, r"a batch norm runs in a thread of the model's own"),
+        (Tied, r"^[0-9a-f]{64}$"),
+    ],
+)
+def test_awkward_models_are_the_same_bits_or_one_line(data, model, message):
+    alone = awkward(0, data, model)
+    assert re.search(message, alone)
+    if model is Tied:
+        assert in_processes(6, awkward, data, model) == [alone] * 6
+
+
 def test_compiled_passes_do_not_wait_for_each_other(data, tmp_path):
     with pytest.raises(
         RecipeError, match=r"numerics.compile=true with batch_norm.span=3: .*use numerics.compile=false"
     ):
         train(data, tmp_path / "run", *_GROUPS, "numerics.exact=true", "numerics.compile=true")
+
+
+class LeavesOut(nn.Module):
+    """Leaves a batch norm out by chance."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm, self.by_chance, self.last = nn.BatchNorm2d(1), nn.BatchNorm2d(1), nn.Linear(64, 4)
+
+    def forward(self, x):
+        x = self.norm(x)
+        if torch.rand(()) < 0.5:
+            x = self.by_chance(x)
+        return self.last(x.flatten(1))
+
+
+def left_out(rank, data):
+    bounds = ("execution.startup_seconds=4", "execution.timeout_seconds=4")
+    try:
+        train(data, None, *_GROUPS, "numerics.exact=true", *bounds, model=LeavesOut())
+    except (ProcessError, RecipeError) as error:
+        return str(error)
+
+
+def test_workers_that_leave_a_batch_norm_out_are_told_on_one_process(data):
+    assert "its workers run other batch norms than each other" in left_out(0, data)
+
+
+@pytest.mark.slow
+def test_workers_that_leave_a_batch_norm_out_are_told_on_several_processes(data):
+    """In time, and by the names of the exchanges that the others are in."""
+    lines = in_processes(6, left_out, data)
+    assert any(re.search(r"batch norm \d, 1 channels", line) for line in lines), lines

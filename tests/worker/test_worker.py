@@ -183,7 +183,7 @@ def test_a_single_value_cannot_be_normalised_and_the_way_out_is_named():
         with pytest.raises(RecipeError, match=said):
             model(torch.randn(workers, 2, 6, 6, dtype=torch.float64))
     with pytest.raises(RecipeError, match=said):
-        Probe(model, statistics, torch.randn(1, 2, 6, 6, dtype=torch.float64), None, Classification(3))
+        Probe(model, statistics, torch.randn(1, 2, 6, 6, dtype=torch.float64), None, Classification(3), 1)
 
 
 def test_evaluation_equals_torch_and_names_stay():
@@ -244,7 +244,7 @@ class CountsCalls(nn.Module):
 
 def probe(model, images=None):
     model, statistics, *_ = replace_batch_norm(model, torch.float32, CPU)
-    return Probe(model, statistics, torch.randn(4, 2, 6, 6) if images is None else images, None, Classification(3))
+    return Probe(model, statistics, torch.randn(4, 2, 6, 6) if images is None else images, None, Classification(3), 1)
 
 
 def test_the_probe_finds_random_draws_and_leaves_the_generator_alone():

@@ -34,7 +34,7 @@ class FlatGradients:
     """The buffer, its views and its pieces.
 
     Args:
-        parameters: frozen ones are left out.
+        parameters: frozen ones are left out; the last comes first.
         extras: name -> lengths of the pieces that are summed with the gradients, such as {"loss": [1]}.
         counts: names of whole numbers that are summed too; a name that stands m times has m of them.
         zeros: (length, dtype) -> where the buffer lies, such as a reducer's shared memory.
@@ -45,6 +45,7 @@ class FlatGradients:
         counts: name -> view (m,).
         used: (trainable parameters,): how many processes (exact: workers) gave each a gradient.
         pieces: (offset, length) of every extra's piece, then of every gradient: the units of scaling and of buckets.
+        arrived: the last parameter that backward gave a gradient, by itself; whoever asks sets it back to None.
     """
 
     def __init__(
@@ -83,14 +84,16 @@ class FlatGradients:
         ]
 
         self._seen = [0] * len(self.parameters)
+        self.arrived: nn.Parameter | None = None
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
     def on_gradient(self, then: Callable[[int], None]) -> None:
         """Note which parameters get a gradient, and call ``then`` with the number of each as backward makes it."""
 
-        def hook_of(index: int) -> Callable[[torch.Tensor], None]:
-            def hook(_: torch.Tensor) -> None:
+        def hook_of(index: int) -> Callable[[nn.Parameter], None]:
+            def hook(parameter: nn.Parameter) -> None:
                 self._seen[index] = 1
+                self.arrived = parameter
                 then(index)
 
             return hook
@@ -105,10 +108,9 @@ class FlatGradients:
             handle.remove()
 
     @torch.no_grad()
-    def add(self, gradients: Mapping[nn.Parameter, torch.Tensor | None]) -> None:
-        """Add gradients that backward has left elsewhere; None for a parameter that was not used."""
-        for index, (parameter, view) in enumerate(zip(self.parameters, self._views, strict=True)):
-            gradient = gradients[parameter]
+    def add(self, gradients: Sequence[torch.Tensor | None]) -> None:
+        """Add gradients that backward has left elsewhere, in the order of ``parameters``; None of one not used."""
+        for index, (gradient, view) in enumerate(zip(gradients, self._views, strict=True)):
             if gradient is not None:
                 view.add_(gradient)
                 self._seen[index] = 1

@@ -14,8 +14,8 @@ from batchscale.aggregate.fast import usual_bucket_bytes
 from batchscale.aggregate.riders import Rider, Riders
 from batchscale.build.agreement import together
 from batchscale.build.algorithm import decide, make_reducer
-from batchscale.build.choices import Choices, group_examples, single_group
-from batchscale.build.groups import make_groups
+from batchscale.build.choices import Choices, single_group
+from batchscale.build.groups import check_gone_on, check_groups, make_groups, pass_workers
 from batchscale.build.inputs import order_of
 from batchscale.build.network import Network
 from batchscale.build.planning import momentum_of
@@ -78,17 +78,22 @@ class Assembly:
             earlier: what was decided when the run began.
         """
         recipe, network, plan = self.recipe, self.network, self.plan
-        inputs, targets = self.dataset.train.part(slice(group_examples(recipe)))
-        draws_random = any(together(self.world, partial(self._probe, inputs, targets), "a trial pass"))
+        first_step = self.trunk.step if self.trunk else 0
+        begins = plan.minibatch_at(first_step)
+        fewest = pass_workers(recipe, self.task, begins.workers, self.world.size)
+        inputs, targets = self.dataset.train.part(slice(fewest * begins.per_worker))
+        draws_random = any(
+            together(self.world, partial(self._probe, inputs, targets, fewest, begins.workers), "a trial pass")
+        )
+        check_gone_on(recipe, self.task, earlier)
         choices = self._choices(inputs, targets, draws_random, earlier)
         threads, cores_per_thread = choices.threads(draws_random)
         micro_batch, largest_that_fits = choices.micro_batch()
+        groups = make_groups(recipe, self.world, plan, network, self.task, draws_random, first_step)
         reducer = make_reducer(recipe.execution.aggregation, self.world)
         riders = self._riders()
         aggregator = self._aggregator(riders, reducer)
         algorithm = decide(recipe.execution.aggregation, reducer, aggregator.buckets, earlier.algorithms)
-        first_step = self.trunk.step if self.trunk else 0
-        groups = make_groups(recipe, self.world, plan, network, self.task, draws_random, first_step)
         named = named_optimizer(recipe, network.model, plan)
         step = TrainingStep(
             network.forward, self.task, network.statistics, network.averages, aggregator, riders,
@@ -97,20 +102,27 @@ class Assembly:
             groups, self._loss_scale(),
             PhaseSeconds(clock_of(self.world.device)),
         )  # fmt: skip
-        return step, Decided(micro_batch, threads, algorithm, cores_per_thread, largest_that_fits)
+        lanes = groups.lanes is not None if recipe.batch_norm.span > 1 else None
+        return step, Decided(micro_batch, threads, algorithm, cores_per_thread, largest_that_fits, lanes)
 
-    def _probe(self, inputs: object, targets: object) -> bool:
-        """Whether the model draws random numbers; raises where it cannot train."""
+    def _probe(self, inputs: object, targets: object, fewest: int, workers: int) -> bool:
+        """Whether the model draws random numbers; raises where it cannot train.
+
+        Args:
+            inputs, targets: of the fewest workers that a pass holds, whose number is ``fewest``.
+            workers: k as the run begins.
+        """
         network, device = self.network, self.world.device
         device_targets = mapped(lambda tensor: tensor.to(device), targets)
-        probe = Probe(network.model, network.statistics, self.normalizer(inputs), device_targets, self.task)
+        probe = Probe(network.model, network.statistics, self.normalizer(inputs), device_targets, self.task, fewest)
+        check_groups(self.recipe, workers, self.task, probe, self.world.size)
         if wants_whole_pass(device):
             probe.check_whole_pass(network.forward)
         return probe.draws_random
 
     def _choices(self, inputs: object, targets: object, draws_random: bool, earlier: DecidedEarlier) -> Choices:
         recipe, network, plan = self.recipe, self.network, self.plan
-        per_worker = plan.minibatch.per_worker
+        per_worker = plan.minibatch_at(self.trunk.step if self.trunk else 0).per_worker
         timer = PassTimer(
             network.forward, self.task, network.statistics, self.normalizer, (inputs, targets), per_worker
         )

@@ -10,9 +10,8 @@ from torch import nn
 
 from batchscale.build.algorithm import check_algorithm
 from batchscale.build.assembly import Assembly, requests
-from batchscale.build.choices import group_examples
 from batchscale.build.deterministic import use_deterministic_algorithms
-from batchscale.build.groups import check_compiled
+from batchscale.build.groups import check_groups, pass_workers
 from batchscale.build.inputs import examples_to_recompute, load_data, make_feed, make_normalizer, order_of
 from batchscale.build.network import WEIGHTS, Network, build_model, build_network
 from batchscale.build.planning import kept_steps, recompute_examples
@@ -93,11 +92,12 @@ def validate(
         build_model(recipe, dataset), torch.float32, torch.device("cpu"), recipe.batch_norm.span
     )
     normalize = make_normalizer(recipe, dataset, False, torch.device("cpu"))
-    inputs, targets = dataset.train.part(slice(group_examples(recipe)))
     task = make_task(recipe, dataset)
     check_task(recipe, task)
-    probe = Probe(model, statistics, mapped(_single, normalize(inputs)), targets, task)
-    check_compiled(recipe, plan, task, probe.draws_random, processes)
+    workers = pass_workers(recipe, task, recipe.minibatch.workers, processes)
+    inputs, targets = dataset.train.part(slice(workers * recipe.minibatch.per_worker))
+    probe = Probe(model, statistics, mapped(_single, normalize(inputs)), targets, task, workers)
+    check_groups(recipe, recipe.minibatch.workers, task, probe, processes)
     return dataset
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from batchscale.build.deterministic import lacks_a_form, refusal
 from batchscale.build.memory import does_not_fit, first_line, is_out_of_memory
@@ -18,6 +19,9 @@ from batchscale.structure import num_examples, tensors
 from batchscale.task import Task
 from batchscale.worker.statistics import Statistics
 
+_OF_TORCH = frozenset(vars(nn.Module()))
+"""What every module has of its own."""
+
 
 class Probe:
     """What one trial pass of a model in training mode shows, before any training.
@@ -25,26 +29,32 @@ class Probe:
     Args:
         model: with its batch norm already replaced; left as it was.
         statistics: of its batch norm.
-        inputs: of g n examples, those that are normalised together.
+        inputs: of the fewest examples that a pass holds.
         targets: of the same examples.
         task: of the run.
+        workers: whose examples they are: a whole group, or a part of one.
 
     Attributes:
         draws_random: the forward pass drew random numbers (dropout, stochastic depth, in any form).
+        kept: where the forward pass has left tensors on the model, such as "encoder.skip"; "" where nowhere.
 
     Raises:
         RecipeError: the outputs are not what the task learns from, or a forward pass writes to a buffer.
         ExactnessError: an operation has no deterministic form where such are on.
     """
 
-    def __init__(self, model: nn.Module, statistics: Statistics, inputs: Any, targets: Any, task: Task) -> None:
+    def __init__(
+        self, model: nn.Module, statistics: Statistics, inputs: Any, targets: Any, task: Task, workers: int
+    ) -> None:
         self._model, self._statistics, self._task = model, statistics, task
-        self._inputs, self._targets = inputs, targets
+        self._inputs, self._targets, self._workers = inputs, targets, workers
+        attributes = _tensors_on(model)
         buffers = {name: b.clone() for name, b in model.named_buffers()}
         device = next(tensors(inputs)).device
         cpu_rng = torch.get_rng_state()
         cuda_rng = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
         outputs = self._outputs()
+        self.kept = next((name for name, ids in _tensors_on(model).items() if attributes.get(name) != ids), "")
         self.draws_random = not torch.equal(cpu_rng, torch.get_rng_state())
         torch.set_rng_state(cpu_rng)
         if cuda_rng is not None:
@@ -74,7 +84,7 @@ class Probe:
 
     @torch.no_grad()
     def _forward(self) -> Any:
-        self._statistics.begin_pass(self._statistics.span)
+        self._statistics.begin_part(self._workers)
         return self._task.outputs(self._model.train(), self._inputs, self._targets)
 
     def check_whole_pass(self, forward: nn.Module) -> None:
@@ -99,7 +109,7 @@ class Probe:
                     parameter.grad = None
 
     def _loss(self, model: nn.Module) -> torch.Tensor:
-        self._statistics.begin_pass(self._statistics.span)
+        self._statistics.begin_part(self._workers)
         self._model.train()
         return self._task.train_pass(model, self._inputs, self._targets)[0]
 
@@ -107,9 +117,23 @@ class Probe:
         """Raise where a pass failed for a reason of the device, and not of the model."""
         if is_out_of_memory(error):
             examples = num_examples(self._inputs)
-            raise does_not_fit(examples // self._statistics.span, examples, error) from error
+            raise does_not_fit(examples // self._workers, examples, error) from error
         if lacks_a_form(error):
             raise refusal(error, self._model, run) from error
+
+
+def _tensors_on(model: nn.Module) -> dict[str, list[int]]:
+    """Every attribute of a module that holds tensors, itself or inside of it -> which; parameters and buffers are none.
+
+    Those that a pass makes are alive as long as the attribute is, so no two have one identity.
+    """
+    return {
+        f"{place}.{name}".lstrip("."): ids
+        for place, module in model.named_modules()
+        for name, value in vars(module).items()
+        if name not in _OF_TORCH and not isinstance(value, Statistics | nn.Module)
+        if (ids := [id(tensor) for tensor in tree_leaves(value) if isinstance(tensor, torch.Tensor)])
+    }
 
 
 def wants_whole_pass(device: torch.device) -> bool:

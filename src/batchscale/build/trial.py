@@ -79,7 +79,7 @@ class PassTimer:
         inputs, device = self._normalize(inputs), self._normalize.device
         targets = mapped(lambda tensor: tensor.to(device), targets)
         examples = groups * self._group_examples
-        self._statistics.begin_pass(examples // self._per_worker)
+        self._statistics.begin_part(examples // self._per_worker)
         start = self._clock.mark()
         loss, _ = self._task.train_pass(self._model, inputs, targets)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -18,6 +18,7 @@ class Decided:
         cores_per_thread: by the trial of threads; None where there was none.
         largest_that_fits: examples of the largest pass that fits into every process's memory, where the trial of the
             micro-batch met that limit; else None.
+        lanes: whether each worker of a group of several has a pass of its own; None where workers are no groups.
     """
 
     micro_batch: int
@@ -25,10 +26,12 @@ class Decided:
     algorithm: Mapping[str, Any]
     cores_per_thread: int | None = None
     largest_that_fits: int | None = None
+    lanes: bool | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For environment.json."""
         trials = {"cores_per_thread": self.cores_per_thread, "largest_that_fits": self.largest_that_fits}
+        trials["lanes"] = self.lanes
         outcomes = {name: outcome for name, outcome in trials.items() if outcome is not None}
         return {"micro_batch": self.micro_batch, "threads": self.threads, **outcomes, "algorithm": self.algorithm}
 
@@ -41,15 +44,18 @@ class DecidedEarlier:
         micro_batch: as the checkpoint has it.
         cores_per_thread: of the newest attempt that tried.
         algorithms: what every attempt recorded of its all-reduce, the newest first.
+        knows_lanes: the newest attempt says whether its workers had passes of their own; those of earlier versions do
+            not. True where there is none.
     """
 
     micro_batch: int | None = None
     cores_per_thread: int | None = None
     algorithms: tuple[Mapping[str, Any], ...] = ()
+    knows_lanes: bool = True
 
     @classmethod
     def of(cls, attempts: Sequence[Mapping[str, Any]], micro_batch: int | None) -> Self:
         """From what environment.json holds under ``decided``, the newest attempt first."""
         algorithms = tuple(record["algorithm"] for record in attempts if isinstance(record.get("algorithm"), dict))
         tried = (record["cores_per_thread"] for record in attempts if "cores_per_thread" in record)
-        return cls(micro_batch, next(tried, None), algorithms)
+        return cls(micro_batch, next(tried, None), algorithms, not attempts or "lanes" in attempts[0])

@@ -9,8 +9,9 @@ Source: Goyal et al. 2017, equation 2 and section 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,12 +24,16 @@ from batchscale.minibatch import StepPlan
 from batchscale.randomness import key
 from batchscale.structure import num_examples
 from batchscale.task import Task
-from batchscale.training.groups import DROPOUT, WorkerGroups
+from batchscale.training.groups import WorkerGroups
 from batchscale.training.phases import PhaseSeconds
 from batchscale.update.optimizers import Optimizer
 from batchscale.worker.batch_norm import RunningAverages
+from batchscale.worker.lanes import Lanes
 from batchscale.worker.precision import LossScale, NoLossScale
+from batchscale.worker.shared_batch_norm import alone
 from batchscale.worker.statistics import Statistics
+
+_DROPOUT = 100  # the stream of random modules, keyed (seed, step, worker)
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,7 @@ class TrainingStep:
             units = self.groups.together(passes)
             for number, unit in enumerate(units):
                 if self.groups.lanes is not None:
-                    self.groups.gradients(self, step, worker, unit)
+                    self._in_lanes(self.groups.lanes, step, worker, unit)
                     worker += len(unit)
                 else:
                     self.gradient(step, worker, unit[0], last=number == len(units) - 1)
@@ -140,20 +145,44 @@ class TrainingStep:
     def gradient(self, step: int, worker: int, batch: Batch, last: bool) -> None:
         """Forward and backward of one pass, whose first worker is ``worker``."""
         self.seconds.begin("forward")
-        if self.draws_random:
-            torch.manual_seed(key(self.seed, step, worker, DROPOUT) >> 1)
         minibatch = self.plan.minibatch_at(step)
         shared = self.groups.shared(minibatch.workers, worker)
         self.statistics.begin_pass(num_examples(batch.targets) // minibatch.per_worker, shared)
-        loss, outputs = self.task.train_pass(
-            lambda inputs: self.noise(self.model(inputs), step, worker), batch.inputs, batch.targets
-        )
-        loss = loss / minibatch.images
-        self.riders.fill(
-            ForwardPass(step, worker, self.statistics.workers, minibatch, loss.detach(), outputs, batch.targets)
-        )
+        loss, outputs = self._forward(step, worker, batch)
+        self._fill(step, worker, loss, outputs, batch)
         if last and not (shared and loss.is_cuda):  # two communicators of NCCL must not be under way at once
             self.aggregator.last_pass()
         self.seconds.begin("backward")
         loss.backward(torch.full_like(loss, self.loss_scale.factor(minibatch.workers)))  # type: ignore[no-untyped-call]
         self.aggregator.add()
+
+    def _in_lanes(self, lanes: Lanes, step: int, worker: int, batches: Sequence[Batch]) -> None:
+        """Forward and backward of workers of one group, the first of which is ``worker``: a pass each."""
+        self.seconds.begin("forward")
+        workers = self.plan.minibatch_at(step).workers
+        runs = [partial(self._forward, step, worker + place, batch) for place, batch in enumerate(batches)]
+        add = self.groups.sums(workers) or alone
+        results = lanes.run(runs, self.statistics, worker % self.groups.span, add)
+        self.seconds.begin("backward")
+        factor, losses = self.loss_scale.factor(workers), [loss for loss, _ in results]
+        self.aggregator.flat.arrived = None
+        torch.autograd.backward(losses, [torch.full_like(loss, factor) for loss in losses])
+        lanes.check_apart(self.aggregator.flat.arrived)
+        self.statistics.count_one_worker()
+        for place, (batch, (loss, outputs)) in enumerate(zip(batches, results, strict=True)):
+            self._fill(step, worker + place, loss, outputs, batch)
+            self.aggregator.flat.add(lanes.gradients(place))
+            self.aggregator.add()
+
+    def _forward(self, step: int, worker: int, batch: Batch) -> tuple[torch.Tensor, Any]:
+        """(loss / kn, outputs) of a pass whose first worker is ``worker``."""
+        if self.draws_random:
+            torch.manual_seed(key(self.seed, step, worker, _DROPOUT) >> 1)
+        loss, outputs = self.task.train_pass(
+            lambda inputs: self.noise(self.model(inputs), step, worker), batch.inputs, batch.targets
+        )
+        return loss / self.plan.minibatch_at(step).images, outputs
+
+    def _fill(self, step: int, worker: int, loss: torch.Tensor, outputs: Any, batch: Batch) -> None:
+        minibatch, workers = self.plan.minibatch_at(step), self.statistics.workers
+        self.riders.fill(ForwardPass(step, worker, workers, minibatch, loss.detach(), outputs, batch.targets))

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
 if TYPE_CHECKING:
     from batchscale.worker.batch_norm import WorkerBatchNorm
@@ -102,6 +103,7 @@ class _SharedBatchNorm(torch.autograd.Function):
         return tuple(outputs)
 
     @staticmethod
+    @once_differentiable  # a second derivative would pass the other processes over
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[Any, ...]:
         (mean, variance, values, *tensors), count, eps = ctx.saved_tensors, len(grad_outputs), ctx.layer.eps
         parts, weights = tensors[:count], tensors[count:]

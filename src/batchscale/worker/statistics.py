@@ -6,7 +6,7 @@ import torch
 
 from batchscale.errors import RecipeError
 from batchscale.words import counted
-from batchscale.worker.shared_batch_norm import SharedPass
+from batchscale.worker.shared_batch_norm import SharedPass, alone, shared_part
 
 
 class Statistics:
@@ -57,6 +57,14 @@ class Statistics:
             self.rows = self.rows.new_zeros((self._groups, self.rows.shape[1]))
         else:
             self.rows[: self._groups].zero_()
+
+    def begin_part(self, workers: int) -> None:
+        """Make room for a pass by itself: of whole groups, or of a part of one, normalised by its own statistics."""
+        self.begin_pass(workers, shared_part(self.span, 0, alone) if workers % self.span else None)
+
+    def count_one_worker(self) -> None:
+        """From now on the pass at hand counts as one worker's: every lane of it brings the group's statistics once."""
+        self.workers = 1
 
     @property
     def _groups(self) -> int:
