@@ -92,6 +92,7 @@ def attempts_on_one_store(rank, kind, folder):
         world = World.of_process_group(torch.device("cpu"), 60.0)
         shared = world.exchanges.store
         answers.append((world.gather(rank), shared.check(["failed"]), shared.check(["verdict"])))
+        world.gather("all have looked")
         shared.set("verdict", "of this attempt")
         world.patience.tell_failed()
         world.gather("all are here")
