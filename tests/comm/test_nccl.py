@@ -118,6 +118,8 @@ def test_the_recorder_is_on_and_errors_are_left_to_us_unless_a_user_says_otherwi
     # By the names of today: torch warns of older ones.
     ours = {"TORCH_FR_BUFFER_SIZE": "2000", "TORCH_FR_DUMP_ON_TIMEOUT": "1", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0"}
     assert nccl.settings() == ours
+    del ours["TORCH_NCCL_ASYNC_ERROR_HANDLING"]  # in DDP nobody waits with a bound: that must go on to end the process
+    assert nccl.settings(by_watchdog=True) == ours
     settings.setenv("TORCH_NCCL_TRACE_BUFFER_SIZE", "0")
     settings.setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "3")
     assert nccl.settings() == {"TORCH_FR_DUMP_ON_TIMEOUT": "1"}

@@ -66,7 +66,7 @@ def own_group(world: World, groups: Sequence[Sequence[int]]) -> Any:
         groups: ranks, no rank in two of them; None for a rank in none.
     """
     timeout, backend = timedelta(seconds=world.patience.group_seconds), nccl.backend_for(world.device, world.group)
-    handles = [nccl.new_group(world.device, timeout, backend, list(group)) for group in groups]
+    handles = [nccl.new_group(world.device, timeout, backend, list(group), world.by_watchdog) for group in groups]
     return next((handle for handle, group in zip(handles, groups, strict=True) if world.rank in group), None)
 
 

@@ -34,13 +34,16 @@ _FILES = ("TORCH_FR_DUMP_TEMP_FILE", "TORCH_NCCL_DEBUG_INFO_TEMP_FILE")
 _ERRORS = ("TORCH_NCCL_ASYNC_ERROR_HANDLING", "NCCL_ASYNC_ERROR_HANDLING")
 
 
-def settings() -> dict[str, str]:
+def settings(by_watchdog: bool = False) -> dict[str, str]:
     """The variables that NCCL's groups are to find as they are made, beside those that a user has set.
 
     The recorder on, with a file at a time-out; errors left to us: torch's default (3) ends the process at once, before
     anyone could say which rank failed.
+
+    Args:
+        by_watchdog: nobody waits with a bound, as in a hook of DDP, so that end is the only one: leave it.
     """
-    wanted = ((_SIZES, "2000"), (_DUMPS, "1"), (_ERRORS, "0"))
+    wanted = ((_SIZES, "2000"), (_DUMPS, "1"), *([] if by_watchdog else [(_ERRORS, "0")]))
     return {names[0]: value for names, value in wanted if not any(name in os.environ for name in names)}
 
 
@@ -73,7 +76,13 @@ def backend_for(device: torch.device, group: Any = None) -> str:
     return pairs.get(device.type) or str(dist.get_backend(group))
 
 
-def new_group(device: torch.device, timeout: timedelta, backend: str, ranks: Sequence[int] | None = None) -> Any:
+def new_group(
+    device: torch.device,
+    timeout: timedelta,
+    backend: str,
+    ranks: Sequence[int] | None = None,
+    by_watchdog: bool = False,
+) -> Any:
     """A group of these ranks by a backend; all ranks of the default group call this, in one order.
 
     Args:
@@ -81,10 +90,11 @@ def new_group(device: torch.device, timeout: timedelta, backend: str, ranks: Seq
         timeout: of a wait that ends in a diagnosis.
         backend: gloo or nccl.
         ranks: None for all.
+        by_watchdog: as in ``settings``.
     """
     if not backend.startswith("nccl"):
         return dist.new_group(ranks, timeout=timeout, backend=backend)
-    with variables(**settings()):
+    with variables(**settings(by_watchdog)):
         return dist.new_group(ranks, timeout=behind(timeout), backend=backend, device_id=device)
 
 

@@ -44,6 +44,7 @@ class World:
         devices: of every rank.
         group: the process group of the reductions; None for the default one.
         exchanges: with the other ranks.
+        by_watchdog: NCCL's own watchdog ends this process: nobody may wait with a bound.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class World:
         self.exchanges = Exchanges(rank, size, Patience(timeout_seconds), queue, self._recorded, store)
         self._job: Any = None
         self.group: Any = None
-        self._owns_group = False
+        self._owns_group = self.by_watchdog = False
         self.hosts = [list(range(size))]
         self.devices: list[Device] = []
 
@@ -154,6 +155,7 @@ class World:
         if not dist.is_initialized():
             raise ProcessError("no process group: call torch.distributed.init_process_group first")
         world = cls(dist.get_rank(), dist.get_world_size(), device, timeout_seconds)
+        world.by_watchdog = True
         if world.size > 1:
             with mesh_for(world.size):
                 world.exchanges.guard(world._beside_default_group, "connecting")
@@ -166,7 +168,7 @@ class World:
         # of the same name on the same store.
         name = agree_on_name(store, self.rank, self.size, self.timeout_seconds)
         self.exchanges.store = PrefixStore(name, store)
-        self.group = nccl.new_group(self.device, timeout, nccl.backend_for(self.device))
+        self.group = nccl.new_group(self.device, timeout, nccl.backend_for(self.device), by_watchdog=True)
         self._get_to_know(timeout)
 
     def _get_to_know(self, timeout: timedelta) -> None:
