@@ -7,11 +7,15 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from support.devices import FakeQueue, NoWait
 from support.worlds import in_world
 from torch import nn
 
 from batchscale.aggregate import ExactAggregator, FastAggregator
+from batchscale.aggregate.fast import IN_FLIGHT
 from batchscale.comm import Choice, Reducer, World
+from batchscale.comm.engines import Aside
+from batchscale.comm.world import world as worlds
 from batchscale.errors import ExactnessError
 from batchscale.placement import place_workers
 
@@ -100,6 +104,35 @@ def fast_gradient(world, dtype, bucket_bytes, algorithm=None):
         float(aggregator.flat.counts["stop"]),
         len(aggregator.buckets),
     )
+
+
+@pytest.mark.parametrize("algorithm", ["builtin", "torus"])
+def test_on_gpus_the_host_waits_once_a_step_after_all_buckets_are_on_their_way(monkeypatch, algorithm):
+    """It waited for every bucket, from the ninth on inside backward, behind all that the device had been given."""
+    model = nn.Sequential(*[nn.Linear(4, 4) for _ in range(2 * IN_FLIGHT)])
+    world = World(0, 2, torch.device("cuda", 0))
+    works, looked_at = [], []
+    queue = world.exchanges.queue = FakeQueue(lambda: looked_at.append(len(works)) or True)
+    monkeypatch.setattr(worlds.dist, "all_reduce", lambda *_, **__: works.append(NoWait()) or works[-1])
+    monkeypatch.setattr(world.exchanges, "meet", lambda *_: None)
+    reducer = Reducer(world, Choice(((0, algorithm),)))
+    reducer._engines["torus"] = Aside(world, lambda tensor, what: works.append(NoWait()))
+    monkeypatch.setattr(reducer, "zeros", lambda length, dtype: torch.zeros(length, dtype=dtype))
+    aggregator = FastAggregator(list(model.parameters()), reducer, bucket_bytes=1)
+    for step in (1, 2):
+        for _ in aggregator.attempts():
+            aggregator.last_pass()
+            model(torch.ones(1, 4)).sum().backward()
+            assert len(works) % len(aggregator.buckets) == len(aggregator.buckets) - 1  # all but the last, in backward
+            assert len(looked_at) == step - 1
+            aggregator.add()
+        assert len(aggregator.buckets) > IN_FLIGHT
+        assert looked_at[-1] == len(works) == step * len(aggregator.buckets)
+        assert len(looked_at) == step
+    if algorithm == "builtin":
+        assert [work.waits for work in works] == [1] * len(works)  # the stream
+    else:
+        assert len(queue.followed) == len(works)
 
 
 def all_fast(world):

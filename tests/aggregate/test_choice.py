@@ -89,7 +89,7 @@ def fake_world(monkeypatch):
     monkeypatch.setattr(dist, "new_group", lambda *ranks, **options: groups.append(ranks) or make(*ranks, **options))
     world = World(0, 1000, torch.device("cuda", 0))
     world.hosts = [list(range(first, first + 8)) for first in range(0, 1000, 8)]
-    world.queue = FakeQueue()
+    world.exchanges.queue = FakeQueue()
     yield world, groups
     dist.destroy_process_group()
 
@@ -116,15 +116,14 @@ def test_on_gpus_groups_are_made_for_what_is_named(fake_world, name, made):
     assert len(groups) == made
 
 
-def test_a_named_way_runs_beside_the_training_and_is_waited_for(monkeypatch):
+def test_a_named_way_runs_beside_the_training_and_the_stream_waits_for_it():
     world = World(0, 2, torch.device("cuda", 0))
-    done = []
-    queue = world.queue = FakeQueue(lambda: bool(done))
+    queue = world.exchanges.queue = FakeQueue(lambda: False)
     ran = []
     engine = Aside(world, lambda tensor, what: ran.append((queue.is_aside, what)))
     reduction = engine.start(torch.ones(3), "sum")
     assert ran == [(True, "sum")]
     assert not queue.is_aside
-    monkeypatch.setattr(world.patience, "someone_failed", lambda: done.append(1))  # asked while it is not done
     reduction.wait()
-    assert done
+    assert len(queue.followed) == 1
+    assert queue.host_looks == 0

@@ -151,10 +151,10 @@ def test_a_peer_that_died_is_named():
 def on_a_gpu(monkeypatch, algorithm):
     """A hook on a world that says it is of GPUs, what DDP hands it, and the queue and the works of its reductions."""
     world = World(0, 4, torch.device("cuda", 0))
-    world.queue = FakeQueue()
+    world.exchanges.queue = FakeQueue()
     works = []
     monkeypatch.setattr(worlds.dist, "all_reduce", lambda *_, **__: works.append(NoWait()) or works[-1])
-    monkeypatch.setattr(World, "_meet", lambda *_: None)
+    monkeypatch.setattr(world.exchanges, "meet", lambda *_: None)
     reducer = Reducer(world, Choice(((0, algorithm),)))
     return _Hook(reducer), world.queue, works
 

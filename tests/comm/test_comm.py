@@ -1,5 +1,6 @@
 """Attempts on one store never mix; the silent rank is named."""
 
+import os
 import threading
 import time
 from datetime import timedelta
@@ -75,6 +76,34 @@ def test_worlds_follow_one_another_in_the_same_processes():
     first, *others = in_processes(3, runs_one_after_the_other, 3)
     assert first == [everyone, False] * 3
     assert others == [[everyone] * 3] * 2
+
+
+def attempts_on_one_store(rank, kind, folder):
+    """Two attempts, each with a default group of the same name, on one store; what each knows of earlier ones."""
+    if kind == "file":
+        store = dist.FileStore(f"{folder}/store", 2)
+    else:
+        store = TCPStore("127.0.0.1", int(os.environ["MASTER_PORT"]), 2, rank == 0, timedelta(seconds=60))
+    dist.distributed_c10d._get_default_store = lambda: store
+    answers = []
+    for attempt in range(2):
+        mine = dist.PrefixStore(f"attempt {attempt}", store)  # torch's own keys, as its agent keeps them apart
+        dist.init_process_group("gloo", store=mine, rank=rank, world_size=2)
+        world = World.of_process_group(torch.device("cpu"), 60.0)
+        shared = world.exchanges.store
+        answers.append((world.gather(rank), shared.check(["failed"]), shared.check(["verdict"])))
+        world.gather("all have looked")
+        shared.set("verdict", "of this attempt")
+        world.patience.tell_failed()
+        world.gather("all are here")
+        dist.destroy_process_group()
+    return answers
+
+
+@pytest.mark.parametrize("kind", ["tcp", "file"])
+def test_a_later_attempt_on_a_store_hears_nothing_of_an_earlier_one(tmp_path, kind):
+    """Its keys had the name of the group, which is the same again: it read the verdict of the attempt before."""
+    assert in_processes(2, attempts_on_one_store, kind, tmp_path) == [[([0, 1], False, False)] * 2] * 2
 
 
 def collectives(world):

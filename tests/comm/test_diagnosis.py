@@ -108,6 +108,10 @@ def test_however_slow_the_store_only_silent_ones_are_named():
     [
         (Verdict([(GRADIENTS, [0, 1])], [2, 3], True), "rank 2, 3 did not answer within 60 s (reason)"),
         (Verdict([(GRADIENTS, [0, 1])], [2, 3], False), "at least rank 2, 3 did not answer within 60 s (reason)"),
+        (
+            Verdict([(Doing("x", timed_out=True, seconds=183.0), [0]), (GRADIENTS, [1])], [2], True),
+            "rank 2 did not answer within 183 s (reason)",  # whoever was hung up on tells how long the other waited
+        ),
         (Verdict([(Doing("x"), [0, 1])], [2], True), "rank 2 died (reason)"),
         (Verdict([(Doing("x"), [0])], [1], True), "reason"),  # this rank itself, which came too late
         (

@@ -92,7 +92,7 @@ def test_who_has_chosen_a_mesh_keeps_it_and_nothing_is_left_set(monkeypatch, siz
     monkeypatch.delenv(LAZY, raising=False)
     if chosen is not None:
         monkeypatch.setenv(LAZY, chosen)
-    monkeypatch.setattr(gloo, "_allow_descriptors", lambda: None)
+    monkeypatch.setattr(gloo, "_allow_descriptors", lambda size: None)
     seen = []
 
     def make_groups():
@@ -106,15 +106,26 @@ def test_who_has_chosen_a_mesh_keeps_it_and_nothing_is_left_set(monkeypatch, siz
     assert os.environ.get(LAZY) == chosen
 
 
-def test_a_large_world_may_open_as_many_descriptors_as_the_system_allows(monkeypatch):
+@pytest.mark.parametrize(
+    ("size", "soft", "hard", "raised"),
+    [
+        (128, 1024, 4096, []),
+        (129, 1024, 4096, [(1540, 4096)]),
+        (1000, 1024, 4096, [(4096, 4096)]),
+        (1000, 1024, -1, [(5024, -1)]),  # no limit
+        (1000, 6000, 1 << 20, []),
+        (1000, -1, -1, []),
+    ],
+)
+def test_a_large_world_may_open_the_descriptors_that_it_needs(monkeypatch, size, soft, hard, raised):
     resource = pytest.importorskip("resource")
     limits = []
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 4096))
+    monkeypatch.setattr(resource, "RLIM_INFINITY", -1)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
     monkeypatch.setattr(resource, "setrlimit", lambda _, pair: limits.append(pair))
-    for size in (128, 129):
-        with mesh_for(size):
-            pass
-    assert limits == [(4096, 4096)]
+    with mesh_for(size):
+        pass
+    assert limits == raised
 
     def refuse(*_):
         raise ValueError("not allowed to raise maximum limit")

@@ -1,7 +1,9 @@
 """What NCCL leaves undone, on doubles: a wait with an end, the silent rank named, a second line that ends us last."""
 
 import os
+import pickle
 import signal
+import threading
 import time
 from datetime import timedelta
 from types import SimpleNamespace
@@ -12,13 +14,14 @@ import torch.distributed as dist
 from support.devices import FakeQueue, NoWait, like_nccl
 from support.worlds import CPU, endings, in_processes, survivors
 
-from batchscale.comm import World
+from batchscale.comm import Choice, Reducer, World
 from batchscale.comm.collectives import subgroups
 from batchscale.comm.world import device, diagnosis, nccl
 from batchscale.comm.world import world as worlds
 from batchscale.comm.world.device import Device, wait_on_host
 from batchscale.comm.world.patience import Patience
 from batchscale.errors import ProcessError, UsageError
+from batchscale.system import notes
 
 NEVER = SimpleNamespace(query=lambda: False)
 CUDA = torch.device("cuda", 0)
@@ -88,13 +91,16 @@ def test_a_rank_that_ends_by_an_error_of_its_own_is_named_long_before_the_bound(
 
 def test_a_sum_waits_for_its_event_and_not_only_for_its_work(monkeypatch):
     polls = []
-    world = World(0, 2)
-    world.queue = FakeQueue(lambda: polls.append(1) or len(polls) > 3)
+    world = World(0, 2, CUDA)
+    world.exchanges.queue = FakeQueue(lambda: polls.append(1) or len(polls) > 3)
     monkeypatch.setattr(worlds.dist, "all_reduce", lambda *_, **__: NoWait())
-    monkeypatch.setattr(World, "_meet", lambda *_: None)
-    pending = world.start_all_reduce(torch.ones(3))
+    monkeypatch.setattr(world.exchanges, "meet", lambda *_: None)
+    world.start_all_reduce(torch.ones(3)).wait()  # the stream
     assert not polls
-    pending.wait()
+    world.all_reduce(torch.ones(3))
+    assert len(polls) == 4
+    polls.clear()
+    Reducer(world, Choice(((0, "builtin"),))).all_reduce(torch.ones(3))
     assert len(polls) == 4
 
 
@@ -109,38 +115,76 @@ def settings(monkeypatch):
 
 
 def test_the_recorder_is_on_and_errors_are_left_to_us_unless_a_user_says_otherwise(settings):
-    nccl.prepare()
-    assert os.environ["TORCH_FR_BUFFER_SIZE"] == "2000"
-    assert os.environ["TORCH_FR_DUMP_ON_TIMEOUT"] == "1"
-    assert "TORCH_NCCL_TRACE_BUFFER_SIZE" not in os.environ  # torch warns of older names
-    assert os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "0"
-    settings.delenv("TORCH_FR_BUFFER_SIZE")
+    # By the names of today: torch warns of older ones.
+    ours = {"TORCH_FR_BUFFER_SIZE": "2000", "TORCH_FR_DUMP_ON_TIMEOUT": "1", "TORCH_NCCL_ASYNC_ERROR_HANDLING": "0"}
+    assert nccl.settings() == ours
+    del ours["TORCH_NCCL_ASYNC_ERROR_HANDLING"]  # in DDP nobody waits with a bound: that must go on to end the process
+    assert nccl.settings(by_watchdog=True) == ours
     settings.setenv("TORCH_NCCL_TRACE_BUFFER_SIZE", "0")
     settings.setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "3")
-    nccl.prepare()
-    assert "TORCH_FR_BUFFER_SIZE" not in os.environ
-    assert os.environ["TORCH_NCCL_TRACE_BUFFER_SIZE"] == "0"
-    assert os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] == "3"
+    assert nccl.settings() == {"TORCH_FR_DUMP_ON_TIMEOUT": "1"}
 
 
-def test_the_last_collectives_lie_where_a_user_wants_them(settings, tmp_path):
-    settings.setattr(torch._C._distributed_c10d, "_dump_nccl_trace", lambda: b"trace")
+def traces(settings, **entries):
+    """torch's recorders, with entries by the name of their call; and what they were asked for."""
+    asked = []
+
+    def dump(name):
+        def call(backend=""):
+            asked.append((name, backend))
+            return pickle.dumps({"entries": entries[name]})
+
+        return call
+
+    for name in ("_dump_fr_trace", "_dump_nccl_trace"):
+        if name in entries:
+            settings.setattr(nccl.torch._C._distributed_c10d, name, dump(name), raising=False)
+        else:
+            settings.delattr(nccl.torch._C._distributed_c10d, name, raising=False)
+    return asked
+
+
+GROUP = SimpleNamespace(_get_backend=lambda device: SimpleNamespace(name=lambda: f"of {device}"))
+
+
+@pytest.mark.parametrize("call", ["_dump_fr_trace", "_dump_nccl_trace"])
+def test_the_last_collectives_lie_where_a_user_wants_them(settings, tmp_path, call):
+    """Those of the group's backend: torch's present NCCL leaves the older call without entries."""
+    asked = traces(settings, **{"_dump_nccl_trace": [], call: ["a sum"]})
     settings.setenv("TORCH_FR_DUMP_TEMP_FILE", str(tmp_path / "trace_"))
-    assert nccl.recorded(3) == f"; NCCL's last collectives: {tmp_path}/trace_3"
-    assert (tmp_path / "trace_3").read_bytes() == b"trace"
+    assert nccl.recorded(3, GROUP, CUDA) == f"; NCCL's last collectives: {tmp_path}/trace_3"
+    assert pickle.loads((tmp_path / "trace_3").read_bytes()) == {"entries": ["a sum"]}
+    assert asked[0] == (call, "of cuda:0" if call == "_dump_fr_trace" else "")
     settings.setenv("TORCH_FR_DUMP_TEMP_FILE", str(tmp_path / "no" / "folder"))
-    assert nccl.recorded(3) == ""
+    assert nccl.recorded(3, GROUP, CUDA) == ""
 
 
-def test_the_group_is_made_at_once_and_its_own_watchdog_comes_last(settings):
+@pytest.mark.parametrize("entries", [{}, {"_dump_nccl_trace": []}, {"_dump_fr_trace": [], "_dump_nccl_trace": []}])
+def test_no_file_is_named_where_nothing_was_recorded(settings, tmp_path, entries):
+    traces(settings, **entries)  # {}: a torch without NCCL
+    settings.setenv("TORCH_FR_DUMP_TEMP_FILE", str(tmp_path / "trace_"))
+    assert nccl.recorded(3, GROUP, CUDA) == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_groups_of_nccl_are_made_at_once_with_its_own_watchdog_last_and_nothing_stays_set(settings):
     made = []
-    settings.setattr(nccl.dist, "new_group", lambda **options: made.append(options))
+    settings.setattr(nccl.dist, "new_group", lambda *ranks, **options: made.append((ranks, options, nccl.settings())))
     nccl.make_group(CUDA, 600)
-    assert made == [{"backend": "nccl", "timeout": timedelta(seconds=660), "device_id": CUDA}]
+    minute = {"timeout": timedelta(seconds=660), "backend": "nccl", "device_id": CUDA}
+    assert made == [((None,), minute, {})]  # all was set then
+    assert len(nccl.settings()) == 3  # and is not now
+
+
+def test_a_group_of_a_backend_for_each_kind_of_device(monkeypatch):
+    """Its name may be any, so what it is called says nothing of who reduces."""
+    monkeypatch.setattr(nccl.dist, "get_backend", lambda group: "undefined")
+    monkeypatch.setattr(nccl.dist, "get_backend_config", lambda group: "cpu:gloo,cuda:nccl")
+    assert [nccl.backend_for(device) for device in (CPU, CUDA)] == ["gloo", "nccl"]
 
 
 def test_shared_memory_that_is_full_is_told_in_one_line(settings):
-    def full(**_):
+    def full(*_, **__):
         raise RuntimeError("NCCL error\nshared memory segment /dev/shm/nccl-1 (size 9): No space left on device (28)")
 
     settings.setattr(nccl.dist, "new_group", full)
@@ -148,50 +192,95 @@ def test_shared_memory_that_is_full_is_told_in_one_line(settings):
         nccl.make_group(CUDA, 600)
 
 
-@pytest.mark.parametrize("well", [True, False])
-def test_after_an_error_the_groups_are_abandoned_and_not_waited_for(monkeypatch, well):
-    left = []
+@pytest.fixture
+def left(monkeypatch):
+    """What a world of GPUs does as it leaves; the world."""
+    steps = []
     monkeypatch.setattr(worlds.dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(worlds.dist, "barrier", lambda: left.append("barrier"))
-    monkeypatch.setattr(worlds.dist, "destroy_process_group", lambda: left.append("destroyed"))
-    monkeypatch.setattr(dist.distributed_c10d, "_abort_process_group", lambda: left.append("aborted"))
-    World(0, 2, CUDA).close(wait=well)
-    assert left == (["barrier", "destroyed"] if well else ["aborted"])
+    monkeypatch.setattr(worlds.dist, "barrier", lambda: steps.append("barrier"))
+    monkeypatch.setattr(worlds.dist, "destroy_process_group", lambda: steps.append("destroyed"))
+    monkeypatch.setattr(dist.distributed_c10d, "_abort_process_group", lambda: steps.append("aborted"))
+    world = World(0, 2, CUDA)
+    world._owns_group = True
+    return world, steps
+
+
+@pytest.mark.parametrize("well", [True, False])
+def test_after_an_error_the_groups_are_abandoned_and_not_waited_for(monkeypatch, left, well):
+    world, steps = left
+    world.close(wait=well)
+    assert steps == (["barrier", "destroyed"] if well else ["aborted"])
     monkeypatch.delattr(dist.distributed_c10d, "_abort_process_group")
-    left.clear()
-    World(0, 2, CUDA).close(wait=False)
-    assert left == ["destroyed"]
+    steps.clear()
+    world.close(wait=False)
+    assert steps == ["destroyed"]
+
+
+def test_a_rank_lost_at_the_very_end_takes_nothing_from_a_run_that_ended_well(monkeypatch, left, capsys):
+    """The error came in place of the run's result, and everything stayed open."""
+    world, steps = left
+
+    def lost():
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(worlds.dist, "barrier", lost)
+    monkeypatch.setattr(notes, "_noted", set())
+    world.close(wait=True)
+    assert steps == ["aborted"]
+    line = "waiting for the others to end (rank 0 of 2): Connection closed by peer; this process had ended well"
+    assert capsys.readouterr().err == f"note: {line}\n"
+
+
+def test_an_end_that_is_interrupted_closes_all_the_same(monkeypatch, left):
+    world, steps = left
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worlds.dist, "barrier", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        world.close(wait=True)
+    assert steps == ["aborted"]
 
 
 def test_subgroups_are_of_the_backend_that_reduces(monkeypatch):
     """The default group is Gloo's, on GPUs, too."""
     made = []
-    monkeypatch.setattr(subgroups.dist, "get_backend", lambda group: group)
-    monkeypatch.setattr(subgroups.dist, "new_group", lambda *ranks, **options: made.append((ranks, options)) or ranks)
+    monkeypatch.setattr(nccl.dist, "get_backend_config", lambda group: group)
+    monkeypatch.setattr(nccl.dist, "new_group", lambda *ranks, **options: made.append((ranks, options)) or ranks)
     world = World(2, 4, CUDA)
-    for world.group, seconds in (("nccl", 120), ("gloo", 60)):
+    rows = (("cpu:gloo,cuda:nccl", 120, {"backend": "nccl", "device_id": CUDA}), ("cuda:gloo", 60, {"backend": "gloo"}))
+    for world.group, seconds, options in rows:
         assert subgroups.own_group(world, [[0, 1], [2, 3]]) == ([2, 3],)
-        options = {"timeout": timedelta(seconds=seconds), "backend": world.group}
+        options["timeout"] = timedelta(seconds=seconds)
         assert made == [(([0, 1],), options), (([2, 3],), options)]
         made.clear()
 
 
 def on_devices(rank, words):
     """A start in which this rank's device is said to be so."""
-    worlds.describe = lambda _: Device(*words[rank])
+    describe, worlds.describe = worlds.describe, lambda _: Device(*words[rank])
     with pytest.raises(UsageError) as raised:
-        World.connect(CPU, 60.0)
-    return str(raised.value)
+        World.connect(CPU, 60.0, 90.0)
+    threads = [thread.name for thread in threading.enumerate()]
+    worlds.describe = describe
+    world = World.connect(CPU, 60.0)
+    ranks = world.gather(rank)
+    world.close()
+    return str(raised.value), threads, ranks
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([("cuda", "H200", "a"), ("cuda", "H200", "a")], "ranks 0, 1 of one host share a GPU"),
+        ([("cuda", "H200", "a"), ("cuda", "H200", "a")], "ranks 0, 1 share a GPU"),
         ([("cpu",), ("cuda", "H200", "a")], "rank 0 of 2 trains on the CPU"),
     ],
 )
-def test_wrong_devices_end_the_start_on_all_ranks_alike(words, message):
-    first, second = in_processes(2, on_devices, words)
+def test_wrong_devices_end_the_start_on_all_ranks_alike_and_leave_nothing(words, message):
+    """The group and the watch stayed: a second start failed as one that begins the default group twice."""
+    (first, threads, ranks), (second, *_) = in_processes(2, on_devices, words)
     assert first == second
     assert message in first
+    assert "batchscale-watch" not in threads
+    assert ranks == [0, 1]

@@ -5,12 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from batchscale.comm import World
 from batchscale.comm.world import device as devices
-from batchscale.comm.world.device import Device, check_devices, differing_models
+from batchscale.comm.world.device import Device, check_devices, device_text, differing_models
 from batchscale.errors import RecipeError, UsageError
 from batchscale.launch import hardware
-from batchscale.launch.hardware import choose_device, device_text, little_shared_memory
+from batchscale.launch.hardware import choose_device, little_shared_memory
 from batchscale.recipe import load_recipe
 from batchscale.system import notes
 
@@ -58,10 +57,17 @@ def test_a_process_takes_its_own_gpu(host, wanted, gpus, place, processes, index
 
 
 @pytest.mark.parametrize("wanted", ["auto", "cuda"])
-@pytest.mark.parametrize(("gpus", "place", "processes"), [(2, 0, 4), (7, 7, 8), (2, 3, 3)])
+@pytest.mark.parametrize(("gpus", "place", "processes"), [(2, 0, 4), (7, 7, 8), (2, 3, 4)])
 def test_fewer_gpus_than_processes_are_an_error_on_each_of_them(host, wanted, gpus, place, processes):
     with pytest.raises(RecipeError, match=rf"={wanted}: this host has {processes} processes and {gpus} GPUs.*; use "):
         host(wanted, gpus, place, processes)
+
+
+@pytest.mark.parametrize("wanted", ["auto", "cuda"])
+def test_a_place_alone_tells_of_as_many_processes(host, monkeypatch, wanted):
+    """As where LOCAL_RANK was set and LOCAL_WORLD_SIZE was not: cuda:3 of 2, and a traceback, before."""
+    with pytest.raises(RecipeError, match=r"this host has 4 processes and 2 GPUs.*; use 2 processes here"):
+        host(wanted, 2, 3, 1)
 
 
 def test_without_gpus_auto_is_the_cpu_and_cuda_an_error(host, capsys):
@@ -92,23 +98,24 @@ def gpus(*uuids, name="H"):
 
 
 @pytest.mark.parametrize(
-    ("seen", "hosts", "message"),
+    ("seen", "message"),
     [
-        (gpus("a", "b", "c", "d"), [[0, 1, 2, 3]], None),
-        (gpus("a", "b", "a", "b"), [[0, 1], [2, 3]], None),  # the same words on two hosts
-        (gpus("", "", "", ""), [[0, 1, 2, 3]], None),  # a torch that does not tell
-        ([Device("cpu")] * 4, [[0, 1, 2, 3]], None),
-        (gpus("a", "b", "a", "c"), [[0, 1, 2, 3]], r"ranks 0, 2 of one host share a GPU \(H, a\)"),
-        (gpus("a", "b", "c", "c"), [[0, 1], [2, 3]], r"ranks 2, 3 of one host share"),
-        ([*gpus("a", "b", "c"), Device("cpu")], [[0, 1, 2, 3]], r"rank 3 of 4 trains on the CPU and the others on GPU"),
+        (gpus("a", "b", "c", "d"), None),
+        (gpus("", "", "", ""), None),  # a torch that does not tell
+        ([Device("cpu")] * 4, None),
+        (gpus("a", "b", "a", "c"), r": ranks 0, 2 share a GPU \(H, a\)"),  # of one host, or of two containers
+        (gpus("a", "b", "c", "c"), r": ranks 2, 3 share"),
+        ([*gpus("a", "b", "c"), Device("cpu")], r": rank 3 of 4 trains on the CPU and the others on GPU"),
+        ([*gpus("a", "b"), *[Device("cpu")] * 2], r": ranks 2, 3 of 4 train on the CPU"),
+        ([*gpus("a"), *[Device("cpu")] * 2000], r": ranks 1-2000 of 2001 train on"),
     ],
 )
-def test_ranks_whose_devices_cannot_reduce_together_are_named(seen, hosts, message):
+def test_ranks_whose_devices_cannot_reduce_together_are_named(seen, message):
     if message is None:
-        check_devices(seen, hosts)
+        check_devices(seen)
         return
     with pytest.raises(UsageError, match=message) as raised:
-        check_devices(seen, hosts)
+        check_devices(seen)
     assert "set execution.device=cpu" in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -123,8 +130,9 @@ def test_several_models_are_noted():
 def test_the_device_in_words(monkeypatch):
     properties = SimpleNamespace(name="NVIDIA H200", uuid="a")
     monkeypatch.setattr(devices.torch.cuda, "get_device_properties", lambda _: properties)
-    assert device_text(World(device=torch.device("cuda", 0))) == "NVIDIA H200 (cuda:0), NCCL"
-    assert device_text(World()) == "cpu, Gloo"
+    cuda, cpu = torch.device("cuda", 0), torch.device("cpu")
+    assert [device_text(cuda, size) for size in (1, 2)] == ["NVIDIA H200 (cuda:0)", "NVIDIA H200 (cuda:0), NCCL"]
+    assert [device_text(cpu, size) for size in (1, 2)] == ["cpu", "cpu, Gloo"]
 
 
 @pytest.mark.parametrize(("mebibytes", "processes", "noted"), [(64, 2, True), (64, 1, False), (1024, 8, False)])

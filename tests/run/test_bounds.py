@@ -8,10 +8,10 @@ import torch
 from support.worlds import in_processes
 
 import batchscale
+from batchscale.build import together
 from batchscale.errors import ExactnessError, ProcessError
 from batchscale.recipe import load_recipe
 from batchscale.run import fingerprint as prints
-from batchscale.run import run
 from batchscale.run.fingerprint import check_resume, check_same, fingerprint
 from batchscale.training import checkpoint
 
@@ -20,7 +20,7 @@ TIMEOUT = 5
 
 def slow_in_turn(rank, out):
     """Rank 1 loads its data, rank 0 writes its checkpoints, for longer than a silent process is waited for."""
-    load, save = run.load_data, checkpoint.save
+    load, save = together.load_data, checkpoint.save
 
     def load_late(*arguments):
         time.sleep(1.6 * TIMEOUT * rank)
@@ -30,7 +30,7 @@ def slow_in_turn(rank, out):
         time.sleep(1.6 * TIMEOUT)
         return save(*arguments)
 
-    run.load_data, checkpoint.save = load_late, save_slowly
+    together.load_data, checkpoint.save = load_late, save_slowly
     short = ["data.train_images=64", "epochs=2", "minibatch.workers=2", "minibatch.per_worker=16"]
     once = ["execution.checkpoint_seconds=1000", f"execution.timeout_seconds={TIMEOUT}"]
     result = batchscale.train("digits-cnn", [*short, *once], out=out, quiet=True)

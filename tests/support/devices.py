@@ -15,16 +15,25 @@ from batchscale.comm.world import nccl
 
 
 class FakeQueue:
-    """A device's queue whose events are done when ``done`` says so; notes what ran aside."""
+    """A device's queue whose events are done when ``done`` says so; notes what ran aside, and who followed."""
 
     def __init__(self, done: Callable[[], bool] = lambda: True) -> None:
         self._done = done
         self.marks = 0
+        self.host_looks = 0
+        self.followed: list[Any] = []
         self.is_aside = False
 
     def mark(self) -> Any:
         self.marks += 1
-        return SimpleNamespace(query=self._done)
+        return SimpleNamespace(query=self._query)
+
+    def _query(self) -> bool:
+        self.host_looks += 1
+        return self._done()
+
+    def follow(self, event: Any) -> None:
+        self.followed.append(event)
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
@@ -40,9 +49,11 @@ class NoWait:
 
     def __init__(self) -> None:
         self.future: torch.futures.Future[list[torch.Tensor]] = torch.futures.Future()
+        self.waits = 0
 
     def wait(self) -> None:
         """Nothing that the host would feel."""
+        self.waits += 1
 
     def get_future(self) -> torch.futures.Future[list[torch.Tensor]]:
         return self.future
@@ -59,6 +70,6 @@ def like_nccl(world: World, file_folder: Any) -> World:
 
     dist.all_reduce = all_reduce
     # A sum of NCCL that failed is never done; one of Gloo is, and has failed.
-    world.queue = FakeQueue(lambda: all(work.is_completed() and work.is_success() for work in works))
-    nccl.recorded = lambda rank: f"; NCCL's last collectives: {file_folder}/{rank}"
+    world.exchanges.queue = FakeQueue(lambda: all(work.is_completed() and work.is_success() for work in works))
+    nccl.recorded = lambda rank, group, device: f"; NCCL's last collectives: {file_folder}/{rank}"
     return world

@@ -3,8 +3,9 @@
 gradient = sum over processes of (sum over its workers of g_j)
 
 Buckets go out in one fixed order on every process, each as soon as the last backward pass has filled it and
-every bucket before it has gone; at most ``IN_FLIGHT`` are under way, the next one waits for the oldest. Small
-tensors share a bucket. Bytes per process: those of the algorithm, 2 (W - 1) / W of the buffer for most.
+every bucket before it has gone. On the CPU at most ``IN_FLIGHT`` are under way, the next one waits for the oldest; a
+GPU takes them all, and the host waits for it once, at the end of the step. Small tensors share a bucket. Bytes per
+process: those of the algorithm, 2 (W - 1) / W of the buffer for most.
 
 Source: Goyal et al. 2017, section 4 (overlap with backward); Li et al. 2020, "PyTorch Distributed", section 3.2.
 """
@@ -21,6 +22,7 @@ from batchscale.aggregate.flat import FlatGradients
 from batchscale.comm import Reducer, Reduction, World
 
 IN_FLIGHT = 8
+_WHAT = "all-reduce of gradients"
 _BUCKET_BYTES, _BUCKET_BYTES_OF_GPUS = 4 << 20, 25 << 20
 
 
@@ -50,7 +52,7 @@ class FastAggregator:
         reducer: Reducer | None = None,
         extras: Mapping[str, Sequence[int]] | None = None,
         counts: Sequence[str] = (),
-        bucket_bytes: int = 4 << 20,
+        bucket_bytes: int = _BUCKET_BYTES,
     ) -> None:
         self._reducer = reducer or Reducer(World())
         self._world = self._reducer.world
@@ -84,6 +86,7 @@ class FastAggregator:
             self._send_until(len(self.buckets))
             while self._pending:
                 self._pending.popleft().wait()
+            self._world.exchanges.wait_for_device(_WHAT)  # with a bound, before the first copy from it waits without
         self.flat.detach_unused()
 
     def last_pass(self) -> None:
@@ -110,9 +113,9 @@ class FastAggregator:
 
     def _send_until(self, end: int) -> None:
         for bucket in self.buckets[self._sent : end]:
-            if len(self._pending) == IN_FLIGHT:
+            if len(self._pending) == IN_FLIGHT and self._world.queue is None:
                 self._pending.popleft().wait()
-            self._pending.append(self._reducer.start(bucket, "all-reduce of gradients"))
+            self._pending.append(self._reducer.start(bucket, _WHAT))
         self._sent = max(self._sent, end)
 
     def close(self) -> None:

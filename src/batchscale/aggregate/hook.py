@@ -29,7 +29,7 @@ from batchscale.errors import UsageError
 
 _WHAT = "all-reduce of DDP's gradients"
 _SHORT = (torch.float16, torch.bfloat16)
-_FIRST_BUCKET_BYTES, _BUCKET_BYTES = 1 << 20, 25 << 20  # DDP's own defaults
+_DDP_FIRST_BUCKET_BYTES, _DDP_BUCKET_BYTES = 1 << 20, 25 << 20  # DDP's own defaults
 
 
 class _Hook:
@@ -94,7 +94,8 @@ def ddp_hook(
         algorithm: a name of ``batchscale.comm.ALGORITHMS``, or auto: the fastest, measured now.
         torus: (X, Y) for ``torus``, X * Y = W.
         between: the algorithm between hosts, for ``three_phase``.
-        timeout_seconds: a peer silent for this long has hung.
+        timeout_seconds: a peer silent for this long has hung. On GPUs nobody waits for a bucket, so none names that
+            peer: NCCL's own watchdog ends the process, a minute after this time.
 
     Returns:
         The algorithms chosen for each size, and why.
@@ -126,7 +127,7 @@ def _register(
     model: DistributedDataParallel, parameters: list[torch.nn.Parameter], reducer: Reducer, algorithm: str
 ) -> Choice:
     total = sum(p.nbytes for p in parameters)
-    sizes = sorted({min(total, size) for size in (_FIRST_BUCKET_BYTES, _BUCKET_BYTES)})
+    sizes = sorted({min(total, size) for size in (_DDP_FIRST_BUCKET_BYTES, _DDP_BUCKET_BYTES)})
     zeros = [torch.zeros(-(-size // 4), device=reducer.world.device) for size in sizes]
     reducer.use(choose(reducer, algorithm, zeros, {}))
     hook = _Hook(reducer)

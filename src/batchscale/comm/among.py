@@ -45,6 +45,6 @@ def _by_backend(world: World, sets: Sequence[Sequence[int]]) -> SumAmong:
     def add(tensor: torch.Tensor, what: str) -> None:
         nonlocal calls
         calls += 1
-        world._guard(lambda: dist.all_reduce(tensor, group=group), what, brought_by(tensor), calls)
+        world.exchanges.guard(lambda: dist.all_reduce(tensor, group=group), what, brought_by(tensor), calls)
 
     return add

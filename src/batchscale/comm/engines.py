@@ -12,7 +12,7 @@ from batchscale.comm.collectives.hierarchical import Hierarchical
 from batchscale.comm.collectives.schedule import Collective
 from batchscale.comm.collectives.subgroups import SubgroupHierarchical, SubgroupTorus
 from batchscale.comm.collectives.torus import Torus
-from batchscale.comm.world.device import Event
+from batchscale.comm.world.device import DeviceQueue, Event
 from batchscale.comm.world.world import World
 from batchscale.errors import UsageError
 
@@ -23,7 +23,11 @@ class Reduction(Protocol):
     """An all-reduce under way."""
 
     def wait(self) -> None:
-        """Block until the sum is there; ProcessError names the collective and the rank that failed."""
+        """Have what comes next find the sum: on the CPU the host waits for it, on a GPU its stream alone.
+
+        Raises:
+            ProcessError: names the collective and the rank that failed.
+        """
 
 
 class Engine(Protocol):
@@ -76,24 +80,24 @@ class Aside:
 
     def __init__(self, world: World, all_reduce: Callable[[torch.Tensor, str], None]) -> None:
         assert world.queue is not None
-        self._world, self._queue, self._all_reduce = world, world.queue, all_reduce
+        self._queue, self._all_reduce = world.queue, all_reduce
 
     def start(self, tensor: torch.Tensor, what: str) -> Reduction:
         """Begin tensor <- sum over all processes."""
         with self._queue.aside():
             self._all_reduce(tensor.detach().view(-1), what)
-            return _Behind(self._world, self._queue.mark(), what)
+            return _Behind(self._queue, self._queue.mark())
 
 
 class _Behind:
-    """Done when the device has come to an event."""
+    """There when the device has come to an event."""
 
-    def __init__(self, world: World, event: Event, what: str) -> None:
-        self._world, self._event, self._what = world, event, what
+    def __init__(self, queue: DeviceQueue, event: Event) -> None:
+        self._queue, self._event = queue, event
 
     def wait(self) -> None:
-        """Block until the sum is there."""
-        self._world.wait_for_device(self._event, self._what)
+        """Have the current stream wait for it."""
+        self._queue.follow(self._event)
 
 
 class _Submitted:

@@ -170,6 +170,7 @@ class Reducer:
     def all_reduce(self, tensor: torch.Tensor, what: str = "all-reduce", algorithm: str | None = None) -> None:
         """tensor <- sum over all processes of tensor."""
         self.start(tensor, what, algorithm).wait()
+        self.world.exchanges.wait_for_device(what)
 
     def progress(self) -> None:
         """Let reductions under way move on; never blocks."""

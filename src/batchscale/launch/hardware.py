@@ -7,8 +7,6 @@ from pathlib import Path
 
 import torch
 
-from batchscale.comm import World
-from batchscale.comm.world.device import describe
 from batchscale.comm.world.nccl import MORE_SHARED_MEMORY
 from batchscale.errors import RecipeError
 from batchscale.launch.signals import RUNS_AT_ONCE
@@ -41,6 +39,7 @@ def choose_device(recipe: Recipe, root: str = "/") -> torch.device:
     if wanted == "cpu":
         return torch.device("cpu")
     place, processes = local_place()
+    processes = max(processes, place + 1)  # LOCAL_RANK alone may be set
     gpus = torch.cuda.device_count()
     if not gpus:
         sign = _sign_of_gpus(root)
@@ -75,14 +74,6 @@ def _sign_of_gpus(root: str) -> str:
         return f"/dev/{files[0].name} is there"
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").strip()
     return f"CUDA_VISIBLE_DEVICES={visible} names one" if visible not in ("", "-1", "NoDevFiles") else ""
-
-
-def device_text(world: World) -> str:
-    """A process's device and how it talks, in words."""
-    device = describe(world.device)
-    if device.kind != "cuda":
-        return f"{device.kind}, Gloo"
-    return f"{device.name} ({world.device}), NCCL"
 
 
 def little_shared_memory(processes: int, root: str = "/") -> str | None:

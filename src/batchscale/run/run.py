@@ -18,11 +18,11 @@ from batchscale.build.deterministic import switches_kept
 from batchscale.build.together import load_together
 from batchscale.build.trunk import Trunk
 from batchscale.comm import World
-from batchscale.comm.world.device import differing_models
+from batchscale.comm.world.device import device_text, differing_models
 from batchscale.data import OwnData
 from batchscale.data.examples import Splits
 from batchscale.errors import BatchscaleError
-from batchscale.launch.hardware import choose_device, device_text, threads_text
+from batchscale.launch.hardware import choose_device, threads_text
 from batchscale.launch.signals import StopSignals
 from batchscale.members.loading import check_same as check_same_plugins
 from batchscale.members.loading import loaded
@@ -150,7 +150,7 @@ def _begin(
             **environment(job.command),
             "recipe": job.name,
             "processes": parts.world.size,
-            "device": device_text(parts.world),
+            "device": device_text(parts.world.device, parts.world.size),
             "from_step": first_step,
             **_trunk_record(opened.trunk),
             "decided": parts.decided.as_json(),
@@ -186,7 +186,7 @@ def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> No
     for warning in _warnings(parts, opened.trunk):
         print(warning, file=sys.stderr, flush=True)
     if parts.world.device.type == "cuda":
-        print(f"device: {device_text(parts.world)}", file=sys.stderr, flush=True)
+        print(f"device: {device_text(parts.world.device, parts.world.size)}", file=sys.stderr, flush=True)
     decided = parts.decided
     if decided.cores_per_thread is not None and decided.cores_per_thread > 1:
         print(threads_text(decided.threads, decided.cores_per_thread), file=sys.stderr, flush=True)

@@ -70,7 +70,7 @@ class PointToPoint:
         self._calls += 1
         name, brought = f"{what} by {self._collective.name}", brought_by(tensor)
         tag = tag_of(name, brought, self._calls)
-        self._world._guard(lambda: self._run(tensor, tag), name, brought, self._calls)
+        self._world.exchanges.guard(lambda: self._run(tensor, tag), name, brought, self._calls)
 
     def _run(self, tensor: torch.Tensor, tag: int) -> None:
         for part in self._part(len(tensor)):

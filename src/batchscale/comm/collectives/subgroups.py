@@ -45,12 +45,13 @@ class _Subgroups(ABC):
         if self._world.size == 1 or not len(tensor):
             return
         name, brought = f"{what} by {self.name} in sub-groups", brought_by(tensor)
+        exchanges = self._world.exchanges
 
         def run() -> None:
-            self._world._meet(name, brought)
+            exchanges.meet(name, brought)
             self._run(tensor)
 
-        self._world._guard(run, name, brought, self._world._calls + 1)
+        exchanges.guard(run, name, brought, exchanges.calls + 1)
 
     @abstractmethod
     def _run(self, tensor: torch.Tensor) -> None:
@@ -64,10 +65,8 @@ def own_group(world: World, groups: Sequence[Sequence[int]]) -> Any:
         world: all processes.
         groups: ranks, no rank in two of them; None for a rank in none.
     """
-    timeout, backend = timedelta(seconds=world.patience.group_seconds), dist.get_backend(world.group)
-    if backend == "nccl":
-        timeout = nccl.behind(timeout)
-    handles = [dist.new_group(list(group), timeout=timeout, backend=backend) for group in groups]
+    timeout, backend = timedelta(seconds=world.patience.group_seconds), nccl.backend_for(world.device, world.group)
+    handles = [nccl.new_group(world.device, timeout, backend, list(group), world.by_watchdog) for group in groups]
     return next((handle for handle, group in zip(handles, groups, strict=True) if world.rank in group), None)
 
 

@@ -145,8 +145,9 @@ class Flags:
                     self._world.tell_alive(what, timed_out=True)
                     is_told = True
                 if is_told and patience.over(start + self._extra_seconds):
+                    seconds = max(patience.lasted(start), patience.seconds + self._extra_seconds)
                     state = "is stopped and " if self._is_stopped(row) else ""
-                    self.give_up(what, f"{state}{HUNG} {patience.seconds + self._extra_seconds:g} s", row)
+                    self.give_up(what, f"{state}{HUNG} {seconds:g} s", row)
 
     def _look_after_peers(self, awaited: int, word: int, value: int, what: str) -> None:
         """Raise where a peer can never come; the flags of one that died after its last word still count."""

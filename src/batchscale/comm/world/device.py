@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 
 from batchscale.comm.world.patience import Patience
+from batchscale.comm.world.store import in_words
 from batchscale.errors import UsageError
 from batchscale.words import counted
 
@@ -34,6 +35,9 @@ class DeviceQueue(Protocol):
 
     def mark(self) -> Event:
         """An event behind all that the device has been given on the current stream."""
+
+    def follow(self, event: Event) -> None:
+        """What is given on the current stream from here on runs behind an event; the host goes on."""
 
     def aside(self) -> AbstractContextManager[None]:
         """What is given in it runs beside the current stream, behind all that was given before."""
@@ -56,6 +60,10 @@ class CudaQueue:
         event.record(torch.cuda.current_stream(self._device))
         return event
 
+    def follow(self, event: Event) -> None:
+        """What is given on the current stream from here on runs behind an event; the host goes on."""
+        torch.cuda.current_stream(self._device).wait_event(event)  # type: ignore[arg-type]  # one of `mark`
+
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
         """What is given in it runs on one side stream, behind all that was given before."""
@@ -77,7 +85,8 @@ def wait_on_host(event: Event, patience: Patience) -> None:
         if time.monotonic() - start < _SPIN_SECONDS:
             continue
         if patience.over(start):
-            raise RuntimeError(f"timed out after {patience.seconds:g} s: the device still waits for the other ranks")
+            lasted = f"{patience.lasted(start):g} s"
+            raise RuntimeError(f"timed out after {lasted}: the device still waits for the other ranks")
         if patience.someone_failed():
             raise RuntimeError("another rank failed while the device waited for it")
         time.sleep(_SLEEP_SECONDS)
@@ -106,34 +115,40 @@ def describe(device: torch.device) -> Device:
     return Device("cuda", properties.name, str(getattr(properties, "uuid", "")))
 
 
-def check_devices(devices: Sequence[Device], hosts: Sequence[Sequence[int]]) -> None:
+def device_text(device: torch.device, size: int) -> str:
+    """A process's device, and how W of them talk, in words."""
+    description = describe(device)
+    if description.kind != "cuda":
+        return f"{description.kind}{', Gloo' * (size > 1)}"
+    return f"{description.name} ({device}){', NCCL' * (size > 1)}"
+
+
+def check_devices(devices: Sequence[Device]) -> None:
     """Raise unless the ranks' devices can reduce together.
 
     Args:
         devices: of every rank.
-        hosts: the ranks of every host.
 
     Raises:
-        UsageError: some ranks are on the CPU and some on GPUs, or two of a host share a GPU.
+        UsageError: some ranks are on the CPU and some on GPUs, or two share a GPU.
     """
     without = [rank for rank, device in enumerate(devices) if device.kind != "cuda"]
     if 0 < len(without) < len(devices):
         raise UsageError(
-            f"execution.device: {_ranks(without)} of {len(devices)} trains on the CPU and the others on GPUs: all must "
-            f"see the same; give every task a GPU, or set execution.device=cpu"
+            f"execution.device: {_ranks(without)} of {len(devices)} train{'s' * (len(without) == 1)} on the CPU and "
+            f"the others on GPUs: all must see the same; give every task a GPU, or set execution.device=cpu"
         )
-    for ranks in hosts:
-        sharing: dict[str, list[int]] = {}
-        for rank in ranks:
-            if devices[rank].uuid:
-                sharing.setdefault(devices[rank].uuid, []).append(rank)
-        for uuid, together in sharing.items():
-            if len(together) > 1:
-                raise UsageError(
-                    f"execution.device: {_ranks(together)} of one host share a GPU ({devices[together[0]].name}, "
-                    f"{uuid}): each process needs its own; start fewer processes, give each task its own GPU (Slurm: "
-                    f"--gpus-per-task=1), or set execution.device=cpu"
-                )
+    sharing: dict[str, list[int]] = {}  # of all hosts together: two containers are two hosts, and may have one GPU
+    for rank, device in enumerate(devices):
+        if device.uuid:
+            sharing.setdefault(device.uuid, []).append(rank)
+    for uuid, together in sharing.items():
+        if len(together) > 1:
+            raise UsageError(
+                f"execution.device: {_ranks(together)} share a GPU ({devices[together[0]].name}, {uuid}): each process "
+                f"needs its own; start fewer processes, give each task its own GPU (Slurm: --gpus-per-task=1), or set "
+                f"execution.device=cpu"
+            )
 
 
 def differing_models(devices: Sequence[Device]) -> str | None:
@@ -148,4 +163,5 @@ def differing_models(devices: Sequence[Device]) -> str | None:
 
 
 def _ranks(ranks: Sequence[int]) -> str:
-    return f"rank{'s' * (len(ranks) > 1)} {', '.join(map(str, ranks))}"
+    """A few ranks as a subject: ``rank 3``, ``ranks 3, 17-20``."""
+    return in_words(ranks).replace("rank", "ranks" if len(ranks) > 1 else "rank", 1)

@@ -16,7 +16,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from batchscale.comm.world.gloo import hang_up
@@ -36,12 +36,14 @@ class Doing:
         brought: length and type of its tensor.
         call: which call of its kind it was.
         timed_out: whether it had waited in vain, in place of being hung up on.
+        seconds: how long it had waited then; of ranks in the same, one's stands for all.
     """
 
     what: str
     brought: str = ""
     call: int = 0
     timed_out: bool = False
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def diagnose(store: Any, group: Any, rank: int, size: int, timeout_seconds: floa
         store: shared by all ranks, or None before there is one.
         group: the Gloo group to hang up, or None before there is one.
         rank, size: of this process, and W.
-        timeout_seconds: the bound that a silent rank overran.
+        timeout_seconds: the bound that a silent rank overran, where nobody tells how long it waited.
         doing: what this rank was in.
         reason: the backend's, in one line.
     """
@@ -97,14 +99,16 @@ def diagnose(store: Any, group: Any, rank: int, size: int, timeout_seconds: floa
     if group is not None:
         hang_up(group, rank)
     verdict = _ask_in_time(store, rank, size, doing)
+    waited = doing.seconds
     if verdict is None:
         silent, hung = "rank 0 or the launcher, whichever keeps the store of the job,", doing.timed_out
     else:
         silent = in_words([other for other in verdict.silent if other != rank])  # itself: it came too late
         silent = silent if verdict.whole or not silent else f"at least {silent}"
         hung = doing.timed_out or any(other.timed_out for other, _ in verdict.groups)
+        waited = max(waited, *(other.seconds for other, _ in verdict.groups), 0.0)
     if silent:
-        return f"{silent} {f'{HUNG} {timeout_seconds:g} s' if hung else 'died'} ({reason})"
+        return f"{silent} {f'{HUNG} {waited or timeout_seconds:g} s' if hung else 'died'} ({reason})"
     return (_differences(verdict, doing) if verdict else "") or reason
 
 

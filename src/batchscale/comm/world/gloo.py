@@ -22,6 +22,7 @@ A full mesh costs W - 1 sockets a rank and 8 W^3 bytes through the store (17 MB 
 whose pairs connect at their first message, costs 2 + 2 log2 W sockets and O(W) bytes; but a rank that waits for the
 first message of a dead one waits 5 time-outs in place of one (gloo #520), so small worlds keep the full mesh.
 """
+_DESCRIPTORS_PER_RANK, _OTHER_DESCRIPTORS = 4, 1024  # two groups, with a socket a pair and a reserve
 _LAZY = "TORCH_GLOO_LAZY_INIT"
 _NOBODY_SENDS = 2**31 - 1  # a tag that no exchange uses
 
@@ -57,7 +58,7 @@ def mesh_for(size: int) -> Iterator[None]:
         size: W. Who has set ``TORCH_GLOO_LAZY_INIT`` has chosen, for any W.
     """
     if size > LARGEST_FULL_MESH:
-        _allow_descriptors()
+        _allow_descriptors(size)
     if size <= LARGEST_FULL_MESH or _LAZY in os.environ:
         yield
         return
@@ -68,13 +69,17 @@ def mesh_for(size: int) -> Iterator[None]:
         del os.environ[_LAZY]
 
 
-def _allow_descriptors() -> None:
-    """As many open descriptors as this process may have: rank 0 gathers from all, and the usual 1,024 is soon full."""
+def _allow_descriptors(size: int) -> None:
+    """Room for the connections of W ranks: rank 0 gathers from all, and the usual 1,024 is soon full."""
     with contextlib.suppress(ImportError, OSError, ValueError):  # not on every system; a limit that may not be moved
         import resource
 
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        needed = _DESCRIPTORS_PER_RANK * size + _OTHER_DESCRIPTORS
+        needed = needed if most == resource.RLIM_INFINITY else min(needed, most)
+        # No more: some programs that are started from here close every descriptor up to the limit.
+        if limit != resource.RLIM_INFINITY and limit < needed:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, most))
 
 
 def neighbours(rank: int, size: int) -> list[int]:

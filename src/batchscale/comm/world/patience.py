@@ -17,7 +17,8 @@ from batchscale.comm.world.diagnosis import SETTLE_SECONDS
 from batchscale.system.notes import note
 
 T = TypeVar("T")
-_BUSY, _FAILED = "busy", "failed"
+_BUSY, _BEATS, _FAILED = "busy", "beats", "failed"
+_BEAT_SECONDS = 1.0  # how often at least a busy rank says that it lives
 _ASK_SECONDS = 1.0  # how often a rank that waits for the device asks if another has failed: NCCL does not tell it
 _MOST_WATCH_SECONDS = 1.0
 
@@ -37,6 +38,8 @@ class Patience:
         self._starting = True
         self._longer = 0
         self._busy_at = self._asked_at = 0.0
+        self._beats = 0
+        self._asks = self._other_failed = False
 
     def by(self, store: Any) -> None:
         """From now on ask and tell through this store, shared by all ranks and by nobody else."""
@@ -94,17 +97,36 @@ class Patience:
         if not self.changes or self._starting or self._store is None:
             yield
             return
-        store = self._store
-        _answer(lambda: store.add(_BUSY, 1))
+        ended = threading.Event()
+        thread = threading.Thread(target=self._beat, args=(self._store, ended), daemon=True)
+        thread.start()
         try:
             yield
         finally:
-            _answer(lambda: store.add(_BUSY, -1))
+            ended.set()
+            thread.join(SETTLE_SECONDS)  # a store whose host is stopped never answers
+
+    def _beat(self, store: Any, ended: threading.Event) -> None:
+        """Say that this rank is busy, and, until it has ended, that it lives: one that dies over it says no more."""
+        with contextlib.suppress(Exception):
+            store.add(_BUSY, 1)
+            store.add(_BEATS, 1)
+            while not ended.wait(min(_BEAT_SECONDS, self.timeout_seconds / 4)):
+                store.add(_BEATS, 1)
+            store.add(_BUSY, -1)
+
+    def lasted(self, since: float) -> float:
+        """What to tell of a wait that began then and was in vain: its bound, or its seconds where a busy rank drew it
+        out.
+        """
+        seconds = time.monotonic() - since
+        return self.seconds if seconds < 1.5 * self.seconds + SETTLE_SECONDS else float(round(seconds))
 
     def over(self, since: float) -> bool:
         """Whether a wait that began then, on the monotonic clock, has outlasted its bound.
 
-        A rank that was busy has a whole bound from then on to come, but never more than the longest.
+        A rank that was busy has a whole bound from then on to come, but never more than the longest. It is looked at
+        once a bound, and must have said since that it lives.
         """
         now = time.monotonic()
         if now - max(since, self._busy_at) <= self.seconds:
@@ -118,7 +140,9 @@ class Patience:
         store = self._store
         if store is None or not self.changes:
             return False
-        return (_answer(lambda: store.add(_BUSY, 0)) or 0) > 0  # adding 0 reads
+        busy, beats = _answer(lambda: (store.add(_BUSY, 0), store.add(_BEATS, 0))) or (0, 0)  # adding 0 reads
+        previous, self._beats = self._beats, beats
+        return busy > 0 and beats != previous
 
     def tell_failed(self) -> None:
         """Let ranks that wait for their device know that this one will not come."""
@@ -126,12 +150,17 @@ class Patience:
             _answer(lambda: store.set(_FAILED, ""))
 
     def someone_failed(self) -> bool:
-        """Whether a rank has said so; asked once a second at most."""
+        """Whether a rank has said so, as far as is known by now; asked once a second at most, in the background."""
         store, now = self._store, time.monotonic()
-        if store is None or now - self._asked_at < _ASK_SECONDS:
-            return False
-        self._asked_at = now
-        return bool(_answer(lambda: store.check([_FAILED])))
+        if store is not None and not self._asks and now - self._asked_at >= _ASK_SECONDS:
+            self._asked_at, self._asks = now, True
+            threading.Thread(target=self._ask, args=(store,), daemon=True).start()
+        return self._other_failed
+
+    def _ask(self, store: Any) -> None:
+        with contextlib.suppress(Exception):
+            self._other_failed = self._other_failed or bool(store.check([_FAILED]))
+        self._asks = False  # where the store never answers, this thread stays the only one
 
 
 def _answer(ask: Callable[[], T]) -> T | None:
@@ -156,6 +185,7 @@ class Watch:
 
     def __init__(self) -> None:
         self._under_way: dict[object, float] = {}
+        self._lock = threading.Lock()  # an exchange ends before a hang-up or after it, never while it is under way
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -174,19 +204,24 @@ class Watch:
     def begin(self) -> object:
         """An exchange begins; the token is for ``end``."""
         token = object()
-        self._under_way[token] = time.monotonic()
+        with self._lock:
+            self._under_way[token] = time.monotonic()
         return token
 
     def end(self, token: object) -> bool:
-        """An exchange has ended; whether its end was ours, because its time was over."""
-        return self._under_way.pop(token, None) is None
+        """An exchange has ended; whether it was hung up on, because its time was over."""
+        with self._lock:
+            return self._under_way.pop(token, None) is None
 
     def _run(self, patience: Patience, hang_up: Callable[[], None]) -> None:
         while not self._ended.wait(min(_MOST_WATCH_SECONDS, patience.timeout_seconds / 20)):
-            for token, since in self._under_way.copy().items():
-                # Popped by one side only: an exchange that ends meanwhile is not hung up on.
-                if patience.over(since) and self._under_way.pop(token, None) is not None:
-                    hang_up()
+            with self._lock:
+                under_way = list(self._under_way.items())
+            for token, since in under_way:
+                if patience.over(since):  # may ask the store, so not within the lock
+                    with self._lock:
+                        if self._under_way.pop(token, None) is not None:
+                            hang_up()
 
     def close(self) -> None:
         """End the thread, before the group does whose connections it would close."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from torch.distributed import DistNetworkError
 
 from batchscale.comm.world.diagnosis import first_line, settle_seconds
-from batchscale.comm.world.store import Store, absent, come, in_words, read_all
+from batchscale.comm.world.store import Store, absent, come, in_words, read_all, write_all
 from batchscale.errors import ProcessError
 from batchscale.words import counted
 
@@ -71,7 +71,7 @@ def _name_all(store: Store, size: int, deadline: float, timeout_seconds: float, 
         if nonces != seen:
             seen, name = nonces, uuid.uuid4().hex
             acknowledged = [f"acknowledged/{name}/{rank}" for rank in range(1, size)]
-            store.multi_set([f"name-of/{nonce.decode()}" for nonce in nonces], [name] * size)
+            write_all(store, [f"name-of/{nonce.decode()}" for nonce in nonces], [name] * size)
         if come(store, acknowledged, _patience_seconds(size)):
             store.set(f"commit/{name}", "1")
             return name
@@ -86,7 +86,7 @@ def _refused(store: Store, size: int, missing: list[int], reason: str) -> Proces
     present = [rank for rank in range(1, size) if rank not in set(missing)]
     if present:
         nonces = [nonce.decode() for nonce in read_all(store, [f"hello/{rank}" for rank in present])]
-        store.multi_set([f"name-of/{nonce}" for nonce in nonces], [_REFUSED + reason] * len(nonces))
+        write_all(store, [f"name-of/{nonce}" for nonce in nonces], [_REFUSED + reason] * len(nonces))
         come(store, [f"heard/{nonce}" for nonce in nonces], settle_seconds(size))
     return _not_begun(size, reason)
 

@@ -51,6 +51,15 @@ def read_all(store: Store, keys: list[str]) -> list[bytes]:
     return store.multi_get(keys) if store.has_extended_api() else [store.get(key) for key in keys]
 
 
+def write_all(store: Store, keys: list[str], values: list[str]) -> None:
+    """Set keys to values: one request where the store can."""
+    if store.has_extended_api():
+        store.multi_set(keys, values)
+        return
+    for key, value in zip(keys, values, strict=True):
+        store.set(key, value)
+
+
 def absent(store: Store, keys: list[str], deadline: float, clock: Callable[[], float]) -> tuple[list[int], bool]:
     """The places of the keys that are not there, lowest first, and whether these are all.
 
