@@ -8,12 +8,12 @@ the place on the host by MPI_LOCALRANKID and MPI_LOCALNRANKS.
 
 from __future__ import annotations
 
-import contextlib
 import re
-import subprocess
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from batchscale.system.slurm import ask
 
 _FIRST_PORT, _PORTS = 20_000, 9_000  # below what systems give to outgoing connections (Linux: from 32768 on)
 _STEPS = 31  # ports a job, so that jobs begun one after the other, and their steps, have different ones
@@ -123,9 +123,6 @@ def _pmi_task(environment: Mapping[str, str]) -> ClusterTask | None:
 
 def _slurm_address(node: str) -> str:
     """What Slurm itself reaches a node by; the node's name where it does not answer."""
-    answer = ""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        command = ("scontrol", "show", "node", node)
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=_SCONTROL_SECONDS).stdout
-    address = re.search(r"\bNodeAddr=(\S+)", answer)
+    answer = ask("scontrol", "show", "node", node, seconds=_SCONTROL_SECONDS)
+    address = re.search(r"\bNodeAddr=(\S+)", answer.stdout if answer else "")
     return address.group(1) if address else node
