@@ -295,5 +295,5 @@ def test_a_slurm_that_hangs_holds_nobody_up(slurm, tmp_path, monkeypatch, capsys
     assert attempt.ended() is None
     attempt.stop()
     assert capsys.readouterr().err == "scancel 1: it gives no answer\n"
-    with pytest.raises(UsageError, match="1 process on 1 node: it gives no answer; .* .nothing was submitted"):
+    with pytest.raises(UsageError, match=r"1 process on 1 node: it gives no answer; .* \(nothing was submitted"):
         launcher.prepare([work(1)], None)

@@ -7,8 +7,8 @@ import subprocess
 
 _SECONDS = 60.0
 _DEFAULTS = ("SQUEUE_", "SCANCEL_", "SCONTROL_")
-"""What a user has set for their own look at the cluster, such as SQUEUE_PARTITION, would hide jobs from us. Not SBATCH_:
-that says how jobs are to be submitted."""
+"""Of a user's variables for a look at the cluster: SQUEUE_PARTITION would hide jobs from us. Not SBATCH_: that says how
+jobs are to be submitted."""
 
 
 def ask(*command: str, text: str | None = None, seconds: float = _SECONDS) -> subprocess.CompletedProcess[str] | None:
