@@ -269,8 +269,13 @@ class World:
 
     def job_knows(self, fact: str) -> bool:
         """Whether an earlier attempt of this elastic job (the agents' store lives as long as it) has told this."""
-        key = fact_key(fact)
-        return self._job is not None and self._job.check([key]) and self._job.get(key).decode() != this_process()
+        if self._job is None:
+            return False
+        own = this_process()
+        teller = self._job.compare_set(
+            fact_key(fact), own, own
+        ).decode()  # one request asks and reads, and sets nothing
+        return teller not in ("", own)  # for a key that is not there torch answers what was expected
 
     def tell_job(self, fact: str) -> None:
         """Let later attempts of this elastic job know."""
