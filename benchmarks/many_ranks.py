@@ -3,10 +3,10 @@
 python benchmarks/many_ranks.py [RANKS ...] [--requests-per-second RATE ...]
 
 The ranks run the code of the package on a simulated store (`tests/support/simulated_store.py`), which answers RATE
-requests a second one after another; no process, no socket, no clock. "start" is all that the package asks of the store
-until the run has begun: all ranks agreeing on a name at once, then rank 0 asking whether an earlier attempt began the run,
-and telling that it has (torch's own set-up comes on top). "diagnosis" all but one, which is silent, finding out which; each also as seconds without the wait for it. A store of
-torch on the machine of development answered 13,000 a second to one Python client.
+requests a second one after another; no process, no socket, no clock. "start" is all that the package asks of the
+store: all ranks agree on a name at once, rank 0 asks whether an earlier attempt began the run, and tells that it has
+(torch's own set-up comes on top). "diagnosis" is all but one, which is silent, finding out which; each also as seconds
+without the wait for it. A store of torch on the machine of development answered 13,000 a second to one Python client.
 """
 
 from __future__ import annotations

@@ -120,8 +120,8 @@ def own_cores() -> int:
     Where Slurm has counted a task's, these: a task may be bound to them, and then sees no others, or not.
     """
     task, cores = of_cluster(), available_cores()
-    own = cores // local_place()[1] if task is None or task.cores is None else min(cores, task.cores)
-    return max(own // int(os.environ.get(RUNS_AT_ONCE, "1")), 1)
+    share = cores // local_place()[1] if task is None or task.cores is None else min(cores, task.cores)
+    return max(share // int(os.environ.get(RUNS_AT_ONCE, "1")), 1)
 
 
 def threads_text(threads: int, cores_per_thread: int) -> str:

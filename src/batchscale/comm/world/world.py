@@ -269,13 +269,10 @@ class World:
 
     def job_knows(self, fact: str) -> bool:
         """Whether an earlier attempt of this elastic job (the agents' store lives as long as it) has told this."""
-        if self._job is None:
-            return False
-        own = this_process()
-        teller = self._job.compare_set(
-            fact_key(fact), own, own
-        ).decode()  # one request asks and reads, and sets nothing
-        return teller not in ("", own)  # for a key that is not there torch answers what was expected
+        process = this_process()
+        # One request, which sets nothing: where nobody has told the fact, the answer is what was expected.
+        told_by = self._job.compare_set(fact_key(fact), process, process).decode() if self._job is not None else ""
+        return told_by not in ("", process)
 
     def tell_job(self, fact: str) -> None:
         """Let later attempts of this elastic job know."""
