@@ -3,9 +3,10 @@
 python benchmarks/many_ranks.py [RANKS ...] [--requests-per-second RATE ...]
 
 The ranks run the code of the package on a simulated store (`tests/support/simulated_store.py`), which answers RATE
-requests a second one after another; no process, no socket, no clock. "start" is all ranks agreeing on a name at once,
-"diagnosis" all but one, which is silent, finding out which; each also as seconds without the wait for it. A store of
-torch on the machine of development answered 13,000 a second to one Python client.
+requests a second one after another; no process, no socket, no clock. "start" is all that the package asks of the
+store: all ranks agree on a name at once, rank 0 asks whether an earlier attempt began the run, and tells that it has
+(torch's own set-up comes on top). "diagnosis" is all but one, which is silent, finding out which; each also as seconds
+without the wait for it. A store of torch on the machine of development answered 13,000 a second to one Python client.
 """
 
 from __future__ import annotations
@@ -31,18 +32,25 @@ class Cost(NamedTuple):
 
 
 def start(size: int, requests_per_second: float) -> Cost:
-    """All ranks agree on a name; raises where they do not."""
+    """All ranks agree on a name, and rank 0 begins the run; raises where they do not."""
     from support.simulated_store import Simulation
 
+    from batchscale.comm import World
     from batchscale.comm.world.rendezvous import agree_on_name
 
     simulation = Simulation(requests_per_second)
-    names = simulation.run(
-        [
-            lambda store, rank=rank: agree_on_name(store, rank, size, START_SECONDS, simulation.clock)
-            for rank in range(size)
-        ]
-    )
+
+    def begin(store: Any, rank: int) -> str:
+        name = agree_on_name(store, rank, size, START_SECONDS, simulation.clock)
+        if rank == 0:
+            world = World(rank, size)
+            world._job = store
+            if world.job_knows("opened"):
+                raise RuntimeError("nobody has begun this run")
+            world.tell_job("opened")
+        return name
+
+    names = simulation.run([lambda store, rank=rank: begin(store, rank) for rank in range(size)])
     if len(set(names)) != 1 or not isinstance(names[0], str):
         raise RuntimeError(f"no common name: {names[:4]}")
     return _cost(simulation)

@@ -165,6 +165,35 @@ def test_the_cores_of_a_process_are_those_that_no_other_one_has(monkeypatch):
     assert hardware.own_cores() == 1
 
 
+STEP = {
+    "SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1", "SLURM_NODEID": "0",
+    "SLURM_STEP_TASKS_PER_NODE": "4", "LOCAL_WORLD_SIZE": "4", "RANK": "1", "WORLD_SIZE": "4",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("affinity", "variables", "cores"),
+    [
+        (2, {"SLURM_CPUS_ON_NODE": "8"}, 2),  # bound: the task sees its own alone
+        (8, {"SLURM_CPUS_ON_NODE": "8"}, 2),  # bound to the job's, all tasks to the same
+        (64, {"SLURM_CPUS_ON_NODE": "8"}, 2),  # not bound at all
+        (64, {"SLURM_CPUS_ON_NODE": "64", "SLURM_CPUS_PER_TASK": "5"}, 5),  # the node is ours alone
+        (1, {"SLURM_CPUS_ON_NODE": "4", "SLURM_CPUS_PER_TASK": "8"}, 1),  # the batch script's, not the step's
+        (64, {"SLURM_CPUS_ON_NODE": "4", "SLURM_CPUS_PER_TASK": "8"}, 1),
+        (64, {"SLURM_CPUS_ON_NODE": "1"}, 1),  # --overcommit
+        (6, {"SLURM_CPUS_PER_TASK": "6", "SLURM_STEP_TASKS_PER_NODE": ""}, 6),
+        (64, {}, 16),
+        # torchrun below srun, one agent a node: its processes share what that task was given
+        (64, {"SLURM_CPUS_ON_NODE": "64", "SLURM_CPUS_PER_TASK": "64", "TORCHELASTIC_RUN_ID": "job"}, 16),
+    ],
+)
+def test_slurm_says_how_many_cores_a_task_has(monkeypatch, affinity, variables, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(affinity)), raising=False)
+    monkeypatch.setattr("batchscale.system.cores.core_quota", lambda _: None)
+    monkeypatch.setattr(os, "environ", {**STEP, **variables})
+    assert hardware.own_cores() == cores
+
+
 def test_runs_of_a_study_choose_within_their_share(tmp_path):
     cores = hardware.own_cores()
     recipe = ["epochs=0.2", "numerics.threads=auto"]

@@ -73,7 +73,22 @@ def test_a_slow_first_pass_decides_nothing(monkeypatch, device, cold):
     """What a GPU loads before its first pass takes seconds; larger passes are faster here, so the largest is chosen."""
     launch_bound, passes, _ = timer(monkeypatch, lambda images: 0.01 + 1e-5 * images, cold, device)
     assert chosen(launch_bound) == 256
-    assert passes[:5] == [32, 32, 64, 128, 256]  # untimed all, but for the second of the smallest
+    assert passes[:5] == [32, 32, 64, 128, 256]
+    assert passes[5:9] == [32, 64, 128, 256]
+
+
+@pytest.mark.parametrize(("device", "decided"), [("cpu", 256), ("cuda", 64)])
+def test_the_first_pass_of_a_size_is_a_time_on_a_cpu_and_a_warm_up_on_a_gpu(monkeypatch, device, decided):
+    """Here the first pass of 256 is the fastest of all, and no later one is."""
+    seen = set()
+
+    def seconds(images):
+        seconds_each = 1e-5 if images == 256 and images not in seen else 1e-4 if images == 64 else 2e-4
+        seen.add(images)
+        return images * seconds_each
+
+    odd, *_ = timer(monkeypatch, seconds, device=device)
+    assert chosen(odd) == decided
 
 
 def test_the_fastest_of_all_is_chosen_wherever_it_lies(monkeypatch):
@@ -87,7 +102,7 @@ def test_the_fastest_of_all_is_chosen_wherever_it_lies(monkeypatch):
     [
         ("cpu", 1.5, 32, 2 * 1.5),  # a large model: two passes, no more
         ("cpu", 0.4, 32, 2 * 0.4),
-        ("cpu", 0.1, 128, 0.1 + 3 * 1.0),  # a pass of 256 would make a round of 1.5 s
+        ("cpu", 0.1, 128, 0.1 + 1.0 + 0.4),  # a pass of 256 would make a round of 1.5 s; the last may begin at 1 s
         ("cuda", 1.5, 64, 1.5 + 3 * 5.0),  # 5 s: sizes up to 64 are 4.5 s
         ("cuda", 0.1, 256, 0.1 + 3 * 5.0),
     ],

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 import torch
 import torch.distributed as dist
+from support.simulated_store import Simulation
 from support.worlds import free_port, in_processes, in_world
 from torch.distributed import TCPStore
 
@@ -158,6 +159,22 @@ def test_a_fact_may_name_a_folder_that_is_no_utf8(store, monkeypatch):
     earlier, later = (World.connect(torch.device("cpu"), 10.0) for _ in range(2))
     assert not later.job_knows("opened /r\udcfcn")
     earlier.tell_job("opened /r\udcfcn")
+    assert not earlier.job_knows("opened /r\udcfcn")  # by itself; its answer comes when the store has what was told
     monkeypatch.setattr("batchscale.comm.world.world.this_process", lambda: "another")
     assert later.job_knows("opened /r\udcfcn")
     assert not later.job_knows("opened /run")
+
+
+def test_earlier_attempts_are_asked_after_by_one_request(monkeypatch):
+    def attempts(store):
+        world, answers = World(0, 2), []
+        world._job = store
+        for process in ("first", "second"):
+            monkeypatch.setattr("batchscale.comm.world.world.this_process", lambda process=process: process)
+            before = store.requests
+            answers.append((world.job_knows("opened"), store.requests - before))
+            world.tell_job("opened")
+            assert not world.job_knows("opened")  # by itself
+        return answers
+
+    assert Simulation(20_000).run([attempts]) == [[(False, 1), (True, 1)]]

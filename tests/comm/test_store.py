@@ -74,6 +74,8 @@ def answers(store):
     with pytest.raises(dist.DistStoreError):
         store.wait(["z"], timedelta(seconds=0.05))
     store.set("a", "4")
+    seen += [store.compare_set("o", "me", "me"), store.check(["o"]), store.compare_set("a", "me", "me")]
+    seen += [store.compare_set("a", "4", "5"), store.compare_set("p", "", "6"), store.get("p")]
     return [*seen, store.get("a")]
 
 

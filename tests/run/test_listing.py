@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import shutil
 import socket
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from batchscale.build import together
 from batchscale.build.inputs import load_data
 from batchscale.build.together import load_together, offered
 from batchscale.comm import World
+from batchscale.comm.world import world as world_module
 from batchscale.data.image.folder_source import FolderSource
 from batchscale.errors import DataError
 from batchscale.recipe import load_recipe
@@ -60,14 +62,13 @@ class Counted:
         return self._real(path)
 
 
-def on_hosts(rank: int, ranks_a_host: int) -> World:
+def place_on_host(rank: int, ranks_a_host: int) -> None:
     """As many ranks of each host; to be called before anything connects."""
-    os.environ["GROUP_RANK"] = str(rank // ranks_a_host)
-    return World.connect(torch.device("cpu"), 60.0)
+    world_module.this_host = lambda: f"host {rank // ranks_a_host}"
 
 
 def trained_on_two_hosts(rank: int, images: Path) -> tuple[int, str]:
-    os.environ["GROUP_RANK"] = str(rank // 2)
+    place_on_host(rank, 2)
     counted = Counted(images)
     result = trained(rank, str(images / "recipe.yaml"), (), images, None)
     return counted.number, result["weights_sha256"]
@@ -103,7 +104,8 @@ def opened(rank: int, ranks_a_host: int, roots: list[Path], refused: bool) -> tu
     """Folders that this rank has listed, and the error."""
     if refused:
         together.memory_file = refusing(errno.EPERM)
-    world, counted = on_hosts(rank, ranks_a_host), Counted(roots[rank])
+    place_on_host(rank, ranks_a_host)
+    world, counted = World.connect(torch.device("cpu"), 60.0), Counted(roots[rank])
     try:
         with load_together(load_recipe(roots[0] / "recipe.yaml"), roots[rank], None, world) as dataset:
             check_same_data(world.gather(dataset.contents))
@@ -153,6 +155,15 @@ def test_a_listing_is_read_as_long_as_it_is_offered_and_is_the_data(images):
         assert together._read(path) is None
     with open(images / "recipe.yaml", "rb") as file:  # what has the number of a listing that is gone
         assert together._read(f"/proc/{os.getpid()}/fd/{file.fileno()}") is None
+
+
+def test_a_listing_without_its_end_is_none(images):
+    listing = load_data(load_recipe(images / "recipe.yaml"), images).listing
+    whole = len(pickle.dumps(listing, pickle.HIGHEST_PROTOCOL))
+    with offered(listing) as path:
+        for length in range(whole - 1, -1, -1):
+            os.truncate(path, length)
+            assert together._read(path) is None, length
 
 
 def test_sources_list_on_every_process_unless_they_say_otherwise(monkeypatch):

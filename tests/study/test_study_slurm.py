@@ -16,6 +16,7 @@ from batchscale.study.runner.queue import Queue, is_over, reason_of
 from batchscale.study.runner.slurm import Allotment, cluster_from
 from batchscale.study.runner.submitit import SubmititAttempt, SubmititLauncher
 from batchscale.study.runner.work import Work
+from batchscale.system import slurm as slurms_commands
 
 
 def work(processes, *overrides, name="run"):
@@ -140,6 +141,20 @@ def test_each_shape_of_job_is_checked_once_and_one_that_must_wait_is_said(slurm,
     assert sorted(job.name for job in slurm.glob("[0-9]*")) == ["1", "2"]
 
 
+def test_a_job_that_slurm_does_not_tell_of_is_not_submitted_again(slurm, tmp_path):
+    """Two jobs would share the run's folder."""
+    SubmititLauncher(tmp_path / "submitit", cluster_from([])).start(work(1))
+    (slurm / "down").touch()
+    attempt = SubmititLauncher(tmp_path / "submitit", cluster_from([])).start(work(1))
+    leave(tmp_path / "submitit", 1, 0, _STOPPED)
+    assert attempt.ended() is None
+    assert [job.name for job in slurm.glob("[0-9]*")] == ["1"]
+    (slurm / "down").unlink()
+    (slurm / "1" / "state").write_text("TIMEOUT\n")
+    attempt._queue.forget()
+    assert attempt.ended().startswith("job 1 was ended by the cluster (TIMEOUT)")
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -193,7 +208,7 @@ _STOPPED = (
         ("RUNNING", [(0, "batchscale.errors.UsageError: no\n")], None),  # not yet over: it may be requeued
         ("PENDING", [(0, "batchscale.errors.UsageError: no\n")], None),  # it is
         ("FAILED", [(0, "batchscale.errors.UsageError: no\n")], "no; see {log}"),
-        (None, [(0, "batchscale.errors.UsageError: no\n")], "no; see {log}"),
+        (None, [(0, "batchscale.errors.UsageError: no\n")], None),  # it may be requeued: nobody knows
         ("unlisted", [(0, "x\nValueError: a: b\n")], "ValueError: a: b; see {log}"),
         (
             "FAILED",
@@ -259,3 +274,26 @@ def test_the_queue_is_asked_seldom_and_tells_what_it_does_not_know(slurm, monkey
     assert [is_over(state) for state in (None, "PENDING", "COMPLETING", "unlisted", "TIMEOUT")] == [
         False, False, False, True, True,
     ]  # fmt: skip
+
+
+def test_a_users_own_defaults_for_squeue_and_scancel_hide_no_job(slurm, tmp_path, monkeypatch):
+    for name in ("SQUEUE_PARTITION", "SCANCEL_STATE", "SBATCH_PARTITION"):
+        monkeypatch.setenv(name, "elsewhere")
+    attempt = SubmititLauncher(tmp_path / "submitit", cluster_from([])).start(work(1))
+    assert options_of(slurm / "1")["partition"] == "elsewhere"
+    assert attempt.ended() is None
+    attempt.stop()
+    assert (slurm / "1" / "cancelled").exists()
+
+
+def test_a_slurm_that_hangs_holds_nobody_up(slurm, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(slurms_commands.ask, "__kwdefaults__", {"text": None, "seconds": 0.3})
+    launcher = SubmititLauncher(tmp_path / "submitit", cluster_from([]))
+    attempt = launcher.start(work(1))
+    for name in ("squeue", "sbatch", "scancel"):
+        (slurm.parent / "bin" / name).write_text("#!/bin/sh\nexec sleep 600\n")
+    assert attempt.ended() is None
+    attempt.stop()
+    assert capsys.readouterr().err == "scancel 1: it gives no answer\n"
+    with pytest.raises(UsageError, match=r"1 process on 1 node: it gives no answer; .* \(nothing was submitted"):
+        launcher.prepare([work(1)], None)

@@ -1,7 +1,8 @@
 """As much of Slurm as a study asks for, on this machine: sbatch, srun, squeue, scancel as shell scripts.
 
 FOLDER/N/ is job N: script, options, state, pid; jobs wait while FOLDER/hold holds a lower number than theirs. The
-partition "none" is not there, and one node has four cores. FOLDER/checked lists what was asked by --test-only.
+partition "none" is not there, and one node has four cores. FOLDER/checked lists what was asked by --test-only; while
+FOLDER/down is there squeue fails. Whoever has SQUEUE_PARTITION or SCANCEL_STATE set sees no job.
 """
 
 from __future__ import annotations
@@ -57,10 +58,13 @@ _SCRIPTS = {
         exec "$@" > "${out//%t/0}" 2> "${err//%t/0}"
     """,
     "squeue": """
+        [ -e "$JOBS/down" ] && exit 1
+        [ -n "$SQUEUE_PARTITION" ] && exit
         for at in "$JOBS"/[0-9]*; do echo "${at##*/} $(cat "$at/state")"; done
         echo >> "$JOBS/asked"
     """,
     "scancel": """
+        [ -n "$SCANCEL_STATE" ] && exit
         touch "$JOBS/$1/cancelled"
         [ -e "$JOBS/$1/pid" ] && kill -TERM "$(cat "$JOBS/$1/pid")" || echo CANCELLED > "$JOBS/$1/state"
     """,

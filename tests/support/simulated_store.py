@@ -254,6 +254,17 @@ class SimulatedStore:
         self.bytes += len(key) + 8
         return int(self._ask(1, answer))
 
+    def compare_set(self, key: str, expected: str, desired: str) -> bytes:
+        """Put a value in place of the one that is expected, "" for none; what is there then, else what was expected."""
+
+        def answer() -> bytes:
+            if self._simulation.keys.get(key, b"") == expected.encode():
+                self._simulation.put(key, desired.encode())
+            return self._simulation.keys.get(key, expected.encode())
+
+        self.bytes += len(key) + len(expected) + len(desired)
+        return bytes(self._ask(1, answer))
+
     def check(self, keys: list[str]) -> bool:
         """Whether all are there."""
         self.bytes += sum(map(len, keys))

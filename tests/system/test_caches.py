@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from support.refusing import refusing
 
+import batchscale
+from batchscale.build import network
 from batchscale.errors import UsageError
 from batchscale.system.caches import place_compiled, place_fonts
 
@@ -84,7 +86,7 @@ def test_folders_for_settings_and_caches_are_as_good_as_a_home(tmp_path, user, m
 
 
 @pytest.mark.parametrize("how", ["a link", "a file", "for all"])
-def test_a_folder_that_others_could_have_laid_there_is_not_taken(tmp_path, user, how):
+def test_a_folder_that_others_could_have_laid_there_is_not_taken(tmp_path, user, monkeypatch, how):
     place = user(None, False)
     own = place / f"batchscale-{os.getuid()}"
     if how == "a link":
@@ -94,10 +96,24 @@ def test_a_folder_that_others_could_have_laid_there_is_not_taken(tmp_path, user,
     else:
         own.mkdir()
         own.chmod(0o777)
-    folder = Path(places()["TORCHINDUCTOR_CACHE_DIR"] or "").parent
-    assert folder.parent == place
-    assert folder != own
-    assert folder.stat().st_mode & 0o777 == 0o700
+    second = place / f"{own.name}-2"
+    folders = {Path(folder or "").parent for folder in (*places().values(), *places().values())}
+    assert folders == {second}  # the same again, so that none is left by each process
+    assert second.stat().st_mode & 0o777 == 0o700
+    second.chmod(0o777)
+    monkeypatch.delenv("TRITON_CACHE_DIR")
+    assert places()["TRITON_CACHE_DIR"] == f"{own}-3/triton"
+    assert sorted(place.iterdir()) == [own, second, place / f"{own.name}-3"]
+
+
+def test_a_run_from_python_leaves_the_variables_as_they_were(user, monkeypatch):
+    user(None, False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", "/mine")
+    within = []
+    monkeypatch.setattr(network, "place_compiled", lambda: (place_compiled(), within.append(dict(os.environ))))
+    batchscale.train("digits-cnn", ["epochs=0.05", "execution.device=cpu"], quiet=True)
+    assert within[0]["TORCHINDUCTOR_CACHE_DIR"].endswith("inductor")
+    assert [os.environ.get(name) for name in VARIABLES] == [None, "/mine", None]
 
 
 def test_without_any_folder_it_is_one_line(user, monkeypatch):

@@ -54,8 +54,8 @@ def offered(listing: Any) -> Iterator[str]:
 
 
 def _read(path: str) -> Any:
-    """An offered listing; None where it cannot be had."""
-    with contextlib.suppress(OSError):
+    """An offered listing; None where it cannot be had, or has no end, as of a process that was ended as it wrote."""
+    with contextlib.suppress(OSError, EOFError, pickle.UnpicklingError):
         if path and os.readlink(path).startswith(f"/memfd:{_NAME}"):  # not what has the number after it
             with open(path, "rb") as file:
                 return pickle.load(file)

@@ -1,7 +1,7 @@
 """The choice of threads and micro-batch: passes of the run, timed before training, for about a second each.
 
 Cost: a model whose pass takes longer than that pays two passes for the threads, and two for the micro-batch. On a GPU
-the micro-batch has five seconds, behind a first pass that loads libraries for as long as that takes.
+the micro-batch has five seconds, behind a pass of each size that loads libraries for as long as that takes.
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class PassTimer:
         self._group_examples = num_examples(group[1])
         device = normalizer.device
         self._clock, self._memory = clock or clock_of(device), memory or memory_of(device)
-        self._trial_seconds = _GPU_TRIAL_SECONDS if device.type == "cuda" else _TRIAL_SECONDS
+        self._warms_up = device.type == "cuda"
+        self._trial_seconds = _GPU_TRIAL_SECONDS if self._warms_up else _TRIAL_SECONDS
+        self._first: dict[int, float] = {}  # size -> seconds an image of its first pass
 
     def _seconds_per_image(self, groups: int) -> float:
         inputs, targets = (repeated(part, groups) for part in self._group)
@@ -88,7 +90,8 @@ class PassTimer:
     def tried_sizes(self, workers: range) -> TriedSizes:
         """Run a pass of 1, 2, 4, ... groups, as many as the trial's time and this process's memory hold.
 
-        These are not timed: the first pass of a size also pays what it loads, on a GPU seconds.
+        On a CPU these are the first times of ``fastest``; on a GPU the first pass of a size also pays what it loads,
+        which may be seconds.
 
         Raises:
             RecipeError: not even one group fits.
@@ -98,7 +101,8 @@ class PassTimer:
             return TriedSizes(sizes, None)
         if error := self._lack_of_memory(1):
             raise does_not_fit(self._per_worker, self._group_examples, error)
-        seconds = self._seconds_per_image(1) * self._group_examples
+        self._first[1] = self._seconds_per_image(1)  # the one before has paid what the first of all pays
+        seconds = self._first[1] * self._group_examples
         largest, count = None, 1
         # All sizes up to one of m groups are 2 m - 1 groups together: so long lasts one round.
         while count < len(sizes) and seconds * (2 * sizes[count] - 1) <= self._trial_seconds:
@@ -114,20 +118,22 @@ class PassTimer:
         """Of some sizes, in groups, the one whose pass is fastest; timed in turn."""
         if len(sizes) == 1:
             return sizes[0]
-        times: dict[int, list[float]] = {size: [] for size in sizes}
+        first = {} if self._warms_up else self._first
+        times = {size: [first[size]] if size in first else [] for size in sizes}
+        spent = sum(size * self._group_examples * seconds for size, seconds in first.items())
         begun = self._clock.mark()
         for size in sizes * _MOST_ROUNDS:
-            if all(times.values()) and self._since(begun) > self._trial_seconds:
+            if all(times.values()) and spent + self._since(begun) > self._trial_seconds:
                 break
             times[size].append(self._seconds_per_image(size))
         self._clear()
         return min(sizes, key=lambda size: min(times[size]))
 
     def _lack_of_memory(self, groups: int) -> Exception | None:
-        """Run a pass; the allocator's error where it does not fit."""
+        """Run a pass and note its time; the allocator's error where it does not fit."""
         self._memory.release()
         try:
-            self._seconds_per_image(groups)
+            self._first[groups] = self._seconds_per_image(groups)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

@@ -12,6 +12,7 @@ from batchscale.errors import RecipeError
 from batchscale.launch.signals import RUNS_AT_ONCE
 from batchscale.recipe.schema import Numerics, Recipe
 from batchscale.system.cores import available_cores
+from batchscale.system.launcher import of_cluster
 from batchscale.system.notes import note
 
 _SHARED_MEMORY_BYTES = 1 << 30  # Docker gives 64 MiB, where NCCL was seen to fail (NVIDIA/nccl issues 290 and 525)
@@ -105,9 +106,13 @@ def most_threads(numerics: Numerics) -> int:
 
 
 def own_cores() -> int:
-    """The cores of this host shared by its processes, and by the runs of a study."""
-    sharing = local_place()[1] * int(os.environ.get(RUNS_AT_ONCE, "1"))
-    return max(available_cores() // sharing, 1)
+    """The cores of this process alone: those of the host shared by its processes, and by the runs of a study.
+
+    Where Slurm has counted a task's, these: a task may be bound to them, and then sees no others, or not.
+    """
+    task, cores = of_cluster(), available_cores()
+    share = cores // local_place()[1] if task is None or task.cores is None else min(cores, task.cores)
+    return max(share // int(os.environ.get(RUNS_AT_ONCE, "1")), 1)
 
 
 def threads_text(threads: int, cores_per_thread: int) -> str:

@@ -18,6 +18,7 @@ from batchscale.run.job import Job
 from batchscale.run.opening import check_finished, check_trained_on, finished_result, goes_on, trained_on
 from batchscale.run.outcome import failed_result
 from batchscale.run.run import Stopped, train_here
+from batchscale.system.caches import places_restored
 from batchscale.system.interpreter import variables
 from batchscale.system.launcher import is_worker
 from batchscale.system.temporary import temporary_folder
@@ -61,6 +62,13 @@ def start(
         RunError: the run broke; where it had begun, result.json says why.
         Stopped, Interrupted: it was asked to stop, and left a checkpoint.
     """
+    with places_restored():
+        return _start(job, processes, restarts, model, data, task)
+
+
+def _start(
+    job: Job, processes: int, restarts: int, model: nn.Module | None, data: OwnData | None, task: Task | None
+) -> Result:
     if is_worker():
         return train_here(job, model, data, task)
     begun = attempts(job.out) if job.out else 0

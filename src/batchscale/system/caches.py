@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import itertools
 import os
 import stat
-import tempfile
 from pathlib import Path
 
+from batchscale.system.interpreter import restored
 from batchscale.system.temporary import any_temporary_place
+
+_COMPILED = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+
+
+def places_restored() -> contextlib.AbstractContextManager[None]:
+    """After it, what ``place_compiled`` has set in it is no longer set: the process may be a user's own."""
+    return restored(*_COMPILED)
 
 
 def place_compiled() -> None:
@@ -20,12 +28,13 @@ def place_compiled() -> None:
     Raises:
         UsageError: no folder for temporary files can be written, and the user has set no other.
     """
-    if not os.environ.get("TORCHINDUCTOR_CACHE_DIR"):
+    compiler, triton = _COMPILED
+    if not os.environ.get(compiler):
         any_temporary_place()
         if not _has_name():
-            _set("TORCHINDUCTOR_CACHE_DIR", "inductor")
+            _set(compiler, "inductor")
     if not _can_be_written("~/.triton"):
-        _set("TRITON_CACHE_DIR", "triton")
+        _set(triton, "triton")
 
 
 def place_fonts() -> None:
@@ -63,12 +72,16 @@ def _set(variable: str, name: str) -> None:
 
 
 def _own_folder() -> Path:
-    """One of this user's among the temporary folders, the same in every process."""
-    path = Path(any_temporary_place(), f"batchscale-{os.getuid()}")
+    """One of this user's among the temporary folders, the same in every process; it stays, for those to come."""
+    first = Path(any_temporary_place(), f"batchscale-{os.getuid()}")
+    others = (first.with_name(f"{first.name}-{number}") for number in itertools.count(2))
+    return next(filter(_is_own, itertools.chain([first], others)))
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a folder, made where it is missing, is this user's: what lies in somebody else's would be run."""
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
     status = path.lstat()
     others_may_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not others_may_write:
-        return path
-    return Path(tempfile.mkdtemp(prefix="batchscale-"))  # that is somebody else's, and what lies there is run
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not others_may_write

@@ -8,12 +8,12 @@ the place on the host by MPI_LOCALRANKID and MPI_LOCALNRANKS.
 
 from __future__ import annotations
 
-import contextlib
 import re
-import subprocess
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from batchscale.system.slurm import ask
 
 _FIRST_PORT, _PORTS = 20_000, 9_000  # below what systems give to outgoing connections (Linux: from 32768 on)
 _STEPS = 31  # ports a job, so that jobs begun one after the other, and their steps, have different ones
@@ -32,6 +32,7 @@ class ClusterTask:
         node: the number of its host; None where nothing says it.
         job: a number that other jobs and steps do not have; None where nothing says one.
         nodes: Slurm's list of the hosts' names, else "".
+        cores: of this task by the cluster's count, whether it is bound to them or not; None where nothing says it.
     """
 
     names: tuple[str, str]
@@ -42,6 +43,7 @@ class ClusterTask:
     node: int | None = None
     job: int | None = None
     nodes: str = ""
+    cores: int | None = None
 
     @property
     def port(self) -> int:
@@ -95,7 +97,18 @@ def _slurm_task(environment: Mapping[str, str]) -> ClusterTask | None:
     local_size = counts[node] if node < len(counts) else 0
     job_and_step = _numbers(environment, "SLURM_JOB_ID", "SLURM_STEP_ID")
     job = None if job_and_step is None else job_and_step[0] * _STEPS + job_and_step[1]
-    return ClusterTask(names, rank, size, local_rank, local_size, node, job, environment.get("SLURM_STEP_NODELIST", ""))
+    hosts, cores = environment.get("SLURM_STEP_NODELIST", ""), _cores(environment, local_size)
+    return ClusterTask(names, rank, size, local_rank, local_size, node, job, hosts, cores)
+
+
+def _cores(environment: Mapping[str, str], local_size: int) -> int | None:
+    """What Slurm gives each task: as asked, and no more than a task's share of what the step has on this node.
+
+    Both, as SLURM_CPUS_PER_TASK may be a batch script's, which since Slurm 22.05 its steps do not take over.
+    """
+    asked, on_node = (_numbers(environment, name) or [] for name in ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE"))
+    counts = [*asked, *(cores // local_size for cores in on_node if local_size)]
+    return max(min(counts), 1) if counts else None
 
 
 def _expanded(counts: str) -> list[int]:
@@ -123,9 +136,6 @@ def _pmi_task(environment: Mapping[str, str]) -> ClusterTask | None:
 
 def _slurm_address(node: str) -> str:
     """What Slurm itself reaches a node by; the node's name where it does not answer."""
-    answer = ""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        command = ("scontrol", "show", "node", node)
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=_SCONTROL_SECONDS).stdout
-    address = re.search(r"\bNodeAddr=(\S+)", answer)
+    answer = ask("scontrol", "show", "node", node, seconds=_SCONTROL_SECONDS)
+    address = re.search(r"\bNodeAddr=(\S+)", answer.stdout if answer else "")
     return address.group(1) if address else node

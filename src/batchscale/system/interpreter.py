@@ -25,10 +25,9 @@ def _python_path() -> list[str]:
 
 
 @contextlib.contextmanager
-def variables(**values: str) -> Iterator[None]:
-    """Within it, these environment variables are set."""
-    previous = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+def restored(*names: str) -> Iterator[None]:
+    """After it, these environment variables are as they were."""
+    previous = {name: os.environ.get(name) for name in names}
     try:
         yield
     finally:
@@ -37,3 +36,11 @@ def variables(**values: str) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def variables(**values: str) -> Iterator[None]:
+    """Within it, these environment variables are set."""
+    with restored(*values):
+        os.environ.update(values)
+        yield

@@ -257,8 +257,10 @@ class World:
 
     def job_knows(self, fact: str) -> bool:
         """Whether an earlier attempt of this elastic job (the agents' store lives as long as it) has told this."""
-        key = fact_key(fact)
-        return self._job is not None and self._job.check([key]) and self._job.get(key).decode() != this_process()
+        process = this_process()
+        # One request, which sets nothing: where nobody has told the fact, the answer is what was expected.
+        told_by = self._job.compare_set(fact_key(fact), process, process).decode() if self._job is not None else ""
+        return told_by not in ("", process)
 
     def tell_job(self, fact: str) -> None:
         """Let later attempts of this elastic job know."""

@@ -5,8 +5,9 @@ Cost: one call for all jobs, seldom while they are left alone.
 
 from __future__ import annotations
 
-import subprocess
 import time
+
+from batchscale.system.slurm import ask
 
 _SELDOM_SECONDS, _SOON_SECONDS = 30.0, 2.0
 _OVER = frozenset(
@@ -54,12 +55,10 @@ def is_over(state: str | None) -> bool:
 
 
 def _states() -> dict[str, str] | None:
-    command = ["squeue", "--me", "--noheader", "--states=all", "--format=%A %T"]
-    try:
-        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    except (OSError, subprocess.CalledProcessError):
+    answer = ask("squeue", "--me", "--noheader", "--states=all", "--format=%A %T")
+    if answer is None or answer.returncode:
         return None
-    return dict(line.split()[:2] for line in lines if len(line.split()) >= 2)
+    return dict(line.split()[:2] for line in answer.stdout.splitlines() if len(line.split()) >= 2)
 
 
 def refusal(words: list[str], script: str) -> tuple[str, bool] | None:
@@ -72,7 +71,9 @@ def refusal(words: list[str], script: str) -> tuple[str, bool] | None:
     Returns:
         Its reason in one line, and whether it is one of this moment: such a job is taken and waits, perhaps for ever.
     """
-    answer = subprocess.run(["sbatch", "--test-only", *words], input=script, capture_output=True, text=True)
+    answer = ask("sbatch", "--test-only", *words, text=script)
+    if answer is None:  # nor would it answer when the job is submitted, and for that there is no bound
+        return "it gives no answer", False
     if not answer.returncode:
         return None
     reason = reason_of(answer.stderr) or f"sbatch ended with exit code {answer.returncode}"

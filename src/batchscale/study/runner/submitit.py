@@ -9,7 +9,7 @@ import contextlib
 import io
 import os
 import pickle
-import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from batchscale.records.files import parse_json, write_json
 from batchscale.study.runner.queue import BY_CLUSTER, Queue, is_over, reason_of, refusal
 from batchscale.study.runner.slurm import Allotment, Cluster
 from batchscale.study.runner.work import Attempt, Work, train_task
+from batchscale.system.slurm import ask
 from batchscale.words import counted
 
 
@@ -42,8 +43,8 @@ class SubmititAttempt:
         if results.get(0) == "":
             return ""
         state = self._queue.state(self._number, soon=self._cancelled or bool(results))
-        if is_over(state) or (state is None and results):
-            return self._error(next((error for error in results.values() if error), ""), state or "")
+        if is_over(state):
+            return self._error(next((error for error in results.values() if error), ""), str(state))
         return None
 
     def _results(self) -> dict[int, str]:
@@ -67,7 +68,10 @@ class SubmititAttempt:
     def stop(self) -> None:
         """Cancel it: one that waits is taken from the queue, one that runs writes a checkpoint and ends."""
         self._cancelled = True
-        subprocess.call(["scancel", self._number])
+        answer = ask("scancel", self._number)
+        if answer is None or answer.returncode:
+            reason = " ".join(answer.stderr.split()) if answer else "it gives no answer"
+            print(f"scancel {self._number}: {reason}", file=sys.stderr, flush=True)
 
     def kill(self) -> None:
         """The same: a cluster kills a cancelled job by itself."""
@@ -158,10 +162,12 @@ class SubmititLauncher:
         self._executor.update_parameters(job_name=name, **allotment.parameters())
 
     def _left_over(self, work: Work) -> str | None:
-        """The job of this run that an earlier study submitted and the cluster still has; None where there is none."""
+        """The job of this run that an earlier study submitted, unless Slurm says that it is over; None for no job.
+
+        Where Slurm does not answer it may be there still, and two would share the run's folder.
+        """
         number = self._numbers.get(work.folder.name)
-        state = None if number is None else self._queue.state(number, soon=True)
-        return None if state is None or is_over(state) else number
+        return None if number is None or is_over(self._queue.state(number, soon=True)) else number
 
 
 def cluster_task(work: Work) -> None:
