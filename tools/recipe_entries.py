@@ -25,6 +25,7 @@ from batchscale.recipe.union import EntryUnion
 MARK = "<!-- recipe entries -->"
 KINDS = {"identity": "what is trained", "numerics": "how it is computed", "execution": "where and how it is watched"}
 _TYPES = {"integer": "whole number", "number": "number", "boolean": "true or false", "string": "text", "null": "null"}
+_TYPES["object"] = "names with numbers"
 _BOUNDS = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
 _WORDS = {  # of entries whose name says it in the code, and not on a page
     "data.name": "the data set",

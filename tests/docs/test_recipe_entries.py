@@ -25,7 +25,7 @@ _GROWTH = {
 def dotted(content, prefix=""):
     """The names of all leaves of a nested mapping."""
     for name, value in content.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and name != "options":  # names that a network chooses
             yield from dotted(value, f"{prefix}{name}.")
         else:
             yield prefix + name

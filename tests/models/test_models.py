@@ -60,6 +60,31 @@ def test_sizes(name, shape, classes, expected):
     assert model.train()(torch.empty(2, *shape, device=META)).shape == (2, classes)
 
 
+@pytest.mark.parametrize(
+    ("name", "classes", "expected"),
+    [
+        ("unet", 1, 486_553),
+        ("tiramisu56", 12, 1_376_988),  # Jegou et al. 2017, table 3: 1.5, 3.5 and 9.4 M
+        ("tiramisu67", 12, 3_463_532),
+        ("tiramisu103", 12, 9_322_348),
+    ],
+)
+def test_nets_of_segmentation_keep_height_and_width(name, classes, expected):
+    model = on_meta(name, (3, 64, 96), classes)
+    assert weights(model) == expected
+    assert model.train()(torch.empty(2, 3, 64, 96, device=META)).shape == (2, classes, 64, 96)
+
+
+def test_a_u_net_of_the_paper_has_its_widths():
+    with META:
+        model = named_model("unet", (1, 64, 64), 2, {"width": 64, "levels": 5})
+    assert [block[0].out_channels for block in model.down] == [64, 128, 256, 512, 1024]
+    convolutions = sum(
+        m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d)
+    )
+    assert convolutions == 31_023_808
+
+
 @pytest.mark.parametrize("name", ["resnet50", "timm/resnet50", "torchvision/mobilenet_v2", "timm/resnet10t"])
 def test_our_batch_norm_stands_in_for_all_of_theirs(name):
     plain = on_meta(name, IMAGENET, 7)
@@ -294,6 +319,8 @@ SHAPES = {
     "fashion_mnist": ((1, 28, 28), 10),
     "cifar10": (CIFAR, 10),
     "imagenet": (IMAGENET, 1000),
+    "digits_scenes": ((1, 32, 32), 11),
+    "nuclei": ((1, 256, 256), 2),
 }
 
 
@@ -303,7 +330,9 @@ def test_every_shipped_recipe_s_model_fits_its_data(name):
     shape, classes = SHAPES[recipe.data.name]
     with META:
         model = build_model(recipe, types.SimpleNamespace(image_shape=shape, num_classes=classes))
-    assert model(torch.empty(2, *shape, device=META)).shape == (2, classes)
+    outputs = 1 if recipe.loss.kind == "binary" else classes
+    pixels = shape[1:] if recipe.task == "segmentation" else ()
+    assert model(torch.empty(2, *shape, device=META)).shape == (2, outputs, *pixels)
 
 
 GOYAL = {  # Goyal et al. 2017, sections 2 and 5.1

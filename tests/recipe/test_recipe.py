@@ -40,7 +40,15 @@ def test_a_recipe_of_another_editor_is_read_or_refused_in_one_line(tmp_path):
     assert "\n" not in str(error.value)
 
 
-IMAGES = {"imagenet": 1_281_167, "cifar10": 50_000, "mnist": 60_000, "fashion_mnist": 60_000, "digits": 1_437}
+IMAGES = {
+    "imagenet": 1_281_167,
+    "cifar10": 50_000,
+    "mnist": 60_000,
+    "fashion_mnist": 60_000,
+    "digits": 1_437,
+    "digits_scenes": 800,
+    "nuclei": 268,
+}
 PLANS = {  # what the headers say: (epoch, workers, per_worker) of each phase; steps; lr after the warmup and at the end
     "cifar10-adabatch": (
         [(0, 1, 128), (20, 2, 128), (40, 4, 128), (60, 8, 128), (80, 16, 128)], 15_138, 0.1, 0.1 * 0.75**4,
@@ -50,6 +58,7 @@ PLANS = {  # what the headers say: (epoch, workers, per_worker) of each phase; s
     "cifar10-resnet8": ([(0, 4, 32)], 5_860, 0.1, None),
     "cifar10-wrn-increase-minibatch": ([(0, 1, 128), (60, 5, 128), (120, 25, 128)], 29_376, 0.1, 0.02),
     "digits-cnn": ([(0, 1, 32)], 1_348, 0.0125, None),
+    "digits-scenes-unet": ([(0, 1, 16)], 1_000, 0.003, None),
     "fashion-mnist-cnn": ([(0, 8, 32)], 4_688, 0.1, None),
     "fashion-mnist-simple-cnn": ([(0, 8, 32)], 2_344, 0.05, None),
     "imagenet-resnet101-1h": ([(0, 256, 32)], 14_076, 3.2, 0.0032),
@@ -63,6 +72,7 @@ PLANS = {  # what the headers say: (epoch, workers, per_worker) of each phase; s
     "keskar-c1-cifar10": ([(0, 1, 256)], 3_907, 0.001, 0.001),
     "keskar-f1-mnist": ([(0, 1, 256)], 4_688, 0.001, 0.001),
     "mnist-cnn": ([(0, 8, 32)], 2_344, 0.1, None),
+    "nuclei-unet": ([(0, 1, 16)], 1_005, 0.001, 0.001),
 }  # fmt: skip
 
 

@@ -24,26 +24,29 @@ from batchscale.training.evaluation import evaluate
 
 LOGITS = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 0])
+_PIXELS = torch.randn(9, 4, 3, 5, generator=torch.Generator().manual_seed(0))
+EXAMPLES = {"classification": (LOGITS, LABELS), "segmentation": (_PIXELS, LABELS.view(9, 1, 1).expand(9, 3, 5))}
+"""Outputs and targets of nine examples of every task."""
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_losses_of_examples_sum_to_the_loss_of_the_pass(name):
-    task = TASKS[name](4, label_smoothing=0.1)
-    loss, outputs = task.train_pass(lambda inputs: inputs, LOGITS, LABELS)
+    task, (given, targets) = TASKS[name](4, label_smoothing=0.1), EXAMPLES[name]
+    loss, outputs = task.train_pass(lambda inputs: inputs, given, targets)
     if task.unit == "example":
-        torch.testing.assert_close(task.losses(outputs, LABELS).sum(), loss)
-        parts = [task.train_pass(lambda inputs: inputs, LOGITS[i : i + 3], LABELS[i : i + 3])[0] for i in (0, 3, 6)]
+        torch.testing.assert_close(task.losses(outputs, targets).sum(), loss)
+        parts = [task.train_pass(lambda inputs: inputs, given[i : i + 3], targets[i : i + 3])[0] for i in (0, 3, 6)]
         torch.testing.assert_close(sum(parts), loss)
 
 
 @pytest.mark.parametrize("name", TASKS)
 def test_counts_are_whole_and_add_up_and_scores_have_names(name):
-    task = TASKS[name](4)
-    counts = task.counts(LOGITS, LABELS)
+    task, (outputs, targets) = TASKS[name](4), EXAMPLES[name]
+    counts = task.counts(outputs, targets)
     assert counts.shape == (task.training_counts,)
-    parts = [task.counts(LOGITS[i : i + 3], LABELS[i : i + 3]) for i in (0, 3, 6)]
+    parts = [task.counts(outputs[i : i + 3], targets[i : i + 3]) for i in (0, 3, 6)]
     assert torch.equal(sum(parts), counts)
-    evaluated = task.evaluate_pass(lambda inputs: inputs, LOGITS, LABELS)
+    evaluated = task.evaluate_pass(lambda inputs: inputs, outputs, targets)
     assert evaluated.counts.shape == (task.evaluation_counts,)
     scores = task.scores(Evaluated(9, float(evaluated.loss) / 9, tuple(evaluated.counts.tolist())))
     assert set(scores) == {kind.name for kind in task.score_kinds}

@@ -124,6 +124,8 @@ def _reading(recipe: Recipe, listing: Any) -> Reading:
         data.skip_bad,
         own_cores() if threads == "auto" else threads,
         data.labels,
+        data.masks,
+        data.classes,
         listing,
     )
 
@@ -133,11 +135,13 @@ def make_normalizer(recipe: Recipe, dataset: Splits, own_data: bool, device: tor
     formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
     if not dataset.train.raw:
         mean, std = [0.0], [1.0]
-    elif isinstance(dataset.train, TensorExamples) and (own_data or recipe.data.name == "own"):
-        mean, std = _moments(dataset.train)
     else:
-        source = DATASETS[recipe.data.name]
-        mean, std = list(source.mean), list(source.std)
+        source = None if own_data or recipe.data.name == "own" else DATASETS[recipe.data.name]
+        if isinstance(dataset.train, TensorExamples) and (source is None or not source.mean):
+            mean, std = _moments(dataset.train)
+        else:
+            source = source or DATASETS[recipe.data.name]
+            mean, std = list(source.mean), list(source.std)
     return Normalizer(mean, std, WEIGHTS[recipe.precision], formats[recipe.numerics.memory_format], device)
 
 

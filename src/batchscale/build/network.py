@@ -43,7 +43,8 @@ def build_model(recipe: Recipe, dataset: Splits, model: nn.Module | None = None)
                 f"model.name={recipe.model.name}: needs images (C, H, W), the data has {dataset.image_shape}"
             )
         torch.manual_seed(key(recipe.seed, _INIT) >> 1)
-        model = named_model(recipe.model.name, dataset.image_shape, dataset.num_classes)
+        outputs = 1 if recipe.loss.kind == "binary" else dataset.num_classes
+        model = named_model(recipe.model.name, dataset.image_shape, outputs, recipe.model.options)
     if recipe.model.zero_init_last_gamma:
         zero_last_gammas(model, recipe.model.name)
     if recipe.model.fc_init is not None:

@@ -61,6 +61,7 @@ class Probe:
             self.draws_random |= not torch.equal(cuda_rng, torch.cuda.get_rng_state(device))
             torch.cuda.set_rng_state(cuda_rng, device)
         task.check(outputs, num_examples(inputs))
+        task.check_targets(outputs, targets)
         changed = [n for n, b in model.named_buffers() if not torch.equal(b, buffers[n])]
         if changed:
             raise RecipeError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 from batchscale.data.examples import Splits
 from batchscale.errors import RecipeError
 from batchscale.members import TASKS
@@ -18,7 +20,12 @@ def make_task(recipe: Recipe, dataset: Splits) -> Task:
         RecipeError: an option that the task has no place for.
     """
     builder: TaskBuilder = TASKS.named(recipe.task, "task")
-    return builder(dataset.num_classes, label_smoothing=recipe.loss.label_smoothing)
+    options = {"label_smoothing": recipe.loss.label_smoothing}
+    if recipe.loss.kind == "cross_entropy":
+        return builder(dataset.num_classes, **options)
+    if "loss" not in inspect.signature(builder).parameters:
+        raise RecipeError(f"loss.kind={recipe.loss.kind}: task={recipe.task} has one loss of its own; leave it out")
+    return builder(dataset.num_classes, **options, loss=recipe.loss.kind)
 
 
 def check_task(recipe: Recipe, task: Task) -> None:

@@ -77,6 +77,7 @@ def _verdict(row: dict[str, Any]) -> str:
 
 def _prepared(name: str, options: argparse.Namespace) -> dict[str, Any]:
     from batchscale.data.image.folder_source import FolderSource
+    from batchscale.data.image.mask_sources import MaskSource
     from batchscale.data.image.pack import Smaller
     from batchscale.data.image.prepare_folders import prepare_folders
     from batchscale.data.official.prepare import prepare
@@ -86,6 +87,11 @@ def _prepared(name: str, options: argparse.Namespace) -> dict[str, Any]:
     if options.quality is not None and (options.short_side is None or options.quality > 100):
         raise UsageError(f"--quality={options.quality}: must be in 1..100, and goes with --short-side PIXELS")
     smaller = Smaller(options.short_side, options.quality or Smaller.quality) if options.short_side else None
+    if isinstance(source, MaskSource):
+        raise UsageError(
+            f"data prepare {name}: is read as it lies on disk, or comes with a package: there is nothing to prepare; "
+            f"use `batchscale data check {name}`"
+        )
     if isinstance(source, FolderSource):
         return prepare_folders(source, options.data, options.out, smaller, options.skip_bad, options.labels)
     if options.out or smaller or options.skip_bad or options.labels:
@@ -97,14 +103,18 @@ def _prepared(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def _checked(name: str, options: argparse.Namespace) -> dict[str, Any]:
     from batchscale.data.image.folder_source import FolderSource
+    from batchscale.data.image.mask_sources import MaskSource
     from batchscale.data.image.prepare_folders import check_folders
     from batchscale.data.official.prepare import check
+    from batchscale.data.source import Reading
     from batchscale.data.sources import source_of
 
     source = source_of(name)
     try:
         if isinstance(source, FolderSource):
             return check_folders(source, options.data, options.labels)
+        if isinstance(source, MaskSource):
+            return source.summary(options.data, Reading())
         if options.labels:
             raise UsageError(f"--labels={options.labels}: is for imagenet and folder, not for {name}; leave it out")
         return check(name, options.data)
@@ -127,6 +137,12 @@ def _print(row: dict[str, Any], errors: list[str]) -> None:
     if "image_shape" not in row:
         return
     shape = "x".join(map(str, row["image_shape"]))
+    if "train_percent_per_class" in row:
+        print(
+            f"{row['name']}: {row['train_images']} training and {row['test_images']} test images of {shape} with "
+            f"masks; training pixels of each class: {row['train_percent_per_class']} %"
+        )
+        return
     print(
         f"{row['name']}: {row['train_images']} training and {row['test_images']} test images of {shape}, "
         f"every checksum right; training images of each class: {row['train_images_per_class']}"

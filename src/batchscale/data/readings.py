@@ -11,6 +11,9 @@ from batchscale.errors import DataError
 LabelsAre = Literal["names", "numbers"]
 """How a user chooses where both are possible."""
 
+MasksAre = Literal["classes", "instances"]
+"""What a pixel of a mask is: a class, or the number of an instance, 0 for none."""
+
 CHOICE = "choose with data.labels=names or data.labels=numbers (`batchscale data`: --labels)"
 
 

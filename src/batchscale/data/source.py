@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from batchscale.data.examples import Splits
 from batchscale.data.image.dataset import Dataset
 from batchscale.data.official.files import OfficialFile, existing, listing
-from batchscale.data.readings import LabelsAre
+from batchscale.data.readings import LabelsAre, MasksAre
 from batchscale.errors import DataError
 from batchscale.words import counted
 
@@ -26,6 +26,8 @@ class Reading:
         skip_bad: train on the next readable image in the place of a bad one; leave bad ones out of evaluation.
         threads: that decode.
         labels: how to read the labels of a validation part; None where only one reading is possible.
+        masks: what the masks of pairs hold; None where that is known, or not said.
+        classes: of such masks, the background included.
         listing: ``Splits.listing`` of the same data set, as another process of this host has opened it: plain data,
             to be taken in the place of looking through folders; None where nobody has.
     """
@@ -35,6 +37,8 @@ class Reading:
     skip_bad: bool = False
     threads: int = 1
     labels: LabelsAre | None = None
+    masks: MasksAre | None = None
+    classes: int | None = None
     listing: Any = field(default=None, compare=False, repr=False)
 
 

@@ -22,6 +22,10 @@ MODELS: Members[Any] = Members(
         "resnet101": "batchscale.models.library:resnet101",
         "vgg11": "batchscale.models.vgg:vgg11",
         "wrn16_4": "batchscale.models.wide_resnet:wrn16_4",
+        "unet": "batchscale.models.unet:unet",
+        "tiramisu56": "batchscale.models.tiramisu:tiramisu56",
+        "tiramisu67": "batchscale.models.tiramisu:tiramisu67",
+        "tiramisu103": "batchscale.models.tiramisu:tiramisu103",
         "keskar_f1": "batchscale.models.keskar:keskar_f1",
         "keskar_c1": "batchscale.models.keskar:keskar_c1",
     },
@@ -36,6 +40,9 @@ DATASETS: Members[Any] = Members(
         "mnist": "batchscale.data.sources:MNIST",
         "fashion_mnist": "batchscale.data.sources:FASHION_MNIST",
         "cifar10": "batchscale.data.sources:CIFAR10",
+        "digits_scenes": "batchscale.data.image.mask_sources:DIGITS_SCENES",
+        "nuclei": "batchscale.data.image.mask_sources:NUCLEI",
+        "pairs": "batchscale.data.image.mask_sources:PAIRS",
         "imagenet": "batchscale.data.sources:IMAGENET",
         "folder": "batchscale.data.sources:FOLDER",
     },
@@ -46,7 +53,13 @@ DATASETS: Members[Any] = Members(
 ON_DISK = ["imagenet", "folder"]
 """Those data sets whose images stay on disk, and are decoded as they are used."""
 
-TASKS: Members[Any] = Members("task", {"classification": "batchscale.task.classification:Classification"})
+TASKS: Members[Any] = Members(
+    "task",
+    {
+        "classification": "batchscale.task.classification:Classification",
+        "segmentation": "batchscale.task.segmentation:Segmentation",
+    },
+)
 """(number of classes, label_smoothing) -> ``Task``; the class of a task is one."""
 
 BACKENDS = ("builtin", "shared_memory")

@@ -2,46 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
 from batchscale.errors import RecipeError
 from batchscale.members import MODELS as MEMBERS
 from batchscale.models.library import is_library_name, library_model
-from batchscale.words import counted
+from batchscale.words import counted, did_you_mean
 
-ModelBuilder = Callable[[tuple[int, ...], int], nn.Module]
+ModelBuilder = Callable[..., nn.Module]
 
 MODELS: Mapping[str, ModelBuilder] = MEMBERS
-"""Every network with a plain name: (image shape (C, H, W), number of classes) -> module."""
+"""Every network with a plain name: (image shape (C, H, W), number of classes, options by name) -> module."""
 
 
-def named_model(name: str, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+def named_model(
+    name: str, image_shape: tuple[int, ...], num_classes: int, options: Mapping[str, int] | None = None
+) -> nn.Module:
     """A network by its name in recipes: a member of the table, torchvision/NAME or timm/NAME.
 
     Args:
         name: of the network.
         image_shape: (C, H, W) of an image.
         num_classes: outputs.
+        options: of the network, such as its width; those that it has are the arguments of its builder by name.
 
     Returns:
-        images (n, C, H, W) -> logits (n, num_classes), with freshly drawn weights.
+        images (n, C, H, W) -> logits (n, num_classes), of segmentation (n, num_classes, H, W), with freshly drawn
+        weights.
 
     Raises:
-        UsageError: the library is not installed, or knows no such classifier; a plugin's builder fails.
+        UsageError: the library is not installed, or knows no such network; the network has no such option; a plugin's
+            builder fails.
     """
+    options = options or {}
     if is_library_name(name):
+        _check_options(name, options, ())
         return library_model(name, image_shape, num_classes)
     build, place = MEMBERS[name], f"images {tuple(image_shape)}, {counted(num_classes, 'class')}"
     with MEMBERS.building(name, "model.name", place):
-        model = build(image_shape, num_classes)
+        _check_options(name, options, list(inspect.signature(build).parameters)[2:])
+        model = build(image_shape, num_classes, **options)
     if not isinstance(model, nn.Module):
         raise RecipeError(
             f"model.name={name}: its builder returned {type(model).__name__} for {place}: must be a torch module; "
             f"mend it, or use another model"
         )
     return model
+
+
+def _check_options(name: str, options: Mapping[str, int], known: Sequence[str]) -> None:
+    for option in options:
+        if option not in known:
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            raise RecipeError(
+                f"model.options.{option}: no option of model.name={name}; {did_you_mean(option, known)}{has}; leave "
+                f"it out"
+            )
 
 
 __all__ = ["MODELS", "ModelBuilder", "named_model"]

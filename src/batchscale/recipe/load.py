@@ -191,6 +191,9 @@ _LATER: dict[str, Any] = {
     "learning_rate.decay.end": None,
     "optimizer.momentum_changes": [],
     "batch_norm.recompute_examples": None,
+    "loss.kind": "cross_entropy",
+    "data.masks": None,
+    "data.classes": None,
 }
 """Entries that identities of runs and studies begun before them lack: they stand in one only where they differ."""
 

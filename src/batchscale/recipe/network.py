@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from batchscale.members import MODELS
 from batchscale.recipe.base import Count, Entry, Fraction, OpenFraction, Positive
@@ -19,6 +19,9 @@ class Model(Entry):
     """The network, by name, and its initial weights."""
 
     name: Annotated[str, member_of(MODELS, _LIBRARY_NAME, _LIBRARY_RULE)]
+    options: dict[str, int] = Field(
+        default_factory=dict
+    )  # of a network that has some, such as width and levels of unet
     ema_decay: OpenFraction | None = None  # evaluate an exponential moving average of the weights
     zero_init_last_gamma: bool = False  # Goyal et al. 2017, section 5.1: last gamma of a residual block starts at 0
     fc_init: Positive | None = None  # Goyal et al. 2017, section 5.1: last linear layer ~ N(0, fc_init^2), bias 0
@@ -62,6 +65,8 @@ class BatchNorm(Entry):
 
 
 class Loss(Entry):
-    """Softmax cross-entropy."""
+    """Softmax cross-entropy; of segmentation a pixel's, or another loss."""
 
+    # of task: segmentation. binary: logistic, one logit a pixel, of two classes; dice: of the overlap, of an image
+    kind: Literal["cross_entropy", "binary", "dice"] = "cross_entropy"
     label_smoothing: Fraction = 0.0

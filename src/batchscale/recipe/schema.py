@@ -51,6 +51,9 @@ class Data(Entry):
     # of images on disk: what validation folders or the words of a list of labels are, where two readings are possible:
     # names of training folders, or labels from 0 (refused where it is not said)
     labels: Literal["names", "numbers"] | None = None
+    # of pairs: what a pixel of a mask is: a class, 255 for none; or an instance, all of which are class 1
+    masks: Literal["classes", "instances"] | None = None
+    classes: Count | None = None  # of pairs whose masks hold classes: how many, the background included
 
     @model_validator(mode="after")
     def _belongs_to_images_on_disk(self) -> Self:

@@ -149,6 +149,14 @@ class Task(ABC):
             RecipeError: what they are, and what they must be.
         """
 
+    def check_targets(self, outputs: Any, targets: Any) -> None:
+        """Raise where targets are not those of this task, for outputs that ``check`` has passed; by default nowhere.
+
+        Raises:
+            RecipeError: what they are, and what they must be.
+        """
+        return
+
     @property
     def score(self) -> ScoreKind:
         """The score that the task is judged by."""
@@ -215,8 +223,15 @@ def check_kind(task: object) -> None:
         )
 
 
+def described(targets: Any) -> str:
+    """A batch of targets, for an error: type and shape."""
+    if isinstance(targets, torch.Tensor):
+        return f"{str(targets.dtype).removeprefix('torch.')} {tuple(targets.shape)}"
+    return f"a {type(targets).__name__}"
+
+
 class TaskBuilder(Protocol):
     """Makes a task for the data of a run; the class of a task is one."""
 
-    def __call__(self, num_classes: int, label_smoothing: float = 0.0) -> Task:
-        """The task for so many classes."""
+    def __call__(self, num_classes: int, label_smoothing: float = 0.0, **options: Any) -> Task:
+        """The task for so many classes; ``loss``: a member of loss.kind, of a task that has several."""

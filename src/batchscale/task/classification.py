@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from batchscale.errors import RecipeError
-from batchscale.task.base import Evaluated, EvaluatedPass, Model, ScoreKind, Task
+from batchscale.task.base import Evaluated, EvaluatedPass, Model, ScoreKind, Task, described
 from batchscale.words import counted
 
 
@@ -62,6 +62,14 @@ class Classification(Task):
         """The error, and the images behind it."""
         wrong = f"{evaluated.counts[0]} of {evaluated.examples}"
         return f"error {scores['error']:.2f} % ({wrong}), loss {evaluated.loss:.4f}"
+
+    def check_targets(self, outputs: Any, targets: Any) -> None:
+        """One label an example."""
+        if not isinstance(targets, torch.Tensor) or targets.ndim != 1:
+            raise RecipeError(
+                f"task=classification: the data's targets are {described(targets)}: must be one label an example; use "
+                f"other data, or the task that these are of"
+            )
 
     def check(self, outputs: Any, examples: int) -> None:
         """Logits, one row an example."""

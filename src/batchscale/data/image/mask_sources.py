@@ -1,0 +1,136 @@
+"""The data sets of segmentation that a recipe may name."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from batchscale.data.examples import IGNORED, Splits, TensorExamples
+from batchscale.data.image.dataset import Dataset
+from batchscale.data.image.pairs import read_pairs
+from batchscale.data.image.scenes import CLASSES, segmented_digits
+from batchscale.data.readings import MasksAre
+from batchscale.data.source import Reading, Source, data_folder
+from batchscale.errors import DataError
+
+
+@dataclass(frozen=True)
+class MaskSource(Source):
+    """Images with a mask each, in memory."""
+
+    @abstractmethod
+    def open(self, folder: Path | None, reading: Reading) -> Splits:
+        """Images uint8 (N, C, H, W), masks (N, H, W)."""
+
+    def load(self, folder: Path | None) -> Dataset:
+        """Nothing: a ``Dataset`` has one label an image.
+
+        Raises:
+            DataError: always.
+        """
+        raise DataError(
+            f"data.name={self.name!r}: has masks, not one label an image: train it with task=segmentation, or read it "
+            f"by batchscale.data.open_dataset"
+        )
+
+    def fetch(self, into: Path) -> Path:
+        """Nothing to download."""
+        return into
+
+    def summary(self, folder: Path | None, reading: Reading) -> dict[str, Any]:
+        """What is in it: numbers of images, their shape, the share of every class in the training pixels, in percent.
+
+        Raises:
+            DataError: as ``open``.
+        """
+        splits = self.open(folder, reading)
+        assert isinstance(splits.train, TensorExamples)
+        pixels = torch.bincount(splits.train.targets.flatten().long(), minlength=IGNORED + 1)
+        shares = (100 * pixels / pixels.sum()).tolist()
+        return {
+            "name": self.name,
+            "faults": [],
+            "image_shape": list(splits.image_shape),
+            "train_images": len(splits.train),
+            "test_images": len(splits.test),
+            "train_percent_per_class": [round(share, 4) for share in shares[: splits.num_classes]],
+            "train_percent_ignored": round(shares[IGNORED], 4),
+        }
+
+
+@dataclass(frozen=True)
+class ScenesSource(MaskSource):
+    """Scenes of scikit-learn's digits: no files."""
+
+    def open(self, folder: Path | None, reading: Reading) -> Splits:
+        """The scenes; the folder is not looked at."""
+        return segmented_digits()
+
+
+@dataclass(frozen=True)
+class PairsSource(MaskSource):
+    """Pairs on disk (``pairs.py`` has the layouts).
+
+    Args:
+        masks_are: what the masks hold; None: the recipe says it.
+    """
+
+    masks_are: MasksAre | None = None
+
+    def open(self, folder: Path | None, reading: Reading) -> Splits:
+        """The pairs.
+
+        Raises:
+            DataError: no folder, or the recipe does not say what the masks hold; as ``read_pairs``.
+        """
+        masks_are, classes = self._reading(reading)
+        root = data_folder(folder)
+        if root is None:
+            raise DataError(
+                f"data.name={self.name}: no folder is named; give it with --data DIR or BATCHSCALE_DATA=DIR"
+            )
+        candidates = [root / layout for layout in self.layouts]
+        found = next((path for path in candidates if (path / "images").is_dir() or (path / "train").is_dir()), None)
+        if found is None:
+            raise DataError(
+                f"data.name={self.name}: no images/ or train/ in {', '.join(map(str, candidates))}; name the folder "
+                f"that holds them with --data DIR or BATCHSCALE_DATA=DIR"
+            )
+        return read_pairs(self.name, found, masks_are, classes)
+
+    def _reading(self, reading: Reading) -> tuple[MasksAre, int]:
+        if self.masks_are is not None:
+            if reading.masks not in (None, self.masks_are):
+                raise DataError(
+                    f"data.masks={reading.masks}: the masks of data.name={self.name} hold {self.masks_are}; leave it "
+                    f"out"
+                )
+            return self.masks_are, self.num_classes
+        if reading.masks is None:
+            raise DataError(
+                f"data.name={self.name}: what the masks hold cannot be told from them; give data.masks=instances (0 "
+                f"the background, all else class 1), or data.masks=classes with data.classes=N"
+            )
+        if reading.masks == "classes" and (reading.classes is None or reading.classes < 2):
+            raise DataError(
+                f"data.classes={reading.classes}: with data.masks=classes, must say how many there are, the background "
+                f"included, 2 or more; give data.classes=N"
+            )
+        return reading.masks, 2 if reading.masks == "instances" else reading.classes or 2
+
+
+# Mean and deviation of the training images of each, to one rounding.
+DIGITS_SCENES = ScenesSource("digits_scenes", CLASSES, mean=(13.532208251953126,), std=(48.05650919904646,))
+NUCLEI = PairsSource(
+    name="nuclei",
+    num_classes=2,
+    mean=(12.053099447221898,),
+    std=(16.967925860919344,),
+    layouts=("nuclei_dsb2018", "nuclei", "."),
+    masks_are="instances",
+)
+PAIRS = PairsSource("pairs", 0, mean=(), std=(), layouts=("pairs", "."))

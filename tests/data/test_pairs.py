@@ -1,0 +1,149 @@
+"""Images with masks on disk: their layouts, and what is wrong with them in one line."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from batchscale.cli import main
+from batchscale.data.image.digits import load_digits
+from batchscale.data.image.mask_sources import NUCLEI, PAIRS
+from batchscale.data.image.scenes import segmented_digits
+from batchscale.data.source import Reading
+from batchscale.errors import DataError
+
+CLASSES = Reading(masks="classes", classes=3)
+
+
+def write(folder, name, mask, size=(4, 6), masks="masks"):
+    for part, pixels in (("images", np.full((*size, 3), 7, np.uint8)), (masks, mask)):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / part / f"{name}.png")
+
+
+def mask(value, size=(4, 6), dtype=np.uint8):
+    pixels = np.zeros(size, dtype)
+    pixels[1, 2] = value
+    return pixels
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for part in ("train", "val"):
+        for number in range(3):
+            write(tmp_path / part, f"{part}{number}", mask(number))
+    return tmp_path
+
+
+def test_folders_of_pairs_are_read_in_the_order_of_their_names(folders):
+    splits = PAIRS.open(folders, CLASSES)
+    assert splits.train.shape == (3, 4, 6)
+    assert splits.train.targets[:, 1, 2].tolist() == splits.test.targets[:, 1, 2].tolist() == [0, 1, 2]
+    assert splits.num_classes == 3
+
+
+def test_a_table_says_which_part_an_image_is_of(tmp_path):
+    for number in range(4):
+        write(tmp_path, f"p{number}", mask(number * 80), masks="labels")
+    with open(tmp_path / "index.csv", "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerows([["image_id", "split"], ["p2", "val"], ["p0", "train"], ["p3", "train"], ["p1", "test"]])
+    splits = PAIRS.open(tmp_path, Reading(masks="instances"))
+    assert splits.train.targets[:, 1, 2].tolist() == [0, 1]  # 240: an instance is foreground, whatever its number
+    assert splits.test.targets[:, 1, 2].tolist() == [1, 1]
+
+
+def test_instances_of_16_bits_keep_their_numbers(tmp_path):
+    for part in ("train", "val"):
+        write(tmp_path / part, "a", mask(512, dtype=np.uint16))
+    assert PAIRS.open(tmp_path, Reading(masks="instances")).train.targets[0, 1, 2] == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "train/masks/train1.png").unlink(), r"1 file with no mask: train1; add the partners"),
+        (lambda f: (f / "val/images/val2.png").unlink(), r"1 file with no image: val2"),
+        (
+            lambda f: write(f / "train", "train1", mask(7)),
+            r"1 mask with values outside the 3 classes, .*train1.png with 7",
+        ),
+        (lambda f: write(f / "train", "train1", mask(0), (8, 6)), r"train1.png: of another size .*than train0.png"),
+        (
+            lambda f: write(f / "val", "val0", np.zeros((4, 6, 3), np.uint8)),
+            r"a mask must have one whole number a pixel",
+        ),
+        (lambda f: (f / "val/masks/val0.png").write_bytes(b"no picture"), r"val0.png: cannot be read as a picture"),
+    ],
+)
+def test_what_is_wrong_is_one_line(folders, spoil, message):
+    spoil(folders)
+    with pytest.raises(DataError, match=message) as error:
+        PAIRS.open(folders, CLASSES)
+    assert "\n" not in str(error.value)
+
+
+def test_masks_of_another_size_than_all_images(folders):
+    for part in ("train", "val"):
+        for number in range(3):
+            write(folders / part, f"{part}{number}", mask(0, (6, 6)))
+    with pytest.raises(DataError, match=r"its mask has another size than the image"):
+        PAIRS.open(folders, CLASSES)
+
+
+def test_many_missing_partners_are_counted_and_ten_named(folders):
+    for number in range(20):
+        Image.fromarray(mask(0)).save(folders / "train" / "images" / f"more{number:02}.png")
+    with pytest.raises(DataError, match=r"20 files with no mask: more00, .*more09 and 10 more"):
+        PAIRS.open(folders, CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("reading", "message"),
+    [
+        (Reading(), r"give data.masks=instances .*or data.masks=classes with data.classes=N"),
+        (Reading(masks="classes"), r"data.classes=None: .*must say how many"),
+        (Reading(masks="classes", classes=1), r"data.classes=1"),
+    ],
+)
+def test_what_masks_hold_is_never_guessed(folders, reading, message):
+    with pytest.raises(DataError, match=message):
+        PAIRS.open(folders, reading)
+
+
+def test_folders_that_are_not_there_are_named(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match=r"no images/ or train/ in .*; name the folder"):
+        NUCLEI.open(tmp_path, Reading())
+    monkeypatch.delenv("BATCHSCALE_DATA", raising=False)
+    with pytest.raises(DataError, match=r"no folder is named; give it with --data DIR"):
+        NUCLEI.open(None, Reading())
+
+
+def test_scenes_show_no_test_digit_in_training():
+    digits, splits = load_digits(), segmented_digits()
+    scenes, masks = splits.train.inputs[:200, 0], splits.train.targets
+    windows = {bytes(w.numpy()) for w in scenes.unfold(1, 8, 1).unfold(2, 8, 1).reshape(-1, 64) if w.any()}
+    of_training = {bytes(image.numpy()) for image in digits.train_images.reshape(-1, 64)}
+    of_test = {bytes(image.numpy()) for image in digits.test_images.reshape(-1, 64)}
+    assert len(windows & of_training) > 300
+    assert not windows & (of_test - of_training)
+    assert ((splits.train.inputs[:, 0] >= 60) == (masks > 0)).all()
+    assert torch.bincount(masks.flatten().long(), minlength=11).min() > 4000
+
+
+def test_the_check_of_data_says_what_is_there(folders, capsys):
+    assert main(["data", "check", "digits_scenes"]) == 0
+    assert "800 training and 200 test images of 1x32x32 with masks" in capsys.readouterr().out
+
+
+def test_the_nuclei_are_read_as_they_are(data_folder):
+    if not (data_folder / "nuclei_dsb2018").is_dir():
+        pytest.skip(f"no nuclei in {data_folder}")
+    splits = NUCLEI.open(data_folder, Reading())
+    assert (len(splits.train), len(splits.test), splits.image_shape) == (268, 66, (1, 256, 256))
+    images = splits.train.inputs.double()
+    assert images.mean().item() == pytest.approx(NUCLEI.mean[0], rel=1e-12)
+    assert images.std(correction=0).item() == pytest.approx(NUCLEI.std[0], rel=1e-9)
+    assert splits.train.targets.unique().tolist() == [0, 1]
