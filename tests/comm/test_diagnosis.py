@@ -121,7 +121,7 @@ def test_however_slow_the_store_only_silent_ones_are_named():
 )  # fmt: skip
 def test_a_verdict_in_words(monkeypatch, verdict, message):
     monkeypatch.setattr(diagnosis, "_ask_in_time", lambda *_: verdict)
-    assert diagnose(dist.HashStore(), None, 1, 9, 60.0, Doing("x"), "reason") == message
+    assert diagnose(dist.HashStore(), None, 1, 9, 60.0, Doing("x"), "reason")[0] == message
 
 
 def test_a_verdict_goes_through_the_store_in_few_bytes():
@@ -135,7 +135,8 @@ def test_other_stores_of_torch(monkeypatch, tmp_path, kind):
     monkeypatch.setattr(diagnosis, "SETTLE_SECONDS", 0.2)
     store = dist.HashStore() if kind == "hash" else dist.FileStore(str(tmp_path / "store"), 3)
     tell(store, 2, GRADIENTS)
-    message = diagnose(store, None, 0, 3, 60.0, GRADIENTS, "reason")
+    message, lost = diagnose(store, None, 0, 3, 60.0, GRADIENTS, "reason")
+    assert not lost
     assert message == "rank 1 did not answer within 60 s (reason)"
 
 
@@ -148,7 +149,8 @@ def test_a_store_that_never_answers_is_given_up(monkeypatch):
             diagnosis.threading.Event().wait()
 
     monkeypatch.setattr(diagnosis, "SETTLE_SECONDS", 0.1)
-    message = diagnose(Stopped(), None, 1, 4, 60.0, GRADIENTS, "reason")
+    message, lost = diagnose(Stopped(), None, 1, 4, 60.0, GRADIENTS, "reason")
+    assert lost
     assert (
         message == "rank 0 or the launcher, whichever keeps the store of the job, did not answer within 60 s (reason)"
     )

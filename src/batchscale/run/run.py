@@ -19,9 +19,10 @@ from batchscale.build.together import load_together
 from batchscale.build.trunk import Trunk
 from batchscale.comm import World
 from batchscale.comm.world.device import differing_models
+from batchscale.comm.world.diagnosis import FAILED
 from batchscale.data import OwnData
 from batchscale.data.examples import Splits
-from batchscale.errors import BatchscaleError
+from batchscale.errors import BatchscaleError, UsageError
 from batchscale.launch.hardware import choose_device, device_text, threads_text
 from batchscale.launch.signals import StopSignals
 from batchscale.members.loading import check_same as check_same_plugins
@@ -106,6 +107,9 @@ def train_here(
             result = _train(job, parts, folder, opened, signals)
             ended = True
             return result
+    except UsageError as error:
+        world.tell_alive(f"{FAILED}{error}", timed_out=False)  # for those who learn nothing of it by themselves
+        raise
     finally:
         if parts is not None:
             parts.close()

@@ -15,7 +15,7 @@ from batchscale.comm.world import nccl
 from batchscale.comm.world.device import CudaQueue, Device, DeviceQueue, Event, check_devices, describe, wait_on_host
 from batchscale.comm.world.diagnosis import Doing, diagnose, first_line, tell
 from batchscale.comm.world.gloo import BATCH, hang_up, mesh_for, schedule_gloo_threads
-from batchscale.comm.world.meeting import check_address, join_store, remedy
+from batchscale.comm.world.meeting import JOB, check_address, join_store, remedy
 from batchscale.comm.world.messages import brought_by, fact_key, meet, outcome, tag_of
 from batchscale.comm.world.patience import Patience, Watch
 from batchscale.comm.world.pending import Pending
@@ -86,10 +86,10 @@ class World:
         Args:
             device: cpu (Gloo) or cuda (NCCL, with Gloo for objects).
             timeout_seconds: bound on every exchange.
-            startup_seconds: the bound until ``started`` is called, where it is longer; None for the same.
+            startup_seconds: the bound of connecting, and until ``started`` where it is longer; None for the same.
 
         Raises:
-            UsageError: only a part of these variables is set; MASTER_ADDR is no address; devices that cannot reduce.
+            UsageError: variables that are missing or wrong; devices that cannot reduce; what ``tell_mistake`` told.
             ProcessError: not everyone arrived in time.
         """
         rank, size = world_told()
@@ -101,19 +101,20 @@ class World:
         check_address()
         try:
             with world.patience.noted(f"still waiting for the other processes to connect ({described()})"):
-                world._guard(world._connect, "connecting")
+                world._guard(lambda: world._connect(startup_seconds or timeout_seconds), "connecting")
         except ProcessError as error:
-            way_on = remedy(str(error))
-            raise ProcessError(f"{error}{f'; {way_on}' if way_on else ''}") from error
+            if way_on := remedy(error):
+                raise ProcessError(f"{error}; {way_on}", leaderless=error.leaderless) from error
+            raise
         return world
 
-    def _connect(self) -> None:
-        store = join_store(self.rank, self.size, self.patience.seconds)
+    def _connect(self, seconds: float) -> None:
+        store = join_store(self.rank, self.size, seconds)
         if self.rank == 0:
             _SERVERS[os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]] = store
-        self._job = PrefixStore("batchscale", store)
+        self._job = PrefixStore(JOB, store)
         if self.size > 1:
-            self._store = PrefixStore(agree_on_name(self._job, self.rank, self.size, self.patience.seconds), store)
+            self._store = PrefixStore(agree_on_name(self._job, self.rank, self.size, seconds), store)
             with mesh_for(self.size):
                 self._start()
 
@@ -189,9 +190,10 @@ class World:
             if self.queue is not None:
                 self.patience.tell_failed()
             doing, seconds = Doing(what, brought, call, overdue), self.patience.seconds
-            cause = diagnose(self._store, self._objects, self.rank, self.size, seconds, doing, reason)
+            cause, lost = diagnose(self._store, self._objects, self.rank, self.size, seconds, doing, reason)
             file = nccl.recorded(self.rank) if self.queue is not None else ""
-            raise ProcessError(f"{what} (rank {self.rank} of {self.size}): {cause}{file}") from error
+            sentence = f"{what} (rank {self.rank} of {self.size}): {cause}{file}"
+            raise ProcessError(sentence, leaderless=lost) from error
         finally:
             self._watch.end(token)
 
