@@ -31,6 +31,7 @@ from batchscale.recipe import load_recipe
 from batchscale.recipe.explain import UnknownMember
 from batchscale.records.folder import holds_run
 from batchscale.records.run import RunRecords
+from batchscale.system.early import release
 from batchscale.system.launcher import LAUNCHER, by_agent, is_worker, of_cluster, starts_its_own
 from batchscale.system.streams import Stream
 from batchscale.words import counted, shown
@@ -207,7 +208,9 @@ def _worker(options: argparse.Namespace, ours: bool) -> int:
 
         out = _out(options)
         begun = attempts(out)
-        result = start(_job(options, out))
+        job = _job(options, out)
+        release()  # a wait for the others in torch would hold a handler of ours up
+        result = start(job)
     except BaseException as error:
         record_error(error)
         if first and not ours and options.json and out is not None and attempts(out) > begun:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchscale.errors import BatchscaleError, ProcessError, UsageError, one_line
 from batchscale.launch.signals import STOPS, final, heard
+from batchscale.system.early import release
 from batchscale.system.interpreter import variables, without_working_folder
 from batchscale.system.launcher import LAUNCHER
 from batchscale.system.temporary import temporary_folder
@@ -130,6 +131,7 @@ def _signals_raise() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    release()
     previous = {number: signal.getsignal(number) for number in heard()}
     try:
         for number in previous:
