@@ -154,3 +154,15 @@ def test_a_store_that_never_answers_is_given_up(monkeypatch):
     assert (
         message == "rank 0 or the launcher, whichever keeps the store of the job, did not answer within 60 s (reason)"
     )
+
+
+def test_a_rank_that_failed_by_itself_is_the_reason(monkeypatch):
+    groups = [(Doing("gradients"), [0, 2]), (Doing(f"{diagnosis.FAILED}photo.jpg: damaged"), [1])]
+    monkeypatch.setattr(diagnosis, "_ask_in_time", lambda *_: Verdict(groups, [], True))
+    message, lost = diagnose(dist.HashStore(), None, 0, 3, 60.0, Doing("gradients"), "Connection closed by peer")
+    assert (message, lost) == ("rank 1 failed: photo.jpg: damaged", False)
+
+
+def test_where_the_source_of_the_backend_lay_is_left_out():
+    error = RuntimeError("[/__w/pytorch/third_party/gloo/transport/tcp/pair.cc:561] Connection closed by peer [::1]:9")
+    assert diagnosis.first_line(error) == "Connection closed by peer [::1]:9"

@@ -11,7 +11,9 @@ import pytest
 from support.launching import SMALL, Started
 from support.worlds import free_port
 
+slow = pytest.mark.slow
 FEW_SECONDS = ("execution.startup_seconds=3",)
+UNKNOWN = "recipe entry 'epoks': unknown; the nearest known entry is epochs"
 LEFT_OVER = "if they are left over in this shell: unset RANK WORLD_SIZE MASTER_ADDR MASTER_PORT"
 
 
@@ -43,16 +45,11 @@ def ours(ends):
 @pytest.mark.parametrize(
     ("more", "line"),
     [
-        (
-            {"rank_1": ("epoks=1",)},
-            f"batchscale: rank 1 (host {socket.gethostname()}): recipe entry 'epoks': unknown; the nearest known "
-            "entry is epochs",
-        ),
-        ({f"rank_{r}": ("epoks=1",) for r in range(3)},
-         "batchscale: recipe entry 'epoks': unknown; the nearest known entry is epochs"),
-        ({"rank_0": ("epoks=1",)}, "batchscale: recipe entry 'epoks': unknown; the nearest known entry is epochs"),
+        ({"rank_1": ("epoks=1",)}, f"batchscale: rank 1 (host {socket.gethostname()}): {UNKNOWN}"),
+        pytest.param({f"rank_{r}": ("epoks=1",) for r in range(3)}, f"batchscale: {UNKNOWN}", marks=slow),
+        pytest.param({"rank_0": ("epoks=1",)}, f"batchscale: {UNKNOWN}", marks=slow),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_of_any_task_is_said_once_and_ends_all(tmp_path, more, line):
     ends = said(tasks(tmp_path, 3, range(3), **more))
     assert {rank: code for rank, (code, _) in ends.items()} == dict.fromkeys(range(3), 2)
@@ -64,6 +61,7 @@ def test_who_did_not_arrive_is_named(tmp_path):
     assert ends == {0: (1, ["batchscale: start of 4 processes: rank 1, 3 did not arrive in 3 s"]), 2: (1, [])}
 
 
+@slow
 def test_one_that_meets_nobody_says_where_and_what_may_be_left_over(tmp_path):
     alone = ours(said(tasks(tmp_path, 2, [0], *FEW_SECONDS)))
     assert len(alone) == 1
@@ -79,6 +77,7 @@ def test_one_that_meets_nobody_says_where_and_what_may_be_left_over(tmp_path):
     assert line.endswith(LEFT_OVER)
 
 
+@slow
 @pytest.mark.parametrize("answers", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
 def test_a_port_of_another_program_is_told_from_rank_0s(tmp_path, answers):
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -101,7 +100,7 @@ def test_a_port_of_another_program_is_told_from_rank_0s(tmp_path, answers):
     assert ends[1][0] == 1  # long before startup_seconds
 
 
-@pytest.mark.slow
+@slow
 def test_where_rank_0_is_killed_one_of_the_others_says_so(tmp_path):
     out = tmp_path / "run"
     started = tasks(tmp_path, 3, range(3), "epochs=5000")

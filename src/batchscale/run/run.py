@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +87,7 @@ def train_here(
     parts: Parts | None = None
     ended = False
     try:
-        with StopSignals() as signals:
+        with StopSignals() as signals, _mistakes_told(world):
             check_same_plugins(world.gather(loaded(), "comparing the plugins of all processes"))
             folder, opened = open_together(job, world)
             job = dataclasses.replace(job, out=opened.out)
@@ -107,9 +109,6 @@ def train_here(
             result = _train(job, parts, folder, opened, signals)
             ended = True
             return result
-    except UsageError as error:
-        world.tell_alive(f"{FAILED}{error}", timed_out=False)  # for those who learn nothing of it by themselves
-        raise
     finally:
         if parts is not None:
             parts.close()
@@ -118,6 +117,16 @@ def train_here(
             folder.close()
         torch.set_num_threads(threads)
         world.close(wait=ended)
+
+
+@contextlib.contextmanager
+def _mistakes_told(world: World) -> Iterator[None]:
+    """Within it, a mistake that this process alone finds is the reason that the others give."""
+    try:
+        yield
+    except UsageError as error:
+        world.tell_alive(f"{FAILED}{error}", timed_out=False)
+        raise
 
 
 def _same_data(job: Job, world: World, opened: Opened, own_data: OwnData | None) -> Splits:
