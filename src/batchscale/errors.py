@@ -56,7 +56,16 @@ class RunError(BatchscaleError):
 
 
 class ProcessError(RunError):
-    """A process of the run died, stopped answering, or disagreed with the others."""
+    """A process of the run died, stopped answering, or disagreed with the others.
+
+    Args:
+        words: the sentence.
+        leaderless: rank 0, which speaks for all, is lost: another one has to.
+    """
+
+    def __init__(self, *words: object, leaderless: bool = False) -> None:
+        super().__init__(*words)
+        self.leaderless = leaderless
 
 
 def one_line(error: BaseException) -> str:

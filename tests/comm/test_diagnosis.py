@@ -125,7 +125,7 @@ def test_however_slow_the_store_only_silent_ones_are_named():
 )  # fmt: skip
 def test_a_verdict_in_words(monkeypatch, verdict, message):
     monkeypatch.setattr(diagnosis, "_ask_in_time", lambda *_: verdict)
-    assert diagnose(dist.HashStore(), None, 1, 9, 60.0, Doing("x"), "reason") == message
+    assert diagnose(dist.HashStore(), None, 1, 9, 60.0, Doing("x"), "reason")[0] == message
 
 
 def test_a_verdict_goes_through_the_store_in_few_bytes():
@@ -139,7 +139,8 @@ def test_other_stores_of_torch(monkeypatch, tmp_path, kind):
     monkeypatch.setattr(diagnosis, "SETTLE_SECONDS", 0.2)
     store = dist.HashStore() if kind == "hash" else dist.FileStore(str(tmp_path / "store"), 3)
     tell(store, 2, GRADIENTS)
-    message = diagnose(store, None, 0, 3, 60.0, GRADIENTS, "reason")
+    message, lost = diagnose(store, None, 0, 3, 60.0, GRADIENTS, "reason")
+    assert not lost
     assert message == "rank 1 did not answer within 60 s (reason)"
 
 
@@ -152,7 +153,20 @@ def test_a_store_that_never_answers_is_given_up(monkeypatch):
             diagnosis.threading.Event().wait()
 
     monkeypatch.setattr(diagnosis, "SETTLE_SECONDS", 0.1)
-    message = diagnose(Stopped(), None, 1, 4, 60.0, GRADIENTS, "reason")
+    message, lost = diagnose(Stopped(), None, 1, 4, 60.0, GRADIENTS, "reason")
+    assert lost
     assert (
         message == "rank 0 or the launcher, whichever keeps the store of the job, did not answer within 60 s (reason)"
     )
+
+
+def test_a_rank_that_failed_by_itself_is_the_reason(monkeypatch):
+    groups = [(Doing("gradients"), [0, 2]), (Doing(f"{diagnosis.FAILED}photo.jpg: damaged"), [1])]
+    monkeypatch.setattr(diagnosis, "_ask_in_time", lambda *_: Verdict(groups, [], True))
+    message, lost = diagnose(dist.HashStore(), None, 0, 3, 60.0, Doing("gradients"), "Connection closed by peer")
+    assert (message, lost) == ("rank 1 failed: photo.jpg: damaged", False)
+
+
+def test_where_the_source_of_the_backend_lay_is_left_out():
+    error = RuntimeError("[/__w/pytorch/third_party/gloo/transport/tcp/pair.cc:561] Connection closed by peer [::1]:9")
+    assert diagnosis.first_line(error) == "Connection closed by peer [::1]:9"

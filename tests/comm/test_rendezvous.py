@@ -12,7 +12,7 @@ from support.simulated_store import Killed, Simulation
 from support.worlds import endings, free_port
 
 from batchscale.comm.world.rendezvous import agree_on_name
-from batchscale.errors import ProcessError
+from batchscale.errors import ProcessError, UsageError
 
 RATE = 20_000
 
@@ -60,6 +60,35 @@ def test_whoever_does_not_arrive_is_named_to_all_who_have():
     assert max(requests) < 100
     assert max(requests[1:]) <= 8
     assert 60 < simulation.ended_at < 60 + 3 + 0.005 * size + 5
+
+
+def test_the_mistakes_of_ranks_are_heard_by_all_each_once():
+    simulation, size = Simulation(RATE), 1000
+    functions = everyone(simulation, size)
+    for rank in (3, *range(17, 21), 998):
+        mistake = (f"node{rank}", "no such file" if rank < 20 else "unknown")
+        functions[rank] = lambda store, rank=rank, mistake=mistake: agree_on_name(
+            store, rank, size, 60.0, simulation.clock, mistake
+        )
+    outcomes = simulation.run(functions)
+    assert {type(error) for error in outcomes} == {UsageError}
+    assert {str(error) for error in outcomes} == {
+        "rank 3, 17, 18, 19 (host node3, node17, node18 and 1 more): no such file; "
+        "rank 20, 998 (host node20, node998): unknown"
+    }
+    assert simulation.ended_at < 3
+    assert max(rank.store.requests for rank in simulation.ranks) <= 10
+
+
+def test_a_mistake_of_all_is_nobodys_in_particular():
+    simulation = Simulation(RATE)
+    outcomes = simulation.run(
+        [
+            lambda store, rank=rank: agree_on_name(store, rank, 3, 60.0, simulation.clock, (f"node{rank}", "unknown"))
+            for rank in range(3)
+        ]
+    )
+    assert {str(error) for error in outcomes} == {"unknown"}
 
 
 def test_the_rest_learn_that_rank_0_did_not_arrive():

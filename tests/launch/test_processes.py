@@ -8,13 +8,15 @@ import re
 import shlex
 import signal
 import socket
+from types import SimpleNamespace
 
 import pytest
 from support.dues import first, stop_after
 from support.launching import SMALL, Started, result, run
 from support.worlds import endings, free_port, in_processes, trained
 
-from batchscale.errors import ProcessError
+from batchscale.errors import ProcessError, UsageError
+from batchscale.launch.processes import _explain
 from batchscale.records.files import read_lines
 from batchscale.run.run import Stopped
 from batchscale.training import checkpoint as checkpoints
@@ -277,3 +279,20 @@ def test_two_hosts_become_one(tmp_path):
 def port_is_taken(port):
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.parametrize(
+    ("failures", "kind", "sentence"),
+    [
+        ({1: (-signal.SIGTERM, "", 1), 0: (2, "no GPU", 2)}, UsageError, "no GPU"),
+        ({0: (-signal.SIGTERM, "", 1), 1: (1, "broken", 2)}, ProcessError, "rank 1 failed: broken; all processes "),
+        ({0: (1, "rank 1 died", 1), 1: (-signal.SIGKILL, "", 2)}, ProcessError, "rank 1 was killed by SIGKILL"),
+        ({0: (-signal.SIGTERM, "", 2), 1: (-signal.SIGTERM, "", 1)}, ProcessError, "rank 1 was killed by SIGTERM"),
+        ({0: (2, "first", 1), 1: (2, "second", 2)}, UsageError, "first"),
+    ],
+)
+def test_the_agents_own_sigterm_is_no_cause_beside_an_error(failures, kind, sentence):
+    rows = {rank: SimpleNamespace(exitcode=c, message=m, timestamp=t) for rank, (c, m, t) in failures.items()}
+    error = _explain(SimpleNamespace(failures=rows), "way on")
+    assert type(error) is kind
+    assert str(error).startswith(sentence)

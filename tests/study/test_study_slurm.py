@@ -13,7 +13,7 @@ from batchscale.errors import UsageError
 from batchscale.recipe import load_recipe
 from batchscale.study.runner import queue
 from batchscale.study.runner.queue import Queue, is_over, reason_of
-from batchscale.study.runner.slurm import Allotment, cluster_from
+from batchscale.study.runner.slurm import Allotment, cluster_from, limit_seconds
 from batchscale.study.runner.submitit import SubmititAttempt, SubmititLauncher
 from batchscale.study.runner.work import Work
 from batchscale.system import slurm as slurms_commands
@@ -297,3 +297,35 @@ def test_a_slurm_that_hangs_holds_nobody_up(slurm, tmp_path, monkeypatch, capsys
     assert capsys.readouterr().err == "scancel 1: it gives no answer\n"
     with pytest.raises(UsageError, match=r"1 process on 1 node: it gives no answer; .* \(nothing was submitted"):
         launcher.prepare([work(1)], None)
+
+
+@pytest.mark.parametrize(
+    ("time", "seconds", "lead"),
+    [
+        ("1", 60, 20),
+        ("4:30", 270, 90),
+        ("0:00:45", 45, 15),
+        ("2:00:00", 7200, 90),
+        ("1-12", 129600, 90),
+        ("1-0:30", 88200, 90),
+        ("0-0:1:3", 63, 21),
+        ("UNLIMITED", None, 90),
+        ("0", None, 90),
+    ],
+)
+def test_the_signal_to_stop_goes_before_the_limit_by_a_third_at_most(monkeypatch, time, seconds, lead):
+    assert limit_seconds(time) == seconds
+    for words, variable in ((["time=" + time], "7"), ([], time)):
+        monkeypatch.setenv("SBATCH_TIMELIMIT", variable)
+        cluster = cluster_from(words)
+        assert cluster.allotment(work(1)).parameters()["additional_parameters"]["signal"] == f"USR1@{lead}"
+        assert (cluster.short_limit() is None) == (lead == 90)
+
+
+def test_a_short_limit_is_said_before_anything_is_submitted(slurm, tmp_path):
+    lines = []
+    SubmititLauncher(tmp_path / "submitit", cluster_from(["time=1"]), lines.append).prepare([work(1)], None)
+    assert lines == [
+        "the time limit of 60 s is short: a run is asked to stop 20 s before it, after 40 s with its start; with at "
+        "least 270 s it has 90 s to stop"
+    ]

@@ -183,7 +183,7 @@ def test_a_single_value_cannot_be_normalised_and_the_way_out_is_named():
         with pytest.raises(RecipeError, match=said):
             model(torch.randn(workers, 2, 6, 6, dtype=torch.float64))
     with pytest.raises(RecipeError, match=said):
-        Probe(model, statistics, torch.randn(1, 2, 6, 6, dtype=torch.float64), None, Classification(3), 1)
+        Probe(model, statistics, torch.randn(1, 2, 6, 6, dtype=torch.float64), torch.zeros(1), Classification(3), 1)
 
 
 def test_evaluation_equals_torch_and_names_stay():
@@ -244,7 +244,8 @@ class CountsCalls(nn.Module):
 
 def probe(model, images=None):
     model, statistics, *_ = replace_batch_norm(model, torch.float32, CPU)
-    return Probe(model, statistics, torch.randn(4, 2, 6, 6) if images is None else images, None, Classification(3), 1)
+    images = torch.randn(4, 2, 6, 6) if images is None else images
+    return Probe(model, statistics, images, torch.zeros(4), Classification(3), 1)
 
 
 def test_the_probe_finds_random_draws_and_leaves_the_generator_alone():
@@ -264,9 +265,9 @@ def test_the_probe_refuses_what_k_workers_give_no_meaning():
         probe(nn.Linear(5, 3))
 
 
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", sorted(name for name in MODELS if not name.startswith(("unet", "tiramisu"))))
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
-def test_every_model_gives_logits(name, shape):
+def test_every_classifier_gives_logits(name, shape):
     assert MODELS[name](shape, 10)(torch.randn(2, *shape)).shape == (2, 10)
 
 

@@ -15,7 +15,7 @@ import pickle
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from batchscale.build.inputs import load_data
 from batchscale.comm import World
@@ -78,10 +78,17 @@ def load_together(recipe: Recipe, folder: Path | None, own_data: OwnData | None,
     """
     handed = os.environ.pop(LISTING, "")  # so that no command that a run starts takes it for its own
     source = DATASETS.get(recipe.data.name)
+    dataset: Splits | None = None
+    failure: Exception | None = None
     if own_data is not None or source is None or not source.lists_once:
-        yield load_data(recipe, folder, own_data)
+        try:
+            dataset = load_data(recipe, folder, own_data)
+        except Exception as error:
+            failure = error
+        _check_listed(world.gather(_told(failure), "opening the data set"), failure, len(world.hosts))
+        yield cast(Splits, dataset)
         return
-    dataset, failure, path = None, None, ""
+    path = ""
     with contextlib.ExitStack() as offer:
         if world.local_rank == 0:
             try:
@@ -91,12 +98,16 @@ def load_together(recipe: Recipe, folder: Path | None, own_data: OwnData | None,
                     path = handed if listing is not None else offer.enter_context(offered(dataset.listing))
             except Exception as error:
                 failure = error
-        line = (isinstance(failure, UsageError), one_line(failure), socket.gethostname()) if failure else None
-        answers = world.gather((path, line), "listing the data set")
+        answers = world.gather((path, _told(failure)), "listing the data set")
         _check_listed([line for _, line in answers], failure, len(world.hosts))
         if dataset is None:
             dataset = load_data(recipe, folder, listing=_read(answers[world.local_ranks[0]][0]))
         yield dataset
+
+
+def _told(failure: Exception | None) -> tuple[bool, str, str] | None:
+    """Of a failure of this process, for ``_check_listed``."""
+    return (isinstance(failure, UsageError), one_line(failure), socket.gethostname()) if failure else None
 
 
 def _check_listed(lines: Sequence[tuple[bool, str, str] | None], failure: Exception | None, hosts: int) -> None:

@@ -19,6 +19,7 @@ from batchscale.errors import BatchscaleError, UsageError
 from batchscale.launch.processes import record_error
 from batchscale.members.loading import load as load_plugins
 from batchscale.system.disk import refusal
+from batchscale.system.early import release
 from batchscale.system.launcher import by_agent
 from batchscale.system.streams import guarded, open_missing
 from batchscale.system.working_folder import working_folder
@@ -99,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with guarded() as output:
         try:
             options = _parse(arguments)
+            if options.command != "train":
+                release()
             code = _run(options)
         except SystemExit as exit_:  # of --help and --version, and of bad usage
             leaving, code = exit_, exit_.code if isinstance(exit_.code, int) else 1

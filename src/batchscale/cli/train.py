@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import socket
 import sys
 import time
 import traceback
@@ -24,19 +25,22 @@ from batchscale.cli.options import (
     remove_unused,
     verdict,
 )
-from batchscale.errors import BatchscaleError, RecipeError, UsageError
+from batchscale.errors import BatchscaleError, ProcessError, RecipeError, UsageError
 from batchscale.members.loading import loaded
 from batchscale.recipe import load_recipe
 from batchscale.recipe.explain import UnknownMember
 from batchscale.records.folder import holds_run
 from batchscale.records.run import RunRecords
-from batchscale.system.launcher import LAUNCHER, is_worker, of_cluster, starts_its_own
+from batchscale.system.early import release
+from batchscale.system.launcher import LAUNCHER, by_agent, is_worker, of_cluster, starts_its_own
 from batchscale.system.streams import Stream
 from batchscale.words import counted, shown
 
 if TYPE_CHECKING:
     from batchscale.records import Result
     from batchscale.run.job import Job
+
+_FOR_RANK_1_SECONDS = 3.0  # where rank 0 is lost: then a launcher that ends all tasks after one has ended them
 _ABOUT = """\
 Train RECIPE: a shipped recipe's name (see `batchscale recipes`) or a YAML file.
 
@@ -98,6 +102,7 @@ def run(options: argparse.Namespace) -> int:
     for name, value, unasked in (("processes", options.processes, 1), ("max-restarts", options.max_restarts, 0)):
         if value != unasked:
             raise starts_its_own(f"--{name}={value}")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of what torch warns of when we connect, an error tells
     if of_cluster() is None:  # which ends its tasks itself, and may have started them from a thread that ends
         die_with_parent(int(os.environ.get(LAUNCHER, os.getppid())))
     return _worker(options, launched())
@@ -193,7 +198,7 @@ def _print_failure(out: Path) -> None:
 
 
 def _worker(options: argparse.Namespace, ours: bool) -> int:
-    """One of W processes: errors go to the launcher; under an outside one rank 0 says them."""
+    """One of W processes: errors go to the launcher; under an outside one rank 0 says them, where it can."""
     from batchscale.launch.processes import record_error
     from batchscale.records.folder import attempts
 
@@ -203,21 +208,42 @@ def _worker(options: argparse.Namespace, ours: bool) -> int:
 
         out = _out(options)
         begun = attempts(out)
-        result = start(_job(options, out))
+        job = _job(options, out)
+        release()  # a wait for the others in torch would hold a handler of ours up
+        result = start(job)
     except BaseException as error:
         record_error(error)
         if first and not ours and options.json and out is not None and attempts(out) > begun:
             _print_failure(out)
         if options.debug or not isinstance(error, BatchscaleError):
             traceback.print_exc()
-        elif first and not ours:
-            print(f"batchscale: {error}", file=sys.stderr, flush=True)
+        elif not ours:
+            _say(error)
         if not first:
             time.sleep(0.5)  # let rank 0's line be the first that the launcher sees
         return _leave(error.exit_code if isinstance(error, BatchscaleError) else 1, options)
     if first and not ours:
         _report(result, options)
     return _leave(0, options)
+
+
+def _say(error: BatchscaleError) -> None:
+    """A process's error, once: rank 0 says what all know; what rank 0 cannot know, or cannot say, another one."""
+    from batchscale.launch.processes import told_by_rank_zero
+
+    rank, local_rank = int(os.environ["RANK"]), os.environ.get("LOCAL_RANK")
+    line = f"batchscale: {error}"
+    if rank == 0:
+        print(line, file=sys.stderr, flush=True)
+    if by_agent():  # which names the others' errors itself
+        return
+    if isinstance(error, UsageError):
+        if not told_by_rank_zero(error) and rank > 0:
+            print(f"batchscale: rank {rank} (host {socket.gethostname()}): {error}", file=sys.stderr, flush=True)
+    elif isinstance(error, ProcessError) and error.leaderless and (rank == 1 or local_rank == "0"):
+        if rank > 1:
+            time.sleep(_FOR_RANK_1_SECONDS)
+        print(line, file=sys.stderr, flush=True)
 
 
 def _leave(code: int, options: argparse.Namespace) -> int:

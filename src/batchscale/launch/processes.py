@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchscale.errors import BatchscaleError, ProcessError, UsageError, one_line
 from batchscale.launch.signals import STOPS, final, heard
+from batchscale.system.early import release
 from batchscale.system.interpreter import variables, without_working_folder
 from batchscale.system.launcher import LAUNCHER
 from batchscale.system.temporary import temporary_folder
@@ -130,6 +131,7 @@ def _signals_raise() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    release()
     previous = {number: signal.getsignal(number) for number in heard()}
     try:
         for number in previous:
@@ -145,8 +147,10 @@ def _explain(error: Any, way_on: str) -> BatchscaleError:
 
     killed = {r: f for r, f in error.failures.items() if f.exitcode < 0 and f.exitcode != -signal.SIGTERM}
     hung = {r: f for r, f in error.failures.items() if HUNG in f.message}  # then the launcher killed the silent one
-    chosen = hung or killed
-    rank, failure = next(iter(chosen.items())) if chosen else error.get_first_failure()
+    # SIGTERM is what the agent ends the others by, and some have ended before it looks.
+    others = {r: f for r, f in error.failures.items() if f.exitcode != -signal.SIGTERM}
+    by_time = sorted((hung or killed or others or error.failures).items(), key=lambda item: item[1].timestamp)
+    rank, failure = by_time[0]
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
         return ProcessError(f"rank {rank} was killed by {name}; all processes were ended; {way_on}")
@@ -156,6 +160,13 @@ def _explain(error: Any, way_on: str) -> BatchscaleError:
     if failure.exitcode == UsageError.exit_code:
         return UsageError(sentence)
     return ProcessError(f"rank {rank} failed: {sentence}; all processes were ended; {way_on}")
+
+
+def told_by_rank_zero(error: UsageError) -> bool:
+    """Whether rank 0 says this mistake, found before the processes have met; below a launcher that is not ours."""
+    from batchscale.comm.world.meeting import joined, tell_mistake
+
+    return joined() or tell_mistake(str(error))
 
 
 def launched() -> bool:

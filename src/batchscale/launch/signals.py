@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator
 from types import FrameType, TracebackType
 from typing import Self
 
+from batchscale.system.early import release
 from batchscale.system.launcher import is_worker
 
 RUNS_AT_ONCE = "BATCHSCALE_RUNS_AT_ONCE"  # set for a study's runs on this machine: they share its cores
@@ -57,6 +58,7 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
+            release()
             for number in heard():
                 self._before[number] = signal.signal(number, self._note)
         return self

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,10 @@ from batchscale.build.together import load_together
 from batchscale.build.trunk import Trunk
 from batchscale.comm import World
 from batchscale.comm.world.device import device_text, differing_models
+from batchscale.comm.world.diagnosis import FAILED
 from batchscale.data import OwnData
 from batchscale.data.examples import Splits
-from batchscale.errors import BatchscaleError
+from batchscale.errors import BatchscaleError, UsageError
 from batchscale.launch.hardware import choose_device, threads_text
 from batchscale.launch.signals import StopSignals
 from batchscale.members.loading import check_same as check_same_plugins
@@ -84,7 +87,7 @@ def train_here(
     parts: Parts | None = None
     ended = False
     try:
-        with StopSignals() as signals:
+        with StopSignals() as signals, _mistakes_told(world):
             check_same_plugins(world.gather(loaded(), "comparing the plugins of all processes"))
             folder, opened = open_together(job, world)
             job = dataclasses.replace(job, out=opened.out)
@@ -114,6 +117,16 @@ def train_here(
             folder.close()
         torch.set_num_threads(threads)
         world.close(wait=ended)
+
+
+@contextlib.contextmanager
+def _mistakes_told(world: World) -> Iterator[None]:
+    """Within it, a mistake that this process alone finds is the reason that the others give."""
+    try:
+        yield
+    except UsageError as error:
+        world.tell_alive(f"{FAILED}{error}", timed_out=False)
+        raise
 
 
 def _same_data(job: Job, world: World, opened: Opened, own_data: OwnData | None) -> Splits:

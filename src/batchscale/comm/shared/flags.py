@@ -169,7 +169,8 @@ class Flags:
         self.post(_GIVEN_UP, 1 + row)
         rank = self._world.local_ranks[row]
         self._world.tell_alive(what, timed_out=HUNG in why)
-        raise ProcessError(f"{what} by {self._name} (rank {self._world.rank} of {self._world.size}): rank {rank} {why}")
+        sentence = f"{what} by {self._name} (rank {self._world.rank} of {self._world.size}): rank {rank} {why}"
+        raise ProcessError(sentence, leaderless=rank == 0)
 
     def fail(self) -> None:
         """Let the peers know that this process raises, and will not come."""

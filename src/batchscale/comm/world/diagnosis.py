@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from batchscale.comm.world.gloo import hang_up
 from batchscale.comm.world.store import Store, absent, come, in_words, read_all, spans_of
 
 HUNG = "did not answer within"  # the words for a process that is there and silent
+FAILED = "failed: "  # before an error of one rank's own, in place of an exchange
+_OF_THE_BUILD = re.compile(r"\[/[^\]]*\.(cc|cpp|h):\d+\] ")  # where Gloo's source lay, before its words
 SETTLE_SECONDS = 3.0  # after a failed exchange: how long the living get at most to say that they are alive
 _SETTLE_SECONDS_PER_RANK = 0.005  # the store answers all of them one after another
 
@@ -79,12 +82,14 @@ def settle_seconds(size: int) -> float:
 
 
 def first_line(error: BaseException) -> str:
-    """The error in one line."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    """The error in one line, without where its source lay."""
+    return _OF_THE_BUILD.sub("", str(error).splitlines()[0]) if str(error) else type(error).__name__
 
 
-def diagnose(store: Any, group: Any, rank: int, size: int, timeout_seconds: float, doing: Doing, reason: str) -> str:
-    """Ask through the store who is alive and in what, and say it in words.
+def diagnose(
+    store: Any, group: Any, rank: int, size: int, timeout_seconds: float, doing: Doing, reason: str
+) -> tuple[str, bool]:
+    """Ask through the store who is alive and in what, and say it in words; also, whether rank 0 is lost.
 
     Args:
         store: shared by all ranks, or None before there is one.
@@ -95,7 +100,7 @@ def diagnose(store: Any, group: Any, rank: int, size: int, timeout_seconds: floa
         reason: the backend's, in one line.
     """
     if store is None:
-        return reason
+        return reason, False
     if group is not None:
         hang_up(group, rank)
     verdict = _ask_in_time(store, rank, size, doing)
@@ -108,8 +113,9 @@ def diagnose(store: Any, group: Any, rank: int, size: int, timeout_seconds: floa
         hung = doing.timed_out or any(other.timed_out for other, _ in verdict.groups)
         waited = max(waited, *(other.seconds for other, _ in verdict.groups), 0.0)
     if silent:
-        return f"{silent} {f'{HUNG} {waited or timeout_seconds:g} s' if hung else 'died'} ({reason})"
-    return (_differences(verdict, doing) if verdict else "") or reason
+        lost = verdict is None or (0 in verdict.silent and rank != 0)
+        return f"{silent} {f'{HUNG} {waited or timeout_seconds:g} s' if hung else 'died'} ({reason})", lost
+    return (_differences(verdict, doing) if verdict else "") or reason, False
 
 
 def tell(store: Any, rank: int, doing: Doing) -> None:
@@ -191,6 +197,9 @@ def _read(store: Store, size: int, seconds: float, clock: Callable[[], float]) -
 
 
 def _differences(verdict: Verdict, doing: Doing) -> str:
+    failures = [(ranks, other.what) for other, ranks in verdict.groups if other.what.startswith(FAILED)]
+    if failures:  # the others' exchanges have failed because of it
+        return "; ".join(f"{in_words(ranks)} {failure}" for ranks, failure in failures)
     others: dict[tuple[str, str], list[int]] = {}
     for other, ranks in verdict.groups:
         if other.what != doing.what:

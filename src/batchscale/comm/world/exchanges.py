@@ -79,9 +79,10 @@ class Exchanges:
             if self.queue is not None:
                 self.patience.tell_failed()
             doing, seconds = self._doing(what, brought, call, overdue, start), self.patience.seconds
-            cause = diagnose(self.store, self.objects, self._rank, self._size, seconds, doing, reason)
+            cause, lost = diagnose(self.store, self.objects, self._rank, self._size, seconds, doing, reason)
             file = self._record() if self.queue is not None else ""
-            raise ProcessError(f"{what} (rank {self._rank} of {self._size}): {cause}{file}") from error
+            sentence = f"{what} (rank {self._rank} of {self._size}): {cause}{file}"
+            raise ProcessError(sentence, leaderless=lost) from error
         finally:
             self._watch.end(token)
 

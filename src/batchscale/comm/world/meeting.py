@@ -5,16 +5,24 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from datetime import timedelta
 from typing import Any
 
-from torch.distributed import PrefixStore  # type: ignore[attr-defined]
-from torch.distributed.rendezvous import rendezvous
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from batchscale.errors import UsageError
-from batchscale.system.launcher import by_agent, described, of_cluster, way_out
+from batchscale.comm.world.diagnosis import first_line
+from batchscale.comm.world.rendezvous import Alone, agree_on_name
+from batchscale.comm.world.store import come
+from batchscale.errors import ProcessError, UsageError
+from batchscale.system.launcher import by_agent, described, of_cluster, way_out, world_told
 
-_MARGIN_SECONDS = 5.0  # beyond torch's own time-out, whose error is the better one
+JOB = "batchscale"  # before the keys of a job that are of no attempt in particular
+_KEPT = "kept-by-rank-0"  # the key by which rank 0's store is told from another program's
+_ANSWER_SECONDS, _ANSWER_SECONDS_PER_RANK = 10.0, 0.005  # for a store that is there to answer a rank, of W at once
+_KNOCK_SECONDS = (0.05, 1.0)  # between two looks whether it is there: the first pause, and the longest
+_MISTAKE_SECONDS = 30.0  # for ranks with a mistake to meet: as long as two may differ in loading torch
+_joined: list[str] = []  # where this process has met others
 
 
 def check_address() -> None:
@@ -43,36 +51,117 @@ def join_store(rank: int, size: int, timeout_seconds: float) -> Any:
         timeout_seconds: bound on the whole.
 
     Raises:
-        RuntimeError: it is not there in time.
+        Alone: nobody listens there in time.
+        RuntimeError: rank 0 cannot listen there, or what listens is no store of rank 0's.
     """
+    agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    keeps = rank == 0 and not agents
+    if not keeps and (reason := _unreached(timeout_seconds)):
+        sentence = f"nothing answers at {_place()} in {timeout_seconds:g} s ({reason})"
+        why = "rank 0 has not started there, or cannot be reached"
+        raise Alone(f"connecting (rank {rank} of {size}): {sentence}: {why}", leaderless=True)
+    seconds = _ANSWER_SECONDS + _ANSWER_SECONDS_PER_RANK * size
+    store = _opened(keeps, timeout_seconds if keeps else seconds)
+    store.set_timeout(timedelta(seconds=timeout_seconds))
+    task = of_cluster()
+    if task is not None:  # where another job has the port, its store is not to hear of this one's ranks
+        store = PrefixStore(f"{task.names[0]} {task.job}", store)
+    if keeps:
+        store.set(_KEPT, "")
+    elif not agents and not come(store, [_KEPT], seconds):
+        raise RuntimeError(_no_store(seconds))
+    _joined.append(_place())
+    return store
+
+
+def joined() -> bool:
+    """Whether this process has once joined the store: what is wrong then, all of a world learn by themselves."""
+    return bool(_joined)
+
+
+def tell_mistake(sentence: str) -> bool:
+    """Bring to the others, who meet just now, the reason why this process cannot begin; whether rank 0 says it.
+
+    Args:
+        sentence: of the mistake.
+    """
+    rank, size = world_told()
+    try:
+        store: Any = PrefixStore(JOB, join_store(rank, size, _MISTAKE_SECONDS))
+        agree_on_name(store, rank, size, _MISTAKE_SECONDS, mistake=(socket.gethostname(), sentence))
+    except UsageError:  # the one that rank 0 says for all
+        return True
+    except (RuntimeError, OSError, ProcessError):
+        return False
+    return False
+
+
+def _place() -> str:
+    return f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+
+
+def _no_store(seconds: float) -> str:
+    return (
+        f"what listens at {_place()} did not answer as the store of rank 0 in {seconds:g} s: another program has the "
+        "port; set MASTER_PORT to a free one, for every process alike"
+    )
+
+
+def _unreached(seconds: float) -> str:
+    """Why nothing listens at rank 0's address when time is up; "" once something does.
+
+    So it is asked before torch is, which says a line of its own whenever it finds nobody.
+    """
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    deadline, pause = time.monotonic() + seconds, _KNOCK_SECONDS[0]
+    while True:
+        try:
+            left = max(deadline - time.monotonic(), 0.1)
+            with socket.create_connection((address, port), timeout=min(left, _ANSWER_SECONDS)) as knock:
+                if knock.getsockname() != knock.getpeername():  # a port of outgoing connections may meet itself
+                    return ""
+                reason = "Connection refused"
+        except OSError as error:
+            reason = error.strerror or first_line(error)
+        if time.monotonic() + pause > deadline:
+            return reason
+        time.sleep(pause)
+        pause = min(2 * pause, _KNOCK_SECONDS[1])
+
+
+def _opened(keeps: bool, seconds: float) -> Any:
+    """The store at rank 0's address: a new one that this process keeps, or the one that is there."""
     outcome: list[Any] = []
 
     def connect() -> None:
         try:
-            outcome.append(next(rendezvous("env://", rank, size, timeout=timedelta(seconds=timeout_seconds)))[0])
+            store = TCPStore(
+                os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=keeps, wait_for_workers=False,
+                timeout=timedelta(seconds=seconds), multi_tenant=keeps,
+                use_libuv=os.environ.get("USE_LIBUV", "1") == "1",
+            )  # fmt: skip
+            outcome.append(store)
         except RuntimeError as error:
             outcome.append(error)
 
     # In a thread: torch 2.15 waits without end for a program that has the port and is no store.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
-    thread.join(timeout_seconds + _MARGIN_SECONDS)
-    if not outcome:
-        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise RuntimeError(f"what listens at {place} did not answer as a store in {timeout_seconds:g} s")
-    if isinstance(outcome[0], RuntimeError):
+    thread.join(seconds)
+    if outcome and not isinstance(outcome[0], RuntimeError):
+        return outcome[0]
+    if keeps and outcome:
         raise outcome[0]
-    task = of_cluster()
-    # Where another job has the port, its store is not to hear of this one's ranks.
-    return outcome[0] if task is None else PrefixStore(f"{task.names[0]} {task.job}", outcome[0])
+    raise RuntimeError(_no_store(seconds)) from (outcome[0] if outcome else None)
 
 
-def remedy(sentence: str) -> str:
-    """What to do about a world that did not come to be; "" where a launcher will say more.
+def remedy(error: ProcessError) -> str:
+    """What to do about a world that did not come to be; "" where a launcher will say more, or nothing is to be added.
 
     Args:
-        sentence: the error.
+        error: that it ended in.
     """
+    sentence = str(error)
     if "EADDRINUSE" in sentence:
         port = os.environ["MASTER_PORT"]
         return f"another program has port {port} of this host: set MASTER_PORT to a free one, for every process alike"
@@ -82,4 +171,4 @@ def remedy(sentence: str) -> str:
             "a host did not reach another, as where its name resolves to 127.0.1.1: set GLOO_SOCKET_IFNAME, and "
             f"NCCL_SOCKET_IFNAME, to the interface between the hosts ({socket.gethostname()} has {names})"
         )
-    return "" if by_agent() else f"as told by {described()}: {way_out()}"
+    return f"as told by {described()}: {way_out()}" if isinstance(error, Alone) and not by_agent() else ""

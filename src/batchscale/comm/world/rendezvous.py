@@ -7,22 +7,33 @@ when hosts come and go. So rank 0 gathers a nonce from everyone and commits a na
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch.distributed import DistNetworkError
 
 from batchscale.comm.world.diagnosis import first_line, settle_seconds
 from batchscale.comm.world.store import Store, absent, come, in_words, read_all, write_all
-from batchscale.errors import ProcessError
+from batchscale.errors import ProcessError, UsageError
 from batchscale.words import counted
 
-_REFUSED = "refused: "  # in place of a name: the reason why there is none
+_REFUSED, _MISTAKEN = "refused: ", "mistaken: "  # in place of a name: the reason why there is none
+_MOST_HOSTS = 3  # in words
+
+
+class Alone(ProcessError):
+    """Nobody else was met: what speaks of other processes may be left over."""
 
 
 def agree_on_name(
-    store: Store, rank: int, size: int, timeout_seconds: float, clock: Callable[[], float] = time.monotonic
+    store: Store,
+    rank: int,
+    size: int,
+    timeout_seconds: float,
+    clock: Callable[[], float] = time.monotonic,
+    mistake: tuple[str, str] | None = None,
 ) -> str:
     """The same fresh name on every rank of this attempt, and on none of an earlier one.
 
@@ -37,11 +48,13 @@ def agree_on_name(
         rank, size: of this attempt.
         timeout_seconds: bound on the whole; the others give rank 0 a little more, to say who is missing.
         clock: in seconds.
+        mistake: this rank's host, and why it cannot begin; None where it can.
 
     Raises:
+        UsageError: ranks came with mistakes; says whose, on all alike.
         ProcessError: not everyone arrived in time, or the store is gone.
     """
-    nonce = uuid.uuid4().hex
+    nonce = uuid.uuid4().hex + (f" {json.dumps(mistake)}" if mistake else "")
     deadline = clock() + timeout_seconds
     try:
         store.set(f"hello/{rank}", nonce)
@@ -50,7 +63,7 @@ def agree_on_name(
         return _take_name(store, rank, size, nonce, deadline + settle_seconds(size), timeout_seconds, clock)
     except DistNetworkError as error:
         gone = f"the store of the job, which rank 0 or the launcher keeps, is gone ({first_line(error)})"
-        raise ProcessError(f"start of {counted(size, 'process')}: {gone}") from error
+        raise ProcessError(f"start of {counted(size, 'process')}: {gone}", leaderless=True) from error
 
 
 def _patience_seconds(size: int) -> float:
@@ -68,6 +81,9 @@ def _name_all(store: Store, size: int, deadline: float, timeout_seconds: float, 
     seen: list[bytes] = []
     while True:
         nonces = read_all(store, hellos)
+        if sentence := _mistakes(nonces):
+            _answer_all(store, size, range(1, size), _MISTAKEN + sentence)
+            raise UsageError(sentence)
         if nonces != seen:
             seen, name = nonces, uuid.uuid4().hex
             acknowledged = [f"acknowledged/{name}/{rank}" for rank in range(1, size)]
@@ -84,11 +100,36 @@ def _name_all(store: Store, size: int, deadline: float, timeout_seconds: float, 
 def _refused(store: Store, size: int, missing: list[int], reason: str) -> ProcessError:
     """Tell those who are there why there will be no name, and give them time to read it: the store may be rank 0's."""
     present = [rank for rank in range(1, size) if rank not in set(missing)]
-    if present:
-        nonces = [nonce.decode() for nonce in read_all(store, [f"hello/{rank}" for rank in present])]
-        write_all(store, [f"name-of/{nonce}" for nonce in nonces], [_REFUSED + reason] * len(nonces))
+    _answer_all(store, size, present, _REFUSED + reason)
+    return _not_begun(size, reason, ProcessError if present else Alone)
+
+
+def _answer_all(store: Store, size: int, ranks: Sequence[int], answer: str) -> None:
+    """One answer to ranks that are there, and the time to read it."""
+    if ranks:
+        nonces = [nonce.decode() for nonce in read_all(store, [f"hello/{rank}" for rank in ranks])]
+        write_all(store, [f"name-of/{nonce}" for nonce in nonces], [answer] * len(nonces))
         come(store, [f"heard/{nonce}" for nonce in nonces], settle_seconds(size))
-    return _not_begun(size, reason)
+
+
+def _mistakes(hellos: list[bytes]) -> str:
+    """What ranks have brought in place of their readiness, each sentence once; "" where all are ready."""
+    ranks: dict[str, list[int]] = {}
+    hosts: dict[str, dict[str, None]] = {}
+    for rank, hello in enumerate(hellos):
+        _, _, mistake = hello.decode().partition(" ")
+        if mistake:
+            host, sentence = json.loads(mistake)
+            ranks.setdefault(sentence, []).append(rank)
+            hosts.setdefault(sentence, {})[host] = None
+    if len(hellos) in map(len, ranks.values()):  # everyone's: then it is nobody's in particular
+        return next(iter(ranks))
+    return "; ".join(f"{in_words(those)} ({_named(list(hosts[text]))}): {text}" for text, those in ranks.items())
+
+
+def _named(hosts: list[str]) -> str:
+    more = f" and {len(hosts) - _MOST_HOSTS} more" if len(hosts) > _MOST_HOSTS else ""
+    return f"host {', '.join(hosts[:_MOST_HOSTS])}{more}"
 
 
 def _take_name(
@@ -100,6 +141,9 @@ def _take_name(
         if name.startswith(_REFUSED):
             store.set(f"heard/{nonce}", "1")
             raise _not_begun(size, name.removeprefix(_REFUSED))
+        if name.startswith(_MISTAKEN):
+            store.set(f"heard/{nonce}", "1")
+            raise UsageError(name.removeprefix(_MISTAKEN))
         if name != acknowledged:
             store.set(f"acknowledged/{name}/{rank}", "1")
             acknowledged = name
@@ -109,8 +153,10 @@ def _take_name(
             break
     arrived = store.check(["hello/0"])  # possibly in an earlier attempt
     silent = "nothing was heard from rank 0" if arrived else "rank 0 did not arrive"
-    raise _not_begun(size, f"{silent} in {timeout_seconds:g} s")
+    raise _not_begun(size, f"{silent} in {timeout_seconds:g} s", leaderless=True)
 
 
-def _not_begun(size: int, reason: str) -> ProcessError:
-    return ProcessError(f"start of {counted(size, 'process')}: {reason}")
+def _not_begun(
+    size: int, reason: str, kind: type[ProcessError] = ProcessError, leaderless: bool = False
+) -> ProcessError:
+    return kind(f"start of {counted(size, 'process')}: {reason}", leaderless=leaderless)

@@ -15,7 +15,7 @@ from batchscale.comm.world import nccl
 from batchscale.comm.world.device import CudaQueue, Device, DeviceQueue, check_devices, describe
 from batchscale.comm.world.exchanges import Exchanges
 from batchscale.comm.world.gloo import BATCH, mesh_for, schedule_gloo_threads
-from batchscale.comm.world.meeting import check_address, join_store, remedy
+from batchscale.comm.world.meeting import JOB, check_address, join_store, remedy
 from batchscale.comm.world.messages import brought_by, fact_key, outcome
 from batchscale.comm.world.patience import Patience
 from batchscale.comm.world.pending import Pending
@@ -94,10 +94,10 @@ class World:
         Args:
             device: cpu (Gloo) or cuda (NCCL, with Gloo for objects).
             timeout_seconds: bound on every exchange.
-            startup_seconds: the bound until ``started`` is called, where it is longer; None for the same.
+            startup_seconds: the bound of connecting, and until ``started`` where it is longer; None for the same.
 
         Raises:
-            UsageError: only a part of these variables is set; MASTER_ADDR is no address; devices that cannot reduce.
+            UsageError: variables that are missing or wrong; devices that cannot reduce; what ``tell_mistake`` told.
             ProcessError: not everyone arrived in time.
         """
         rank, size = world_told()
@@ -109,22 +109,22 @@ class World:
         check_address()
         try:
             with world.patience.noted(f"still waiting for the other processes to connect ({described()})"):
-                world.exchanges.guard(world._connect, "connecting")
+                world.exchanges.guard(lambda: world._connect(startup_seconds or timeout_seconds), "connecting")
         except BaseException as error:
             world.close(wait=False)
-            way_on = remedy(str(error)) if isinstance(error, ProcessError) else ""
-            if way_on:
-                raise ProcessError(f"{error}; {way_on}") from error
+            way_on = remedy(error) if isinstance(error, ProcessError) else ""
+            if way_on and isinstance(error, ProcessError):
+                raise ProcessError(f"{error}; {way_on}", leaderless=error.leaderless) from error
             raise
         return world
 
-    def _connect(self) -> None:
-        store = join_store(self.rank, self.size, self.patience.seconds)
+    def _connect(self, seconds: float) -> None:
+        store = join_store(self.rank, self.size, seconds)
         if self.rank == 0:
             _SERVERS[os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]] = store
-        self._job = PrefixStore("batchscale", store)
+        self._job = PrefixStore(JOB, store)
         if self.size > 1:
-            name = agree_on_name(self._job, self.rank, self.size, self.patience.seconds)
+            name = agree_on_name(self._job, self.rank, self.size, seconds)
             self.exchanges.store = PrefixStore(name, store)
             with mesh_for(self.size):
                 self._start()

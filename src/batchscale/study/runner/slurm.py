@@ -5,6 +5,7 @@ nodes = ceil(W / tasks a node),   tasks on a node = ceil(W / nodes)
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ from batchscale.study.runner.work import Work
 _TASKS, _CPUS, _GPUS = "ntasks-per-node", "cpus-per-task", "gpus-per-node"
 _OTHER_GPUS = ("gpus", "gpus-per-task", "gpus-per-socket", "gres")
 _LONGEST_MINUTES = 24 * 60  # submitit asks for 5 minutes where nothing is said; SBATCH_TIMELIMIT goes before this
-_WARNING = "USR1@90"  # submitit asks for SIGUSR2, which no run hears; 90 s as it does
+_LEAD_SECONDS = 90  # from the signal to the limit, as submitit has it; it asks for SIGUSR2, which no run hears
+_LEAD_SHARE = 3  # of a shorter limit a third: a signal at the start of a job would burn it
 _WHOLE = ("[1-9][0-9]{0,6}", "a whole number of at least 1")
 _MEMORY = ("[0-9]{1,12}[KMGT]?B?", "a size, such as 16G")
 _FORMS = {
@@ -54,6 +56,7 @@ class Allotment:
         tasks_per_node: at most.
         cpus_per_task: cores of each.
         gpus_per_node: with their type where one was named; None: none are asked for.
+        lead_seconds: the signal to stop goes before the time limit.
     """
 
     tasks: int
@@ -61,6 +64,7 @@ class Allotment:
     tasks_per_node: int
     cpus_per_task: int
     gpus_per_node: str | None
+    lead_seconds: int = _LEAD_SECONDS
 
     def parameters(self) -> dict[str, Any]:
         """As submitit's executor for Slurm takes them."""
@@ -73,7 +77,7 @@ class Allotment:
             **gpus,
             # Since Slurm 22.05 srun does not take it over from sbatch: each task would have one core.
             "srun_args": [f"--cpus-per-task={self.cpus_per_task}"],
-            "additional_parameters": {"ntasks": self.tasks, "signal": _WARNING},
+            "additional_parameters": {"ntasks": self.tasks, "signal": f"USR1@{self.lead_seconds}"},
         }
 
 
@@ -104,7 +108,26 @@ class Cluster:
             tasks_per_node=local,
             cpus_per_task=self.task_cores(work.recipe),
             gpus_per_node=self._asked_gpus(work, local),
+            lead_seconds=self._lead_seconds(),
         )
+
+    def short_limit(self) -> str | None:
+        """That the time limit leaves a run little, as a line for a user; None where it leaves enough."""
+        limit, lead = self._limit_seconds(), self._lead_seconds()
+        if limit is None or lead == _LEAD_SECONDS:
+            return None
+        return (
+            f"the time limit of {limit} s is short: a run is asked to stop {lead} s before it, after {limit - lead} s "
+            f"with its start; with at least {_LEAD_SHARE * _LEAD_SECONDS} s it has {_LEAD_SECONDS} s to stop"
+        )
+
+    def _limit_seconds(self) -> int | None:
+        """None where there is none, or it is the partition's."""
+        return limit_seconds(self.options.get("time") or os.environ.get("SBATCH_TIMELIMIT", ""))
+
+    def _lead_seconds(self) -> int:
+        limit = self._limit_seconds()
+        return _LEAD_SECONDS if limit is None else max(min(_LEAD_SECONDS, limit // _LEAD_SHARE), 1)
 
     def flags(self, allotment: Allotment) -> Iterator[str]:
         """The user's options on sbatch's command line, for a run."""
@@ -131,6 +154,20 @@ class Cluster:
     def _whole(self, name: str) -> int | None:
         value = self.options.get(name)
         return None if value is None else int(value)
+
+
+def limit_seconds(time: str) -> int | None:
+    """A time of Slurm in seconds: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S; None where it is none, or no limit."""
+    days, dash, rest = time.rpartition("-")
+    numbers = rest.split(":")
+    if time in ("", "0") or not all(number.isdecimal() for number in (*numbers, *([days] if dash else []))):
+        return None
+    values = [int(number) for number in numbers]
+    if dash:
+        hours, minutes, seconds = (*values, 0, 0)[:3]
+    else:
+        hours, minutes, seconds = {1: (0, *values, 0), 2: (0, *values)}.get(len(values), tuple(values[:3]))
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
 
 
 def cluster_from(words: Sequence[str]) -> Cluster:

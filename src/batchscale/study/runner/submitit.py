@@ -124,6 +124,8 @@ class SubmititLauncher:
         Raises:
             UsageError: it does not; says the option.
         """
+        if line := self._cluster.short_limit():
+            self._say(line)
         for allotment in dict.fromkeys(map(self._cluster.allotment, works)):
             self._prepare("check", allotment)
             refused = refusal(self._executor.flags, self._executor._make_submission_file_text("true", "check"))
