@@ -60,7 +60,8 @@ def test_every_task_of_a_call_from_python_learns_the_folder(cluster, tmp_path, a
     script.write_text(
         "import os, batchscale\n"
         "words = ['minibatch.workers=8', 'epochs=3', 'numerics.exact=true']\n"
-        "result = batchscale.train('digits-cnn', words, out=None if int(os.environ['SLURM_PROCID']) else 'run', quiet=True)\n"
+        "out = 'run' if os.environ['SLURM_PROCID'] == '0' else None\n"
+        "result = batchscale.train('digits-cnn', words, out=out, quiet=True)\n"
         "print(result.folder, result.weights_sha256)\n"
     )
     code, out, err = cluster.run("srun", "-n2", sys.executable, str(script), cwd=tmp_path)
@@ -164,7 +165,7 @@ def script_of_the_page():
 
 def test_the_job_of_the_page_goes_on_after_a_requeue(cluster, tmp_path):
     script = script_of_the_page()
-    (words,) = re.findall(r"srun --kill-on-bad-exit=1 batchscale train (.*) --out runs/digits --resume=auto", script)
+    (words,) = re.findall(r"srun --wait=60 batchscale train (.*) --out runs/digits --resume=auto", script)
     recipe, *overrides, exact = words.split()
     assert exact == "--exact"
     undisturbed = trained(0, recipe, (*overrides, "numerics.exact=true"), None, tmp_path / "alone")

@@ -1,4 +1,4 @@
-"""All processes of a run are given the same recipe, options and versions, else all are told before a file is written."""
+"""All processes of a run have the same recipe, options and versions, else all are told before a file is written."""
 
 import json
 from pathlib import Path

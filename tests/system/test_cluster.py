@@ -166,7 +166,7 @@ def test_a_refusal_lists_what_was_set_and_not_what_was_filled_in(told):
     assert "MASTER_ADDR=127.0.0.1, MASTER_PORT=9" in launcher.described()  # where it is to meet the others
 
 
-@pytest.mark.parametrize("command", [["recipes"], ["report", "a"], ["compare", "a", "b"], ["data", "list"]])
+@pytest.mark.parametrize("command", [["recipes"], ["report", "a"], ["compare", "a", "b"], ["data", "check", "digits"]])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_the_work_of_one_process_is_refused_to_several_tasks(monkeypatch, capsys, command, rank):
     for name, value in {**OPEN_MPI, "OMPI_COMM_WORLD_RANK": str(rank)}.items():
