@@ -165,8 +165,14 @@ def test_a_working_folder_that_is_deleted_is_one_line_where_torch_is_loaded(tmp_
     [
         ({"RANK": "0", "WORLD_SIZE": "2"}, "RANK=0, WORLD_SIZE=2: set, but not MASTER_ADDR, MASTER_PORT"),
         ({"WORLD_SIZE": "1"}, "WORLD_SIZE=1: set, but not RANK"),
-        ({"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, "RANK from 0 to WORLD_SIZE - 1"),
-        ({"RANK": "x", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}, "must be whole numbers"),
+        (
+            {"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"},
+            "RANK=2: must be a whole number below WORLD_SIZE=2",
+        ),
+        (
+            {"RANK": "x", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"},
+            "RANK=x: must be a whole number below",
+        ),
     ],
 )
 @pytest.mark.parametrize(

@@ -60,13 +60,14 @@ def test_every_task_of_a_call_from_python_learns_the_folder(cluster, tmp_path, a
     script.write_text(
         "import os, batchscale\n"
         "words = ['minibatch.workers=8', 'epochs=3', 'numerics.exact=true']\n"
-        "result = batchscale.train('digits-cnn', words, out='run' + os.environ['SLURM_PROCID'], quiet=True)\n"
+        "out = 'run' if os.environ['SLURM_PROCID'] == '0' else None\n"
+        "result = batchscale.train('digits-cnn', words, out=out, quiet=True)\n"
         "print(result.folder, result.weights_sha256)\n"
     )
     code, out, err = cluster.run("srun", "-n2", sys.executable, str(script), cwd=tmp_path)
     assert code == 0, err
-    assert sorted(out.splitlines()) == [f"run0 {alone}"] * 2
-    assert [path.name for path in tmp_path.glob("run*")] == ["run0"]
+    assert sorted(out.splitlines()) == [f"run {alone}"] * 2
+    assert [path.name for path in tmp_path.glob("run*")] == ["run"]
 
 
 def test_torchrun_below_srun(cluster, tmp_path, alone):
@@ -109,6 +110,39 @@ def test_what_starts_processes_itself_is_refused_in_one_line(cluster, tmp_path, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("learning_rate.reference=0.0$((SLURM_PROCID+1)) --out d", "learning_rate.reference: 0.02, not 0.01"),
+        ("--out d$SLURM_PROCID", "--out: d1, not d0"),
+        ("$([ $SLURM_PROCID = 1 ] && echo --out d)", "--out: d, not runs/digits-cnn-"),
+    ],
+)
+def test_tasks_with_different_commands_are_refused_in_one_line(cluster, tmp_path, words, said):
+    command = f"batchscale train digits-cnn minibatch.workers=4 epochs=1 --exact {words}"
+    code, out, err = cluster.run("srun", "-n2", "bash", "-c", command, cwd=tmp_path)
+    lines = [line for line in err.splitlines() if not line.startswith("srun:")]
+    assert (code, out, len(lines)) == (2, "", 1), err
+    assert lines[0].startswith(f"batchscale: rank 1 was given other than rank 0: {said}")
+    assert lines[0].endswith(
+        "for a run of each task, in each: unset SLURM_PROCID SLURM_STEP_NUM_TASKS (nothing was written)"
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_many_tasks_and_the_work_of_one_are_told_in_words_of_slurm(cluster, tmp_path):
+    train = ("train", "digits-cnn", "minibatch.workers=2", "--out", "d")
+    for words, said in (
+        (train, "4 tasks (SLURM_STEP_NUM_TASKS=4): must not exceed .*; start at most 2 tasks, srun -n 2, or raise"),
+        (("report", "d"), "as one of 4, but report is the work of one: start one task (srun -n 1)"),
+    ):
+        code, out, err = cluster.run("srun", "-n4", "batchscale", *words, cwd=tmp_path)
+        lines = [line for line in err.splitlines() if not line.startswith("srun:")]
+        assert (code, out, len(lines)) == (2, "", 1), err
+        assert re.search(re.escape(said).replace(r"\.\*", ".*"), lines[0]), lines[0]
+        assert not list(tmp_path.iterdir())
+
+
 def test_a_task_that_dies_is_named_and_ends_the_others(cluster, tmp_path):
     words = (*WORDS[:2], "epochs=5000", "execution.timeout_seconds=5", "--out", "run")
     step = cluster.begin("srun", "-n2", "batchscale", "train", *words, cwd=tmp_path)
@@ -131,7 +165,7 @@ def script_of_the_page():
 
 def test_the_job_of_the_page_goes_on_after_a_requeue(cluster, tmp_path):
     script = script_of_the_page()
-    (words,) = re.findall(r"srun batchscale train (.*) --out runs/digits --resume=auto", script)
+    (words,) = re.findall(r"srun --wait=60 batchscale train (.*) --out runs/digits --resume=auto", script)
     recipe, *overrides, exact = words.split()
     assert exact == "--exact"
     undisturbed = trained(0, recipe, (*overrides, "numerics.exact=true"), None, tmp_path / "alone")

@@ -5,11 +5,16 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from batchscale.cli import main
 from batchscale.comm import World
-from batchscale.errors import ProcessError, UsageError
+from batchscale.errors import ProcessError, RecipeError, UsageError
+from batchscale.placement import place_workers
+from batchscale.recipe import load_recipe
+from batchscale.run.job import Job
 from batchscale.system import cluster, launcher
 from batchscale.system.cluster import cluster_task, first_node
 
@@ -88,6 +93,8 @@ def test_one_run_of_all_tasks(told, variables, filled):
         {**STEP, **OPEN_MPI, "OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"},  # mpirun -n 1 in a job
         {"PMI_RANK": "0", "PMI_SIZE": "1"},
         {"PMIX_RANK": "3"},  # says no W
+        {"PMI_RANK": "3"},
+        {"PMI_RANK": "x", "PMI_SIZE": "1"},
     ],
 )
 def test_what_starts_one_task_is_a_plain_run(told, variables):
@@ -105,6 +112,27 @@ def test_what_starts_one_task_is_a_plain_run(told, variables):
         ({**STEP, "SLURM_PROCID": "0"}, "SLURM_PROCID=0, SLURM_STEP_NUM_TASKS=7: set, .*: set MASTER_ADDR"),
         ({**STEP, "WORLD_SIZE": "8"}, "WORLD_SIZE=8: set, but not RANK"),
         ({**STEP, "RANK": "0", "WORLD_SIZE": "7"}, "RANK=0, WORLD_SIZE=7: set, but not MASTER_ADDR, MASTER_PORT"),
+        (
+            {"PMI_RANK": "1", "PMI_SIZE": "2"},
+            r"^PMI_RANK=1, PMI_SIZE=2: set, .* as one of 2, but .* of its host \(127.0.0.1 where all share one\)",
+        ),
+        # a part, or no numbers: nobody would miss this task
+        (
+            {"PMI_RANK": "x", "PMI_SIZE": "2"},
+            "^PMI_RANK=x: must be a whole number below PMI_SIZE=2, .*: unset PMI_RANK",
+        ),
+        ({"PMI_RANK": "-1", "PMI_SIZE": "2"}, "^PMI_RANK=-1: must be"),
+        ({"PMI_RANK": "2", "PMI_SIZE": "2"}, "^PMI_RANK=2: must be a whole number below PMI_SIZE=2"),
+        ({"PMI_SIZE": "2"}, "^PMI_RANK: not set, but must be"),
+        ({**HYDRA, "MPI_LOCALRANKID": "x"}, "^MPI_LOCALRANKID=x: must be a whole number"),
+        (without(OPEN_MPI, "OMPI_COMM_WORLD_LOCAL_RANK"), "^OMPI_COMM_WORLD_LOCAL_RANK: not set, but"),
+        ({**OPEN_MPI, "OMPI_COMM_WORLD_SIZE": "two"}, "^OMPI_COMM_WORLD_SIZE=two: must be a whole number, "),
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "x"}, "^SLURM_PROCID=x: .* below SLURM_STEP_NUM_TASKS=4"),
+        (without(STEP, "SLURM_NODEID"), "^SLURM_NODEID: not set, but"),
+        (
+            {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "70000"},
+            "^MASTER_PORT=70000: must be a ",
+        ),
     ],
 )
 def test_what_two_readings_allow_is_refused(told, variables, said):
@@ -122,6 +150,80 @@ def test_who_starts_processes_itself_is_refused_by_one_task_in_the_words_of_its_
     with pytest.raises(SystemExit) as leaving:
         launcher.check_alone("study")
     assert leaving.value.code == 2
+
+
+def test_a_users_own_go_before_a_clusters_that_are_no_numbers(told):
+    own = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    assert (told({**own, "PMI_RANK": "x", "PMI_SIZE": "4"})["rank"], launcher.described()) == (
+        1, "RANK=1, WORLD_SIZE=2, MASTER_ADDR=a, MASTER_PORT=1",
+    )  # fmt: skip
+
+
+def test_a_refusal_lists_what_was_set_and_not_what_was_filled_in(told):
+    told({**OPEN_MPI, "OMPI_COMM_WORLD_RANK": "0", "MASTER_PORT": "9"})
+    said = str(launcher.starts_its_own("--processes=2"))
+    assert said.startswith("OMPI_COMM_WORLD_RANK=0, OMPI_COMM_WORLD_SIZE=2, MASTER_PORT=9: set, so"), said
+    assert "MASTER_ADDR=127.0.0.1, MASTER_PORT=9" in launcher.described()  # where it is to meet the others
+
+
+@pytest.mark.parametrize("command", [["recipes"], ["report", "a"], ["compare", "a", "b"], ["data", "check", "digits"]])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_work_of_one_process_is_refused_to_several_tasks(monkeypatch, capsys, command, rank):
+    for name, value in {**OPEN_MPI, "OMPI_COMM_WORLD_RANK": str(rank)}.items():
+        monkeypatch.setenv(name, value)
+    try:
+        code = main(command)
+    except SystemExit as leaving:
+        code = leaving.code
+    said = f"but {command[0]} is the work of one: start one task (mpirun -n 1); if they are left over in this shell"
+    output = capsys.readouterr()
+    assert (code, output.out, said in output.err) == (2, "", rank == 0), output.err
+    assert output.err.count("\n") == 1 - rank
+
+
+def test_variables_that_are_no_tasks_do_not_keep_a_command_of_one_process(monkeypatch, capsys):
+    monkeypatch.setenv("PMI_SIZE", "x")
+    assert main(["recipes"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("variables", "processes", "way"),
+    [
+        ({**STEP, "MASTER_ADDR": "a"}, "7 tasks (SLURM_STEP_NUM_TASKS=7)", "start at most 4 tasks, srun -n 4,"),
+        (
+            {**OPEN_MPI, "OMPI_COMM_WORLD_SIZE": "7", "MASTER_ADDR": "a"},
+            "7 tasks (OMPI_COMM_WORLD_SIZE=7)", "start at most 4 tasks, mpirun -n 4,",
+        ),
+        ({**TORCHRUN, "WORLD_SIZE": "7"}, "7 processes (WORLD_SIZE=7)", "start at most 4 processes"),
+        ({**TORCHRUN, "WORLD_SIZE": "7", launcher.LAUNCHER: "1"}, "--processes=7", "use --processes 4"),
+        ({}, "--processes=7", "use --processes 4"),
+    ],
+)  # fmt: skip
+def test_too_many_processes_are_told_in_the_words_of_what_has_started_them(told, variables, processes, way):
+    told(variables)
+    with pytest.raises(RecipeError) as error:
+        place_workers(4, 7)
+    assert launcher.in_its_words(str(error.value)) == (
+        f"{processes}: must not exceed minibatch.workers=4 (a process without a worker has nothing to do); "
+        f"{way} or raise minibatch.workers"
+    )
+
+
+@pytest.mark.parametrize(
+    ("variables", "command", "way"),
+    [
+        ({}, "batchscale", "go on with: batchscale"),
+        ({**STEP, "MASTER_ADDR": "a"}, "batchscale", "start it again by the same launcher with: batchscale"),
+        ({**STEP, **TORCHRUN}, "torchrun", "start it again by the same launcher with: torchrun"),
+        (TORCHRUN, "torchrun", "go on with: torchrun"),
+        (TORCHRUN, "batchscale", "start it again by the same launcher with: batchscale"),
+        ({**TORCHRUN, launcher.LAUNCHER: "1"}, "batchscale", "go on with: batchscale"),
+    ],
+)
+def test_a_way_on_says_when_the_launcher_is_missing_in_it(told, variables, command, way):
+    told(variables)
+    job = Job("digits-cnn", load_recipe("digits-cnn"), Path("d"), command=(command, "train", "digits-cnn"))
+    assert job.way_on == f"{way} train digits-cnn --out d --resume=auto"
 
 
 @pytest.mark.parametrize(

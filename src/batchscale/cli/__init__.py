@@ -20,7 +20,7 @@ from batchscale.launch.processes import record_error
 from batchscale.members.loading import load as load_plugins
 from batchscale.system.disk import refusal
 from batchscale.system.early import release
-from batchscale.system.launcher import by_agent
+from batchscale.system.launcher import by_agent, check_one_task
 from batchscale.system.streams import guarded, open_missing
 from batchscale.system.working_folder import working_folder
 from batchscale.words import UNWRITABLE, shown
@@ -46,6 +46,7 @@ _PATH_ERRORS = {
 }  # fmt: skip
 
 _WITHOUT_TORCH = {"recipes", "report"}
+_OF_ONE_PROCESS = {"recipes", "report", "compare", "data"}  # train's is one of W; the others start processes themselves
 
 
 class _Parser(argparse.ArgumentParser):
@@ -141,6 +142,8 @@ def _run(options: argparse.Namespace) -> int:
                 f"{options.command}: the working folder was deleted, and torch must be loaded in one that exists; "
                 "go to another one: cd DIR"
             )
+        if options.command in _OF_ONE_PROCESS:
+            check_one_task(options.command)
         _load_plugins(options)
         return int(options.run(options))
     except BatchscaleError as error:

@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> int:
     return _worker(options, launched())
 
 
-def _job(options: argparse.Namespace, out: Path) -> Job:
+def _job(options: argparse.Namespace, out: Path | None) -> Job:
     overrides = [*options.overrides, *(["numerics.exact=true"] if options.exact else [])]
     try:
         recipe = load_recipe(options.recipe, overrides)  # a mistake in it is said before torch is imported
@@ -133,10 +133,13 @@ def _job(options: argparse.Namespace, out: Path) -> Job:
     )
 
 
-def _with_plugins(error: UnknownMember, options: argparse.Namespace, out: Path) -> RecipeError:
+def _with_plugins(error: UnknownMember, options: argparse.Namespace, out: Path | None) -> RecipeError:
     """A name that is unknown here, and the plugins that a run at hand had: the one gone on with, or trained again."""
     recipe = Path(options.recipe)
-    folders = [*([out] if options.resume != "no" else []), *([recipe.parent] if recipe.name == "recipe.yaml" else [])]
+    folders = [
+        *([out] if out and options.resume != "no" else []),
+        *([recipe.parent] if recipe.name == "recipe.yaml" else []),
+    ]
     folder = next((folder for folder in folders if holds_run(folder)), None)
     if folder is None:
         return error
@@ -208,7 +211,7 @@ def _worker(options: argparse.Namespace, ours: bool) -> int:
 
         out = _out(options)
         begun = attempts(out)
-        job = _job(options, out)
+        job = _job(options, out if first or options.out is not None else None)
         release()  # a wait for the others in torch would hold a handler of ours up
         result = start(job)
     except BaseException as error:

@@ -200,15 +200,15 @@ _LATER: dict[str, Any] = {
 
 def identity(recipe: Recipe) -> dict[str, Any]:
     """The entries that say what is trained, flattened to dotted names: compared at a resume, key of a study."""
-    flat: dict[str, Any] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                walk(f"{prefix}.{name}" if prefix else name, inner)
-        else:
-            flat[prefix] = value
-
     content = recipe.model_dump(mode="json")
-    walk("", {name: content[name] for name in IDENTITY})
+    flat = flattened({name: content[name] for name in IDENTITY})
     return {name: value for name, value in flat.items() if name not in _LATER or value != _LATER[name]}
+
+
+def flattened(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested entries by their dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        inner = flattened(value) if isinstance(value, dict) else None
+        flat |= {name: value} if inner is None else {f"{name}.{last}": entry for last, entry in inner.items()}
+    return flat

@@ -8,6 +8,7 @@ from typing import Literal
 
 from batchscale.recipe import Recipe
 from batchscale.records.command import resumption
+from batchscale.system.launcher import names_launcher
 
 Resume = Literal["no", "yes", "auto"]
 
@@ -53,4 +54,5 @@ class Job:
             return "no folder was given, so nothing was kept"
         if not self.command:
             return 'go on with the same call and resume="yes"'
-        return f"go on with: {resumption(self.command, self.out)}"
+        way = "go on with" if names_launcher(self.command) else "start it again by the same launcher with"
+        return f"{way}: {resumption(self.command, self.out)}"

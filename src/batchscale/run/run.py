@@ -24,22 +24,22 @@ from batchscale.comm.world.device import device_text, differing_models
 from batchscale.comm.world.diagnosis import FAILED
 from batchscale.data import OwnData
 from batchscale.data.examples import Splits
-from batchscale.errors import BatchscaleError, UsageError
+from batchscale.errors import BatchscaleError, RecipeError, UsageError
 from batchscale.launch.hardware import choose_device, threads_text
 from batchscale.launch.signals import StopSignals
-from batchscale.members.loading import check_same as check_same_plugins
-from batchscale.members.loading import loaded
 from batchscale.recipe import dump_recipe
 from batchscale.records import Result, RunFolder
 from batchscale.records.files import write_whole
 from batchscale.records.provenance import environment
 from batchscale.records.tensorboard import EventFiles
 from batchscale.run import outcome
+from batchscale.run.alike import check_alike
 from batchscale.run.branch import forget_trunk, record_trunk
 from batchscale.run.fingerprint import check_same, check_same_data, fingerprint
 from batchscale.run.job import Job
 from batchscale.run.opening import Opened, check_finished, check_trained_on, open_together
 from batchscale.run.restoring import take_up
+from batchscale.system.launcher import in_its_words
 from batchscale.task import Task
 from batchscale.training import checkpoint as checkpoints
 from batchscale.training.course import Course
@@ -88,7 +88,7 @@ def train_here(
     ended = False
     try:
         with StopSignals() as signals, _mistakes_told(world):
-            check_same_plugins(world.gather(loaded(), "comparing the plugins of all processes"))
+            check_alike(job, world)
             folder, opened = open_together(job, world)
             job = dataclasses.replace(job, out=opened.out)
             if job.out is not None and opened.finished is not None:
@@ -96,16 +96,7 @@ def train_here(
                 ended = True
                 return opened.finished
             dataset = _same_data(job, world, opened, data)
-            parts = build(
-                job.recipe,
-                world,
-                dataset,
-                model=model,
-                task=task,
-                own_data=data is not None,
-                earlier=opened.decided,
-                trunk=opened.trunk,
-            )
+            parts = _build(job, world, dataset, opened, model, task, data is not None)
             result = _train(job, parts, folder, opened, signals)
             ended = True
             return result
@@ -139,6 +130,28 @@ def _same_data(job: Job, world: World, opened: Opened, own_data: OwnData | None)
     if dataset.passed_over and world.rank == 0:
         print(f"passed over beside the images: {dataset.passed_over}", file=sys.stderr, flush=True)
     return dataset
+
+
+def _build(
+    job: Job, world: World, dataset: Splits, opened: Opened, model: nn.Module | None, task: Task | None, own_data: bool
+) -> Parts:
+    """The parts of the run; too many processes are told in the words of what has started them."""
+    try:
+        return build(
+            job.recipe,
+            world,
+            dataset,
+            model=model,
+            task=task,
+            own_data=own_data,
+            earlier=opened.decided,
+            trunk=opened.trunk,
+        )
+    except RecipeError as error:
+        sentence = in_its_words(str(error))
+        if sentence == str(error):
+            raise
+        raise RecipeError(sentence) from error
 
 
 def _begin(

@@ -4,6 +4,9 @@ Slurm: srun(1), "output environment variables". A batch script, and a shell of s
 SLURM_PROCID, too; only a step has SLURM_STEP_*, and only there does one process run for each task.
 Open MPI: OMPI_COMM_WORLD_* (mpirun(1)). PMI: PMI_RANK and PMI_SIZE of MPICH's and Intel MPI's mpirun, which say
 the place on the host by MPI_LOCALRANKID and MPI_LOCALNRANKS.
+
+A launcher's variables count where they give a size. Of 1 they make a plain process, whatever the others hold; above,
+every one that is needed must be there and a number: with a part of them alone nobody would miss this task.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from batchscale.errors import UsageError
 from batchscale.system.slurm import ask
 
 _FIRST_PORT, _PORTS = 20_000, 9_000  # below what systems give to outgoing connections (Linux: from 32768 on)
@@ -46,6 +50,11 @@ class ClusterTask:
     cores: int | None = None
 
     @property
+    def starter(self) -> str:
+        """The command that starts N such tasks, without N."""
+        return "srun -n" if self.names[0].startswith("SLURM") else "mpirun -n"
+
+    @property
     def port(self) -> int:
         """Where rank 0 listens, unless MASTER_PORT says another one."""
         return _TORCHS_PORT if self.job is None else _FIRST_PORT + self.job % _PORTS
@@ -66,12 +75,16 @@ def cluster_task(environment: Mapping[str, str]) -> ClusterTask | None:
 
     Args:
         environment: of this process.
+
+    Raises:
+        UsageError: variables of one of several tasks that are incomplete, or no numbers; names the one.
     """
-    tasks = (_open_mpi_task(environment), _slurm_task(environment), _pmi_task(environment))
-    open_mpi, slurm, pmi = tasks
+    if open_mpi := _open_mpi_task(environment):
+        return open_mpi
+    slurm, pmi = _slurm_task(environment), _pmi_task(environment)
     if slurm and pmi and (slurm.rank, slurm.size) != (pmi.rank, pmi.size):
         slurm = None  # MPICH's mpirun in a job of Slurm; with srun --mpi=pmi2 both say the same
-    return open_mpi or slurm or pmi
+    return slurm or pmi
 
 
 def first_node(nodes: str) -> str:
@@ -86,11 +99,33 @@ def _numbers(environment: Mapping[str, str], *names: str) -> list[int] | None:
     return [int(word) for word in words] if all(word.isdecimal() for word in words) else None
 
 
+def _task_numbers(environment: Mapping[str, str], rank: str, size: str, *places: str) -> list[int] | None:
+    """Rank, size and places on the host; None where no size is given, or one of 1 with a part of the others alone.
+
+    Raises:
+        UsageError: as ``cluster_task``.
+    """
+    names = (rank, size, *places)
+    numbers, tasks = _numbers(environment, *names), environment.get(size)
+    if not tasks or tasks == "1" or (numbers and numbers[0] < numbers[1]):
+        return numbers
+    offender = next((name for name in (size, *names) if not environment.get(name, "").isdecimal()), rank)
+    wrong = f"{offender}={environment[offender]}: " if environment.get(offender) else f"{offender}: not set, but "
+    below = f" below {size}={tasks}" if offender == rank else ""
+    raise UsageError(
+        f"{wrong}must be a whole number{below}, as each task of a launcher has them all: {', '.join(names)}; if they "
+        f"are left over in this shell: unset {' '.join(name for name in names if name in environment)}"
+    )
+
+
 def _slurm_task(environment: Mapping[str, str]) -> ClusterTask | None:
     names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")
-    numbers = _numbers(environment, *names, "SLURM_LOCALID", "SLURM_NODEID")
+    tasks = environment.get(names[1], "")
     # A batch script that a step has submitted inherits the step's variables; those of the job are its own.
-    if numbers is None or environment.get("SLURM_NTASKS", str(numbers[1])) != str(numbers[1]):
+    if tasks.isdecimal() and environment.get("SLURM_NTASKS", tasks) != tasks:
+        return None
+    numbers = _task_numbers(environment, *names, "SLURM_LOCALID", "SLURM_NODEID")
+    if numbers is None:
         return None
     rank, size, local_rank, node = numbers
     counts = _expanded(environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
@@ -119,7 +154,7 @@ def _expanded(counts: str) -> list[int]:
 
 def _open_mpi_task(environment: Mapping[str, str]) -> ClusterTask | None:
     names = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE")
-    numbers = _numbers(environment, *names, "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE")
+    numbers = _task_numbers(environment, *names, "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE")
     if numbers is None:
         return None
     rank, size, local_rank, local_size = numbers
@@ -128,9 +163,9 @@ def _open_mpi_task(environment: Mapping[str, str]) -> ClusterTask | None:
 
 
 def _pmi_task(environment: Mapping[str, str]) -> ClusterTask | None:
-    names = ("PMI_RANK", "PMI_SIZE")
-    numbers = _numbers(environment, *names)
-    local_rank, local_size = _numbers(environment, "MPI_LOCALRANKID", "MPI_LOCALNRANKS") or (0, 0)
+    names, places = ("PMI_RANK", "PMI_SIZE"), ("MPI_LOCALRANKID", "MPI_LOCALNRANKS")
+    numbers = _task_numbers(environment, *names, *(name for name in places if name in environment))
+    local_rank, local_size = _numbers(environment, *places) or (0, 0)
     return None if numbers is None else ClusterTask(names, numbers[0], numbers[1], local_rank, local_size)
 
 

@@ -133,4 +133,4 @@ NUCLEI = PairsSource(
     layouts=("nuclei_dsb2018", "nuclei", "."),
     masks_are="instances",
 )
-PAIRS = PairsSource("pairs", 0, mean=(), std=(), layouts=(".", "pairs"))
+PAIRS = PairsSource("pairs", 0, mean=(), std=(), layouts=("pairs", "."))

@@ -9,6 +9,7 @@ import contextlib
 import io
 import os
 import pickle
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -209,7 +210,7 @@ def _error_of(result: tuple[str, Any]) -> str:
     lines = [line for line in str(content).splitlines() if line.strip()]
     kind, colon, sentence = (lines[-1] if lines else "failed").partition(": ")
     sentence = sentence if colon and kind.startswith("batchscale.") else f"{kind}{colon}{sentence}"
-    stopped, way_on, _ = sentence.strip().partition("; go on with: ")
+    stopped, *way_on = re.split("; (?:go on|start it again by the same launcher) with: ", sentence.strip(), maxsplit=1)
     return f"{stopped}; the same command goes on with it" if way_on else stopped
 
 
