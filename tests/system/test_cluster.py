@@ -289,7 +289,7 @@ def test_a_port_that_another_program_has_is_told_with_the_variable_and_keeps_nob
         with pytest.raises(ProcessError, match=rf"another program has port {port} of this host: set MASTER_PORT"):
             World.connect("cpu", 600.0)
         meeting(1, "127.0.0.1", port)
-        with pytest.raises(ProcessError, match=r"as told by SLURM_PROCID=1, SLURM_STEP_NUM_TASKS=2, MASTER_ADDR"):
+        with pytest.raises(ProcessError, match=r"what listens at .* did not answer as the store of rank 0"):
             World.connect("cpu", 1.0)
 
 
