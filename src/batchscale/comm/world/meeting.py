@@ -102,7 +102,7 @@ def _place() -> str:
 
 def _no_store(seconds: float) -> str:
     return (
-        f"what listens at {_place()} did not answer as the store of rank 0 in {seconds:g} s: another program has the "
+        f"what listens at {_place()} did not answer as the store of rank 0 in {seconds:.0f} s: another program has the "
         "port; set MASTER_PORT to a free one, for every process alike"
     )
 
