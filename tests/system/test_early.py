@@ -12,6 +12,12 @@ LOADING = "import os, time\nopen(os.environ['LOADED'], 'w').close()\ntime.sleep(
 """In torch's place: a library that takes long."""
 
 
+def _heard():
+    """A shell's background jobs, and what nohup begins, ignore signals; the command is to hear them."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def loading(tmp_path, **environment):
     """A run whose torch is still loading."""
     (tmp_path / "torch.py").write_text(LOADING)
@@ -19,7 +25,7 @@ def loading(tmp_path, **environment):
     command = subprocess.Popen(
         [sys.executable, "-m", "batchscale", "train", "digits-cnn", "--out", str(tmp_path / "run")],
         env={**os.environ, "PYTHONPATH": str(tmp_path), "LOADED": str(begun), **environment},
-        stderr=subprocess.PIPE, text=True,
+        stderr=subprocess.PIPE, text=True, preexec_fn=_heard,
     )  # fmt: skip
     while not begun.exists():
         assert command.poll() is None
