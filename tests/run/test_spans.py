@@ -116,7 +116,8 @@ def refusal(rank, data, overrides, drop=None):
 def test_numbers_drawn_for_a_whole_group_are_not_drawn_for_a_part(data):
     line = (
         "4 processes (WORLD_SIZE=4) with batch_norm.span=3: the model draws random numbers, in fast mode for a whole "
-        "group at once, and 6 workers have 2 groups; use --exact (numbers drawn for each worker), or at most 2 processes"
+        "group at once, and 6 workers have 2 groups; use --exact (numbers drawn for each worker), or at most 2 "
+        "processes"
     )
     assert in_processes(4, refusal, data, (), 0.3) == [line] * 4
 
