@@ -20,7 +20,7 @@ from torch import nn
 from batchscale.aggregate import ExactAggregator, FastAggregator
 from batchscale.aggregate.riders import ForwardPass, Riders, numbers
 from batchscale.data.feed import Batch
-from batchscale.minibatch import StepPlan
+from batchscale.minibatch import Minibatch, StepPlan
 from batchscale.randomness import key
 from batchscale.structure import num_examples
 from batchscale.task import Task
@@ -148,8 +148,8 @@ class TrainingStep:
         minibatch = self.plan.minibatch_at(step)
         shared = self.groups.shared(minibatch.workers, worker)
         self.statistics.begin_pass(num_examples(batch.targets) // minibatch.per_worker, shared)
-        loss, outputs = self._forward(step, worker, batch)
-        self._fill(step, worker, loss, outputs, batch)
+        loss, outputs = self._forward(step, worker, batch, minibatch)
+        self._fill(step, worker, loss, outputs, batch, minibatch)
         if last and not (shared and loss.is_cuda):  # two communicators of NCCL must not be under way at once
             self.aggregator.last_pass()
         self.seconds.begin("backward")
@@ -159,30 +159,32 @@ class TrainingStep:
     def _in_lanes(self, lanes: Lanes, step: int, worker: int, batches: Sequence[Batch]) -> None:
         """Forward and backward of workers of one group, the first of which is ``worker``: a pass each."""
         self.seconds.begin("forward")
-        workers = self.plan.minibatch_at(step).workers
-        runs = [partial(self._forward, step, worker + place, batch) for place, batch in enumerate(batches)]
-        add = self.groups.sums(workers) or alone
+        minibatch = self.plan.minibatch_at(step)
+        runs = [partial(self._forward, step, worker + place, batch, minibatch) for place, batch in enumerate(batches)]
+        add = self.groups.sums(minibatch.workers) or alone
         results = lanes.run(runs, self.statistics, worker % self.groups.span, add)
         self.seconds.begin("backward")
-        factor, losses = self.loss_scale.factor(workers), [loss for loss, _ in results]
+        factor, losses = self.loss_scale.factor(minibatch.workers), [loss for loss, _ in results]
         self.aggregator.flat.arrived = None
         torch.autograd.backward(losses, [torch.full_like(loss, factor) for loss in losses])
         lanes.check_apart(self.aggregator.flat.arrived)
         self.statistics.count_one_worker()
         for place, (batch, (loss, outputs)) in enumerate(zip(batches, results, strict=True)):
-            self._fill(step, worker + place, loss, outputs, batch)
+            self._fill(step, worker + place, loss, outputs, batch, minibatch)
             self.aggregator.flat.add(lanes.gradients(place))
             self.aggregator.add()
 
-    def _forward(self, step: int, worker: int, batch: Batch) -> tuple[torch.Tensor, Any]:
+    def _forward(self, step: int, worker: int, batch: Batch, minibatch: Minibatch) -> tuple[torch.Tensor, Any]:
         """(loss / kn, outputs) of a pass whose first worker is ``worker``."""
         if self.draws_random:
             torch.manual_seed(key(self.seed, step, worker, _DROPOUT) >> 1)
         loss, outputs = self.task.train_pass(
             lambda inputs: self.noise(self.model(inputs), step, worker), batch.inputs, batch.targets
         )
-        return loss / self.plan.minibatch_at(step).images, outputs
+        return loss / minibatch.images, outputs
 
-    def _fill(self, step: int, worker: int, loss: torch.Tensor, outputs: Any, batch: Batch) -> None:
-        minibatch, workers = self.plan.minibatch_at(step), self.statistics.workers
+    def _fill(
+        self, step: int, worker: int, loss: torch.Tensor, outputs: Any, batch: Batch, minibatch: Minibatch
+    ) -> None:
+        workers = self.statistics.workers
         self.riders.fill(ForwardPass(step, worker, workers, minibatch, loss.detach(), outputs, batch.targets))
