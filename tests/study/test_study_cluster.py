@@ -63,7 +63,7 @@ def test_a_job_that_the_cluster_kills_is_told_and_the_next_command_goes_on_with_
         "execution.checkpoint_seconds=1", "numerics.threads=1", "--launcher", "slurm", "--out", str(out),
     )  # fmt: skip
     study = start(*words, environment=environment)
-    study.wait_until(lambda: any(out.glob("runs/*/checkpoints/*/*")) and (jobs / "1" / "pid").exists())
+    study.wait_until(lambda: any(out.glob("runs/*/checkpoints/step-*")) and (jobs / "1" / "pid").exists())
     (jobs / "1" / "killed").write_text("TIMEOUT\n")
     os.kill(int((jobs / "1" / "pid").read_text()), signal.SIGKILL)
     code, _, err = study.end()
