@@ -23,7 +23,8 @@ from batchscale.launch.hardware import own_cores
 from batchscale.minibatch import StepPlan
 from batchscale.order import StreamOrder
 from batchscale.randomness import key, shuffled
-from batchscale.recipe.schema import Data, Recipe
+from batchscale.recipe.data import Data
+from batchscale.recipe.schema import Recipe
 from batchscale.structure import tensors
 
 _HOLDOUT = 201  # stream: one order of all training images, held-out ones from its start, trained ones from its end

@@ -27,7 +27,7 @@ from batchscale.words import counted
 if TYPE_CHECKING:
     from batchscale.data.contents import Contents
     from batchscale.data.examples import Splits
-    from batchscale.recipe.schema import Data
+    from batchscale.recipe.data import Data
 
 
 class StudyStopped(BatchscaleError):

@@ -1,0 +1,64 @@
+"""The entries of a recipe that say what is trained on: the data set, what of it, and its augmentation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from batchscale.members import DATASETS, ON_DISK
+from batchscale.recipe.base import Count, Entry
+from batchscale.recipe.union import member_of
+
+
+class Augment(Entry):
+    """Augmentation of a training image, keyed by (seed, epoch, image)."""
+
+    flip: bool = False  # mirror with probability 1/2
+    # padded: pad with black, cut the image's size out at a random place;
+    # scale-aspect: a part of 8 to 100 % of the area, aspect 3/4 to 4/3, resized: Goyal et al. 2017, section 5.1
+    crop: Literal["none", "padded", "scale-aspect"] = "none"
+    padding: Count = 4  # pixels on each side, for crop: padded
+    size: Count | None = None  # height and width that the network gets of images on disk (224)
+
+
+class Data(Entry):
+    """The data set and what is trained on of it."""
+
+    name: Annotated[str, member_of(DATASETS)]
+    augment: Augment = Augment()
+    holdout: Annotated[int, Field(ge=0)] = 0  # training images held out and evaluated in place of the test set
+    train_images: Count | None = None  # of images in memory: so many to train on, the same ones for every seed (all)
+    partial: Literal["carry", "drop"] = "carry"  # the last partial minibatch of an epoch's shuffle
+    subset: str | None = None  # of images on disk: a list of the training files to use, one name a line
+    skip_bad: bool = False  # of images on disk: instead of a bad file train on the next, evaluate none
+    # of images on disk: what validation folders or the words of a list of labels are, where two readings are possible:
+    # names of training folders, or labels from 0 (refused where it is not said)
+    labels: Literal["names", "numbers"] | None = None
+    # of pairs: what a pixel of a mask is: a class, 255 for none; or an instance, all of which are class 1
+    masks: Literal["classes", "instances"] | None = None
+    classes: Count | None = None  # of pairs whose masks hold classes: how many, the background included
+
+    @model_validator(mode="after")
+    def _belongs_to_images_on_disk(self) -> Self:
+        on_disk, augment = self.name in ON_DISK, self.augment
+        meant_for_disk = {
+            "augment.crop": augment.crop == "scale-aspect",
+            "augment.size": augment.size is not None,
+            "subset": self.subset is not None,
+            "skip_bad": self.skip_bad,
+            "labels": self.labels is not None,
+        }
+        for entry in (entry for entry, is_set in meant_for_disk.items() if is_set and not on_disk):
+            raise ValueError(
+                f"data.{entry} is for images on disk, and data.name={self.name} is not: leave it out, "
+                f"or use data.name={' or '.join(ON_DISK)}"
+            )
+        if on_disk and self.train_images is not None:
+            raise ValueError(
+                f"data.train_images={self.train_images} is for images in memory, and data.name={self.name} is not: "
+                f"list the files to train on instead, with data.subset=FILE"
+            )
+        if on_disk and augment.crop == "padded":
+            raise ValueError("data.augment.crop=padded is for images of one size; use crop: scale-aspect or none")
+        return self
