@@ -54,7 +54,7 @@ def cells_of(kind: str, case: Case[Any]) -> list[Cell]:
     Raises:
         UsageError: one line.
     """
-    cells: list[Cell] = import_module(f"{STUDIES[kind]}.question").cells(case)
+    cells: list[Cell] = import_module(f"{_home(kind, case)}.question").cells(case)
     return cells
 
 
@@ -67,7 +67,8 @@ def findings_of(kind: str, case: Case[Any], outcomes: Sequence[Outcome], command
         outcomes: of ``cells_of(kind, case)``, in their order.
         command: words of the command line.
     """
-    numbers, words, drawn = (import_module(f"{STUDIES[kind]}.{part}") for part in ("answer", "words", "figures"))
+    home = _home(kind, case)
+    numbers, words, drawn = (import_module(f"{home}.{part}") for part in ("answer", "words", "figures"))
     answer = numbers.answer_of(case, outcomes)
     return Findings(
         kind=kind,
@@ -83,3 +84,7 @@ def findings_of(kind: str, case: Case[Any], outcomes: Sequence[Outcome], command
         result=numbers.as_json(case, answer),
         environment=environment(),
     )
+
+
+def _home(kind: str, case: Case[Any]) -> str:
+    return case.question.home(case.recipe) or STUDIES[kind]

@@ -81,7 +81,9 @@ def answer(options: argparse.Namespace, kind: str, question: StudyQuestion) -> A
     recipe = question.starting_recipe(asked_recipe, count_images)
     if options.out is not None:
         check_study(options.out, kind, recipe)
-    case = Case(question, source, overrides, recipe, count_images, cluster.task_cores(recipe) if cluster else None)
+    case = Case(
+        question, source, overrides, recipe, count_images, cluster.task_cores(recipe) if cluster else None, data
+    )
     cells = cells_of(kind, case)
     with _open(options, kind, case, data, cluster) as study:
         question.check_begun(case, cells, study.out / "runs")
