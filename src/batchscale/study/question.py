@@ -50,6 +50,11 @@ class StudyQuestion(Entry):
             UsageError: one line.
         """
 
+    @property
+    def own_recipe(self) -> tuple[str, tuple[str, ...]] | None:
+        """The recipe that it is asked of, with that recipe's overrides; None: any recipe."""
+        return None if self.of_recipe is None else (self.of_recipe, self.of_overrides)
+
     def home(self, recipe: Recipe) -> str | None:
         """The package with the cells and the answer of this question; None: that of its kind of study."""
         return None
