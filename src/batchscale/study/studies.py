@@ -16,8 +16,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from batchscale.members import TASKS
 from batchscale.records.findings import Findings
 from batchscale.records.provenance import environment
+from batchscale.study.examples import in_words_of
 from batchscale.study.question import Case, StudyQuestion
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ def findings_of(kind: str, case: Case[Any], outcomes: Sequence[Outcome], command
     home = _home(kind, case)
     numbers, words, drawn = (import_module(f"{home}.{part}") for part in ("answer", "words", "figures"))
     answer = numbers.answer_of(case, outcomes)
-    return Findings(
+    findings = Findings(
         kind=kind,
         title=words.title(case),
         recipe=case.recipe_name,
@@ -84,6 +86,7 @@ def findings_of(kind: str, case: Case[Any], outcomes: Sequence[Outcome], command
         result=numbers.as_json(case, answer),
         environment=environment(),
     )
+    return in_words_of(findings, TASKS.named(case.recipe.task, "task").examples)
 
 
 def _home(kind: str, case: Case[Any]) -> str:

@@ -67,20 +67,9 @@ class Demonstration:
         ]
 
 
-# few steps at the large minibatch: running averages would lag
-_SHORT = ("numerics.threads=1", "batch_norm.running=recomputed")
 OTHERS = {
     "segmentation": Demonstration(
-        "digits-scenes-unet",
-        (
-            *_SHORT,
-            "model.options={width: 8, levels: 3}",
-            "epochs=12",
-            "learning_rate.reference=0.01",
-            "learning_rate.warmup.epochs=1",
-        ),
-        "minibatch.workers=4",
-        20.0,
+        "digits-scenes-unet", ("numerics.threads=1", "execution.evaluation_epochs=4"), "minibatch.workers=4", 40.0
     ),
     "detection": Demonstration(
         "digits-scenes-detection",
