@@ -47,7 +47,7 @@ def load_data(recipe: Recipe, folder: Path | None, own_data: OwnData | None = No
     augment = recipe.data.augment
     if (augment.flip or augment.crop != "none") and not dataset.train.raw:
         raise DataError("data.augment: acts on uint8 images (C, H, W), the data is floating; leave data.augment out")
-    if isinstance(dataset.train, TensorExamples) and (augment.flip or augment.crop != "none"):
+    if augment.flip or augment.crop != "none":
         dataset.train.check_augmented(crops=augment.crop == "padded")
     if augment.crop == "padded" and augment.padding > min(dataset.image_shape[1:]):
         raise DataError(
@@ -128,6 +128,7 @@ def _reading(recipe: Recipe, listing: Any) -> Reading:
         data.masks,
         data.classes,
         listing,
+        resize=data.resize,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 from batchscale.data.examples import Splits
 from batchscale.errors import RecipeError
@@ -20,7 +21,9 @@ def make_task(recipe: Recipe, dataset: Splits) -> Task:
         RecipeError: an option that the task has no place for.
     """
     builder: TaskBuilder = TASKS.named(recipe.task, "task")
-    options = {"label_smoothing": recipe.loss.label_smoothing}
+    options: dict[str, Any] = {"label_smoothing": recipe.loss.label_smoothing}
+    if "masks" in inspect.signature(builder).parameters:
+        options["masks"] = recipe.data.masks == "instances"
     if recipe.loss.kind == "cross_entropy":
         return builder(dataset.num_classes, **options)
     if "loss" not in inspect.signature(builder).parameters:

@@ -101,6 +101,10 @@ class Examples(ABC):
     def digests(self) -> dict[str, str]:
         """What the examples are, in order, as far as is known without reading a file: property -> SHA256 or words."""
 
+    def check_augmented(self, crops: bool) -> None:
+        """Raise where mirrors, or padded crops, cannot be; by default nowhere."""
+        return
+
     def skipped(self) -> Mapping[str, str]:
         """Files passed over so far, and why."""
         return MappingProxyType({})

@@ -28,6 +28,7 @@ class Reading:
         labels: how to read the labels of a validation part; None where only one reading is possible.
         masks: what the masks of pairs hold; None where that is known, or not said.
         classes: of such masks, the background included.
+        resize: height and width that images with boxes are resized to; None: as they are.
         listing: ``Splits.listing`` of the same data set, as another process of this host has opened it: plain data,
             to be taken in the place of looking through folders; None where nobody has.
     """
@@ -39,6 +40,7 @@ class Reading:
     labels: LabelsAre | None = None
     masks: MasksAre | None = None
     classes: int | None = None
+    resize: tuple[int, int] | None = field(default=None, kw_only=True)
     listing: Any = field(default=None, compare=False, repr=False)
 
 

@@ -26,6 +26,7 @@ MODELS: Members[Any] = Members(
         "tiramisu56": "batchscale.models.tiramisu:tiramisu56",
         "tiramisu67": "batchscale.models.tiramisu:tiramisu67",
         "tiramisu103": "batchscale.models.tiramisu:tiramisu103",
+        "faster_rcnn_resnet18": "batchscale.models.faster_rcnn:faster_rcnn_resnet18",
         "keskar_f1": "batchscale.models.keskar:keskar_f1",
         "keskar_c1": "batchscale.models.keskar:keskar_c1",
     },
@@ -43,6 +44,10 @@ DATASETS: Members[Any] = Members(
         "digits_scenes": "batchscale.data.image.mask_sources:DIGITS_SCENES",
         "nuclei": "batchscale.data.image.mask_sources:NUCLEI",
         "pairs": "batchscale.data.image.mask_sources:PAIRS",
+        "coco": "batchscale.data.image.box_sources:COCO",
+        "voc_detection": "batchscale.data.image.box_sources:VOC_DETECTION",
+        "bccd": "batchscale.data.image.box_sources:BCCD",
+        "digits_scenes_detection": "batchscale.data.image.box_sources:DIGITS_SCENES_DETECTION",
         "imagenet": "batchscale.data.sources:IMAGENET",
         "folder": "batchscale.data.sources:FOLDER",
     },
@@ -53,11 +58,15 @@ DATASETS: Members[Any] = Members(
 ON_DISK = ["imagenet", "folder"]
 """Those data sets whose images stay on disk, and are decoded as they are used."""
 
+WITH_BOXES = ["coco", "voc_detection", "bccd", "digits_scenes_detection"]
+"""Those data sets whose images have boxes, and may differ in size."""
+
 TASKS: Members[Any] = Members(
     "task",
     {
         "classification": "batchscale.task.classification:Classification",
         "segmentation": "batchscale.task.segmentation:Segmentation",
+        "detection": "batchscale.task.detection:Detection",
     },
 )
 """(number of classes, label_smoothing) -> ``Task``; the class of a task is one."""
@@ -92,4 +101,4 @@ BETWEEN: Members[Any] = Members(
 )
 """Those that three_phase may use between hosts: a class of ``GroupCollective`` each."""
 
-__all__ = ["ALL_REDUCES", "BACKENDS", "BETWEEN", "DATASETS", "MODELS", "ON_DISK", "TASKS", "Members"]
+__all__ = ["ALL_REDUCES", "BACKENDS", "BETWEEN", "DATASETS", "MODELS", "ON_DISK", "TASKS", "WITH_BOXES", "Members"]

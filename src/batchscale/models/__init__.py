@@ -9,6 +9,7 @@ from torch import nn
 
 from batchscale.errors import RecipeError
 from batchscale.members import MODELS as MEMBERS
+from batchscale.models.detectors import OPTIONS, is_detector, torchvision_detector
 from batchscale.models.library import is_library_name, library_model
 from batchscale.words import counted, did_you_mean
 
@@ -31,13 +32,16 @@ def named_model(
 
     Returns:
         images (n, C, H, W) -> logits (n, num_classes), of segmentation (n, num_classes, H, W), with freshly drawn
-        weights.
+        weights; of detection (images, targets) -> losses by name in training, images -> boxes in evaluation.
 
     Raises:
         UsageError: the library is not installed, or knows no such network; the network has no such option; a plugin's
             builder fails.
     """
     options = options or {}
+    if is_detector(name):
+        _check_options(name, options, OPTIONS)
+        return torchvision_detector(name.partition("/")[2], image_shape[0], num_classes, options)
     if is_library_name(name):
         _check_options(name, options, ())
         return library_model(name, image_shape, num_classes)

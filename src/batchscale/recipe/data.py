@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from batchscale.members import DATASETS, ON_DISK
+from batchscale.members import DATASETS, ON_DISK, WITH_BOXES
 from batchscale.recipe.base import Count, Entry
 from batchscale.recipe.union import member_of
 
@@ -35,9 +35,22 @@ class Data(Entry):
     # of images on disk: what validation folders or the words of a list of labels are, where two readings are possible:
     # names of training folders, or labels from 0 (refused where it is not said)
     labels: Literal["names", "numbers"] | None = None
-    # of pairs: what a pixel of a mask is: a class, 255 for none; or an instance, all of which are class 1
+    # of pairs: what a pixel of a mask is: a class, 255 for none; or an instance, all of which are class 1;
+    # of images with boxes: instances: each box has a mask, which is read and learned, too
     masks: Literal["classes", "instances"] | None = None
     classes: Count | None = None  # of pairs whose masks hold classes: how many, the background included
+
+    # of images with boxes: height and width that every image is resized to, its boxes with it (null: as they are)
+    resize: Annotated[tuple[Count, Count], Field(strict=False)] | None = None
+
+    @model_validator(mode="after")
+    def _belongs_to_boxes(self) -> Self:
+        if self.resize is not None and self.name not in WITH_BOXES:
+            raise ValueError(
+                f"data.resize is for images with boxes, and data.name={self.name} has none: leave it out, or use "
+                f"data.name={' or '.join(WITH_BOXES)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _belongs_to_images_on_disk(self) -> Self:

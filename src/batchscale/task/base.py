@@ -18,8 +18,8 @@ import torch
 
 from batchscale.errors import RecipeError
 
-Model = Callable[[Any], Any]
-"""Inputs of m examples -> outputs."""
+Model = Callable[..., Any]
+"""Inputs of m examples -> outputs; of a model that computes its own loss, inputs and targets."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from batchscale.data.examples import IGNORED, Splits, TensorExamples
 from batchscale.data.image.dataset import Dataset
 from batchscale.data.image.pairs import read_pairs
-from batchscale.data.image.scenes import CLASSES, segmented_digits
+from batchscale.data.image.scenes import CLASSES, SCENES_MEAN, SCENES_STD, segmented_digits
 from batchscale.data.readings import MasksAre
 from batchscale.data.source import Reading, Source, data_folder
 from batchscale.errors import DataError
@@ -123,13 +123,12 @@ class PairsSource(MaskSource):
         return reading.masks, 2 if reading.masks == "instances" else reading.classes or 2
 
 
-# Mean and deviation of the training images of each, to one rounding.
-DIGITS_SCENES = ScenesSource("digits_scenes", CLASSES, mean=(13.532208251953126,), std=(48.05650919904646,))
+DIGITS_SCENES = ScenesSource("digits_scenes", CLASSES, SCENES_MEAN, SCENES_STD)
 NUCLEI = PairsSource(
     name="nuclei",
     num_classes=2,
     mean=(12.053099447221898,),
-    std=(16.967925860919344,),
+    std=(16.967925860919344,),  # of the training images, to one rounding
     layouts=("nuclei_dsb2018", "nuclei", "."),
     masks_are="instances",
 )
