@@ -141,8 +141,9 @@ def test_every_entry_has_the_same_seam() -> None:
     for name, source in DATASETS.items():
         assert source.name == name
         assert len(source.mean) == len(source.std) >= (name != "pairs")  # of whose images they are taken
-        of_pairs = {"nuclei": "nuclei_dsb2018", "pairs": "pairs"}
-        assert source.folder_name == (name if source.files else of_pairs.get(name, ""))
+        unlisted = {"nuclei": "nuclei_dsb2018", "voc_detection": "VOCdevkit/VOC2007"}
+        unlisted |= {name: name for name in ("pairs", "coco", "bccd")}
+        assert source.folder_name == (name if source.files else unlisted.get(name, ""))
         assert len({f.md5 for f in source.files}) == len(source.files)
 
 

@@ -141,8 +141,12 @@ def make_normalizer(recipe: Recipe, dataset: Splits, own_data: bool, device: tor
         source = None if own_data or recipe.data.name == "own" else DATASETS[recipe.data.name]
         if isinstance(dataset.train, TensorExamples) and (source is None or not source.mean):
             mean, std = _moments(dataset.train)
+        elif source is None:
+            raise DataError(
+                "data: examples of one's own kind give raw bytes, and what these are normalised by is not known; give "
+                "floats (raw = False), or TensorExamples"
+            )
         else:
-            source = source or DATASETS[recipe.data.name]
             mean, std = list(source.mean), list(source.std)
     return Normalizer(mean, std, WEIGHTS[recipe.precision], formats[recipe.numerics.memory_format], device)
 

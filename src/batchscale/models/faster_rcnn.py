@@ -52,8 +52,8 @@ class Pyramid(nn.Module):
         widths = [width << stage for stage in range(4)]
         stages = zip([width, *widths[:-1]], widths, (1, 2, 2, 2), strict=True)
         self.stages = nn.ModuleList(
-            nn.Sequential(NormedBlock(before, after, stride), NormedBlock(after, after, 1))
-            for before, after, stride in stages
+            nn.Sequential(NormedBlock(incoming, outgoing, stride), NormedBlock(outgoing, outgoing, 1))
+            for incoming, outgoing, stride in stages
         )
         self.fpn = FeaturePyramidNetwork(widths, out_channels)
         self.out_channels = out_channels
