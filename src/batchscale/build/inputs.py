@@ -18,6 +18,7 @@ from batchscale.data import DATASETS, OwnData, Reading, open_dataset
 from batchscale.data.contents import Contents
 from batchscale.data.examples import Augmentation, Examples, Splits, TensorExamples
 from batchscale.data.feed import Feed, Normalizer
+from batchscale.data.image.sized import SizedPairs
 from batchscale.errors import DataError
 from batchscale.launch.hardware import own_cores
 from batchscale.minibatch import StepPlan
@@ -106,7 +107,7 @@ def _parted(dataset: Splits, data: Data) -> Splits:
         return dataset
     order = shuffled(key(_HOLDOUT), np.arange(total), total)
     inside, outside = np.sort(order[total - trained :]), np.sort(order[:held])
-    test = dataset.train.select(outside) if held else dataset.test
+    test = dataset.train.select(outside).whole() if held else dataset.test
     return replace(dataset, train=dataset.train.select(inside), test=test)
 
 
@@ -128,6 +129,7 @@ def _reading(recipe: Recipe, listing: Any) -> Reading:
         data.masks,
         data.classes,
         listing,
+        data.augment.size,
     )
 
 
@@ -140,6 +142,8 @@ def make_normalizer(recipe: Recipe, dataset: Splits, own_data: bool, device: tor
         source = None if own_data or recipe.data.name == "own" else DATASETS[recipe.data.name]
         if isinstance(dataset.train, TensorExamples) and (source is None or not source.mean):
             mean, std = _moments(dataset.train)
+        elif isinstance(dataset.train, SizedPairs) and source is not None and not source.mean:
+            mean, std = dataset.train.moments()
         else:
             source = source or DATASETS[recipe.data.name]
             mean, std = list(source.mean), list(source.std)

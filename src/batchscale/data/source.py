@@ -28,6 +28,7 @@ class Reading:
         labels: how to read the labels of a validation part; None where only one reading is possible.
         masks: what the masks of pairs hold; None where that is known, or not said.
         classes: of such masks, the background included.
+        crop: height and width of what is trained on of pairs; None for all of an image.
         listing: ``Splits.listing`` of the same data set, as another process of this host has opened it: plain data,
             to be taken in the place of looking through folders; None where nobody has.
     """
@@ -40,6 +41,7 @@ class Reading:
     masks: MasksAre | None = None
     classes: int | None = None
     listing: Any = field(default=None, compare=False, repr=False)
+    crop: int | None = None
 
 
 def data_folder(folder: Path | None) -> Path | None:

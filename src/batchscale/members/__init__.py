@@ -42,6 +42,7 @@ DATASETS: Members[Any] = Members(
         "cifar10": "batchscale.data.sources:CIFAR10",
         "digits_scenes": "batchscale.data.image.mask_sources:DIGITS_SCENES",
         "nuclei": "batchscale.data.image.mask_sources:NUCLEI",
+        "voc_segmentation": "batchscale.data.image.mask_sources:VOC_SEGMENTATION",
         "pairs": "batchscale.data.image.mask_sources:PAIRS",
         "imagenet": "batchscale.data.sources:IMAGENET",
         "folder": "batchscale.data.sources:FOLDER",
@@ -52,6 +53,9 @@ DATASETS: Members[Any] = Members(
 
 ON_DISK = ["imagenet", "folder"]
 """Those data sets whose images stay on disk, and are decoded as they are used."""
+
+PAIRS = ("nuclei", "pairs", "voc_segmentation")
+"""Those data sets whose images are pairs of files with masks, of several sizes perhaps, and may be cropped."""
 
 TASKS: Members[Any] = Members(
     "task",
@@ -92,4 +96,4 @@ BETWEEN: Members[Any] = Members(
 )
 """Those that three_phase may use between hosts: a class of ``GroupCollective`` each."""
 
-__all__ = ["ALL_REDUCES", "BACKENDS", "BETWEEN", "DATASETS", "MODELS", "ON_DISK", "TASKS", "Members"]
+__all__ = ["ALL_REDUCES", "BACKENDS", "BETWEEN", "DATASETS", "MODELS", "ON_DISK", "PAIRS", "TASKS", "Members"]

@@ -11,8 +11,8 @@ from batchscale.members import MODELS
 from batchscale.recipe.base import Count, Entry, Fraction, OpenFraction, Positive
 from batchscale.recipe.union import member_of
 
-_LIBRARY_NAME = re.compile(r"(torchvision|timm)/[\w.-]+")
-_LIBRARY_RULE = " or a name of a library, torchvision/NAME or timm/NAME"
+_LIBRARY_NAME = re.compile(r"(torchvision|timm|smp)/[\w.-]+")
+_LIBRARY_RULE = " or a name of a library, torchvision/NAME, timm/NAME or smp/NAME"
 
 
 class Model(Entry):

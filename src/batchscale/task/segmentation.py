@@ -25,11 +25,9 @@ import torch
 import torch.nn.functional as F
 
 from batchscale.errors import RecipeError
+from batchscale.structure import IGNORED
 from batchscale.task.base import Evaluated, EvaluatedPass, Model, ScoreKind, Task, described
 from batchscale.words import counted
-
-IGNORED = 255
-"""In a mask: no class; such a pixel counts in no sum."""
 
 PixelLoss = Literal["cross_entropy", "binary", "dice"]
 
