@@ -42,6 +42,7 @@ DATASETS: Members[Any] = Members(
         "cifar10": "batchscale.data.sources:CIFAR10",
         "digits_scenes": "batchscale.data.image.mask_sources:DIGITS_SCENES",
         "nuclei": "batchscale.data.image.mask_sources:NUCLEI",
+        "deepcam_made_up": "batchscale.data.image.mask_sources:DEEPCAM_MADE_UP",
         "voc_segmentation": "batchscale.data.image.mask_sources:VOC_SEGMENTATION",
         "pairs": "batchscale.data.image.mask_sources:PAIRS",
         "imagenet": "batchscale.data.sources:IMAGENET",

@@ -70,3 +70,5 @@ class Loss(Entry):
     # of task: segmentation. binary: logistic, one logit a pixel, of two classes; dice: of the overlap, of an image
     kind: Literal["cross_entropy", "binary", "dice"] = "cross_entropy"
     label_smoothing: Fraction = 0.0
+    # of task: segmentation's cross_entropy: what a pixel's loss is multiplied by, a number a class (1 each)
+    class_weights: list[Positive] = Field(default_factory=list)

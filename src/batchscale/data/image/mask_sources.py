@@ -15,6 +15,8 @@ from batchscale.data.image.pair_layouts import layouts_below
 from batchscale.data.image.pairs import read_pairs
 from batchscale.data.image.scenes import CLASSES, segmented_digits
 from batchscale.data.image.sized import SizedPairs
+from batchscale.data.image.weather import CLASSES as WEATHER_CLASSES
+from batchscale.data.image.weather import made_up_weather
 from batchscale.data.readings import MasksAre
 from batchscale.data.source import Reading, Source, data_folder
 from batchscale.errors import DataError
@@ -78,6 +80,15 @@ class ScenesSource(MaskSource):
 
 
 @dataclass(frozen=True)
+class WeatherSource(MaskSource):
+    """Made-up climate fields: no files."""
+
+    def open(self, folder: Path | None, reading: Reading) -> Splits:
+        """The fields; the folder is not looked at."""
+        return made_up_weather()
+
+
+@dataclass(frozen=True)
 class PairsSource(MaskSource):
     """Pairs on disk (``pairs.py`` has the layouts).
 
@@ -132,6 +143,7 @@ class PairsSource(MaskSource):
 
 # Mean and deviation of the training images of each, to one rounding.
 DIGITS_SCENES = ScenesSource("digits_scenes", CLASSES, mean=(13.532208251953126,), std=(48.05650919904646,))
+DEEPCAM_MADE_UP = WeatherSource("deepcam_made_up", WEATHER_CLASSES, mean=(), std=())
 NUCLEI = PairsSource(
     name="nuclei",
     num_classes=2,
