@@ -37,7 +37,7 @@ placement: errors
 system: words errors
 recipe: words errors members
 models: words errors members
-task: words errors members
+task: words errors members structure
 comm: words errors members system
 data: words errors members randomness order structure minibatch system
 update: errors minibatch recipe

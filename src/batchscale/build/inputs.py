@@ -18,6 +18,7 @@ from batchscale.data import DATASETS, OwnData, Reading, open_dataset
 from batchscale.data.contents import Contents
 from batchscale.data.examples import Augmentation, Examples, Splits, TensorExamples
 from batchscale.data.feed import Feed, Normalizer
+from batchscale.data.image.sized import SizedPairs
 from batchscale.errors import DataError
 from batchscale.launch.hardware import own_cores
 from batchscale.minibatch import StepPlan
@@ -106,7 +107,7 @@ def _parted(dataset: Splits, data: Data) -> Splits:
         return dataset
     order = shuffled(key(_HOLDOUT), np.arange(total), total)
     inside, outside = np.sort(order[total - trained :]), np.sort(order[:held])
-    test = dataset.train.select(outside) if held else dataset.test
+    test = dataset.train.select(outside).whole() if held else dataset.test
     return replace(dataset, train=dataset.train.select(inside), test=test)
 
 
@@ -128,6 +129,7 @@ def _reading(recipe: Recipe, listing: Any) -> Reading:
         data.masks,
         data.classes,
         listing,
+        crop=data.augment.size,
         resize=data.resize,
     )
 
@@ -141,6 +143,8 @@ def make_normalizer(recipe: Recipe, dataset: Splits, own_data: bool, device: tor
         source = None if own_data or recipe.data.name == "own" else DATASETS[recipe.data.name]
         if isinstance(dataset.train, TensorExamples) and (source is None or not source.mean):
             mean, std = _moments(dataset.train)
+        elif isinstance(dataset.train, SizedPairs) and source is not None and not source.mean:
+            mean, std = dataset.train.moments()
         elif source is None:
             raise DataError(
                 "data: examples of one's own kind give raw bytes, and what these are normalised by is not known; give "

@@ -19,7 +19,7 @@ import torch
 from batchscale.data.contents import COUNT, PARTS, Contents, digest
 from batchscale.errors import DataError
 from batchscale.randomness import integers, key, uniform
-from batchscale.structure import called, columns, mapped_columns, num_examples, rows, tensors
+from batchscale.structure import IGNORED, called, columns, mapped_columns, num_examples, rows, tensors
 from batchscale.structure import part as part_of
 
 # Streams: what a random number is for; part of the definition of a run, never to be renumbered (0 is the shuffle).
@@ -28,9 +28,6 @@ _FLIP, _CROP_Y, _CROP_X, _SCALE_ASPECT = range(1, 5)
 Indices = npt.NDArray[np.int64]
 Pairs = tuple[Any, Any]
 """Inputs and targets of m examples, each of any structure: of classification pixels (m, C, H, W), labels int64 (m,)."""
-
-IGNORED = 255
-"""What a target picture holds outside of it, where a crop reaches over its border: no class, to be left out."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +93,10 @@ class Examples(ABC):
     @abstractmethod
     def select(self, examples: Indices) -> Examples:
         """These examples alone, in this order."""
+
+    def whole(self) -> Examples:
+        """The same examples as they are evaluated, where training cuts parts out of them."""
+        return self
 
     @abstractmethod
     def digests(self) -> dict[str, str]:

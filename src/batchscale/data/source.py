@@ -29,6 +29,7 @@ class Reading:
         masks: what the masks of pairs hold; None where that is known, or not said.
         classes: of such masks, the background included.
         resize: height and width that images with boxes are resized to; None: as they are.
+        crop: height and width of what is trained on of pairs; None for all of an image.
         listing: ``Splits.listing`` of the same data set, as another process of this host has opened it: plain data,
             to be taken in the place of looking through folders; None where nobody has.
     """
@@ -40,6 +41,7 @@ class Reading:
     labels: LabelsAre | None = None
     masks: MasksAre | None = None
     classes: int | None = None
+    crop: int | None = field(default=None, kw_only=True)
     resize: tuple[int, int] | None = field(default=None, kw_only=True)
     listing: Any = field(default=None, compare=False, repr=False)
 

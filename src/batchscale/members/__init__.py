@@ -43,6 +43,8 @@ DATASETS: Members[Any] = Members(
         "cifar10": "batchscale.data.sources:CIFAR10",
         "digits_scenes": "batchscale.data.image.mask_sources:DIGITS_SCENES",
         "nuclei": "batchscale.data.image.mask_sources:NUCLEI",
+        "deepcam_made_up": "batchscale.data.image.mask_sources:DEEPCAM_MADE_UP",
+        "voc_segmentation": "batchscale.data.image.mask_sources:VOC_SEGMENTATION",
         "pairs": "batchscale.data.image.mask_sources:PAIRS",
         "coco": "batchscale.data.image.box_sources:COCO",
         "voc_detection": "batchscale.data.image.box_sources:VOC_DETECTION",
@@ -60,6 +62,8 @@ ON_DISK = ["imagenet", "folder"]
 
 WITH_BOXES = ["coco", "voc_detection", "bccd", "digits_scenes_detection"]
 """Those data sets whose images have boxes, and may differ in size."""
+PAIRS = ("nuclei", "pairs", "voc_segmentation")
+"""Those data sets whose images are pairs of files with masks, of several sizes perhaps, and may be cropped."""
 
 TASKS: Members[Any] = Members(
     "task",
@@ -101,4 +105,15 @@ BETWEEN: Members[Any] = Members(
 )
 """Those that three_phase may use between hosts: a class of ``GroupCollective`` each."""
 
-__all__ = ["ALL_REDUCES", "BACKENDS", "BETWEEN", "DATASETS", "MODELS", "ON_DISK", "TASKS", "WITH_BOXES", "Members"]
+__all__ = [
+    "ALL_REDUCES",
+    "BACKENDS",
+    "BETWEEN",
+    "DATASETS",
+    "MODELS",
+    "ON_DISK",
+    "PAIRS",
+    "TASKS",
+    "WITH_BOXES",
+    "Members",
+]

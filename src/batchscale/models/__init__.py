@@ -1,4 +1,4 @@
-"""Networks by name: small nets here, every other one from torchvision or timm."""
+"""Networks by name: small nets here, every other one from torchvision, timm or segmentation_models_pytorch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MODELS: Mapping[str, ModelBuilder] = MEMBERS
 def named_model(
     name: str, image_shape: tuple[int, ...], num_classes: int, options: Mapping[str, int] | None = None
 ) -> nn.Module:
-    """A network by its name in recipes: a member of the table, torchvision/NAME or timm/NAME.
+    """A network by its name in recipes: a member of the table, torchvision/NAME, timm/NAME or smp/NAME.
 
     Args:
         name: of the network.

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from batchscale.members import DATASETS, ON_DISK, WITH_BOXES
+from batchscale.members import DATASETS, ON_DISK, PAIRS, WITH_BOXES
 from batchscale.recipe.base import Count, Entry
 from batchscale.recipe.union import member_of
 
@@ -19,7 +19,9 @@ class Augment(Entry):
     # scale-aspect: a part of 8 to 100 % of the area, aspect 3/4 to 4/3, resized: Goyal et al. 2017, section 5.1
     crop: Literal["none", "padded", "scale-aspect"] = "none"
     padding: Count = 4  # pixels on each side, for crop: padded
-    size: Count | None = None  # height and width that the network gets of images on disk (224)
+    # height and width that the network gets of images on disk (224); of pairs: of a crop at a keyed place, in training
+    # alone (all of an image)
+    size: Count | None = None
 
 
 class Data(Entry):
@@ -57,7 +59,7 @@ class Data(Entry):
         on_disk, augment = self.name in ON_DISK, self.augment
         meant_for_disk = {
             "augment.crop": augment.crop == "scale-aspect",
-            "augment.size": augment.size is not None,
+            "augment.size": augment.size is not None and self.name not in PAIRS,
             "subset": self.subset is not None,
             "skip_bad": self.skip_bad,
             "labels": self.labels is not None,
@@ -71,6 +73,11 @@ class Data(Entry):
             raise ValueError(
                 f"data.train_images={self.train_images} is for images in memory, and data.name={self.name} is not: "
                 f"list the files to train on instead, with data.subset=FILE"
+            )
+        if augment.size is not None and augment.crop == "padded":
+            raise ValueError(
+                f"data.augment.crop=padded has no place beside data.augment.size={augment.size}, which cuts out a part "
+                f"already; leave one out"
             )
         if on_disk and augment.crop == "padded":
             raise ValueError("data.augment.crop=padded is for images of one size; use crop: scale-aspect or none")

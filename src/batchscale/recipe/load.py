@@ -192,6 +192,7 @@ _LATER: dict[str, Any] = {
     "optimizer.momentum_changes": [],
     "batch_norm.recompute_examples": None,
     "loss.kind": "cross_entropy",
+    "loss.class_weights": [],
     "data.masks": None,
     "data.classes": None,
     "data.resize": None,

@@ -234,4 +234,4 @@ class TaskBuilder(Protocol):
     """Makes a task for the data of a run; the class of a task is one."""
 
     def __call__(self, num_classes: int, label_smoothing: float = 0.0, **options: Any) -> Task:
-        """The task for so many classes; ``loss``: a member of loss.kind, of a task that has several."""
+        """The task for so many classes; ``loss``, ``class_weights``: of a task that has such options."""
