@@ -48,6 +48,8 @@ IMAGES = {
     "digits": 1_437,
     "digits_scenes": 800,
     "nuclei": 268,
+    "shakespeare": 15_685,  # sequences of 64
+    "topics": 6_915,  # of Python 3.11; other versions have a few more or less
 }
 PLANS = {  # what the headers say: (epoch, workers, per_worker) of each phase; steps; lr after the warmup and at the end
     "cifar10-adabatch": (
@@ -72,6 +74,9 @@ PLANS = {  # what the headers say: (epoch, workers, per_worker) of each phase; s
     "keskar-c1-cifar10": ([(0, 1, 256)], 3_907, 0.001, 0.001),
     "keskar-f1-mnist": ([(0, 1, 256)], 4_688, 0.001, 0.001),
     "mnist-cnn": ([(0, 8, 32)], 2_344, 0.1, None),
+    "shakespeare-lstm": ([(0, 1, 32)], 1_961, 0.002 * 2**0.5, None),
+    "shakespeare-transformer": ([(0, 1, 32)], 1_471, 0.005 * 2**0.5, None),
+    "topics-transformer": ([(0, 1, 16)], 1_729, 0.002, None),
     "nuclei-unet": ([(0, 1, 16)], 1_005, 0.001, 0.001),
 }  # fmt: skip
 

@@ -127,6 +127,9 @@ def _reading(recipe: Recipe, listing: Any) -> Reading:
         data.labels,
         data.masks,
         data.classes,
+        data.tokens,
+        data.sequence,
+        data.test_share,
         listing,
     )
 

@@ -116,6 +116,7 @@ class Splits:
         num_classes: classes, whether or not each occurs.
         passed_over: what lies beside the examples and is none of them, in words.
         listing: what opening it has listed of the file system; see ``Reading.listing``.
+        note: what a user should know of it, in words.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Splits:
     num_classes: int
     passed_over: str = ""
     listing: Any = field(default=None, compare=False, repr=False)
+    note: str = ""
 
     @property
     def image_shape(self) -> tuple[int, ...]:

@@ -26,12 +26,14 @@ MODELS: Members[Any] = Members(
         "tiramisu56": "batchscale.models.tiramisu:tiramisu56",
         "tiramisu67": "batchscale.models.tiramisu:tiramisu67",
         "tiramisu103": "batchscale.models.tiramisu:tiramisu103",
+        "transformer": "batchscale.models.transformer:transformer",
+        "lstm": "batchscale.models.lstm:lstm",
         "keskar_f1": "batchscale.models.keskar:keskar_f1",
         "keskar_c1": "batchscale.models.keskar:keskar_c1",
     },
     last=("own",),
 )
-"""(image shape (C, H, W), number of classes) -> module."""
+"""(image shape (C, H, W), or (T,) of T tokens; number of classes) -> module."""
 
 DATASETS: Members[Any] = Members(
     "data set",
@@ -43,6 +45,9 @@ DATASETS: Members[Any] = Members(
         "digits_scenes": "batchscale.data.image.mask_sources:DIGITS_SCENES",
         "nuclei": "batchscale.data.image.mask_sources:NUCLEI",
         "pairs": "batchscale.data.image.mask_sources:PAIRS",
+        "text": "batchscale.data.language.text_sources:TEXT",
+        "shakespeare": "batchscale.data.language.text_sources:SHAKESPEARE",
+        "topics": "batchscale.data.language.text_sources:TOPICS",
         "imagenet": "batchscale.data.sources:IMAGENET",
         "folder": "batchscale.data.sources:FOLDER",
     },
@@ -53,11 +58,15 @@ DATASETS: Members[Any] = Members(
 ON_DISK = ["imagenet", "folder"]
 """Those data sets whose images stay on disk, and are decoded as they are used."""
 
+TEXTS = ["text", "shakespeare", "topics"]
+"""Those data sets that are texts, and are cut into sequences."""
+
 TASKS: Members[Any] = Members(
     "task",
     {
         "classification": "batchscale.task.classification:Classification",
         "segmentation": "batchscale.task.segmentation:Segmentation",
+        "language": "batchscale.task.language:Language",
     },
 )
 """(number of classes, label_smoothing) -> ``Task``; the class of a task is one."""
@@ -92,4 +101,4 @@ BETWEEN: Members[Any] = Members(
 )
 """Those that three_phase may use between hosts: a class of ``GroupCollective`` each."""
 
-__all__ = ["ALL_REDUCES", "BACKENDS", "BETWEEN", "DATASETS", "MODELS", "ON_DISK", "TASKS", "Members"]
+__all__ = ["ALL_REDUCES", "BACKENDS", "BETWEEN", "DATASETS", "MODELS", "ON_DISK", "TASKS", "TEXTS", "Members"]

@@ -194,6 +194,9 @@ _LATER: dict[str, Any] = {
     "loss.kind": "cross_entropy",
     "data.masks": None,
     "data.classes": None,
+    "data.tokens": "characters",
+    "data.sequence": None,
+    "data.test_share": 0.1,
 }
 """Entries that identities of runs and studies begun before them lack: they stand in one only where they differ."""
 
