@@ -34,7 +34,8 @@ class Due(Protocol):
 def line_names(task: Task) -> frozenset[str]:
     """The entries that a line of metrics.jsonl may have without any measure."""
     scores = {f"train_{kind.key}" for kind in task.score_kinds}
-    return frozenset({*_LINE_NAMES, f"{task.examples}_per_second", f"{task.parts}_per_second", *scores})
+    speeds = {f"{noun}_per_second" for noun in (task.examples, task.parts) if noun}
+    return frozenset({*_LINE_NAMES, *speeds, *scores})
 
 
 _LINE_NAMES = (
