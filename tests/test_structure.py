@@ -152,7 +152,7 @@ def test_every_member_lies_where_its_table_says(table):
 def test_backends_stand_beside_the_schedules():
     assert set(ALGORITHMS) - set(members.ALL_REDUCES) == set(members.BACKENDS)
     assert set(members.BETWEEN) <= set(members.ALL_REDUCES)
-    assert {*members.ON_DISK, *members.WITH_BOXES} <= set(members.DATASETS)
+    assert {*members.ON_DISK, *members.PAIRS, *members.TEXTS, *members.WITH_BOXES} <= set(members.DATASETS)
 
 
 def test_a_public_class_name_is_one_thing():

@@ -7,7 +7,7 @@ from PIL import Image
 from support.worlds import in_processes
 
 import batchscale
-from batchscale.data.examples import Augmentation
+from batchscale.data.augmentation import Augmentation
 from batchscale.data.image.mask_sources import PAIRS
 from batchscale.data.source import Reading
 from batchscale.errors import DataError, RecipeError

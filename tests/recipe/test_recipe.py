@@ -52,6 +52,8 @@ IMAGES = {
     "bccd": 292,
     "coco": 118_287,
     "deepcam_made_up": 128,
+    "shakespeare": 15_685,  # sequences of 64
+    "topics": 6_915,  # of Python 3.11; other versions have a few more or less
 }
 PLANS = {  # what the headers say: (epoch, workers, per_worker) of each phase; steps; lr after the warmup and at the end
     "bccd-faster-rcnn": ([(0, 2, 2)], 584, 0.0005, None),
@@ -81,6 +83,9 @@ PLANS = {  # what the headers say: (epoch, workers, per_worker) of each phase; s
     "keskar-f1-mnist": ([(0, 1, 256)], 4_688, 0.001, 0.001),
     "mnist-cnn": ([(0, 8, 32)], 2_344, 0.1, None),
     "nuclei-tiramisu": ([(0, 1, 8)], 2_010, 0.001, None),
+    "shakespeare-lstm": ([(0, 1, 32)], 1_961, 0.002 * 2**0.5, None),
+    "shakespeare-transformer": ([(0, 1, 32)], 1_471, 0.005 * 2**0.5, None),
+    "topics-transformer": ([(0, 1, 16)], 1_729, 0.002, None),
     "nuclei-unet": ([(0, 1, 16)], 1_005, 0.001, 0.001),
 }  # fmt: skip
 

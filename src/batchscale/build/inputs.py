@@ -15,8 +15,9 @@ from batchscale.build.network import WEIGHTS
 from batchscale.build.planning import recompute_examples
 from batchscale.build.trunk import Trunk
 from batchscale.data import DATASETS, OwnData, Reading, open_dataset
+from batchscale.data.augmentation import Augmentation
 from batchscale.data.contents import Contents
-from batchscale.data.examples import Augmentation, Examples, Splits, TensorExamples
+from batchscale.data.examples import Examples, Splits, TensorExamples
 from batchscale.data.feed import Feed, Normalizer
 from batchscale.data.image.sized import SizedPairs
 from batchscale.errors import DataError
@@ -128,9 +129,12 @@ def _reading(recipe: Recipe, listing: Any) -> Reading:
         data.labels,
         data.masks,
         data.classes,
+        data.tokens,
+        data.sequence,
+        data.test_share,
+        data.augment.size,
+        data.resize,
         listing,
-        crop=data.augment.size,
-        resize=data.resize,
     )
 
 

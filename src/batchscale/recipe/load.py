@@ -196,6 +196,9 @@ _LATER: dict[str, Any] = {
     "data.masks": None,
     "data.classes": None,
     "data.resize": None,
+    "data.tokens": "characters",
+    "data.sequence": None,
+    "data.test_share": 0.1,
 }
 """Entries that identities of runs and studies begun before them lack: they stand in one only where they differ."""
 
