@@ -49,7 +49,7 @@ training: words errors randomness structure minibatch system recipe task comm da
 build: words errors members randomness order structure minibatch placement system recipe models task comm data update
   records worker aggregate launch training batchscale
 run: words errors members minibatch system recipe task comm data records worker launch training build batchscale
-bench: words errors randomness minibatch system recipe task comm data records aggregate launch build
+bench: words errors randomness structure minibatch system recipe task comm data records aggregate launch build
 report: words errors system records bench
 study: words errors members randomness system recipe data update records launch build run
 plugins: members recipe

@@ -2,8 +2,10 @@
 
 import pytest
 
+from batchscale.recipe import load_recipe
 from batchscale.records.findings import Axis, Figure, Findings, Series, Table
-from batchscale.study.examples import in_words_of
+from batchscale.study.examples import in_words_of, parts_of, with_parts
+from batchscale.study.steps_to_target.hyperbola import Interval
 
 FOUND = Findings(
     kind="scaling", title="Of images", recipe="image-net", asked="100 training images, one image a worker.",
@@ -35,3 +37,15 @@ def test_another_task_has_its_own_word(word):
     for kept in ("rows", "result", "command", "recipe"):  # keys, folders and names are no words
         assert getattr(spoken, kept) == getattr(FOUND, kept)
     assert (figure.id, figure.series[0].runs, table.rows) == ("images", ("runs/images",), (("images",),))
+
+
+def test_the_tokens_of_a_minibatch_stand_beside_its_sequences():
+    recipe = load_recipe("topics-transformer", ["data.sequence=32"])
+    assert parts_of(recipe) == ("tokens", 32)
+    table = Table(title="t", columns=("rule", "kn", "steps"), rows=(("a", 4, 9), ("b", 8, 5)))
+    (counted, other) = with_parts(FOUND.model_copy(update={"tables": (table, *FOUND.tables)}), recipe).tables
+    assert counted.columns == ("rule", "kn", "tokens a minibatch", "steps")
+    assert counted.rows == (("a", 4, 128, 9), ("b", 8, 256, 5))
+    assert other == FOUND.tables[0]
+    assert with_parts(FOUND, load_recipe("digits-cnn")) is FOUND
+    assert Interval(40.0, None, 80.0).times(32) == Interval(1280.0, None, 2560.0)

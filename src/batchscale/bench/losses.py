@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from batchscale.recipe import Recipe
+from batchscale.structure import IGNORED
 from batchscale.task import Task
-from batchscale.task.segmentation import IGNORED
 
 MeanLoss = Callable[[Any, Any], Any]
 

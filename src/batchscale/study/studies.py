@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from batchscale.members import TASKS
 from batchscale.records.findings import Findings
 from batchscale.records.provenance import environment
-from batchscale.study.examples import in_words_of
+from batchscale.study.examples import in_words_of, with_parts
 from batchscale.study.question import Case, StudyQuestion
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def findings_of(kind: str, case: Case[Any], outcomes: Sequence[Outcome], command
         result=numbers.as_json(case, answer),
         environment=environment(),
     )
+    findings = with_parts(findings, case.recipe)
     return in_words_of(findings, TASKS.named(case.recipe.task, "task").examples)
 
 

@@ -69,7 +69,7 @@ class Demonstration:
 
 OTHERS = {
     "segmentation": Demonstration(
-        "digits-scenes-unet", ("numerics.threads=1", "execution.evaluation_epochs=4"), "minibatch.workers=4", 40.0
+        "digits-scenes-unet", ("numerics.threads=1", "execution.evaluation_epochs=4"), "minibatch.workers=2", 40.0
     ),
     "detection": Demonstration(
         "digits-scenes-detection",
