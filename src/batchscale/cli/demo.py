@@ -59,13 +59,14 @@ def _print_ways(answered: Answered) -> None:
     from batchscale.study.evidence.judged import judged_of
 
     judged = judged_of(answered.outcomes)
-    unit = f" {judged.score.unit}".rstrip()
-    print(f"\n{'':<56}{'kn':>6}{'lr':>8}{f'test {judged.score.name}, mean':>18}   each seed")
+    unit, heading = f" {judged.score.unit}".rstrip(), f"test {judged.score.name}, mean"
+    places, wide = (8, 18) if judged.score.name == "error" else (11, len(heading) + 2)
+    print(f"\n{'':<56}{'kn':>6}{'lr':>{places}}{heading:>{wide}}   each seed")
     for way in answered.findings.result["ways"]:
         each = "  ".join("-" if value is None else f"{value:.2f}" for value in way[f"{judged.score.name}s"])
         value = way[f"mean_{judged.key}"]
         mean = "-" if value is None else f"{value:.2f}{unit}"
-        print(f"{way['about']:<56}{way['minibatch']:>6}{way['lr']:>8.4g}{mean:>18}   {each}")
+        print(f"{way['about']:<56}{way['minibatch']:>6}{way['lr']:>{places}.4g}{mean:>{wide}}   {each}")
 
 
 def _rows(answered: Answered) -> list[dict[str, Any]]:
