@@ -141,10 +141,12 @@ def test_unknown_name() -> None:
 def test_every_entry_has_the_same_seam() -> None:
     for name, source in DATASETS.items():
         assert source.name == name
-        assert len(source.mean) == len(source.std) >= (name not in ["pairs", *TEXTS])  # of whose images they are taken
-        of_pairs = {"nuclei": "nuclei_dsb2018", "pairs": "pairs"}
-        of_texts = {"text": "text", "shakespeare": "tinyshakespeare"}
-        assert source.folder_name == (name if source.files else (of_pairs | of_texts).get(name, ""))
+        assert (
+            len(source.mean) == len(source.std) >= (name not in ["pairs", "deepcam_made_up", *TEXTS])
+        )  # of whose images they are taken
+        unlisted = {"nuclei": "nuclei_dsb2018", "voc_detection": "VOCdevkit/VOC2007", "shakespeare": "tinyshakespeare"}
+        unlisted |= {name: name for name in ("pairs", "coco", "bccd", "text")}
+        assert source.folder_name == (name if source.files else unlisted.get(name, ""))
         assert len({f.md5 for f in source.files}) == len(source.files)
 
 

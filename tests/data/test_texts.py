@@ -8,7 +8,7 @@ import torch
 
 import batchscale
 from batchscale.cli import main
-from batchscale.data.examples import Augmentation
+from batchscale.data.augmentation import Augmentation
 from batchscale.data.language.text_sources import SHAKESPEARE, TEXT, TOPICS
 from batchscale.data.language.tokens import alphabet, of_bytes, of_characters
 from batchscale.data.language.windows import TextWindows

@@ -134,9 +134,9 @@ def test_models_fit_the_classes_and_the_channels_of_images(name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("torchvision/resnet51", "no classifier of torchvision; the nearest is torchvision/resnet"),
-        ("torchvision/fcn_resnet50", "no classifier of torchvision"),
-        ("timm/resnt50", "no classifier of timm; the nearest is timm/res"),
+        ("torchvision/resnet51", "no network of torchvision; the nearest is torchvision/resnet"),
+        ("torchvision/fcn_resnet5", "no network of torchvision; the nearest is torchvision/fcn_resnet50"),
+        ("timm/resnt50", "no network of timm; the nearest is timm/res"),
     ],
 )
 def test_an_unknown_name_is_one_line_with_the_nearest(name, message):
@@ -153,7 +153,7 @@ def test_timm_is_optional_and_the_error_names_the_way_out(monkeypatch):
 
 @pytest.mark.parametrize("name", ["lib/resnet50", "torchvision/", "timm/hf_hub:someone/net", "timm/../x", "resnet51"])
 def test_the_schema_checks_names_by_prefix(name):
-    with pytest.raises(RecipeError, match=r"model.name='.*'keskar_c1'.* or .*torchvision/NAME or timm/NAME"):
+    with pytest.raises(RecipeError, match=r"model.name='.*'keskar_c1'.* or .*torchvision/NAME, timm/NAME or smp/NAME"):
         recipe_from(RECIPE, [f"model.name={name}"])
 
 

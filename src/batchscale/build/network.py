@@ -11,6 +11,7 @@ from torch import nn
 from batchscale.data.examples import Splits
 from batchscale.errors import RecipeError
 from batchscale.models import MODELS, named_model
+from batchscale.models.detectors import freeze_batch_norm, is_detector
 from batchscale.models.initial import init_last_linear, zero_last_gammas
 from batchscale.models.library import is_library_name
 from batchscale.models.pretrained import load_pretrained
@@ -50,6 +51,8 @@ def build_model(recipe: Recipe, dataset: Splits, model: nn.Module | None = None)
         init_last_linear(model, recipe.model.fc_init, dataset.num_classes)
     if recipe.model.pretrained is not None:
         load_pretrained(model, recipe.model.pretrained, recipe.model.pretrained_key)
+        if is_detector(recipe.model.name):
+            freeze_batch_norm(model)
     if not any(p.requires_grad for p in model.parameters()):
         raise RecipeError("model: has no parameter to train; give one whose parameters require gradients")
     return model

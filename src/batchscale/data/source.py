@@ -28,6 +28,8 @@ class Reading:
         labels: how to read the labels of a validation part; None where only one reading is possible.
         masks: what the masks of pairs hold; None where that is known, or not said.
         classes: of such masks, the background included.
+        resize: height and width that images with boxes are resized to; None: as they are.
+        crop: height and width of what is trained on of pairs; None for all of an image.
         tokens: of a text.
         sequence: T, tokens of an example of a text.
         test_share: of a text in one part: the share that is evaluated.
@@ -45,6 +47,8 @@ class Reading:
     tokens: TokensAre = "characters"
     sequence: int | None = None
     test_share: float = 0.1
+    crop: int | None = None
+    resize: tuple[int, int] | None = None
     listing: Any = field(default=None, compare=False, repr=False)
 
 

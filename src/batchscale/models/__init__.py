@@ -1,4 +1,4 @@
-"""Networks by name: small nets here, every other one from torchvision or timm."""
+"""Networks by name: small nets here, every other one from torchvision, timm or segmentation_models_pytorch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import nn
 
 from batchscale.errors import RecipeError
 from batchscale.members import MODELS as MEMBERS
+from batchscale.models.detectors import OPTIONS, is_detector, torchvision_detector
 from batchscale.models.library import is_library_name, library_model
 from batchscale.models.taking import inputs_of
 from batchscale.words import counted, did_you_mean
@@ -22,7 +23,7 @@ MODELS: Mapping[str, ModelBuilder] = MEMBERS
 def named_model(
     name: str, image_shape: tuple[int, ...], num_classes: int, options: Mapping[str, int | float] | None = None
 ) -> nn.Module:
-    """A network by its name in recipes: a member of the table, torchvision/NAME or timm/NAME.
+    """A network by its name in recipes: a member of the table, torchvision/NAME, timm/NAME or smp/NAME.
 
     Args:
         name: of the network.
@@ -32,13 +33,17 @@ def named_model(
 
     Returns:
         images (n, C, H, W) -> logits (n, num_classes), of segmentation (n, num_classes, H, W), of sequences
-        (n, T, num_classes), with freshly drawn weights.
+        (n, T, num_classes), with freshly drawn weights; of detection (images, targets) -> losses by name in training,
+        images -> boxes in evaluation.
 
     Raises:
         UsageError: the library is not installed, or knows no such network; the network has no such option; a plugin's
             builder fails.
     """
     options = options or {}
+    if is_detector(name):
+        _check_options(name, options, OPTIONS)
+        return torchvision_detector(name.partition("/")[2], image_shape[0], num_classes, options)
     if is_library_name(name):
         _check_options(name, options, ())
         return library_model(name, image_shape, num_classes)

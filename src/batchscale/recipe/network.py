@@ -11,8 +11,8 @@ from batchscale.members import MODELS
 from batchscale.recipe.base import Count, Entry, Fraction, OpenFraction, Positive
 from batchscale.recipe.union import member_of
 
-_LIBRARY_NAME = re.compile(r"(torchvision|timm)/[\w.-]+")
-_LIBRARY_RULE = " or a name of a library, torchvision/NAME or timm/NAME"
+_LIBRARY_NAME = re.compile(r"(torchvision|timm|smp)/[\w.-]+")
+_LIBRARY_RULE = " or a name of a library, torchvision/NAME, timm/NAME or smp/NAME"
 
 
 class Model(Entry):
@@ -69,3 +69,5 @@ class Loss(Entry):
     # of task: segmentation. binary: logistic, one logit a pixel, of two classes; dice: of the overlap, of an image
     kind: Literal["cross_entropy", "binary", "dice"] = "cross_entropy"
     label_smoothing: Fraction = 0.0
+    # of task: segmentation's cross_entropy: what a pixel's loss is multiplied by, a number a class (1 each)
+    class_weights: list[Positive] = Field(default_factory=list)

@@ -19,8 +19,8 @@ import torch
 
 from batchscale.errors import RecipeError
 
-Model = Callable[[Any], Any]
-"""Inputs of m examples -> outputs."""
+Model = Callable[..., Any]
+"""Inputs of m examples -> outputs; of a model that computes its own loss, inputs and targets."""
 
 
 @dataclass(frozen=True)
@@ -241,4 +241,4 @@ class TaskBuilder(Protocol):
     """Makes a task for the data of a run; the class of a task is one."""
 
     def __call__(self, num_classes: int, label_smoothing: float = 0.0, **options: Any) -> Task:
-        """The task for so many classes; ``loss``: a member of loss.kind, of a task that has several."""
+        """The task for so many classes; ``loss``, ``class_weights``: of a task that has such options."""

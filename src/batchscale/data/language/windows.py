@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 import torch
 
+from batchscale.data.augmentation import Augmentation, Indices
 from batchscale.data.contents import digest
-from batchscale.data.examples import Augmentation, Examples, Indices, Pairs
+from batchscale.data.examples import Examples, Pairs
 
 _DIGESTED = 1 << 16  # windows at once
 
