@@ -48,6 +48,7 @@ IMAGES = {
     "digits": 1_437,
     "digits_scenes": 800,
     "nuclei": 268,
+    "own": 2_560,
 }
 PLANS = {  # what the headers say: (epoch, workers, per_worker) of each phase; steps; lr after the warmup and at the end
     "cifar10-adabatch": (
@@ -73,6 +74,7 @@ PLANS = {  # what the headers say: (epoch, workers, per_worker) of each phase; s
     "keskar-f1-mnist": ([(0, 1, 256)], 4_688, 0.001, 0.001),
     "mnist-cnn": ([(0, 8, 32)], 2_344, 0.1, None),
     "nuclei-unet": ([(0, 1, 16)], 1_005, 0.001, 0.001),
+    "own": ([(0, 8, 32)], 100, 0.1, None),
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from batchscale.members import DATASETS, ON_DISK
-from batchscale.recipe.base import Count, Entry
+from batchscale.recipe.base import Count, Entry, Share
 from batchscale.recipe.union import member_of
 
 
@@ -29,6 +29,9 @@ class Data(Entry):
     augment: Augment = Augment()
     holdout: Annotated[int, Field(ge=0)] = 0  # training images held out and evaluated in place of the test set
     train_images: Count | None = None  # of images in memory: so many to train on, the same ones for every seed (all)
+    # such a share of the training images, to the nearest whole one; the same ones for every seed, and a larger share
+    # holds a smaller one
+    train_fraction: Share = 1.0
     partial: Literal["carry", "drop"] = "carry"  # the last partial minibatch of an epoch's shuffle
     subset: str | None = None  # of images on disk: a list of the training files to use, one name a line
     skip_bad: bool = False  # of images on disk: instead of a bad file train on the next, evaluate none
@@ -37,7 +40,8 @@ class Data(Entry):
     labels: Literal["names", "numbers"] | None = None
     # of pairs: what a pixel of a mask is: a class, 255 for none; or an instance, all of which are class 1
     masks: Literal["classes", "instances"] | None = None
-    classes: Count | None = None  # of pairs whose masks hold classes: how many, the background included
+    # how many classes: of pairs whose masks hold classes, the background included; of one's own data that do not tell
+    classes: Count | None = None
 
     @model_validator(mode="after")
     def _belongs_to_images_on_disk(self) -> Self:
@@ -57,7 +61,12 @@ class Data(Entry):
         if on_disk and self.train_images is not None:
             raise ValueError(
                 f"data.train_images={self.train_images} is for images in memory, and data.name={self.name} is not: "
-                f"list the files to train on instead, with data.subset=FILE"
+                f"list the files to train on instead, with data.subset=FILE, or give data.train_fraction"
+            )
+        if self.train_images is not None and self.train_fraction != 1:
+            raise ValueError(
+                f"data.train_images={self.train_images} and data.train_fraction={self.train_fraction:g} both say how "
+                f"much is trained on: leave one out"
             )
         if on_disk and augment.crop == "padded":
             raise ValueError("data.augment.crop=padded is for images of one size; use crop: scale-aspect or none")

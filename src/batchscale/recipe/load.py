@@ -194,6 +194,7 @@ _LATER: dict[str, Any] = {
     "loss.kind": "cross_entropy",
     "data.masks": None,
     "data.classes": None,
+    "data.train_fraction": 1.0,
 }
 """Entries that identities of runs and studies begun before them lack: they stand in one only where they differ."""
 

@@ -82,6 +82,7 @@ class Task(ABC):
         name: in recipes and results.
         examples: what its examples are called: "images", "sequences".
         unit: whose the loss is: an example's, or a worker's.
+        needs_classes: it cannot be made for data that do not tell how many classes they have.
         score_kinds: what it is judged by; the first is *the* score.
         count_names: of its evaluation counts, where they are few enough to be written down by name.
         training_counts, evaluation_counts: how many whole numbers a pass of either kind has.
@@ -92,6 +93,7 @@ class Task(ABC):
     name: ClassVar[str]
     examples: ClassVar[str] = "examples"
     unit: ClassVar[Literal["example", "worker"]] = "example"
+    needs_classes: ClassVar[bool] = False
     score_kinds: tuple[ScoreKind, ...]
     count_names: tuple[str, ...] = ()
     training_counts: int = 0

@@ -53,6 +53,7 @@ class Segmentation(Task):
 
     name = "segmentation"
     examples = "images"
+    needs_classes = True
 
     def __init__(self, num_classes: int, label_smoothing: float = 0.0, loss: PixelLoss = "cross_entropy") -> None:
         if loss == "binary" and num_classes != 2:
