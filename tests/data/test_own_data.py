@@ -13,7 +13,7 @@ from torch.utils.data import IterableDataset, Subset, TensorDataset
 
 import batchscale
 from batchscale.build.inputs import load_data, make_normalizer
-from batchscale.data.examples import Augmentation
+from batchscale.data.augmentation import Augmentation
 from batchscale.data.own import own_splits
 from batchscale.errors import DataError, ExactnessError
 from batchscale.randomness import bits, key

@@ -16,9 +16,11 @@ from batchscale.build.network import WEIGHTS
 from batchscale.build.planning import recompute_examples
 from batchscale.build.trunk import Trunk
 from batchscale.data import DATASETS, OwnData, Reading, open_dataset
+from batchscale.data.augmentation import Augmentation
 from batchscale.data.contents import Contents
-from batchscale.data.examples import Augmentation, Examples, Splits, TensorExamples
+from batchscale.data.examples import Examples, Splits, TensorExamples
 from batchscale.data.feed import Feed, Normalizer
+from batchscale.data.image.sized import SizedPairs
 from batchscale.data.map_style import MapExamples
 from batchscale.data.own import own_splits
 from batchscale.errors import DataError, ExactnessError
@@ -51,7 +53,7 @@ def load_data(recipe: Recipe, folder: Path | None, own_data: OwnData | None = No
     augment = recipe.data.augment
     if (augment.flip or augment.crop != "none") and not dataset.train.raw:
         raise DataError("data.augment: acts on uint8 images (C, H, W), the data is floating; leave data.augment out")
-    if isinstance(dataset.train, TensorExamples) and (augment.flip or augment.crop != "none"):
+    if augment.flip or augment.crop != "none":
         dataset.train.check_augmented(crops=augment.crop == "padded")
     if augment.crop == "padded" and augment.padding > min(dataset.image_shape[1:]):
         raise DataError(
@@ -119,7 +121,7 @@ def _parted(dataset: Splits, data: Data) -> Splits:
         return dataset
     order = shuffled(key(_HOLDOUT), np.arange(total), total)
     inside, outside = np.sort(order[total - trained :]), np.sort(order[:held])
-    test = dataset.train.select(outside) if held else dataset.test
+    test = dataset.train.select(outside).whole() if held else dataset.test
     return replace(dataset, train=dataset.train.select(inside), test=test)
 
 
@@ -140,6 +142,11 @@ def _reading(recipe: Recipe, listing: Any) -> Reading:
         data.labels,
         data.masks,
         data.classes,
+        data.tokens,
+        data.sequence,
+        data.test_share,
+        data.augment.size,
+        data.resize,
         listing,
     )
 
@@ -161,8 +168,14 @@ def make_normalizer(recipe: Recipe, dataset: Splits, own_data: bool, device: tor
         source = None if own_data or recipe.data.name == "own" else DATASETS[recipe.data.name]
         if isinstance(dataset.train, TensorExamples) and (source is None or not source.mean):
             mean, std = _moments(dataset.train)
+        elif isinstance(dataset.train, SizedPairs) and source is not None and not source.mean:
+            mean, std = dataset.train.moments()
+        elif source is None:
+            raise DataError(
+                "data: examples of one's own kind give raw bytes, and what these are normalised by is not known; give "
+                "floats (raw = False), or TensorExamples"
+            )
         else:
-            source = source or DATASETS[recipe.data.name]
             mean, std = list(source.mean), list(source.std)
     return Normalizer(mean, std, WEIGHTS[recipe.precision], formats[recipe.numerics.memory_format], device)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 from batchscale.data.examples import Splits
 from batchscale.errors import RecipeError
@@ -24,12 +25,17 @@ def make_task(recipe: Recipe, dataset: Splits) -> Task:
         raise RecipeError(
             f"data: does not tell how many classes it has, and task={recipe.task} needs to know; give data.classes=N"
         )
-    options = {"label_smoothing": recipe.loss.label_smoothing}
-    if recipe.loss.kind == "cross_entropy":
-        return builder(dataset.num_classes, **options)
-    if "loss" not in inspect.signature(builder).parameters:
-        raise RecipeError(f"loss.kind={recipe.loss.kind}: task={recipe.task} has one loss of its own; leave it out")
-    return builder(dataset.num_classes, **options, loss=recipe.loss.kind)
+    known = inspect.signature(builder).parameters
+    loss = recipe.loss
+    options: dict[str, Any] = {"loss": loss.kind} if loss.kind != "cross_entropy" else {}
+    options |= {"class_weights": loss.class_weights} if loss.class_weights else {}
+    for option, value in options.items():
+        if option not in known:
+            entry = "kind" if option == "loss" else option
+            raise RecipeError(f"loss.{entry}={value}: task={recipe.task} has one loss of its own; leave it out")
+    if "masks" in known:
+        options["masks"] = recipe.data.masks == "instances"
+    return builder(dataset.num_classes, label_smoothing=loss.label_smoothing, **options)
 
 
 def check_task(recipe: Recipe, task: Task) -> None:

@@ -16,8 +16,9 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from batchscale.data.augmentation import Augmentation, Indices
 from batchscale.data.contents import digest
-from batchscale.data.examples import Augmentation, Examples, Indices, Pairs, TensorExamples
+from batchscale.data.examples import Examples, Pairs, TensorExamples
 from batchscale.data.item_readers import ItemReaders, Request
 from batchscale.data.items import blocks, check_form, form, laid_end_to_end, stacked
 from batchscale.errors import DataError
