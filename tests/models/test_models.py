@@ -330,7 +330,7 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("name", shipped_names())
+@pytest.mark.parametrize("name", [name for name in shipped_names() if load_recipe(name).model.name != "own"])
 def test_every_shipped_recipe_s_model_fits_its_data(name):
     recipe = load_recipe(name)
     shape, classes = SHAPES[recipe.data.name]
