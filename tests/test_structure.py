@@ -37,7 +37,7 @@ placement: errors
 system: words errors
 recipe: words errors members
 models: words errors members
-task: words errors members
+task: words errors members structure
 comm: words errors members system
 data: words errors members randomness order structure minibatch system
 update: errors minibatch recipe
@@ -152,7 +152,7 @@ def test_every_member_lies_where_its_table_says(table):
 def test_backends_stand_beside_the_schedules():
     assert set(ALGORITHMS) - set(members.ALL_REDUCES) == set(members.BACKENDS)
     assert set(members.BETWEEN) <= set(members.ALL_REDUCES)
-    assert {*members.ON_DISK, *members.WITH_BOXES} <= set(members.DATASETS)
+    assert {*members.ON_DISK, *members.PAIRS, *members.TEXTS, *members.WITH_BOXES} <= set(members.DATASETS)
 
 
 def test_a_public_class_name_is_one_thing():

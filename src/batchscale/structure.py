@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 
+IGNORED = 255
+"""In a mask, or outside of it: no class; such a pixel counts in no sum."""
+
 
 def mapped(function: Callable[[torch.Tensor], Any], structure: Any) -> Any:
     """The same structure with ``function`` of every tensor in its place; what is no tensor stays as it is."""

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from batchscale.cli import main
-from batchscale.data.examples import Augmentation
+from batchscale.data.augmentation import Augmentation
 from batchscale.data.image.box_sources import BCCD, COCO, DIGITS_SCENES_DETECTION, VOC_DETECTION, CocoSource
 from batchscale.data.image.boxes import BoxedImages, mirror
 from batchscale.data.image.digits import load_digits

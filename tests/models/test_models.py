@@ -134,9 +134,9 @@ def test_models_fit_the_classes_and_the_channels_of_images(name):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("torchvision/resnet51", "no classifier of torchvision; the nearest is torchvision/resnet"),
-        ("torchvision/fcn_resnet50", "no classifier of torchvision"),
-        ("timm/resnt50", "no classifier of timm; the nearest is timm/res"),
+        ("torchvision/resnet51", "no network of torchvision; the nearest is torchvision/resnet"),
+        ("torchvision/fcn_resnet5", "no network of torchvision; the nearest is torchvision/fcn_resnet50"),
+        ("timm/resnt50", "no network of timm; the nearest is timm/res"),
     ],
 )
 def test_an_unknown_name_is_one_line_with_the_nearest(name, message):
@@ -153,7 +153,7 @@ def test_timm_is_optional_and_the_error_names_the_way_out(monkeypatch):
 
 @pytest.mark.parametrize("name", ["lib/resnet50", "torchvision/", "timm/hf_hub:someone/net", "timm/../x", "resnet51"])
 def test_the_schema_checks_names_by_prefix(name):
-    with pytest.raises(RecipeError, match=r"model.name='.*'keskar_c1'.* or .*torchvision/NAME or timm/NAME"):
+    with pytest.raises(RecipeError, match=r"model.name='.*'keskar_c1'.* or .*torchvision/NAME, timm/NAME or smp/NAME"):
         recipe_from(RECIPE, [f"model.name={name}"])
 
 
@@ -321,6 +321,8 @@ SHAPES = {
     "imagenet": (IMAGENET, 1000),
     "digits_scenes": ((1, 32, 32), 11),
     "nuclei": ((1, 256, 256), 2),
+    "shakespeare": ((64,), 65),
+    "topics": ((64,), 256),
 }
 
 
@@ -331,8 +333,12 @@ def test_every_shipped_recipe_s_model_fits_its_data(name):
     with META:
         model = build_model(recipe, types.SimpleNamespace(image_shape=shape, num_classes=classes))
     outputs = 1 if recipe.loss.kind == "binary" else classes
+    inputs = torch.empty(2, *shape, device=META)
+    if recipe.task == "language":
+        assert model(inputs.long()).shape == (2, *shape, outputs)
+        return
     pixels = shape[1:] if recipe.task == "segmentation" else ()
-    assert model(torch.empty(2, *shape, device=META)).shape == (2, outputs, *pixels)
+    assert model(inputs).shape == (2, outputs, *pixels)
 
 
 GOYAL = {  # Goyal et al. 2017, sections 2 and 5.1

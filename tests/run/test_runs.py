@@ -77,7 +77,8 @@ def plain_torch(data, workers=4, n=8, epochs=3):
     total = math.ceil(epochs * 110 / (workers * n))
     sgd = torch.optim.SGD(model.parameters(), lr=1, momentum=0.9, nesterov=True)
     norms = {id(p) for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
-    from batchscale.data.feed import Augmentation, Feed, Normalizer
+    from batchscale.data.augmentation import Augmentation
+    from batchscale.data.feed import Feed, Normalizer
     from batchscale.minibatch import Minibatch, StepPlan
 
     pixels = data.train_images.double()

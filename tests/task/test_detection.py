@@ -21,7 +21,7 @@ from torchvision.ops import FrozenBatchNorm2d
 import batchscale
 from batchscale.build.inputs import load_data
 from batchscale.build.network import build_model
-from batchscale.data.examples import mirrored
+from batchscale.data.augmentation import mirrored
 from batchscale.data.image.box_sources import DIGITS_SCENES_DETECTION
 from batchscale.data.source import Reading
 from batchscale.errors import DataError, RecipeError

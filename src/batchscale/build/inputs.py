@@ -15,9 +15,11 @@ from batchscale.build.network import WEIGHTS
 from batchscale.build.planning import recompute_examples
 from batchscale.build.trunk import Trunk
 from batchscale.data import DATASETS, OwnData, Reading, open_dataset
+from batchscale.data.augmentation import Augmentation
 from batchscale.data.contents import Contents
-from batchscale.data.examples import Augmentation, Examples, Splits, TensorExamples
+from batchscale.data.examples import Examples, Splits, TensorExamples
 from batchscale.data.feed import Feed, Normalizer
+from batchscale.data.image.sized import SizedPairs
 from batchscale.errors import DataError
 from batchscale.launch.hardware import own_cores
 from batchscale.minibatch import StepPlan
@@ -106,7 +108,7 @@ def _parted(dataset: Splits, data: Data) -> Splits:
         return dataset
     order = shuffled(key(_HOLDOUT), np.arange(total), total)
     inside, outside = np.sort(order[total - trained :]), np.sort(order[:held])
-    test = dataset.train.select(outside) if held else dataset.test
+    test = dataset.train.select(outside).whole() if held else dataset.test
     return replace(dataset, train=dataset.train.select(inside), test=test)
 
 
@@ -127,8 +129,12 @@ def _reading(recipe: Recipe, listing: Any) -> Reading:
         data.labels,
         data.masks,
         data.classes,
+        data.tokens,
+        data.sequence,
+        data.test_share,
+        data.augment.size,
+        data.resize,
         listing,
-        resize=data.resize,
     )
 
 
@@ -141,6 +147,8 @@ def make_normalizer(recipe: Recipe, dataset: Splits, own_data: bool, device: tor
         source = None if own_data or recipe.data.name == "own" else DATASETS[recipe.data.name]
         if isinstance(dataset.train, TensorExamples) and (source is None or not source.mean):
             mean, std = _moments(dataset.train)
+        elif isinstance(dataset.train, SizedPairs) and source is not None and not source.mean:
+            mean, std = dataset.train.moments()
         elif source is None:
             raise DataError(
                 "data: examples of one's own kind give raw bytes, and what these are normalised by is not known; give "

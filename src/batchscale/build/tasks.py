@@ -21,14 +21,17 @@ def make_task(recipe: Recipe, dataset: Splits) -> Task:
         RecipeError: an option that the task has no place for.
     """
     builder: TaskBuilder = TASKS.named(recipe.task, "task")
-    options: dict[str, Any] = {"label_smoothing": recipe.loss.label_smoothing}
-    if "masks" in inspect.signature(builder).parameters:
+    known = inspect.signature(builder).parameters
+    loss = recipe.loss
+    options: dict[str, Any] = {"loss": loss.kind} if loss.kind != "cross_entropy" else {}
+    options |= {"class_weights": loss.class_weights} if loss.class_weights else {}
+    for option, value in options.items():
+        if option not in known:
+            entry = "kind" if option == "loss" else option
+            raise RecipeError(f"loss.{entry}={value}: task={recipe.task} has one loss of its own; leave it out")
+    if "masks" in known:
         options["masks"] = recipe.data.masks == "instances"
-    if recipe.loss.kind == "cross_entropy":
-        return builder(dataset.num_classes, **options)
-    if "loss" not in inspect.signature(builder).parameters:
-        raise RecipeError(f"loss.kind={recipe.loss.kind}: task={recipe.task} has one loss of its own; leave it out")
-    return builder(dataset.num_classes, **options, loss=recipe.loss.kind)
+    return builder(dataset.num_classes, label_smoothing=loss.label_smoothing, **options)
 
 
 def check_task(recipe: Recipe, task: Task) -> None:

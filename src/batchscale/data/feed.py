@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from batchscale.data.examples import Augmentation, Examples, Indices
+from batchscale.data.augmentation import Augmentation, Indices
+from batchscale.data.examples import Examples
 from batchscale.data.threads import compute_alone
 from batchscale.minibatch import StepPlan
 from batchscale.order import StreamOrder

@@ -25,7 +25,7 @@ def is_detector(name: str) -> bool:
     return name.removeprefix("torchvision/") in DETECTORS and name.startswith("torchvision/")
 
 
-def torchvision_detector(name: str, channels: int, num_classes: int, options: Mapping[str, int]) -> nn.Module:
+def torchvision_detector(name: str, channels: int, num_classes: int, options: Mapping[str, int | float]) -> nn.Module:
     """A detector, its weights freshly drawn.
 
     Args:

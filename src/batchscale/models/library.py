@@ -1,4 +1,10 @@
-"""Classifiers of torchvision and timm by name, with as many outputs as the data has classes; nothing is downloaded.
+"""Networks of libraries by name, with as many outputs as the data has classes; nothing is downloaded.
+
+| name | what it is |
+|---|---|
+| torchvision/NAME | a classifier; for segmentation a net and its auxiliary classifier: {"out": logits, "aux": logits} |
+| timm/NAME | a classifier |
+| smp/ARCHITECTURE.ENCODER | a net of segmentation_models_pytorch; without an encoder one on resnet34 |
 
 ResNet-50 and -101 are torchvision's: the stride of a bottleneck lies on its 3x3 convolution ("v1.5"), as in
 Goyal et al. 2017, section 5.1.
@@ -17,36 +23,39 @@ from batchscale.words import nearest
 
 
 def is_library_name(name: str) -> bool:
-    """Whether a name is torchvision/NAME or timm/NAME."""
-    return name.startswith(("torchvision/", "timm/"))
+    """Whether a name is torchvision/NAME, timm/NAME or smp/NAME."""
+    return name.startswith(tuple(f"{library}/" for library in _LIBRARIES))
 
 
 def library_model(name: str, image_shape: tuple[int, ...], num_classes: int) -> nn.Module:
-    """A classifier of a library, its weights freshly drawn.
+    """A network of a library, its weights freshly drawn.
 
     Args:
-        name: torchvision/NAME or timm/NAME.
+        name: torchvision/NAME, timm/NAME or smp/NAME.
         image_shape: (C, H, W) of an image.
         num_classes: outputs.
 
     Returns:
-        images (n, C, H, W) -> logits (n, num_classes).
+        images (n, C, H, W) -> logits (n, num_classes), of segmentation (n, num_classes, H, W).
 
     Raises:
-        RecipeError: the library is not installed, or knows no such classifier.
+        RecipeError: the library is not installed, or knows no such network.
     """
     library, _, wanted = name.partition("/")
-    build = _from_torchvision if library == "torchvision" else _from_timm
-    return build(wanted, image_shape[0], num_classes)
+    return _LIBRARIES[library](wanted, image_shape[0], num_classes)
 
 
 def _from_torchvision(name: str, channels: int, num_classes: int) -> nn.Module:
     from torchvision import models
 
-    known = models.list_models(module=models)
-    if name not in known:
-        raise _unknown("torchvision", name, known)
+    known, of_pixels = models.list_models(module=models), models.list_models(module=models.segmentation)
+    if name not in (*known, *of_pixels):
+        raise _unknown("torchvision", name, [*known, *of_pixels])
     options: dict[str, Any] = {"weights": None, "num_classes": num_classes}
+    if name in of_pixels:
+        options["weights_backbone"] = None  # else it would be downloaded
+        if not name.startswith("lraspp"):  # which has none
+            options["aux_loss"] = True
     if name in ("googlenet", "inception_v3"):  # a second output, for training only, has no place in one loss
         options |= {"aux_logits": False, "init_weights": True}
     return _with_channels(models.get_model(name, **options), channels)
@@ -72,9 +81,37 @@ def _from_timm(name: str, channels: int, num_classes: int) -> nn.Module:
     return model
 
 
+def _from_smp(name: str, channels: int, num_classes: int) -> nn.Module:
+    try:
+        import segmentation_models_pytorch as smp
+    except ImportError:
+        raise RecipeError(
+            f"model.name=smp/{name}: segmentation_models_pytorch is not installed; run pip install 'batchscale[smp]', "
+            f"or choose a torchvision/ model"
+        ) from None
+    architecture, _, encoder = name.partition(".")
+    if architecture not in smp.MODEL_ARCHITECTURES_MAPPING:
+        raise _unknown("smp", architecture, list(smp.MODEL_ARCHITECTURES_MAPPING))
+    encoder = encoder or "resnet34"
+    try:
+        model: nn.Module = smp.create_model(
+            architecture, encoder, encoder_weights=None, in_channels=channels, classes=num_classes
+        )
+    except (KeyError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(
+            f"model.name=smp/{name}: cannot be built on encoder {encoder!r} ({reason}); name one of "
+            f"segmentation_models_pytorch.encoders.get_encoder_names()"
+        ) from None
+    return model
+
+
+_LIBRARIES = {"torchvision": _from_torchvision, "timm": _from_timm, "smp": _from_smp}
+
+
 def _unknown(library: str, name: str, known: Sequence[str]) -> RecipeError:
     return RecipeError(
-        f"model.name={library}/{name}: no classifier of {library}; the nearest is {library}/{nearest(name, known)}"
+        f"model.name={library}/{name}: no network of {library}; the nearest is {library}/{nearest(name, known)}"
     )
 
 

@@ -6,8 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from batchscale.members import DATASETS, ON_DISK, WITH_BOXES
-from batchscale.recipe.base import Count, Entry
+from batchscale.members import DATASETS, ON_DISK, PAIRS, TEXTS, WITH_BOXES
+from batchscale.recipe.base import Count, Entry, OpenFraction
 from batchscale.recipe.union import member_of
 
 
@@ -19,7 +19,9 @@ class Augment(Entry):
     # scale-aspect: a part of 8 to 100 % of the area, aspect 3/4 to 4/3, resized: Goyal et al. 2017, section 5.1
     crop: Literal["none", "padded", "scale-aspect"] = "none"
     padding: Count = 4  # pixels on each side, for crop: padded
-    size: Count | None = None  # height and width that the network gets of images on disk (224)
+    # height and width that the network gets of images on disk (224); of pairs: of a crop at a keyed place, in training
+    # alone (all of an image)
+    size: Count | None = None
 
 
 class Data(Entry):
@@ -39,9 +41,34 @@ class Data(Entry):
     # of images with boxes: instances: each box has a mask, which is read and learned, too
     masks: Literal["classes", "instances"] | None = None
     classes: Count | None = None  # of pairs whose masks hold classes: how many, the background included
-
     # of images with boxes: height and width that every image is resized to, its boxes with it (null: as they are)
     resize: Annotated[tuple[Count, Count], Field(strict=False)] | None = None
+    tokens: Literal["characters", "bytes"] = "characters"  # of a text: what is told; characters of UTF-8
+    sequence: Count | None = None  # of a text: T, the tokens of an example, its input and, one further on, its target
+    # of a text in one file: the share at its end that is evaluated; of topics: the share of them, whole ones
+    test_share: OpenFraction = 0.1
+
+    @model_validator(mode="after")
+    def _text_is_cut_into_sequences(self) -> Self:
+        is_text, augment = self.name in TEXTS, self.augment
+        meant_for_text = {
+            "tokens": self.tokens != "characters",
+            "sequence": self.sequence is not None,
+            "test_share": self.test_share != 0.1,
+        }
+        for entry in (entry for entry, is_set in meant_for_text.items() if is_set and not is_text):
+            raise ValueError(
+                f"data.{entry} is for texts, and data.name={self.name} is none: leave it out, or use "
+                f"data.name={' or '.join(TEXTS)}"
+            )
+        if is_text and self.sequence is None:
+            raise ValueError(
+                f"data.name={self.name} is a text, and data.sequence is missing: say how many tokens an example has, "
+                f"for example data.sequence=64"
+            )
+        if is_text and (augment.flip or augment.crop != "none"):
+            raise ValueError(f"data.augment is for images, and data.name={self.name} is a text: leave it out")
+        return self
 
     @model_validator(mode="after")
     def _belongs_to_boxes(self) -> Self:
@@ -57,7 +84,7 @@ class Data(Entry):
         on_disk, augment = self.name in ON_DISK, self.augment
         meant_for_disk = {
             "augment.crop": augment.crop == "scale-aspect",
-            "augment.size": augment.size is not None,
+            "augment.size": augment.size is not None and self.name not in PAIRS,
             "subset": self.subset is not None,
             "skip_bad": self.skip_bad,
             "labels": self.labels is not None,
@@ -71,6 +98,11 @@ class Data(Entry):
             raise ValueError(
                 f"data.train_images={self.train_images} is for images in memory, and data.name={self.name} is not: "
                 f"list the files to train on instead, with data.subset=FILE"
+            )
+        if augment.size is not None and augment.crop == "padded":
+            raise ValueError(
+                f"data.augment.crop=padded has no place beside data.augment.size={augment.size}, which cuts out a part "
+                f"already; leave one out"
             )
         if on_disk and augment.crop == "padded":
             raise ValueError("data.augment.crop=padded is for images of one size; use crop: scale-aspect or none")

@@ -192,9 +192,13 @@ _LATER: dict[str, Any] = {
     "optimizer.momentum_changes": [],
     "batch_norm.recompute_examples": None,
     "loss.kind": "cross_entropy",
+    "loss.class_weights": [],
     "data.masks": None,
     "data.classes": None,
     "data.resize": None,
+    "data.tokens": "characters",
+    "data.sequence": None,
+    "data.test_share": 0.1,
 }
 """Entries that identities of runs and studies begun before them lack: they stand in one only where they differ."""
 

@@ -11,17 +11,16 @@ from batchscale.members import MODELS
 from batchscale.recipe.base import Count, Entry, Fraction, OpenFraction, Positive
 from batchscale.recipe.union import member_of
 
-_LIBRARY_NAME = re.compile(r"(torchvision|timm)/[\w.-]+")
-_LIBRARY_RULE = " or a name of a library, torchvision/NAME or timm/NAME"
+_LIBRARY_NAME = re.compile(r"(torchvision|timm|smp)/[\w.-]+")
+_LIBRARY_RULE = " or a name of a library, torchvision/NAME, timm/NAME or smp/NAME"
 
 
 class Model(Entry):
     """The network, by name, and its initial weights."""
 
     name: Annotated[str, member_of(MODELS, _LIBRARY_NAME, _LIBRARY_RULE)]
-    options: dict[str, int] = Field(
-        default_factory=dict
-    )  # of a network that has some, such as width and levels of unet
+    # of a network that has some, such as width and levels of unet, or dropout of transformer
+    options: dict[str, int | float] = Field(default_factory=dict)
     ema_decay: OpenFraction | None = None  # evaluate an exponential moving average of the weights
     zero_init_last_gamma: bool = False  # Goyal et al. 2017, section 5.1: last gamma of a residual block starts at 0
     fc_init: Positive | None = None  # Goyal et al. 2017, section 5.1: last linear layer ~ N(0, fc_init^2), bias 0
@@ -70,3 +69,5 @@ class Loss(Entry):
     # of task: segmentation. binary: logistic, one logit a pixel, of two classes; dice: of the overlap, of an image
     kind: Literal["cross_entropy", "binary", "dice"] = "cross_entropy"
     label_smoothing: Fraction = 0.0
+    # of task: segmentation's cross_entropy: what a pixel's loss is multiplied by, a number a class (1 each)
+    class_weights: list[Positive] = Field(default_factory=list)

@@ -129,6 +129,8 @@ def _same_data(job: Job, world: World, opened: Opened, own_data: OwnData | None)
         check_trained_on(where or Path("run"), opened.data, dataset.contents)
     if dataset.passed_over and world.rank == 0:
         print(f"passed over beside the images: {dataset.passed_over}", file=sys.stderr, flush=True)
+    if dataset.note and world.rank == 0 and not job.quiet:
+        print(f"data {dataset.name}: {dataset.note}", file=sys.stderr, flush=True)
     return dataset
 
 

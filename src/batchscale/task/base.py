@@ -9,6 +9,7 @@ loss is m times the worker's loss of its m examples, and a pass then holds one w
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ class Task(ABC):
     Attributes:
         name: in recipes and results.
         examples: what its examples are called: "images", "sequences".
+        parts: what one example consists of, where these are counted, too: "tokens".
         unit: whose the loss is: an example's, or a worker's.
         score_kinds: what it is judged by; the first is *the* score.
         count_names: of its evaluation counts, where they are few enough to be written down by name.
@@ -91,6 +93,7 @@ class Task(ABC):
 
     name: ClassVar[str]
     examples: ClassVar[str] = "examples"
+    parts: ClassVar[str] = ""
     unit: ClassVar[Literal["example", "worker"]] = "example"
     score_kinds: tuple[ScoreKind, ...]
     count_names: tuple[str, ...] = ()
@@ -156,6 +159,10 @@ class Task(ABC):
             RecipeError: what they are, and what they must be.
         """
         return
+
+    def in_parts(self, examples: float, shape: Sequence[int]) -> dict[str, float]:
+        """So many examples of this shape in their parts: {"tokens": 6400}; nothing where no parts are counted."""
+        return {self.parts: examples * math.prod(shape)} if self.parts else {}
 
     @property
     def score(self) -> ScoreKind:
@@ -234,4 +241,4 @@ class TaskBuilder(Protocol):
     """Makes a task for the data of a run; the class of a task is one."""
 
     def __call__(self, num_classes: int, label_smoothing: float = 0.0, **options: Any) -> Task:
-        """The task for so many classes; ``loss``: a member of loss.kind, of a task that has several."""
+        """The task for so many classes; ``loss``, ``class_weights``: of a task that has such options."""

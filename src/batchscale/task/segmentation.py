@@ -2,7 +2,7 @@
 
 l(x) = (1/P) sum over the P pixels p of x that have a class of l_p,   one of
 
-    cross_entropy   l_p = -log softmax(z_p)_(y_p)
+    cross_entropy   l_p = -w_(y_p) log softmax(z_p)_(y_p),   w_c the weight of class c, 1 where none is named
     binary          l_p = -y_p log s(z_p) - (1 - y_p) log(1 - s(z_p)),   one logit a pixel, s the logistic function
     dice            l(x) = 1 - mean over classes c of (2 sum_p q_pc t_pc + 1) / (sum_p q_pc + sum_p t_pc + 1)
 
@@ -13,7 +13,8 @@ with q the probabilities and t the truth, 0 or 1. Of two classes Dice takes the 
 C is a sum of whole numbers, so it is the same for every W. A class that neither truth nor prediction holds has no IoU:
 it is left out of the mean, and counted.
 
-Source: Ronneberger et al. 2015 (U-Net); Milletari et al. 2016, section 3 (Dice); Everingham et al. 2010, section 4.5.
+Source: Ronneberger et al. 2015 (U-Net); Milletari et al. 2016, section 3 (Dice); Everingham et al. 2010, section 4.5;
+Kurth et al. 2018, section V-B1 (weighted classes).
 """
 
 from __future__ import annotations
@@ -25,11 +26,9 @@ import torch
 import torch.nn.functional as F
 
 from batchscale.errors import RecipeError
+from batchscale.structure import IGNORED
 from batchscale.task.base import Evaluated, EvaluatedPass, Model, ScoreKind, Task, described
 from batchscale.words import counted
-
-IGNORED = 255
-"""In a mask: no class; such a pixel counts in no sum."""
 
 PixelLoss = Literal["cross_entropy", "binary", "dice"]
 
@@ -46,25 +45,42 @@ class Segmentation(Task):
         num_classes: C; with two, class 1 is the foreground.
         label_smoothing: of the cross-entropy, in training alone.
         loss: a pixel's, or an image's.
+        class_weights: w of the cross-entropy, a number a class; none: all 1. They multiply pixels' losses, and the
+            divisor stays P: an image of a rare class alone weighs more than one of a common class alone.
 
     Raises:
-        RecipeError: a binary loss of other than two classes, or smoothing of another loss than the cross-entropy.
+        RecipeError: a binary loss of other than two classes; smoothing, or weights, of another loss than the
+            cross-entropy; another number of weights than classes.
     """
 
     name = "segmentation"
     examples = "images"
 
-    def __init__(self, num_classes: int, label_smoothing: float = 0.0, loss: PixelLoss = "cross_entropy") -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        label_smoothing: float = 0.0,
+        loss: PixelLoss = "cross_entropy",
+        class_weights: Sequence[float] = (),
+    ) -> None:
         if loss == "binary" and num_classes != 2:
             raise RecipeError(
                 f"loss.kind=binary: is made for two classes, and the data has {num_classes}; use "
                 f"loss.kind=cross_entropy"
             )
-        if label_smoothing and loss != "cross_entropy":
+        for option, is_set in (("label_smoothing", label_smoothing), ("class_weights", class_weights)):
+            if is_set and loss != "cross_entropy":
+                value = f"{is_set:g}" if isinstance(is_set, float) else list(is_set)
+                raise RecipeError(
+                    f"loss.{option}={value} has no place in loss.kind={loss}; leave it out, or use "
+                    f"loss.kind=cross_entropy"
+                )
+        if class_weights and len(class_weights) != num_classes:
             raise RecipeError(
-                f"loss.label_smoothing={label_smoothing:g} has no place in loss.kind={loss}; leave it out, or use "
-                f"loss.kind=cross_entropy"
+                f"loss.class_weights={list(class_weights)}: {counted(len(class_weights), 'number')} for "
+                f"{counted(num_classes, 'class')}: must be one a class, the background included"
             )
+        self._weights = list(class_weights)
         self._classes, self._smoothing, self._loss = num_classes, label_smoothing, loss
         self.score_kinds = (
             ScoreKind("iou", "%", "higher"),
@@ -99,6 +115,9 @@ class Segmentation(Task):
             pixels = F.binary_cross_entropy_with_logits(logits[:, 0], truth, reduction="none") * valid
         else:
             pixels = F.cross_entropy(logits, masks, reduction="none", ignore_index=IGNORED, label_smoothing=smoothing)
+            if self._weights:
+                weights = torch.tensor(self._weights, dtype=pixels.dtype, device=pixels.device)
+                pixels = pixels * weights[masks.masked_fill(~valid, 0)]
         return pixels.sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
 
     def _dice(self, logits: torch.Tensor, masks: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:

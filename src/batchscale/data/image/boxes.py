@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from batchscale.data.augmentation import Augmentation, Indices, mirrored
 from batchscale.data.contents import digest
-from batchscale.data.examples import Augmentation, Examples, Indices, Pairs, mirrored
+from batchscale.data.examples import Examples, Pairs
 from batchscale.data.threads import compute_alone
 from batchscale.errors import DataError
 

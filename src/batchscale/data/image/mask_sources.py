@@ -9,13 +9,18 @@ from typing import Any
 
 import torch
 
-from batchscale.data.examples import IGNORED, Splits, TensorExamples
+from batchscale.data.examples import Splits, TensorExamples
 from batchscale.data.image.dataset import Dataset
+from batchscale.data.image.pair_layouts import layouts_below
 from batchscale.data.image.pairs import read_pairs
 from batchscale.data.image.scenes import CLASSES, SCENES_MEAN, SCENES_STD, segmented_digits
+from batchscale.data.image.sized import SizedPairs
+from batchscale.data.image.weather import CLASSES as WEATHER_CLASSES
+from batchscale.data.image.weather import made_up_weather
 from batchscale.data.readings import MasksAre
 from batchscale.data.source import Reading, Source, data_folder
 from batchscale.errors import DataError
+from batchscale.structure import IGNORED
 
 
 @dataclass(frozen=True)
@@ -48,8 +53,11 @@ class MaskSource(Source):
             DataError: as ``open``.
         """
         splits = self.open(folder, reading)
-        assert isinstance(splits.train, TensorExamples)
-        pixels = torch.bincount(splits.train.targets.flatten().long(), minlength=IGNORED + 1)
+        if isinstance(splits.train, SizedPairs):
+            pixels = splits.train.mask_pixels()
+        else:
+            assert isinstance(splits.train, TensorExamples)
+            pixels = torch.bincount(splits.train.targets.flatten(), minlength=IGNORED + 1)
         shares = (100 * pixels / pixels.sum()).tolist()
         return {
             "name": self.name,
@@ -69,6 +77,15 @@ class ScenesSource(MaskSource):
     def open(self, folder: Path | None, reading: Reading) -> Splits:
         """The scenes; the folder is not looked at."""
         return segmented_digits()
+
+
+@dataclass(frozen=True)
+class WeatherSource(MaskSource):
+    """Made-up climate fields: no files."""
+
+    def open(self, folder: Path | None, reading: Reading) -> Splits:
+        """The fields; the folder is not looked at."""
+        return made_up_weather()
 
 
 @dataclass(frozen=True)
@@ -94,13 +111,14 @@ class PairsSource(MaskSource):
                 f"data.name={self.name}: no folder is named; give it with --data DIR or BATCHSCALE_DATA=DIR"
             )
         candidates = [root / layout for layout in self.layouts]
-        found = next((path for path in candidates if (path / "images").is_dir() or (path / "train").is_dir()), None)
-        if found is None:
+        holding = next((path for path in candidates if (path / "images").is_dir() or layouts_below(path)), None)
+        if holding is None:
             raise DataError(
-                f"data.name={self.name}: no images/ or train/ in {', '.join(map(str, candidates))}; name the folder "
-                f"that holds them with --data DIR or BATCHSCALE_DATA=DIR"
+                f"data.name={self.name}: no images/ or train/ in {', '.join(map(str, candidates))}, nor "
+                f"ImageSets/Segmentation/; name the folder that holds them with --data DIR or "
+                f"BATCHSCALE_DATA=DIR"
             )
-        return read_pairs(self.name, found, masks_are, classes)
+        return read_pairs(self.name, holding, masks_are, classes, reading.crop, reading.threads)
 
     def _reading(self, reading: Reading) -> tuple[MasksAre, int]:
         if self.masks_are is not None:
@@ -115,15 +133,16 @@ class PairsSource(MaskSource):
                 f"data.name={self.name}: what the masks hold cannot be told from them; give data.masks=instances (0 "
                 f"the background, all else class 1), or data.masks=classes with data.classes=N"
             )
-        if reading.masks == "classes" and (reading.classes is None or reading.classes < 2):
+        if reading.masks == "classes" and not 2 <= (reading.classes or 0) <= IGNORED:
             raise DataError(
                 f"data.classes={reading.classes}: with data.masks=classes, must say how many there are, the background "
-                f"included, 2 or more; give data.classes=N"
+                f"included, from 2 to {IGNORED} ({IGNORED} in a mask is none); give data.classes=N"
             )
         return reading.masks, 2 if reading.masks == "instances" else reading.classes or 2
 
 
 DIGITS_SCENES = ScenesSource("digits_scenes", CLASSES, SCENES_MEAN, SCENES_STD)
+DEEPCAM_MADE_UP = WeatherSource("deepcam_made_up", WEATHER_CLASSES, mean=(), std=())
 NUCLEI = PairsSource(
     name="nuclei",
     num_classes=2,
@@ -133,3 +152,12 @@ NUCLEI = PairsSource(
     masks_are="instances",
 )
 PAIRS = PairsSource("pairs", 0, mean=(), std=(), layouts=("pairs", "."))
+# Mean and deviation of ImageNet's photographs, in torchvision's numbers: what weights from a file were trained with.
+VOC_SEGMENTATION = PairsSource(
+    name="voc_segmentation",
+    num_classes=21,
+    mean=(123.675, 116.28, 103.53),
+    std=(58.395, 57.12, 57.375),
+    layouts=("VOCdevkit/VOC2012", "VOC2012", "."),
+    masks_are="classes",
+)

@@ -1,11 +1,7 @@
-"""Images and their masks on disk, as pairs of one size: read once, kept in memory.
+"""Images and their masks on disk (``pair_layouts.py`` has the layouts), read and checked before training.
 
-| layout | images | masks | parts |
-|---|---|---|---|
-| a table | `images/NAME.*` | `labels/NAME.png` or `masks/NAME.png` | `index.csv`, see below |
-| folders | `train/images/NAME.*` | `train/masks/NAME.png` | `train/` and `val/` or `test/` |
-
-`index.csv` has a column `id` or `image_id`, and a column `split`: train, val or test.
+Images of one size are kept in memory as tensors; of several sizes, or to be cropped, as the bytes of their files
+(``sized.py``).
 
 A mask is a grey or palette picture whose pixels are classes, 255 for none; or instances, 0 for the background: then
 every pixel above 0 is class 1.
@@ -13,170 +9,190 @@ every pixel above 0 is class 1.
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
-from batchscale.data.examples import IGNORED, Splits, TensorExamples
+from batchscale.data.examples import Examples, Splits, TensorExamples
+from batchscale.data.image.pair_layouts import Pair, listed, pairs_below
+from batchscale.data.image.sized import SizedPairs
 from batchscale.data.readings import MasksAre
+from batchscale.data.threads import compute_alone
 from batchscale.errors import DataError
+from batchscale.structure import IGNORED
 from batchscale.words import counted
 
-_IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-_MASK_FOLDERS = ("masks", "labels")
-_ID_COLUMNS = ("id", "image_id")
-_MOST_NAMED = 10
+_GREY = ("1", "L", "LA", "La")
+_MASKS = ("L", "P", "I", "I;16", "1")
+_BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # PIL's, of no picture
 
 
 @dataclass(frozen=True)
-class Pair:
-    """An image's file and its mask's."""
+class PairPixels:
+    """How the files of a pair are read.
 
-    image: Path
-    mask: Path
+    Args:
+        channels: 1 or 3 of every image; transparency is left out.
+        masks_are: what a mask's pixels are.
+        num_classes: C.
+    """
+
+    channels: int
+    masks_are: MasksAre
+    num_classes: int
+
+    def image(self, file: Path | BytesIO) -> torch.Tensor:
+        """uint8 (C, H, W)."""
+        array = np.array(_opened(file).convert("L" if self.channels == 1 else "RGB"))
+        return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
+
+    def mask(self, file: Path | BytesIO) -> torch.Tensor:
+        """uint8 (H, W): classes, or IGNORED."""
+        return self.classes(mask_values(file))
+
+    def classes(self, values: npt.NDArray[np.int64]) -> torch.Tensor:
+        """The same of a mask's values."""
+        return torch.from_numpy((values > 0 if self.masks_are == "instances" else values).astype(np.uint8))
+
+    def beyond(self, values: npt.NDArray[np.int64]) -> list[int]:
+        """Values outside the classes."""
+        outside = values[((values >= self.num_classes) & (values != IGNORED)) | (values < 0)]
+        return [] if self.masks_are == "instances" else [int(value) for value in np.unique(outside)]
 
 
-def read_pairs(name: str, folder: Path, masks_are: MasksAre, num_classes: int) -> Splits:
-    """Images and masks below a folder, in one of the layouts above.
+def mask_values(file: Path | BytesIO) -> npt.NDArray[np.int64]:
+    """A mask's pixels as they are written, (H, W)."""
+    return np.array(_opened(file)).astype(np.int64)
+
+
+def read_pairs(
+    name: str, folder: Path, masks_are: MasksAre, num_classes: int, crop: int | None = None, threads: int = 1
+) -> Splits:
+    """Images and masks below a folder.
 
     Args:
         name: of the data set, for errors.
-        folder: that holds ``images`` and a table, or ``train``.
+        folder: that holds the layout's folders.
         masks_are: what a mask's pixels are.
         num_classes: C; with instances 2.
+        crop: height and width of what is trained on of an image; None for all of it, then images have one size.
+        threads: that decode.
 
     Raises:
-        DataError: neither layout; a missing partner (all of them, ten by name), another size, a value beyond C.
+        DataError: as ``pairs_below``; files that are no pictures, a mask of another size than its image (all of them,
+            ten by name), images of several sizes without a crop, a value beyond C.
     """
-    train, test = _parts(name, folder)
-    splits = []
-    for part in (train, test):
-        images = _stacked(name, [pair.image for pair in part], _pixels)
-        masks = _stacked(name, [pair.mask for pair in part], _mask)
-        if images.shape[-2:] != masks.shape[-2:]:
-            _raise_for_sizes(name, part)
-        if masks_are == "instances":
-            masks = (masks > 0).to(torch.uint8)
-        _check_values(name, part, masks, num_classes)
-        splits.append(TensorExamples(images, masks.long() if masks.dtype != torch.uint8 else masks))
-    return Splits(name, splits[0], splits[1], num_classes)
+    parts = pairs_below(name, folder)
+    sizes, channels = _checked_headers(name, [*parts.train, *parts.test])
+    if crop is None:
+        _check_one_size(name, [*parts.train, *parts.test], sizes)
+    read = PairPixels(channels, masks_are, num_classes)
+    train, test = (_examples(name, part, read, crop, threads) for part in (parts.train, parts.test))
+    return Splits(name, train, test if crop is None else test.whole(), num_classes, parts.passed_over)
 
 
-def _parts(name: str, folder: Path) -> tuple[list[Pair], list[Pair]]:
-    """Pairs of the training and of the test part, each in the order of the names."""
-    if (folder / "index.csv").is_file():
-        return _by_table(name, folder)
-    for test in ("val", "test"):
-        if (folder / "train" / "images").is_dir() and (folder / test / "images").is_dir():
-            return _of_folder(name, folder / "train"), _of_folder(name, folder / test)
-    raise DataError(
-        f"data.name={name}: {folder} holds neither images/, a folder of masks and index.csv, nor train/images and "
-        f"val/images: name the folder that does with --data DIR"
-    )
+def _examples(name: str, part: Sequence[Pair], read: PairPixels, crop: int | None, threads: int) -> Examples:
+    masks = _checked_masks(name, part, read, threads)
+    if crop is None:
+        images = (read.image(pair.image) for pair in part)
+        return TensorExamples(_stacked(images, len(part)), _stacked(iter(masks), len(part)))
+    sizes = np.array([mask.shape for mask in masks], dtype=np.int64)
+    files = [(pair.image.read_bytes(), pair.mask.read_bytes()) for pair in part]
+    for pair in part:
+        read.image(pair.image)  # a damaged file is told now, not in the middle of a run
+    return SizedPairs(files, sizes, read, (crop, crop), threads)
 
 
-def _by_table(name: str, folder: Path) -> tuple[list[Pair], list[Pair]]:
-    table = folder / "index.csv"
-    with open(table, encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    column = next((column for column in _ID_COLUMNS if rows and column in rows[0]), None)
-    if column is None or "split" not in rows[0]:
+def _checked_masks(name: str, part: Sequence[Pair], read: PairPixels, threads: int) -> list[torch.Tensor]:
+    """Every mask; those with values outside the classes are told together."""
+    odd: dict[str, list[int]] = {}
+
+    def checked(pair: Pair) -> torch.Tensor:
+        values = mask_values(pair.mask)
+        if beyond := read.beyond(values):
+            odd[pair.mask.name] = beyond
+        return read.classes(values)
+
+    with ThreadPoolExecutor(threads, "batchscale-decode", compute_alone) as pool:
+        masks = list(pool.map(checked, part))
+    if odd:
+        names = sorted(odd)  # threads end in any order
+        values = ", ".join(map(str, odd[names[0]][:5]))
         raise DataError(
-            f"data.name={name}: {table}: must have rows, a column {' or '.join(_ID_COLUMNS)} and a column split"
+            f"data.name={name}: {counted(len(odd), 'mask')} with values outside the {read.num_classes} classes, "
+            f"such as {names[0]} with {values}: must be 0 to {read.num_classes - 1}, or {IGNORED} for none; "
+            f"mend {listed(names)}, or give data.classes=N"
         )
-    pairs = {pair.image.stem: pair for pair in _of_folder(name, folder)}
-    missing = [row[column] for row in rows if row[column] not in pairs]
-    if missing:
-        raise DataError(f"data.name={name}: {table} names {_listed(missing)}, of which images/ holds no image")
-    parts: dict[str, list[Pair]] = {"train": [], "test": []}
-    for row in rows:
-        if row["split"] not in ("train", "val", "test"):
-            raise DataError(f"data.name={name}: {table}: split {row['split']!r}: must be train, val or test")
-        parts["train" if row["split"] == "train" else "test"].append(pairs[row[column]])
-    for part, members in parts.items():
-        if not members:
-            raise DataError(f"data.name={name}: {table}: no row of the {part} part; give some a split of that name")
-    return parts["train"], parts["test"]
+    return masks
 
 
-def _of_folder(name: str, folder: Path) -> list[Pair]:
-    images = {file.stem: file for file in sorted((folder / "images").iterdir()) if file.suffix.lower() in _IMAGES}
-    where = next((folder / masks for masks in _MASK_FOLDERS if (folder / masks).is_dir()), None)
-    if where is None:
-        raise DataError(f"data.name={name}: {folder} holds images/, but no {' or '.join(_MASK_FOLDERS)}/")
-    masks = {file.stem: file for file in where.iterdir() if file.suffix.lower() == ".png"}
-    for kind, alone in (("no mask", images.keys() - masks.keys()), ("no image", masks.keys() - images.keys())):
-        if alone:
+def _stacked(pictures: Iterator[torch.Tensor], count: int) -> torch.Tensor:
+    """One tensor of so many pictures of one size, without a second copy of all."""
+    first = next(pictures)
+    stacked = torch.empty((count, *first.shape), dtype=first.dtype)
+    stacked[0] = first
+    for number, picture in enumerate(pictures, 1):
+        stacked[number] = picture
+    return stacked
+
+
+def _opened(file: Path | BytesIO) -> Image.Image:
+    try:
+        with Image.open(file) as picture:
+            picture.load()
+            return picture
+    except _BROKEN as error:
+        raise DataError(f"{file}: cannot be read as a picture ({error}); mend or remove it") from None
+
+
+def _header(file: Path) -> tuple[tuple[int, int], str]:
+    """((height, width), mode) without decoding."""
+    try:
+        with Image.open(file) as picture:
+            return (picture.height, picture.width), picture.mode
+    except _BROKEN as error:
+        raise DataError(f"{file}: cannot be read as a picture ({error}); mend or remove it") from None
+
+
+def _checked_headers(name: str, pairs: Sequence[Pair]) -> tuple[list[tuple[int, int]], int]:
+    """(height and width of every image, channels of all: 3 where one has colours)."""
+    sizes, modes, odd = [], set(), []
+    for pair in pairs:
+        size, mode = _header(pair.image)
+        mask_size, mask_mode = _header(pair.mask)
+        if mode.startswith(("I", "F")):
             raise DataError(
-                f"data.name={name}: {folder}: {counted(len(alone), 'file')} with {kind}: {_listed(sorted(alone))}; "
-                f"add the partners, or take these away"
+                f"{pair.image}: has more than 8 bits a pixel ({mode}): must have 8; scale it to 0..255 and save it so"
             )
-    if not images:
-        raise DataError(f"data.name={name}: {folder / 'images'} holds no image")
-    return [Pair(images[stem], masks[stem]) for stem in images]
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(names[:_MOST_NAMED]) + more
-
-
-def _stacked(name: str, files: Sequence[Path], read: Callable[[Path], torch.Tensor]) -> torch.Tensor:
-    pictures = [read(file) for file in files]
-    odd = [file.name for file, picture in zip(files, pictures, strict=True) if picture.shape != pictures[0].shape]
+        if mask_mode not in _MASKS:
+            raise DataError(f"{pair.mask}: a mask must have one whole number a pixel, and is {mask_mode}; save it so")
+        if size != mask_size:
+            odd.append(f"{pair.mask.name} ({_by(mask_size)}, image {_by(size)})")
+        sizes.append(size)
+        modes.add(mode)
     if odd:
         raise DataError(
-            f"data.name={name}: {_listed(odd)}: of another size or number of channels than {files[0].name} "
-            f"{tuple(pictures[0].shape)}: must all be alike; crop or resize them"
+            f"data.name={name}: {counted(len(odd), 'mask')} of another size than the image: {listed(odd)}: must be "
+            f"the same; mend them"
         )
-    return torch.stack(pictures)
+    return sizes, 1 if modes <= set(_GREY) else 3
 
 
-def _opened(file: Path) -> Image.Image:
-    try:
-        picture = Image.open(file)
-        picture.load()
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read as a picture ({error}); mend or remove it") from None
-    return picture
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
 
 
-def _pixels(file: Path) -> torch.Tensor:
-    """uint8 (C, H, W), grey or RGB."""
-    picture = _opened(file)
-    array = np.array(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
-    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
-
-
-def _mask(file: Path) -> torch.Tensor:
-    """(H, W): uint8, or int64 of a picture of 16 or 32 bits."""
-    picture = _opened(file)
-    if picture.mode not in ("L", "P", "I", "I;16", "1"):
-        raise DataError(f"{file}: a mask must have one whole number a pixel, and is {picture.mode}; save it so")
-    array = np.array(picture)
-    return torch.from_numpy(array.astype(np.uint8 if picture.mode in ("L", "P", "1") else np.int64))
-
-
-def _raise_for_sizes(name: str, part: Sequence[Pair]) -> None:
-    pair = part[0]
-    raise DataError(
-        f"data.name={name}: {pair.mask.name}: its mask has another size than the image {pair.image.name}: must be the "
-        f"same; mend the mask"
-    )
-
-
-def _check_values(name: str, part: Sequence[Pair], masks: torch.Tensor, num_classes: int) -> None:
-    beyond = ((masks >= num_classes) & (masks != IGNORED)) | (masks < 0)
-    bad = beyond.flatten(1).any(1).nonzero().flatten().tolist()
-    if bad:
-        values = sorted(set(masks[bad[0]][beyond[bad[0]]].tolist()))
+def _check_one_size(name: str, pairs: Sequence[Pair], sizes: Sequence[tuple[int, int]]) -> None:
+    odd = [pair.image.name for pair, size in zip(pairs, sizes, strict=True) if size != sizes[0]]
+    if odd:
         raise DataError(
-            f"data.name={name}: {counted(len(bad), 'mask')} with values outside the {num_classes} classes, such as "
-            f"{part[bad[0]].mask.name} with {', '.join(map(str, values[:5]))}: must be 0 to {num_classes - 1}, or "
-            f"{IGNORED} for none; mend the masks, or give data.classes=N"
+            f"data.name={name}: {listed(odd)}: of another size than {pairs[0].image.name} ({_by(sizes[0])}): train on "
+            f"crops of one size with data.augment.size=N, or resize them"
         )
