@@ -48,6 +48,7 @@ IMAGES = {
     "digits": 1_437,
     "digits_scenes": 800,
     "nuclei": 268,
+    "own": 2_560,
     "digits_scenes_detection": 800,
     "bccd": 292,
     "coco": 118_287,
@@ -87,6 +88,7 @@ PLANS = {  # what the headers say: (epoch, workers, per_worker) of each phase; s
     "shakespeare-transformer": ([(0, 1, 32)], 1_471, 0.005 * 2**0.5, None),
     "topics-transformer": ([(0, 1, 16)], 1_729, 0.002, None),
     "nuclei-unet": ([(0, 1, 16)], 1_005, 0.001, 0.001),
+    "own": ([(0, 8, 32)], 100, 0.1, None),
 }  # fmt: skip
 
 

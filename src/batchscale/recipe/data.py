@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from batchscale.members import DATASETS, ON_DISK, PAIRS, TEXTS, WITH_BOXES
-from batchscale.recipe.base import Count, Entry, OpenFraction
+from batchscale.recipe.base import Count, Entry, OpenFraction, Share
 from batchscale.recipe.union import member_of
 
 
@@ -31,6 +31,9 @@ class Data(Entry):
     augment: Augment = Augment()
     holdout: Annotated[int, Field(ge=0)] = 0  # training images held out and evaluated in place of the test set
     train_images: Count | None = None  # of images in memory: so many to train on, the same ones for every seed (all)
+    # such a share of the training images, to the nearest whole one; the same ones for every seed, and a larger share
+    # holds a smaller one
+    train_fraction: Share = 1.0
     partial: Literal["carry", "drop"] = "carry"  # the last partial minibatch of an epoch's shuffle
     subset: str | None = None  # of images on disk: a list of the training files to use, one name a line
     skip_bad: bool = False  # of images on disk: instead of a bad file train on the next, evaluate none
@@ -40,7 +43,8 @@ class Data(Entry):
     # of pairs: what a pixel of a mask is: a class, 255 for none; or an instance, all of which are class 1;
     # of images with boxes: instances: each box has a mask, which is read and learned, too
     masks: Literal["classes", "instances"] | None = None
-    classes: Count | None = None  # of pairs whose masks hold classes: how many, the background included
+    # how many classes: of pairs whose masks hold classes, the background included; of one's own data that do not tell
+    classes: Count | None = None
     # of images with boxes: height and width that every image is resized to, its boxes with it (null: as they are)
     resize: Annotated[tuple[Count, Count], Field(strict=False)] | None = None
     tokens: Literal["characters", "bytes"] = "characters"  # of a text: what is told; characters of UTF-8
@@ -97,7 +101,12 @@ class Data(Entry):
         if on_disk and self.train_images is not None:
             raise ValueError(
                 f"data.train_images={self.train_images} is for images in memory, and data.name={self.name} is not: "
-                f"list the files to train on instead, with data.subset=FILE"
+                f"list the files to train on instead, with data.subset=FILE, or give data.train_fraction"
+            )
+        if self.train_images is not None and self.train_fraction != 1:
+            raise ValueError(
+                f"data.train_images={self.train_images} and data.train_fraction={self.train_fraction:g} both say how "
+                f"much is trained on: leave one out"
             )
         if augment.size is not None and augment.crop == "padded":
             raise ValueError(

@@ -195,6 +195,7 @@ _LATER: dict[str, Any] = {
     "loss.class_weights": [],
     "data.masks": None,
     "data.classes": None,
+    "data.train_fraction": 1.0,
     "data.resize": None,
     "data.tokens": "characters",
     "data.sequence": None,

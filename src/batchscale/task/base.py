@@ -84,6 +84,7 @@ class Task(ABC):
         examples: what its examples are called: "images", "sequences".
         parts: what one example consists of, where these are counted, too: "tokens".
         unit: whose the loss is: an example's, or a worker's.
+        needs_classes: it cannot be made for data that do not tell how many classes they have.
         score_kinds: what it is judged by; the first is *the* score.
         count_names: of its evaluation counts, where they are few enough to be written down by name.
         training_counts, evaluation_counts: how many whole numbers a pass of either kind has.
@@ -95,6 +96,7 @@ class Task(ABC):
     examples: ClassVar[str] = "examples"
     parts: ClassVar[str] = ""
     unit: ClassVar[Literal["example", "worker"]] = "example"
+    needs_classes: ClassVar[bool] = False
     score_kinds: tuple[ScoreKind, ...]
     count_names: tuple[str, ...] = ()
     training_counts: int = 0
