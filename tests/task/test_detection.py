@@ -3,7 +3,9 @@
 import contextlib
 import io
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +33,7 @@ from batchscale.task.detection import Detection
 from batchscale.training.due import DUES
 from batchscale.training.step import _DROPOUT
 
+SHARED = Path(os.environ.get("BATCHSCALE_DATA", Path(__file__).parents[2] / ".." / "shared" / "data"))
 TINY = {"width": 8, "pyramid": 8, "hidden": 16, "anchor": 8, "proposals": 12, "sampled": 8}
 RECIPE = {
     "data": {"name": "digits_scenes_detection", "train_images": 20, "holdout": 12, "augment": {"flip": True}},
@@ -55,7 +58,7 @@ def exact():
     return train(0, EXACT)
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_exact_runs_are_the_same_for_every_number_of_processes(exact, processes):
     assert in_processes(processes, train, EXACT) == [exact] * processes
 
@@ -75,6 +78,7 @@ def test_a_run_stopped_on_one_process_goes_on_on_two(exact, tmp_path, monkeypatc
     assert resumed(0, tmp_path / "again") == exact
 
 
+@pytest.mark.slow
 def test_samples_hang_on_no_draw_before_the_run_and_fast_mode_draws_them_alike():
     torch.rand(7)
     fast = train(0, "precision=fp64")
@@ -354,3 +358,19 @@ def test_torchvision_s_detectors_freeze_batch_norm_where_weights_come_from_a_fil
         drawn.eval().backbone(image).values(), read.train().backbone(image).values(), strict=True
     ):
         torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "coco_cc").is_dir(), reason="no coco_cc below BATCHSCALE_DATA")
+def test_mask_rcnn_trains_and_is_judged_on_photographs_of_coco():
+    """The shipped recipe, shortened: two steps of small images; masks of boxes and crowds in both."""
+    shortened = (
+        "minibatch.workers=2", "minibatch.per_worker=2", "data.train_images=8", "data.holdout=4", "epochs=1",
+        "model.options={min_size: 96, max_size: 128}", "learning_rate.decay={kind: none}", "numerics.threads=1",
+        "execution.device=cpu",
+    )  # fmt: skip
+    result = batchscale.train("coco-mask-rcnn-linear", shortened, data_folder=SHARED / "coco_cc", quiet=True)
+    content = result.model_dump()
+    assert set(content["scores"]) == {"ap", "ap50", "ap75", "mask-ap", "mask-ap50"}
+    assert 0 < content["train_loss"] < 100
+    assert 0 < content["test_loss"] < 100
