@@ -7,10 +7,12 @@ from PIL import Image
 from support.worlds import in_processes
 
 import batchscale
+from batchscale.build.inputs import load_data
 from batchscale.data.augmentation import Augmentation
 from batchscale.data.image.mask_sources import PAIRS
 from batchscale.data.source import Reading
 from batchscale.errors import DataError, RecipeError
+from batchscale.recipe import recipe_from
 
 SIZES = [(20, 40), (48, 12), (33, 33), (10, 9), (64, 30), (17, 50), (40, 40), (28, 21)]
 READING = Reading(masks="classes", classes=4, crop=16)
@@ -82,6 +84,14 @@ def test_evaluation_shows_every_pixel_once_in_a_window_of_32s(folder):
         assert (masks != 255).flatten(1).sum(1).tolist() == [height * width for height, width in SIZES[:5]]
         inside = images[0, 0][masks[0] != 255].view(20, 40).numpy()
         assert (inside == np.array(Image.open(folder / "val/images/0.png"))).all()
+
+
+def test_images_held_out_of_training_are_evaluated_whole(folder):
+    splits = load_data(recipe_from(RECIPE, ["data.holdout=3"]), folder)
+    _, masks = splits.test.part(slice(None))
+    areas = {height * width for height, width in SIZES}
+    assert len(masks) == 3
+    assert {int(pixels) for pixels in (masks != 255).flatten(1).sum(1)} <= areas
 
 
 def test_mean_and_deviation_are_of_all_pixels(folder):

@@ -65,7 +65,7 @@ PLANS = {  # what the headers say: (epoch, workers, per_worker) of each phase; s
     "cifar10-resnet44-hoffer": ([(0, 16, 128)], 78_125, 0.4, 0.0004),
     "cifar10-resnet8": ([(0, 4, 32)], 5_860, 0.1, None),
     "cifar10-wrn-increase-minibatch": ([(0, 1, 128), (60, 5, 128), (120, 25, 128)], 29_376, 0.1, 0.02),
-    "coco-mask-rcnn-linear": ([(0, 8, 2)], 90_000, 0.02, 0.0002),
+    "coco-mask-rcnn-linear": ([(0, 8, 2)], 160_000, 0.02, 0.002),
     "deepcam-deeplabv3": ([(0, 2, 2)], 640, 0.001, None),
     "digits-cnn": ([(0, 1, 32)], 1_348, 0.0125, None),
     "digits-scenes-detection": ([(0, 2, 8)], 500, 0.002, None),

@@ -12,6 +12,7 @@ from torchmetrics.classification import BinaryJaccardIndex, MulticlassAccuracy, 
 
 import batchscale
 from batchscale.data.examples import Splits, TensorExamples
+from batchscale.data.image.mask_sources import DEEPCAM_MADE_UP
 from batchscale.data.image.weather import made_up_weather
 from batchscale.errors import RecipeError
 from batchscale.order import StreamOrder
@@ -198,6 +199,9 @@ def test_made_up_weather_is_the_same_everywhere_and_shows_what_its_masks_say():
     images, masks = splits.train.inputs, splits.train.targets
     assert splits.train.digests()["pixels"].startswith("395f9513590e67fc")
     assert splits.train.digests()["labels"].startswith("218b1c932ddff8f8")
+    images_64 = images.double()
+    assert images_64.mean((0, 2, 3)).tolist() == pytest.approx(DEEPCAM_MADE_UP.mean, abs=1e-4)
+    assert images_64.std((0, 2, 3), correction=0).tolist() == pytest.approx(DEEPCAM_MADE_UP.std, abs=1e-4)
     raised = [float(images[:, 5][masks == kind].double().mean() - images[:, 5].double().mean()) for kind in (1, 2)]
     lowered = float(images[:, 2][masks == 1].double().mean() - images[:, 2].double().mean())
     wet = float(images[:, 0][masks == 2].double().mean() - images[:, 0].double().mean())

@@ -30,7 +30,6 @@ class StudyQuestion(Entry):
     Attributes:
         summary: of the study, for the list of studies.
         about: what it trains and tells, with an example.
-        one_at_a_time: it measures time.
         of_recipe: the recipe that it is always asked of, and
         of_overrides: that recipe's overrides; None: any recipe.
     """
@@ -39,7 +38,6 @@ class StudyQuestion(Entry):
 
     summary: ClassVar[str]
     about: ClassVar[str]
-    one_at_a_time: ClassVar[bool] = False
     of_recipe: ClassVar[str | None] = None
     of_overrides: ClassVar[tuple[str, ...]] = ()
 
@@ -54,6 +52,10 @@ class StudyQuestion(Entry):
     def own_recipe(self) -> tuple[str, tuple[str, ...]] | None:
         """The recipe that it is asked of, with that recipe's overrides; None: any recipe."""
         return None if self.of_recipe is None else (self.of_recipe, self.of_overrides)
+
+    def measures_time(self, recipe: Recipe) -> bool:
+        """Whether its runs are timed, and so go one at a time."""
+        return False
 
     def home(self, recipe: Recipe) -> str | None:
         """The package with the cells and the answer of this question; None: that of its kind of study."""

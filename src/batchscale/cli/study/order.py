@@ -68,12 +68,12 @@ def answer(options: argparse.Namespace, kind: str, question: StudyQuestion) -> A
     from batchscale.study.runner.folder import check_study
 
     cluster = _cluster(options)
-    if question.one_at_a_time and options.jobs not in (None, 1):
-        raise UsageError(f"--jobs={options.jobs}: this study measures time, one run at a time; leave --jobs out")
     source, overrides = question.own_recipe or (options.recipe, ())
     overrides = (*overrides, *getattr(options, "overrides", ()))
     asked_recipe = load_recipe(source, overrides)
     question.check(asked_recipe)
+    if question.measures_time(asked_recipe) and options.jobs not in (None, 1):
+        raise UsageError(f"--jobs={options.jobs}: this study measures time, one run at a time; leave --jobs out")
     if options.out is not None:
         check_study(options.out, kind, None)
     data = None if question.of_recipe else data_folder(options)
@@ -139,7 +139,7 @@ def _open(options: argparse.Namespace, kind: str, case: Case[Any], data: Path | 
         case.recipe,
         {"overrides": list(case.overrides), **case.question.model_dump(mode="json")},
         words,
-        jobs=1 if case.question.one_at_a_time else options.jobs,
+        jobs=1 if case.question.measures_time(case.recipe) else options.jobs,
         cluster=cluster,
         data_folder=data,
         say=lambda line: print(line, file=sys.stderr, flush=True),

@@ -142,7 +142,18 @@ class PairsSource(MaskSource):
 
 
 DIGITS_SCENES = ScenesSource("digits_scenes", CLASSES, SCENES_MEAN, SCENES_STD)
-DEEPCAM_MADE_UP = WeatherSource("deepcam_made_up", WEATHER_CLASSES, mean=(), std=())
+DEEPCAM_MADE_UP = WeatherSource(
+    "deepcam_made_up",
+    WEATHER_CLASSES,
+    mean=(
+        130.9567, 132.3833, 123.6504, 124.6007, 125.3337, 130.115, 129.009, 129.5421, 127.7889, 125.7699,
+        127.0537, 127.5763, 127.3674, 126.6632, 126.9599, 125.7094,
+    ),
+    std=(
+        52.8359, 52.2939, 51.3387, 51.8052, 51.2326, 51.1663, 51.1511, 51.5676, 49.8089, 49.2885, 49.7752,
+        49.4252, 49.5107, 49.1516, 49.6909, 49.4238,
+    ),
+)  # fmt: skip
 NUCLEI = PairsSource(
     name="nuclei",
     num_classes=2,

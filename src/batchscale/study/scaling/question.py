@@ -89,7 +89,6 @@ score, not about speed: one process, and k workers stand for as many GPUs.
 Every process gets the same threads at every W (numerics.threads, or the cores shared by the largest W; on a cluster
 --slurm cpus-per-task, or one).
 """
-    one_at_a_time: ClassVar = True
 
     processes: Annotated[tuple[int, ...], read_by(parse_processes)] = flag(
         "W, such as 1,2,4,8, rising", "LIST", default="1,2"
@@ -121,6 +120,10 @@ Every process gets the same threads at every W (numerics.threads, or the cores s
             self.compare == "unet" and recipe.task == "segmentation" and "processes" not in self.model_fields_set
         )
         return self.workers or (PUBLISHED_WORKERS if published else None)
+
+    def measures_time(self, recipe: Recipe) -> bool:
+        """That over processes does; that over workers is about the score alone."""
+        return not self.workers_of(recipe)
 
     def home(self, recipe: Recipe) -> str | None:
         """Workers have a package of their own."""
