@@ -320,6 +320,7 @@ SHAPES = {
     "cifar10": (CIFAR, 10),
     "imagenet": (IMAGENET, 1000),
     "digits_scenes": ((1, 32, 32), 11),
+    "digits_scenes_labels": ((1, 32, 32), 10),
     "nuclei": ((1, 256, 256), 2),
     "shakespeare": ((64,), 65),
     "topics": ((64,), 256),
