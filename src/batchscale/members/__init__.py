@@ -43,6 +43,7 @@ DATASETS: Members[Any] = Members(
         "mnist": "batchscale.data.sources:MNIST",
         "fashion_mnist": "batchscale.data.sources:FASHION_MNIST",
         "cifar10": "batchscale.data.sources:CIFAR10",
+        "cifar100": "batchscale.data.sources:CIFAR100",
         "digits_scenes": "batchscale.data.image.mask_sources:DIGITS_SCENES",
         "nuclei": "batchscale.data.image.mask_sources:NUCLEI",
         "deepcam_made_up": "batchscale.data.image.mask_sources:DEEPCAM_MADE_UP",
