@@ -49,9 +49,9 @@ training: words errors randomness structure minibatch system recipe task comm da
 build: words errors members randomness order structure minibatch placement system recipe models task comm data update
   records worker aggregate launch training batchscale
 run: words errors members minibatch system recipe task comm data records worker launch training build batchscale
-bench: words errors randomness minibatch system recipe models comm data records aggregate launch build
+bench: words errors randomness structure minibatch system recipe task comm data records aggregate launch build
 report: words errors system records bench
-study: words errors randomness system recipe data update records launch build run
+study: words errors members randomness system recipe data update records launch build run
 plugins: members recipe
 api: errors recipe task data records run
 cli: words errors members system recipe data records launch build run bench report study batchscale

@@ -165,10 +165,10 @@ def test_unknown_name() -> None:
 def test_every_entry_has_the_same_seam() -> None:
     for name, source in DATASETS.items():
         assert source.name == name
-        assert (
-            len(source.mean) == len(source.std) >= (name not in ["pairs", "cifar100", "deepcam_made_up", *TEXTS])
-        )  # of whose images they are taken
+        of_its_images = ["pairs", "cifar100", "deepcam_made_up", *TEXTS]
+        assert len(source.mean) == len(source.std) >= (name not in of_its_images)
         unlisted = {"nuclei": "nuclei_dsb2018", "voc_detection": "VOCdevkit/VOC2007", "shakespeare": "tinyshakespeare"}
+        unlisted |= {"voc_segmentation": "VOCdevkit/VOC2012", "voc_labels": "VOCdevkit/VOC2007", "bccd_labels": "bccd"}
         unlisted |= {name: name for name in ("pairs", "coco", "bccd", "text")}
         assert source.folder_name == (name if source.files else unlisted.get(name, ""))
         assert len({f.md5 for f in source.files}) == len(source.files)

@@ -322,6 +322,10 @@ SHAPES = {
     "digits_scenes": ((1, 32, 32), 11),
     "digits_scenes_labels": ((1, 32, 32), 10),
     "nuclei": ((1, 256, 256), 2),
+    "deepcam_made_up": ((16, 64, 96), 3),
+    "digits_scenes_detection": ((1, 64, 64), 11),
+    "bccd": ((3, 240, 320), 4),
+    "coco": ((3, 480, 640), 91),
     "shakespeare": ((64,), 65),
     "topics": ((64,), 256),
 }
@@ -338,8 +342,13 @@ def test_every_shipped_recipe_s_model_fits_its_data(name):
     if recipe.task == "language":
         assert model(inputs.long()).shape == (2, *shape, outputs)
         return
+    if recipe.task == "detection":  # its boxes, and so its shapes, hang on what is found in the images
+        assert model.roi_heads.box_predictor.cls_score.out_features == outputs
+        return
     pixels = shape[1:] if recipe.task == "segmentation" else ()
-    assert model(inputs).shape == (2, outputs, *pixels)
+    logits = model(inputs)
+    logits = logits["out"] if isinstance(logits, dict) else logits  # with an auxiliary classifier's
+    assert logits.shape == (2, outputs, *pixels)
 
 
 GOYAL = {  # Goyal et al. 2017, sections 2 and 5.1
