@@ -208,5 +208,5 @@ def test_cifar_cut_or_longer() -> None:
 
 @pytest.mark.parametrize("names", [[b"a"] * 9, [b"a"] * 9 + [3], b"aaaaaaaaaa", None])
 def test_cifar_meta_needs_ten_names(names: Any) -> None:
-    with refused("meta", "ten names"):
+    with refused("meta", "10 names"):
         decode_meta(pickle.dumps({b"label_names": names}), "meta")

@@ -25,17 +25,20 @@ from support.datafiles import (
     refused,
     same,
     tiny_cifar,
+    tiny_cifar100,
     tiny_idx,
     unpack,
     write_idx,
 )
 
+from batchscale.build.inputs import make_normalizer
 from batchscale.data import DATASETS, load_dataset
 from batchscale.data.image.cifar import decode_meta
 from batchscale.data.image.digits import split
 from batchscale.data.image.idx import read_idx
 from batchscale.data.official.prepare import check
 from batchscale.members import TEXTS
+from batchscale.recipe import load_recipe
 
 # where files are looked for, and checksums
 
@@ -60,6 +63,27 @@ def test_cifar_layouts_are_found(tmp_path: Path, place: str) -> None:
     assert dataset.train_labels.tolist() == [0, 9, 1, 9, 2, 9, 3, 9, 4, 9]
     assert dataset.test_labels.tolist() == [5, 9]
     assert dataset.test_images[0].flatten().tolist() == pixels(6)[0].tolist()
+
+
+@pytest.mark.parametrize("place", ["cifar100", "cifar-100-python", "cifar100/cifar-100-python", "."])
+def test_cifar100_has_its_fine_labels(tmp_path: Path, place: str) -> None:
+    source = tiny_cifar100(tmp_path / "data" / place)
+    dataset = source.load(tmp_path / "data")
+    assert dataset.train_labels.tolist() == [99, 3]
+    assert dataset.test_labels.tolist() == [50]
+    assert dataset.train_images.reshape(2, -1).tolist() == pixels(2).tolist()
+    assert dataset.num_classes == 100
+    path = tmp_path / "data" / place / "train"
+    path.write_bytes(path.read_bytes() + b"\0")
+    with refused(str(path), source.files[0].md5, hashlib.md5(path.read_bytes()).hexdigest()):
+        source.load(tmp_path / "data")
+
+
+def test_cifar100_is_normalised_by_the_moments_of_its_images(tmp_path: Path) -> None:
+    dataset = tiny_cifar100(tmp_path / "cifar100").load(tmp_path).splits()
+    recipe = load_recipe("cifar10-resnet8", ["data.name=cifar100", "precision=fp64"])
+    normalized = make_normalizer(recipe, dataset, False, torch.device("cpu"))(dataset.train.part(slice(0, 2))[0])
+    torch.testing.assert_close(normalized.mean((0, 2, 3)), torch.zeros(3).double(), atol=1e-12, rtol=0)
 
 
 def test_a_folder_with_all_files_comes_before_one_with_some(tmp_path: Path) -> None:
@@ -141,10 +165,10 @@ def test_unknown_name() -> None:
 def test_every_entry_has_the_same_seam() -> None:
     for name, source in DATASETS.items():
         assert source.name == name
-        of_its_images = ["pairs", *TEXTS]
+        of_its_images = ["pairs", "cifar100", *TEXTS]
         assert len(source.mean) == len(source.std) >= (name not in of_its_images)
         unlisted = {"nuclei": "nuclei_dsb2018", "voc_detection": "VOCdevkit/VOC2007", "shakespeare": "tinyshakespeare"}
-        unlisted["voc_segmentation"] = "VOCdevkit/VOC2012"
+        unlisted |= {"voc_segmentation": "VOCdevkit/VOC2012", "voc_labels": "VOCdevkit/VOC2007", "bccd_labels": "bccd"}
         unlisted |= {name: name for name in ("pairs", "coco", "bccd", "text")}
         assert source.folder_name == (name if source.files else unlisted.get(name, ""))
         assert len({f.md5 for f in source.files}) == len(source.files)

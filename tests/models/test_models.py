@@ -320,6 +320,7 @@ SHAPES = {
     "cifar10": (CIFAR, 10),
     "imagenet": (IMAGENET, 1000),
     "digits_scenes": ((1, 32, 32), 11),
+    "digits_scenes_labels": ((1, 32, 32), 10),
     "nuclei": ((1, 256, 256), 2),
     "deepcam_made_up": ((16, 64, 96), 3),
     "digits_scenes_detection": ((1, 64, 64), 11),

@@ -49,6 +49,7 @@ IMAGES = {
     "digits_scenes": 800,
     "nuclei": 268,
     "own": 2_560,
+    "digits_scenes_labels": 800,
     "digits_scenes_detection": 800,
     "bccd": 292,
     "coco": 118_287,
@@ -89,6 +90,9 @@ PLANS = {  # what the headers say: (epoch, workers, per_worker) of each phase; s
     "topics-transformer": ([(0, 1, 16)], 1_729, 0.002, None),
     "nuclei-unet": ([(0, 1, 16)], 1_005, 0.001, 0.001),
     "own": ([(0, 8, 32)], 100, 0.1, None),
+    "digits-scenes-labels": ([(0, 1, 16)], 1_000, 0.003, None),
+    "mnist-simple-cnn": ([(0, 8, 32)], 2_344, 0.05, None),
+    "imagenet-vgg11": ([(0, 32, 32)], 112_603, 0.04, None),
 }  # fmt: skip
 
 

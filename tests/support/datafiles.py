@@ -20,7 +20,7 @@ import torch
 
 from batchscale.data import DATASETS, Dataset
 from batchscale.data.official.files import OfficialFile
-from batchscale.data.sources import CifarSource, IdxSource
+from batchscale.data.sources import Cifar100Source, CifarSource, IdxSource
 from batchscale.errors import DataError
 
 CIFAR_FILES = [f.name for f in DATASETS["cifar10"].files]
@@ -64,7 +64,7 @@ def write_idx(
     return path
 
 
-def cifar_pickle(data: npt.NDArray[Any], labels: list[int], spec: bytes = b"u1") -> bytes:
+def cifar_pickle(data: npt.NDArray[Any], labels: list[int], spec: bytes = b"u1", entry: bytes = b"labels") -> bytes:
     """A batch as Python 2 wrote it: the form of the official files."""
 
     def word(b: bytes) -> bytes:
@@ -76,7 +76,7 @@ def cifar_pickle(data: npt.NDArray[Any], labels: list[int], spec: bytes = b"u1")
     array = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85" + word(b"b") + b"\x87R"
     array += b"(K\x01" + shape + dtype + b"K\x00tb\x89" + raw + b"tb"
     items = b"](" + b"".join(b"J" + struct.pack("<i", v) for v in labels) + b"e"
-    return b"\x80\x02}(" + word(b"labels") + items + word(b"data") + array + b"u."
+    return b"\x80\x02}(" + word(entry) + items + word(b"data") + array + b"u."
 
 
 def pixels(num_images: int) -> npt.NDArray[np.uint8]:
@@ -112,6 +112,22 @@ def tiny_cifar(folder: Path) -> CifarSource:
     source = DATASETS["cifar10"]
     assert isinstance(source, CifarSource)
     return replace(source, files=tuple(files), images_per_file=2)
+
+
+def tiny_cifar100(folder: Path) -> Cifar100Source:
+    """Two training images and a test image, in files of the official form."""
+    folder.mkdir(parents=True)
+    contents = {
+        "train": cifar_pickle(pixels(2), [99, 3], entry=b"fine_labels"),
+        "test": cifar_pickle(pixels(1), [50], entry=b"fine_labels"),
+        "meta": pickle.dumps({b"fine_label_names": [b"name"] * 100, b"coarse_label_names": [b"name"] * 20}),
+    }
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    files = tuple(OfficialFile(name, hashlib.md5(data).hexdigest()) for name, data in contents.items())
+    source = DATASETS["cifar100"]
+    assert isinstance(source, Cifar100Source)
+    return replace(source, files=files, images=(2, 1))
 
 
 def same(a: Dataset, b: Dataset) -> bool:

@@ -105,6 +105,35 @@ class CifarSource(Source):
         return into / "cifar-10-batches-py"
 
 
+@dataclass(frozen=True)
+class Cifar100Source(Source):
+    """CIFAR-100 with its 100 fine labels: a training file, a test file, the class names.
+
+    Args:
+        images: in the training and in the test file.
+    """
+
+    images: tuple[int, int] = (50_000, 10_000)
+
+    def load(self, folder: Path | None) -> Dataset:
+        """The data set: images uint8 (N, 3, 32, 32)."""
+        *parts, (path, meta) = list(zip(self.locate(folder), self.files, strict=True))
+        decode_meta(meta.read(path, owners()), str(path), "fine_label_names", self.num_classes)
+        train, test = (
+            decode_batch(file.read(path, owners()), str(path), images, "fine_labels", self.num_classes)
+            for (path, file), images in zip(parts, self.images, strict=True)
+        )
+        pixels = [torch.from_numpy(images.copy()) for images, _ in (train, test)]
+        return Dataset(
+            self.name, pixels[0], torch.from_numpy(train[1]), pixels[1], torch.from_numpy(test[1]), self.num_classes
+        )
+
+    def fetch(self, into: Path) -> Path:
+        """Download through torchvision."""
+        _torchvision("CIFAR100", into)
+        return into / "cifar-100-python"
+
+
 _MNIST_SHAPES = {
     "train-images-idx3-ubyte.gz": (60_000, 28, 28),
     "train-labels-idx1-ubyte.gz": (60_000,),
@@ -188,6 +217,18 @@ CIFAR10 = CifarSource(
         OfficialFile("batches.meta", "5ff9c542aee3614f3951f8cda6e48888", 158),
     ),
     layouts=("cifar10", "cifar-10-batches-py", "cifar10/cifar-10-batches-py", "."),
+)
+CIFAR100 = Cifar100Source(  # MD5s as published; lengths, mean and deviation are not: the last two are taken at load
+    name="cifar100",
+    num_classes=100,
+    mean=(),
+    std=(),
+    files=(
+        OfficialFile("train", "16019d7e3df5f24257cddd939b257f8d"),
+        OfficialFile("test", "f0ef6b0ae62326f3e7ffdfab6717acfc"),
+        OfficialFile("meta", "7973b15100ade9c7d40fb424638fde48"),
+    ),
+    layouts=("cifar100", "cifar-100-python", "cifar100/cifar-100-python", "."),
 )
 IMAGENET = FolderSource(
     "imagenet",

@@ -43,6 +43,7 @@ DATASETS: Members[Any] = Members(
         "mnist": "batchscale.data.sources:MNIST",
         "fashion_mnist": "batchscale.data.sources:FASHION_MNIST",
         "cifar10": "batchscale.data.sources:CIFAR10",
+        "cifar100": "batchscale.data.sources:CIFAR100",
         "digits_scenes": "batchscale.data.image.mask_sources:DIGITS_SCENES",
         "nuclei": "batchscale.data.image.mask_sources:NUCLEI",
         "deepcam_made_up": "batchscale.data.image.mask_sources:DEEPCAM_MADE_UP",
@@ -55,6 +56,9 @@ DATASETS: Members[Any] = Members(
         "text": "batchscale.data.language.text_sources:TEXT",
         "shakespeare": "batchscale.data.language.text_sources:SHAKESPEARE",
         "topics": "batchscale.data.language.text_sources:TOPICS",
+        "voc_labels": "batchscale.data.image.label_sources:VOC_LABELS",
+        "bccd_labels": "batchscale.data.image.label_sources:BCCD_LABELS",
+        "digits_scenes_labels": "batchscale.data.image.label_sources:DIGITS_SCENES_LABELS",
         "imagenet": "batchscale.data.sources:IMAGENET",
         "folder": "batchscale.data.sources:FOLDER",
     },
@@ -65,7 +69,7 @@ DATASETS: Members[Any] = Members(
 ON_DISK = ["imagenet", "folder"]
 """Those data sets whose images stay on disk, and are decoded as they are used."""
 
-WITH_BOXES = ["coco", "voc_detection", "bccd", "digits_scenes_detection"]
+WITH_BOXES = ["coco", "voc_detection", "bccd", "digits_scenes_detection", "voc_labels", "bccd_labels"]
 """Those data sets whose images have boxes, and may differ in size."""
 PAIRS = ("nuclei", "pairs", "voc_segmentation")
 """Those data sets whose images are pairs of files with masks, of several sizes perhaps, and may be cropped."""
@@ -76,6 +80,7 @@ TASKS: Members[Any] = Members(
     "task",
     {
         "classification": "batchscale.task.classification:Classification",
+        "multilabel": "batchscale.task.multilabel:Multilabel",
         "segmentation": "batchscale.task.segmentation:Segmentation",
         "detection": "batchscale.task.detection:Detection",
         "language": "batchscale.task.language:Language",

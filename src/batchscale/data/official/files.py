@@ -12,6 +12,8 @@ from types import MappingProxyType
 
 from batchscale.errors import DataError
 
+_MOST_BYTES = 1 << 28
+
 
 @dataclass(frozen=True)
 class OfficialFile:
@@ -20,14 +22,14 @@ class OfficialFile:
     Args:
         name: its name, as published.
         md5: its published MD5.
-        num_bytes: its length.
+        num_bytes: its length; where that is not known, more than it can have.
         shape: of an idx file: what its header says.
         unpacked_sha256: of an idx .gz: SHA256 of what it unpacks to (torchvision leaves that on disk).
     """
 
     name: str
     md5: str
-    num_bytes: int
+    num_bytes: int = _MOST_BYTES
     shape: tuple[int, ...] = ()
     unpacked_sha256: str = ""
 
@@ -71,9 +73,9 @@ class OfficialFile:
                 if owner
                 else "move the file away and fetch it again (`batchscale data prepare NAME --data DIR`)"
             )
+            wanted = f" ({num_bytes} bytes)" if num_bytes != _MOST_BYTES else ""
             raise DataError(
-                f"{path}: {kind} is {checksum} ({length} bytes{whose}): must be {expected} ({num_bytes} bytes); "
-                f"{way_out}"
+                f"{path}: {kind} is {checksum} ({length} bytes{whose}): must be {expected}{wanted}; {way_out}"
             )
         return data
 
