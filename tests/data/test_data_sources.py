@@ -141,7 +141,7 @@ def test_every_entry_has_the_same_seam() -> None:
     for name, source in DATASETS.items():
         assert source.name == name
         assert len(source.mean) == len(source.std) >= (name != "pairs")  # of whose images they are taken
-        of_pairs = {"nuclei": "nuclei_dsb2018", "pairs": "pairs"}
+        of_pairs = {"nuclei": "nuclei_dsb2018", "pairs": "pairs", "voc_segmentation": "VOCdevkit/VOC2012"}
         assert source.folder_name == (name if source.files else of_pairs.get(name, ""))
         assert len({f.md5 for f in source.files}) == len(source.files)
 

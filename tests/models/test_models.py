@@ -321,6 +321,7 @@ SHAPES = {
     "imagenet": (IMAGENET, 1000),
     "digits_scenes": ((1, 32, 32), 11),
     "nuclei": ((1, 256, 256), 2),
+    "deepcam_made_up": ((16, 48, 72), 3),
 }
 
 
@@ -332,7 +333,9 @@ def test_every_shipped_recipe_s_model_fits_its_data(name):
         model = build_model(recipe, types.SimpleNamespace(image_shape=shape, num_classes=classes))
     outputs = 1 if recipe.loss.kind == "binary" else classes
     pixels = shape[1:] if recipe.task == "segmentation" else ()
-    assert model(torch.empty(2, *shape, device=META)).shape == (2, outputs, *pixels)
+    logits = model(torch.empty(2, *shape, device=META))
+    logits = logits["out"] if isinstance(logits, dict) else logits
+    assert logits.shape == (2, outputs, *pixels)
 
 
 GOYAL = {  # Goyal et al. 2017, sections 2 and 5.1
