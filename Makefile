@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "batchscale needs Python >= 3.11: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python $(CONSTRAINTS) --editable ".[peers,dev]"
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python $(CONSTRAINTS) --editable ".[peers,detection,dev]"
 	touch $(STAMP)
 
 demo: setup

@@ -26,7 +26,7 @@ def train(
     *,
     model: nn.Module | None = None,
     data: OwnData | None = None,
-    task: Task | None = None,
+    task: Task | str | None = None,
     data_folder: str | Path | None = None,
     branch: str | Path | None = None,
     at: int | None = None,
@@ -42,9 +42,9 @@ def train(
         recipe: a shipped recipe's name, a file, a mapping of entries, or a Recipe.
         overrides: "dotted.key=value" each.
         model: one's own module, trained in place (recipe entry model.name: own).
-        data: one's own data set (recipe entry data.name: own): a Dataset, or batchscale.data.examples.Splits of any
-            structure.
-        task: one's own task (recipe entry task: its name, for the records).
+        data: one's own data set (recipe entry data.name: own): a Dataset, a pair (training, test) of map-style torch
+            Datasets, of tensors (inputs, targets) or of lists of items, or batchscale.data.examples.Splits.
+        task: one's own task (recipe entry task: its name, for the records), or the name of a task.
         data_folder: where the official data sets lie.
         branch: the folder of a run that this one goes on from, under the recipe given here.
         at: the step of its checkpoint; None for the newest.
@@ -64,9 +64,11 @@ def train(
         >>> result.status, result.workers * result.per_worker, result.steps
         ('done', 128, 12)
     """
+    named, task = (task, None) if isinstance(task, str) else (None, task)
     check_kind(task)
     handed_in = [f"{part}.name=own" for part, thing in (("model", model), ("data", data)) if thing is not None]
-    changes = [*overrides, *handed_in, *([f"task={task.name}"] if task is not None else [])]
+    name_of_task = task.name if task is not None else named
+    changes = [*overrides, *handed_in, *([f"task={name_of_task}"] if name_of_task is not None else [])]
     if isinstance(recipe, Recipe):
         resolved, name = recipe_from(recipe.model_dump(), changes), "recipe"
     elif isinstance(recipe, Mapping):

@@ -213,7 +213,7 @@ def test_a_contender_that_dies_is_named_with_its_last_line(tmp_path: Path) -> No
     [
         (["--processes", "3"], "--processes=3: must divide the minibatch of 512 images"),
         (["precision=fp64"], "precision=fp64: bench step compares float32"),
-        (["optimizer={name: adamw}"], "optimizer.name=adamw: bench step compares plain momentum SGD"),
+        (["optimizer={name: lars}"], "optimizer.name=lars: bench step compares plain momentum SGD"),
         (["execution.device=cuda"], "execution.device=cuda"),
         (["minibatch.worker=3"], "minibatch.worker"),
         (["nosuch"], "nosuch"),

@@ -7,7 +7,8 @@ import torch
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as F
 
-from batchscale.data.examples import Augmentation, TensorExamples
+from batchscale.data.augmentation import Augmentation
+from batchscale.data.examples import TensorExamples
 from batchscale.data.image.views import DRAWS, scale_and_aspect
 from batchscale.randomness import key, shuffled, uniform
 

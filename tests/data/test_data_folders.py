@@ -13,7 +13,7 @@ from support.datafiles import refused
 from support.pictures import jpeg, noise, write_classes, write_set
 
 from batchscale.data import DATASETS, Reading, open_dataset
-from batchscale.data.examples import Augmentation, crop_draws, mirrored
+from batchscale.data.augmentation import Augmentation, crop_draws, mirrored
 from batchscale.data.image.folder_source import FolderSource
 from batchscale.data.image.jpeg import render
 from batchscale.data.image.views import DRAWS, scale_and_aspect

@@ -35,6 +35,7 @@ from batchscale.data.image.cifar import decode_meta
 from batchscale.data.image.digits import split
 from batchscale.data.image.idx import read_idx
 from batchscale.data.official.prepare import check
+from batchscale.members import TEXTS
 
 # where files are looked for, and checksums
 
@@ -140,9 +141,12 @@ def test_unknown_name() -> None:
 def test_every_entry_has_the_same_seam() -> None:
     for name, source in DATASETS.items():
         assert source.name == name
-        assert len(source.mean) == len(source.std) >= (name != "pairs")  # of whose images they are taken
-        of_pairs = {"nuclei": "nuclei_dsb2018", "pairs": "pairs", "voc_segmentation": "VOCdevkit/VOC2012"}
-        assert source.folder_name == (name if source.files else of_pairs.get(name, ""))
+        of_its_images = ["pairs", *TEXTS]
+        assert len(source.mean) == len(source.std) >= (name not in of_its_images)
+        unlisted = {"nuclei": "nuclei_dsb2018", "voc_detection": "VOCdevkit/VOC2007", "shakespeare": "tinyshakespeare"}
+        unlisted["voc_segmentation"] = "VOCdevkit/VOC2012"
+        unlisted |= {name: name for name in ("pairs", "coco", "bccd", "text")}
+        assert source.folder_name == (name if source.files else unlisted.get(name, ""))
         assert len({f.md5 for f in source.files}) == len(source.files)
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from support.feeds import N, feed, images
 
-from batchscale.data.examples import Augmentation, TensorExamples
+from batchscale.data.augmentation import Augmentation
+from batchscale.data.examples import TensorExamples
 from batchscale.data.feed import Normalizer
 from batchscale.placement import place_workers
 

@@ -9,7 +9,8 @@ from torch import nn
 
 import batchscale
 from batchscale.build.inputs import load_data, make_normalizer
-from batchscale.data.examples import IGNORED, Augmentation, Splits, TensorExamples
+from batchscale.data.augmentation import Augmentation
+from batchscale.data.examples import IGNORED, Splits, TensorExamples
 from batchscale.errors import DataError
 from batchscale.recipe import load_recipe
 from batchscale.structure import called, columns, mapped, num_examples, part, repeated, tensors

@@ -48,9 +48,16 @@ IMAGES = {
     "digits": 1_437,
     "digits_scenes": 800,
     "nuclei": 268,
+    "own": 2_560,
+    "digits_scenes_detection": 800,
+    "bccd": 292,
+    "coco": 118_287,
     "deepcam_made_up": 128,
+    "shakespeare": 15_685,  # sequences of 64
+    "topics": 6_915,  # of Python 3.11; other versions have a few more or less
 }
 PLANS = {  # what the headers say: (epoch, workers, per_worker) of each phase; steps; lr after the warmup and at the end
+    "bccd-faster-rcnn": ([(0, 2, 2)], 584, 0.0005, None),
     "cifar10-adabatch": (
         [(0, 1, 128), (20, 2, 128), (40, 4, 128), (60, 8, 128), (80, 16, 128)], 15_138, 0.1, 0.1 * 0.75**4,
     ),
@@ -58,8 +65,10 @@ PLANS = {  # what the headers say: (epoch, workers, per_worker) of each phase; s
     "cifar10-resnet44-hoffer": ([(0, 16, 128)], 78_125, 0.4, 0.0004),
     "cifar10-resnet8": ([(0, 4, 32)], 5_860, 0.1, None),
     "cifar10-wrn-increase-minibatch": ([(0, 1, 128), (60, 5, 128), (120, 25, 128)], 29_376, 0.1, 0.02),
+    "coco-mask-rcnn-linear": ([(0, 8, 2)], 90_000, 0.02, 0.0002),
     "deepcam-deeplabv3": ([(0, 2, 2)], 640, 0.001, None),
     "digits-cnn": ([(0, 1, 32)], 1_348, 0.0125, None),
+    "digits-scenes-detection": ([(0, 2, 8)], 500, 0.002, None),
     "digits-scenes-unet": ([(0, 1, 16)], 1_000, 0.003, None),
     "fashion-mnist-cnn": ([(0, 8, 32)], 4_688, 0.1, None),
     "fashion-mnist-simple-cnn": ([(0, 8, 32)], 2_344, 0.05, None),
@@ -75,7 +84,11 @@ PLANS = {  # what the headers say: (epoch, workers, per_worker) of each phase; s
     "keskar-f1-mnist": ([(0, 1, 256)], 4_688, 0.001, 0.001),
     "mnist-cnn": ([(0, 8, 32)], 2_344, 0.1, None),
     "nuclei-tiramisu": ([(0, 1, 8)], 2_010, 0.001, None),
+    "shakespeare-lstm": ([(0, 1, 32)], 1_961, 0.002 * 2**0.5, None),
+    "shakespeare-transformer": ([(0, 1, 32)], 1_471, 0.005 * 2**0.5, None),
+    "topics-transformer": ([(0, 1, 16)], 1_729, 0.002, None),
     "nuclei-unet": ([(0, 1, 16)], 1_005, 0.001, 0.001),
+    "own": ([(0, 8, 32)], 100, 0.1, None),
 }  # fmt: skip
 
 

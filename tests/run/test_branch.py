@@ -255,7 +255,7 @@ def test_the_keys_of_a_branch_with_a_seed_are_its_own(data):
     """Order, augmentation, dropout and noise: of the same example in the same epoch, another draw for another seed."""
     from batchscale.build.build import build
     from batchscale.comm import World
-    from batchscale.data.examples import mirrored
+    from batchscale.data.augmentation import mirrored
 
     overrides = (*ALWAYS, "data.augment.flip=true", "optimizer.gradient_noise=0.5")
     point = Trunk("trunk", 3, "", recipe_from(RECIPE, overrides))

@@ -22,6 +22,7 @@ from batchscale.models import MODELS
 from batchscale.order import StreamOrder
 from batchscale.randomness import key
 from batchscale.recipe import recipe_from
+from batchscale.recipe.load import identity
 from batchscale.run.compare import compare
 from batchscale.run.run import Stopped
 from batchscale.training import checkpoint as checkpoints
@@ -77,7 +78,8 @@ def plain_torch(data, workers=4, n=8, epochs=3):
     total = math.ceil(epochs * 110 / (workers * n))
     sgd = torch.optim.SGD(model.parameters(), lr=1, momentum=0.9, nesterov=True)
     norms = {id(p) for m in model.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters()}
-    from batchscale.data.feed import Augmentation, Feed, Normalizer
+    from batchscale.data.augmentation import Augmentation
+    from batchscale.data.feed import Feed, Normalizer
     from batchscale.minibatch import Minibatch, StepPlan
 
     pixels = data.train_images.double()
@@ -432,6 +434,27 @@ def test_training_images_are_nested_the_same_for_every_seed_and_never_held_out()
         DataError, match=r"train_images=61: must not exceed the 60 training images that data.holdout=50"
     ):
         parts("data.train_images=61", "data.holdout=50")
+
+
+def test_a_share_of_the_training_images_is_as_many_of_them_by_number():
+    images = torch.arange(110, dtype=torch.uint8).reshape(110, 1, 1, 1)
+    numbered = batchscale.Dataset("own", images, torch.arange(110) % 4, images[:7], torch.zeros(7).long(), 4)
+
+    def trained(*overrides):
+        splits = load_data(recipe_from(RECIPE, overrides), None, numbered)
+        assert splits.contents["training images"] == len(splits.train)
+        return splits.train.inputs.flatten().tolist()
+
+    for share, count in ((0.25, 28), (0.5, 55), (0.001, 1), (0.004, 1)):  # 27.5: to the nearest, halves up
+        assert trained(f"data.train_fraction={share}", "seed=3") == trained(f"data.train_images={count}")
+    assert trained("data.train_fraction=1.0") == trained()
+    assert trained("data.train_fraction=0.5", "data.holdout=50") == trained("data.train_images=30")
+    assert "data.train_fraction" not in identity(recipe_from(RECIPE, ["data.train_fraction=1"]))
+    for share in ("0", "1.5", "-0.5"):
+        with pytest.raises(RecipeError, match=r"data\.train_fraction"):
+            recipe_from(RECIPE, [f"data.train_fraction={share}"])
+    with pytest.raises(RecipeError, match=r"data.train_images=5 and data.train_fraction=0.5 both say.*leave one out"):
+        recipe_from(RECIPE, ["data.train_images=5", "data.train_fraction=0.5"])
 
 
 def test_a_run_on_some_of_the_training_images(data, tmp_path):

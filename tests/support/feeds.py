@@ -2,7 +2,8 @@
 
 import torch
 
-from batchscale.data.examples import Augmentation, TensorExamples
+from batchscale.data.augmentation import Augmentation
+from batchscale.data.examples import TensorExamples
 from batchscale.data.feed import Feed, Normalizer
 from batchscale.minibatch import Minibatch, StepPlan
 from batchscale.order import StreamOrder

@@ -25,21 +25,28 @@ from batchscale.training.evaluation import evaluate
 LOGITS = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
 LABELS = torch.tensor([0, 1, 2, 3, 0, 1, 2, 3, 0])
 _PIXELS = torch.randn(9, 4, 3, 5, generator=torch.Generator().manual_seed(0))
-EXAMPLES = {"classification": (LOGITS, LABELS), "segmentation": (_PIXELS, LABELS.view(9, 1, 1).expand(9, 3, 5))}
-"""Outputs and targets of nine examples of every task."""
+EXAMPLES = {
+    "classification": (LOGITS, LABELS),
+    "segmentation": (_PIXELS, LABELS.view(9, 1, 1).expand(9, 3, 5)),
+    "language": (_PIXELS[..., 0].transpose(1, 2), LABELS.view(9, 1).expand(9, 3)),
+}
+"""Outputs and targets of nine examples of every task whose examples have losses."""
 
 
-@pytest.mark.parametrize("name", TASKS)
+def test_every_task_whose_examples_have_losses_is_held_to_them():
+    assert EXAMPLES.keys() == {name for name, task in TASKS.items() if task.unit == "example"}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_losses_of_examples_sum_to_the_loss_of_the_pass(name):
     task, (given, targets) = TASKS[name](4, label_smoothing=0.1), EXAMPLES[name]
     loss, outputs = task.train_pass(lambda inputs: inputs, given, targets)
-    if task.unit == "example":
-        torch.testing.assert_close(task.losses(outputs, targets).sum(), loss)
-        parts = [task.train_pass(lambda inputs: inputs, given[i : i + 3], targets[i : i + 3])[0] for i in (0, 3, 6)]
-        torch.testing.assert_close(sum(parts), loss)
+    torch.testing.assert_close(task.losses(outputs, targets).sum(), loss)
+    parts = [task.train_pass(lambda inputs: inputs, given[i : i + 3], targets[i : i + 3])[0] for i in (0, 3, 6)]
+    torch.testing.assert_close(sum(parts), loss)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_counts_are_whole_and_add_up_and_scores_have_names(name):
     task, (outputs, targets) = TASKS[name](4), EXAMPLES[name]
     counts = task.counts(outputs, targets)

@@ -156,7 +156,7 @@ def by_class_and_name(model, norms, biases):
     groups = ([], [])
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            norm, bias = isinstance(module, known), name.endswith("bias")
+            norm, bias = isinstance(module, known), name.endswith("bias") or name.startswith("bias_")
             groups[(norm and not norms) or (not norm and bias and not biases)].append(id(parameter))
     return list(groups)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +12,18 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from batchscale.build.inputs import load_data
+from batchscale.bench.losses import MeanLoss, mean_loss
+from batchscale.build.inputs import load_data, make_normalizer
+from batchscale.build.network import build_model
+from batchscale.build.tasks import make_task
 from batchscale.data import DATASETS
 from batchscale.data.examples import Splits
-from batchscale.models import named_model
+from batchscale.errors import RecipeError
 from batchscale.recipe import Recipe, recipe_from
+from batchscale.task import Task
+
+OPTIMIZERS = ("sgd", "adamw")
+"""Those that torch has, too."""
 
 
 @dataclass(frozen=True)
@@ -78,32 +85,57 @@ class Assignment:
         """Of each channel, in units of 0..1."""
         return [s / 255 for s in DATASETS[self.recipe.data.name].std]
 
-    @property
-    def label_smoothing(self) -> float:
-        """Of the cross-entropy."""
-        return self.recipe.loss.label_smoothing
+    @cached_property
+    def task(self) -> Task:
+        """What is learned."""
+        return make_task(self.recipe, self.dataset)
 
-    @property
-    def sgd(self) -> dict[str, Any]:
-        """The recipe's update as arguments of torch.optim.SGD, at the reference lr (speed does not hang on it)."""
-        entry = self.recipe.optimizer
-        return {
-            "lr": self.recipe.learning_rate.reference,
-            "momentum": entry.options()["momentum"],
-            "nesterov": entry.options()["nesterov"],
-            "weight_decay": entry.weight_decay,
-        }
+    @cached_property
+    def mean_loss(self) -> MeanLoss:
+        """(outputs, targets of m examples) -> the recipe's loss, as plain torch has it."""
+        return mean_loss(self.recipe, self.task)
+
+    def check(self) -> None:
+        """Raise where plain loops over tensors cannot train this.
+
+        Raises:
+            RecipeError: a task whose loss is a worker's.
+        """
+        if self.task.unit != "example":
+            raise RecipeError(
+                f"task={self.recipe.task}: bench step compares loops over tensors whose examples have losses of their "
+                f"own, and here the loss is a whole {self.task.unit}'s; measure a recipe of another task"
+            )
+
+    def optimizer(self, weights: Iterable[nn.Parameter], **faster: Any) -> torch.optim.Optimizer:
+        """The recipe's update by torch's own optimizer, at the reference lr (speed does not hang on it).
+
+        Args:
+            weights: of the model.
+            faster: arguments of torch's optimizer that change its speed alone.
+        """
+        entry, options = self.recipe.optimizer, self.recipe.optimizer.options()
+        common = {"lr": self.recipe.learning_rate.reference, "weight_decay": entry.weight_decay, **faster}
+        if entry.name == "adamw":
+            betas, epsilon = (options["beta1"], options["beta2"]), options["epsilon"]
+            return torch.optim.AdamW(weights, betas=betas, eps=epsilon, **common)
+        return torch.optim.SGD(weights, momentum=options["momentum"], nesterov=options["nesterov"], **common)
 
     def model(self) -> nn.Module:
         """The recipe's network as a plain module, torch's own batch norm in it."""
-        torch.manual_seed(self.recipe.seed)
-        return named_model(self.recipe.model.name, self.dataset.image_shape, self.dataset.num_classes)
+        return build_model(self.recipe, self.dataset)
 
-    def normalised(self, images: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Training images as floats (N, C, H, W), normalised, and labels (N,); the first so many where given."""
-        pixels, labels = self.dataset.train.part(slice(images))
-        if pixels.dtype != torch.uint8:
-            return pixels.float(), labels
+    def normalised(self, examples: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Training inputs as the network gets them, images as normalised floats (N, C, H, W), and targets (N, ...).
+
+        Args:
+            examples: the first so many alone.
+        """
+        inputs, targets = self.dataset.train.part(slice(examples))
+        if inputs.dtype != torch.uint8:
+            return inputs.float() if inputs.is_floating_point() else inputs, targets
+        if not self.mean:
+            return make_normalizer(self.recipe, self.dataset, False, torch.device("cpu"))(inputs), targets
         shape = (1, len(self.mean), 1, 1)
-        scaled = pixels.float().div_(255)
-        return scaled.sub_(torch.tensor(self.mean).view(shape)).div_(torch.tensor(self.std).view(shape)), labels
+        scaled = inputs.float().div_(255)
+        return scaled.sub_(torch.tensor(self.mean).view(shape)).div_(torch.tensor(self.std).view(shape)), targets

@@ -12,7 +12,6 @@ from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
-from torch import nn
 
 from batchscale.bench.assignment import Assignment
 from batchscale.bench.meter import Meter
@@ -26,8 +25,7 @@ _FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channe
 def _trainer(assignment: Assignment, memory_format: str, micro_batch: int) -> Callable[[int], None]:
     """The step of this process: its kn / W images in passes of micro_batch, then the update."""
     model = assignment.model().to(memory_format=_FORMATS[memory_format])
-    optimizer = torch.optim.SGD(model.parameters(), **assignment.sgd, fused=True)
-    loss_of = nn.CrossEntropyLoss(reduction="sum", label_smoothing=assignment.label_smoothing)
+    optimizer = assignment.optimizer(model.parameters(), fused=True)
     images, labels = assignment.normalised(_READY_STEPS * assignment.process_images)
     passes = [
         (i.contiguous(memory_format=_FORMATS[memory_format]), label)
@@ -40,7 +38,8 @@ def _trainer(assignment: Assignment, memory_format: str, micro_batch: int) -> Ca
         optimizer.zero_grad(set_to_none=False)
         for pass_number in range(number * per_step, (number + 1) * per_step):
             batch, label = passes[pass_number % len(passes)]
-            (loss_of(model(batch), label) / assignment.process_images).backward()
+            loss: torch.Tensor = assignment.mean_loss(model(batch), label) / per_step
+            loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step
@@ -48,10 +47,11 @@ def _trainer(assignment: Assignment, memory_format: str, micro_batch: int) -> Ca
 
 def _candidates(assignment: Assignment) -> list[tuple[str, int]]:
     """Both memory formats, with passes of all, a half, a quarter, ... of the process's images."""
+    formats = _FORMATS if len(assignment.dataset.image_shape) == 3 else ("contiguous",)
     sizes = [assignment.process_images]
     while sizes[-1] % 2 == 0 and sizes[-1] // 2 >= _SMALLEST_PASS:
         sizes.append(sizes[-1] // 2)
-    return [(memory_format, size) for memory_format in _FORMATS for size in sizes]
+    return [(memory_format, size) for memory_format in formats for size in sizes]
 
 
 def _seconds(steps: list[Callable[[int], None]], round_: int) -> torch.Tensor:

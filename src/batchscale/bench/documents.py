@@ -36,7 +36,7 @@ class _Rates(_Entry):
         ratios, ratio_iqr: name -> median over paired rounds, and interquartile range; None where one was not measured.
         not_measurable_now: names of the ratios that are too unsteady to rely on.
         ratios_per_cpu_second, ratio_iqr_per_cpu_second: the same of images per CPU-second.
-        conditions: machine, versions, rounds.
+        conditions: machine, versions, rounds; what the task calls the examples that images_per_second counts.
         notes: what was left out or changed.
     """
 

@@ -138,9 +138,14 @@ def _minibatch(document: StepDocument | DataDocument) -> tuple[str, ...]:
 
 def _speed(document: StepDocument | DataDocument, ratios: Mapping[str, str]) -> str:
     """batchscale's images/s, and how many times as fast it is."""
-    speeds = [f"{row.images_per_second:,.0f} images/s" for row in document.rows if row.name == "batchscale"]
+    word = _word(document)
+    speeds = [f"{row.images_per_second:,.0f} {word}/s" for row in document.rows if row.name == "batchscale"]
     known = {key: ratio for key, ratio in document.ratios.items() if ratio is not None}
     return ", ".join([*speeds, *(f"{known[key]:.2f} times {other}" for key, other in ratios.items() if key in known)])
+
+
+def _word(document: StepDocument | DataDocument) -> str:
+    return str(document.conditions.get("examples", "images"))
 
 
 def _warnings(document: StepDocument | DataDocument) -> tuple[str, ...]:
@@ -148,24 +153,24 @@ def _warnings(document: StepDocument | DataDocument) -> tuple[str, ...]:
 
 
 def _rates_figure(document: StepDocument | DataDocument, ident: str) -> Figure:
-    names = tuple(row.name for row in reversed(document.rows))
+    word, names = _word(document), tuple(row.name for row in reversed(document.rows))
     places = {name: place + 1 for place, name in enumerate(names)}
     points = Series(
-        name="images/s",
+        name=f"{word}/s",
         x=tuple(row.images_per_second for row in document.rows),
         y=tuple(places[row.name] for row in document.rows),
         low=tuple(row.images_per_second - row.iqr / 2 for row in document.rows),
         high=tuple(row.images_per_second + row.iqr / 2 for row in document.rows),
         style="points",
     )
-    x, y = Axis(label="images/s"), Axis(label="contender", names=names)
-    return Figure(id=ident, title="Images per second", caption=_BARS, x=x, y=y, series=(points,))
+    x, y = Axis(label=f"{word}/s"), Axis(label="contender", names=names)
+    return Figure(id=ident, title=f"{word.capitalize()} per second", caption=_BARS, x=x, y=y, series=(points,))
 
 
 def _rates_table(document: StepDocument | DataDocument) -> Table:
     return Table(
         title="Contenders",
-        columns=("contender", "images/s", "iqr", "images per CPU-second"),
+        columns=("contender", f"{_word(document)}/s", "iqr", f"{_word(document)} per CPU-second"),
         rows=tuple((r.name, r.images_per_second, r.iqr, r.images_per_cpu_second) for r in document.rows),
     )
 
@@ -176,7 +181,7 @@ def _ratios_table(document: StepDocument | DataDocument) -> Table:
         title="Ratios",
         columns=("ratio", "median", "iqr"),
         rows=tuple((key.replace("_", " "), ratio, document.ratio_iqr.get(key)) for key, ratio in known),
-        caption="Of images/s, over paired rounds.",
+        caption=f"Of {_word(document)}/s, over paired rounds.",
     )
 
 

@@ -129,6 +129,7 @@ def _conditions(assignment: Assignment, running: Sequence[Measured]) -> dict[str
         **machine_conditions(),
         **{package: version_of(package) for package in _PACKAGES},
         "threads": assignment.threads,
+        "examples": assignment.task.examples,
         "rounds": len(running[0].blocks),
         "steps_per_block": {m.contender.name: m.steps for m in running},
         "ceiling": notes["ceiling"],

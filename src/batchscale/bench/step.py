@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from batchscale.bench.assignment import Assignment
+from batchscale.bench.assignment import OPTIMIZERS, Assignment
 from batchscale.bench.contender import Contender
 from batchscale.bench.findings import findings_of
 from batchscale.bench.peers import PACKAGES, PEERS
@@ -64,6 +64,7 @@ def bench_step(
             recipe.model_dump(mode="json"), str(data_folder.resolve()) if data_folder else None,
             torchvision_name(recipe.data.name), f"{scratch}/torchvision", processes, _threads(recipe, processes),
         )  # fmt: skip
+        assignment.check()
         rounds = Rounds(OURS, notes, say)
         check = stop_check(signals)
         try:
@@ -86,10 +87,10 @@ def _comparable(recipe: Recipe, processes: int) -> tuple[Recipe, list[str]]:
     if recipe.precision != "fp32":
         raise RecipeError(f"precision={recipe.precision}: bench step compares float32 training; use precision=fp32")
     entry = recipe.optimizer
-    if entry.name != "sgd" or entry.clip_norm is not None or entry.gradient_noise:
+    if entry.name not in OPTIMIZERS or entry.clip_norm is not None or entry.gradient_noise:
         raise RecipeError(
-            f"optimizer.name={entry.name}: bench step compares plain momentum SGD; "
-            f"use optimizer.name=sgd without clip_norm and gradient_noise"
+            f"optimizer.name={entry.name}: bench step compares plain momentum SGD or AdamW; "
+            f"use optimizer.name=sgd or adamw, without clip_norm and gradient_noise"
         )
     if recipe.execution.device == "cuda":
         raise RecipeError("execution.device=cuda: bench step compares training on CPUs; use execution.device=cpu")

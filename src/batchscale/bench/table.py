@@ -23,8 +23,8 @@ def as_table(document: dict[str, Any]) -> str:
     best = document["best_documented_peer"]
     lines = [
         f"{document['recipe']}: kn = {minibatch['workers']} x {minibatch['per_worker']} = "
-        f"{counted(minibatch['images'], 'image')} a step, {counted(document['processes'], 'process')} of "
-        f"{counted(conditions['threads'], 'thread')}",
+        f"{counted(minibatch['images'], word_of(document).removesuffix('s'))} a step, "
+        f"{counted(document['processes'], 'process')} of {counted(conditions['threads'], 'thread')}",
         "",
         rows_text(document),
         "",
@@ -41,7 +41,13 @@ def rows_text(document: Mapping[str, Any]) -> str:
         (row["name"], *(f"{row[key]:,.0f}" for key in ("images_per_second", "iqr", "images_per_cpu_second")))
         for row in document["rows"]
     )
-    return as_text(Table(title="", columns=("contender", "images/s", "iqr", "images/CPU-s"), rows=rows))
+    word = word_of(document)
+    return as_text(Table(title="", columns=("contender", f"{word}/s", "iqr", f"{word}/CPU-s"), rows=rows))
+
+
+def word_of(document: Mapping[str, Any]) -> str:
+    """What the document's examples are called."""
+    return str(document["conditions"].get("examples", "images"))
 
 
 def ratios_text(document: Mapping[str, Any], texts: Mapping[str, str]) -> str:
@@ -60,7 +66,8 @@ def ratios_text(document: Mapping[str, Any], texts: Mapping[str, str]) -> str:
         for key, text in texts.items()
         if document["ratios"].get(key) is not None
     )
-    columns = ("ratio, median of paired rounds", "images/s", "iqr", "images/CPU-s", "")
+    word = word_of(document)
+    columns = ("ratio, median of paired rounds", f"{word}/s", "iqr", f"{word}/CPU-s", "")
     return as_text(Table(title="", columns=columns, rows=rows)) if rows else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,11 +16,14 @@ from batchscale.build.network import WEIGHTS
 from batchscale.build.planning import recompute_examples
 from batchscale.build.trunk import Trunk
 from batchscale.data import DATASETS, OwnData, Reading, open_dataset
+from batchscale.data.augmentation import Augmentation
 from batchscale.data.contents import Contents
-from batchscale.data.examples import Augmentation, Examples, Splits, TensorExamples
+from batchscale.data.examples import Examples, Splits, TensorExamples
 from batchscale.data.feed import Feed, Normalizer
 from batchscale.data.image.sized import SizedPairs
-from batchscale.errors import DataError
+from batchscale.data.map_style import MapExamples
+from batchscale.data.own import own_splits
+from batchscale.errors import DataError, ExactnessError
 from batchscale.launch.hardware import own_cores
 from batchscale.minibatch import StepPlan
 from batchscale.order import StreamOrder
@@ -33,7 +37,7 @@ _RECOMPUTE = 202  # stream: the order of the examples that batch norm's statisti
 
 
 def load_data(recipe: Recipe, folder: Path | None, own_data: OwnData | None = None, listing: Any = None) -> Splits:
-    """The recipe's data set: data.train_images of it, and data.holdout others in place of the test set.
+    """The recipe's data set: data.train_images or data.train_fraction of it, data.holdout others as the test set.
 
     Args:
         recipe: resolved.
@@ -45,10 +49,11 @@ def load_data(recipe: Recipe, folder: Path | None, own_data: OwnData | None = No
         DataError: files are missing or damaged, or more images are held out or trained on than there are.
     """
     dataset = _read_data(recipe, folder, own_data, listing)
+    _check_drawn(recipe, dataset)
     augment = recipe.data.augment
     if (augment.flip or augment.crop != "none") and not dataset.train.raw:
         raise DataError("data.augment: acts on uint8 images (C, H, W), the data is floating; leave data.augment out")
-    if isinstance(dataset.train, TensorExamples) and (augment.flip or augment.crop != "none"):
+    if augment.flip or augment.crop != "none":
         dataset.train.check_augmented(crops=augment.crop == "padded")
     if augment.crop == "padded" and augment.padding > min(dataset.image_shape[1:]):
         raise DataError(
@@ -72,24 +77,33 @@ def _read_data(recipe: Recipe, folder: Path | None, own_data: OwnData | None, li
             "data.name=own: stands for a data set handed in from Python; use batchscale.train(..., data=...)"
         )
     if own_data is not None:
-        return _parted(_own_splits(own_data), recipe.data)
-    return _parted(open_dataset(recipe.data.name, folder, _reading(recipe, listing)), recipe.data)
+        splits = own_splits(own_data, recipe.data.classes, _decoders(recipe))
+    else:
+        splits = open_dataset(recipe.data.name, folder, _reading(recipe, listing))
+    return _parted(splits, recipe.data)
 
 
-def _own_splits(own_data: OwnData) -> Splits:
-    """One's own data as a run uses them.
+def _check_drawn(recipe: Recipe, dataset: Splits) -> None:
+    """Raise where the items of one's own Dataset will not do.
 
     Raises:
-        DataError: it is neither of the two kinds that are taken.
+        DataError: uint8 images whose moments would differ from process to process, or augmentation of drawn items.
+        ExactnessError: exact mode, and items that hang on more than their keys.
     """
-    if isinstance(own_data, Splits):
-        return own_data
-    if not hasattr(own_data, "splits"):
-        raise DataError(
-            f"data: is a {type(own_data).__name__}: must be a batchscale.Dataset, or, of any structure, a "
-            f"batchscale.data.examples.Splits of two TensorExamples; make one of these"
+    parts = [part for part in (dataset.train, dataset.test) if isinstance(part, MapExamples)]
+    warnings = [part.warning for part in parts if part.warning]
+    if warnings and (recipe.numerics.exact or dataset.train.raw):
+        rule = "exact mode promises equal bits" if recipe.numerics.exact else "uint8 images are normalised by their own"
+        raise (ExactnessError if recipe.numerics.exact else DataError)(
+            f"data: {warnings[0].removeprefix('warning: ')}; {rule}: draw from random, numpy.random or torch's default "
+            f"generator in __getitem__, or make a generator there, seeded from one of them"
         )
-    return own_data.splits()
+    augment = recipe.data.augment
+    if isinstance(dataset.train, MapExamples) and (augment.flip or augment.crop != "none"):
+        raise DataError(
+            "data.augment: acts on images in memory and on disk; a Dataset of one's own augments its items itself, in "
+            "__getitem__, keyed by (seed, epoch, item); leave data.augment out"
+        )
 
 
 def _parted(dataset: Splits, data: Data) -> Splits:
@@ -102,7 +116,7 @@ def _parted(dataset: Splits, data: Data) -> Splits:
         raise DataError(
             f"data.train_images={wanted}: must not exceed the {total - held} training images{left}; lower it"
         )
-    trained = wanted or total - held
+    trained = wanted or max(math.floor(data.train_fraction * (total - held) + 0.5), 1)
     if trained == total:
         return dataset
     order = shuffled(key(_HOLDOUT), np.arange(total), total)
@@ -119,18 +133,28 @@ def examples_to_recompute(recipe: Recipe, dataset: Splits, per_worker: int) -> E
 
 
 def _reading(recipe: Recipe, listing: Any) -> Reading:
-    data, threads = recipe.data, recipe.execution.decode_threads
+    data = recipe.data
     return Reading(
         data.augment.size or Reading.size,
         Path(data.subset) if data.subset else None,
         data.skip_bad,
-        own_cores() if threads == "auto" else threads,
+        _decoders(recipe),
         data.labels,
         data.masks,
         data.classes,
-        listing,
+        data.tokens,
+        data.sequence,
+        data.test_share,
         data.augment.size,
+        data.resize,
+        listing,
     )
+
+
+def _decoders(recipe: Recipe) -> int:
+    """Threads that decode images, or processes that draw items."""
+    threads = recipe.execution.decode_threads
+    return own_cores() if threads == "auto" else threads
 
 
 def make_normalizer(recipe: Recipe, dataset: Splits, own_data: bool, device: torch.device) -> Normalizer:
@@ -138,14 +162,20 @@ def make_normalizer(recipe: Recipe, dataset: Splits, own_data: bool, device: tor
     formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
     if not dataset.train.raw:
         mean, std = [0.0], [1.0]
+    elif isinstance(dataset.train, MapExamples):
+        mean, std = _moments(dataset.train.sample())
     else:
         source = None if own_data or recipe.data.name == "own" else DATASETS[recipe.data.name]
         if isinstance(dataset.train, TensorExamples) and (source is None or not source.mean):
             mean, std = _moments(dataset.train)
         elif isinstance(dataset.train, SizedPairs) and source is not None and not source.mean:
             mean, std = dataset.train.moments()
+        elif source is None:
+            raise DataError(
+                "data: examples of one's own kind give raw bytes, and what these are normalised by is not known; give "
+                "floats (raw = False), or TensorExamples"
+            )
         else:
-            source = source or DATASETS[recipe.data.name]
             mean, std = list(source.mean), list(source.std)
     return Normalizer(mean, std, WEIGHTS[recipe.precision], formats[recipe.numerics.memory_format], device)
 

@@ -10,9 +10,12 @@ from torch import nn
 
 from batchscale.data.examples import Splits
 from batchscale.errors import RecipeError
-from batchscale.models import named_model
+from batchscale.models import MODELS, named_model
+from batchscale.models.detectors import freeze_batch_norm, is_detector
 from batchscale.models.initial import init_last_linear, zero_last_gammas
+from batchscale.models.library import is_library_name
 from batchscale.models.pretrained import load_pretrained
+from batchscale.models.taking import AXES, inputs_of
 from batchscale.randomness import key
 from batchscale.recipe.schema import Recipe
 from batchscale.system.caches import place_compiled
@@ -38,10 +41,7 @@ def build_model(recipe: Recipe, dataset: Splits, model: nn.Module | None = None)
             raise RecipeError(
                 "model.name=own: stands for a module handed in from Python; use batchscale.train(..., model=...)"
             )
-        if len(dataset.image_shape) != 3:
-            raise RecipeError(
-                f"model.name={recipe.model.name}: needs images (C, H, W), the data has {dataset.image_shape}"
-            )
+        _check_shape(recipe.model.name, dataset.image_shape)
         torch.manual_seed(key(recipe.seed, _INIT) >> 1)
         outputs = 1 if recipe.loss.kind == "binary" else dataset.num_classes
         model = named_model(recipe.model.name, dataset.image_shape, outputs, recipe.model.options)
@@ -51,9 +51,20 @@ def build_model(recipe: Recipe, dataset: Splits, model: nn.Module | None = None)
         init_last_linear(model, recipe.model.fc_init, dataset.num_classes)
     if recipe.model.pretrained is not None:
         load_pretrained(model, recipe.model.pretrained, recipe.model.pretrained_key)
+        if is_detector(recipe.model.name):
+            freeze_batch_norm(model)
     if not any(p.requires_grad for p in model.parameters()):
         raise RecipeError("model: has no parameter to train; give one whose parameters require gradients")
     return model
+
+
+def _check_shape(name: str, shape: tuple[int, ...]) -> None:
+    needed = inputs_of(None if is_library_name(name) else MODELS[name])
+    if len(shape) != AXES[needed]:
+        kind = next((kind for kind, axes in AXES.items() if axes == len(shape)), "others")
+        raise RecipeError(
+            f"model.name={name}: needs {needed}, the data has {kind.partition(' (')[0]} {shape}; use a model for these"
+        )
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from batchscale.build.tasks import make_task
 from batchscale.comm import World
 from batchscale.data import OwnData
 from batchscale.data.contents import difference, merged
-from batchscale.data.examples import Splits
+from batchscale.data.examples import Examples, Splits
 from batchscale.data.feed import Normalizer
 from batchscale.errors import CheckpointError, FolderError
 from batchscale.recipe import Recipe, load_recipe
@@ -111,7 +111,7 @@ class State:
             name.removeprefix(_AVERAGED): tensor for name, tensor in self.tensors.items() if name.startswith(_AVERAGED)
         }
 
-    def evaluate(self, averaged: bool = True) -> Evaluated:
+    def evaluate(self, averaged: bool = True, examples: Examples | None = None) -> Evaluated:
         """The evaluation of the run at this step, made again on its test part by this process.
 
         As in training it is in the weights' own precision. Batch norm's running averages are used, also where the run
@@ -119,13 +119,15 @@ class State:
 
         Args:
             averaged: at the averaged weights where the run keeps such, as the run itself does.
+            examples: others in place of the test part, such as a shard of it.
         """
         weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
         try:
             if averaged and self.averaged_weights:
                 self._fill(self.model, {**weights, **self.averaged_weights})
             chunk = self.recipe.numerics.evaluation_chunk
-            return evaluate(self.model, self.task, self.dataset.test, self.normalizer, World(device=self.device), chunk)
+            part = self.dataset.test if examples is None else examples
+            return evaluate(self.model, self.task, part, self.normalizer, World(device=self.device), chunk)
         finally:
             self._fill(self.model, weights)
             self.model.eval()

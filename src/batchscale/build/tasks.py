@@ -18,17 +18,23 @@ def make_task(recipe: Recipe, dataset: Splits) -> Task:
     """The recipe's task for these data.
 
     Raises:
-        RecipeError: an option that the task has no place for.
+        RecipeError: an option that the task has no place for, or data that do not tell their classes.
     """
     builder: TaskBuilder = TASKS.named(recipe.task, "task")
+    if getattr(builder, "needs_classes", False) and dataset.num_classes < 1:
+        raise RecipeError(
+            f"data: does not tell how many classes it has, and task={recipe.task} needs to know; give data.classes=N"
+        )
+    known = inspect.signature(builder).parameters
     loss = recipe.loss
     options: dict[str, Any] = {"loss": loss.kind} if loss.kind != "cross_entropy" else {}
     options |= {"class_weights": loss.class_weights} if loss.class_weights else {}
-    known = inspect.signature(builder).parameters
     for option, value in options.items():
         if option not in known:
             entry = "kind" if option == "loss" else option
             raise RecipeError(f"loss.{entry}={value}: task={recipe.task} has one loss of its own; leave it out")
+    if "masks" in known:
+        options["masks"] = recipe.data.masks == "instances"
     return builder(dataset.num_classes, label_smoothing=loss.label_smoothing, **options)
 
 

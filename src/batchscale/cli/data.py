@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("data", help="prepare or check data sets", description=__doc__)
     parser.add_argument("action", choices=("prepare", "check"))
     parser.add_argument(
-        "names", nargs="+", metavar="NAME", help="digits, mnist, fashion_mnist, cifar10, imagenet, folder"
+        "names", nargs="+", metavar="NAME", help="digits, mnist, fashion_mnist, cifar10, text, imagenet, folder, ..."
     )
     add_data(parser)
     parser.add_argument(
@@ -76,10 +76,12 @@ def _verdict(row: dict[str, Any]) -> str:
 
 
 def _prepared(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    from batchscale.data.image.box_sources import BoxSource
     from batchscale.data.image.folder_source import FolderSource
     from batchscale.data.image.mask_sources import MaskSource
     from batchscale.data.image.pack import Smaller
     from batchscale.data.image.prepare_folders import prepare_folders
+    from batchscale.data.language.text_sources import TextSource
     from batchscale.data.official.prepare import prepare
     from batchscale.data.sources import source_of
 
@@ -87,7 +89,7 @@ def _prepared(name: str, options: argparse.Namespace) -> dict[str, Any]:
     if options.quality is not None and (options.short_side is None or options.quality > 100):
         raise UsageError(f"--quality={options.quality}: must be in 1..100, and goes with --short-side PIXELS")
     smaller = Smaller(options.short_side, options.quality or Smaller.quality) if options.short_side else None
-    if isinstance(source, MaskSource):
+    if isinstance(source, BoxSource | MaskSource | TextSource):
         raise UsageError(
             f"data prepare {name}: is read as it lies on disk, or comes with a package: there is nothing to prepare; "
             f"use `batchscale data check {name}`"
@@ -102,9 +104,11 @@ def _prepared(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _checked(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    from batchscale.data.image.box_sources import BoxSource
     from batchscale.data.image.folder_source import FolderSource
     from batchscale.data.image.mask_sources import MaskSource
     from batchscale.data.image.prepare_folders import check_folders
+    from batchscale.data.language.text_sources import TextSource
     from batchscale.data.official.prepare import check
     from batchscale.data.source import Reading
     from batchscale.data.sources import source_of
@@ -113,7 +117,7 @@ def _checked(name: str, options: argparse.Namespace) -> dict[str, Any]:
     try:
         if isinstance(source, FolderSource):
             return check_folders(source, options.data, options.labels)
-        if isinstance(source, MaskSource):
+        if isinstance(source, BoxSource | MaskSource | TextSource):
             return source.summary(options.data, Reading())
         if options.labels:
             raise UsageError(f"--labels={options.labels}: is for imagenet and folder, not for {name}; leave it out")
@@ -134,9 +138,20 @@ def _print(row: dict[str, Any], errors: list[str]) -> None:
     for fault in row["faults"]:
         if fault not in errors:
             print(f"{row['name']}: fault: {fault}")
+    if "vocabulary_size" in row:
+        print(
+            f"{row['name']}: {row['train_tokens']} training and {row['test_tokens']} test {row['tokens']}, "
+            f"{row['vocabulary_size']} different ones; {row['parts']}"
+        )
     if "image_shape" not in row:
         return
     shape = "x".join(map(str, row["image_shape"]))
+    if "train_boxes_per_class" in row:
+        print(
+            f"{row['name']}: {row['train_images']} training and {row['test_images']} test images of at most {shape}; "
+            f"training boxes of each class, the background first: {row['train_boxes_per_class']}"
+        )
+        return
     if "train_percent_per_class" in row:
         print(
             f"{row['name']}: {row['train_images']} training and {row['test_images']} test images of {shape} with "

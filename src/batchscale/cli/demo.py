@@ -48,15 +48,25 @@ def run(options: argparse.Namespace) -> int:
             {"rows": _rows(answered), "ways": ways, "figures": figures, "seconds": seconds, "answer": findings.answer}
         )
         return answered.exit_code
-    print(f"\n{'':<56}{'kn':>6}{'lr':>8}{'test error, mean':>18}   each seed")
-    for way in ways:
-        each = "  ".join("-" if error is None else f"{error:.2f}" for error in way["errors"])
-        mean = "-" if way["mean_error_percent"] is None else f"{way['mean_error_percent']:.2f} %"
-        print(f"{way['about']:<56}{way['minibatch']:>6}{way['lr']:>8.4g}{mean:>18}   {each}")
-    print("", *LESSON, sep="\n")
+    _print_ways(answered)
+    print("", *(LESSON if question.task == "classification" else [answered.findings.answer]), sep="\n")
     places = f"figure: {', '.join(figures)}; page: {answered.page}; runs below {answered.out}"
     print(f"\n{seconds:.0f} s; {shown(places)}")
     return answered.exit_code
+
+
+def _print_ways(answered: Answered) -> None:
+    from batchscale.study.evidence.judged import judged_of
+
+    judged = judged_of(answered.outcomes)
+    unit, heading = f" {judged.score.unit}".rstrip(), f"test {judged.score.name}, mean"
+    places, wide = (8, 18) if judged.score.name == "error" else (11, len(heading) + 2)
+    print(f"\n{'':<56}{'kn':>6}{'lr':>{places}}{heading:>{wide}}   each seed")
+    for way in answered.findings.result["ways"]:
+        each = "  ".join("-" if value is None else f"{value:.2f}" for value in way[f"{judged.score.name}s"])
+        value = way[f"mean_{judged.key}"]
+        mean = "-" if value is None else f"{value:.2f}{unit}"
+        print(f"{way['about']:<56}{way['minibatch']:>6}{way['lr']:>{places}.4g}{mean:>{wide}}   {each}")
 
 
 def _rows(answered: Answered) -> list[dict[str, Any]]:
@@ -72,10 +82,11 @@ def _drawn(answered: Answered) -> list[str]:
     """The curves of all runs as PNG and SVG."""
     from batchscale.report.curves import error_curves
     from batchscale.report.draw.file import write_figures
+    from batchscale.study.evidence.judged import judged_of
 
     groups: dict[str, list[Path]] = {}
     for outcome in answered.outcomes:
         label = f"{outcome.cell.labels['way']} (kn = {outcome.cell.minibatch_images})"
         groups.setdefault(label, []).append(outcome.folder)
-    curves = error_curves(list(groups.items()), answered.findings.title)
+    curves = error_curves(list(groups.items()), answered.findings.title, judged_of(answered.outcomes).score)
     return [str(path) for path in write_figures([curves], "", answered.out / "demo")]

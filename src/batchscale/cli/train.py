@@ -262,7 +262,7 @@ def _report(result: Result, options: argparse.Namespace, already: bool = False) 
     if options.json:
         print_json(result.model_dump())
     else:
-        speed = "-" if result.images_per_second is None else f"{result.images_per_second:,.0f} images/s"
+        speed = _speed(result)
         done = f"{'was finished before' if already else result.status}{_early(result)}"
         print(
             f"{done}: {result.evaluated_on} {result.judged_by.words} after {counted(result.steps, 'step')} "
@@ -270,6 +270,15 @@ def _report(result: Result, options: argparse.Namespace, already: bool = False) 
             f"{result.wall_seconds:.1f} s; weights {(result.weights_sha256 or '')[:12]}; {shown(result.folder)}"
         )
     return 0 if result.status == "done" else 1
+
+
+def _speed(result: Result) -> str:
+    """In examples, and in what they consist of."""
+    extra = result.model_extra or {}
+    nouns = {str(extra.get("examples", "images")): result.images_per_second}
+    if part := extra.get("parts"):
+        nouns[part] = extra[f"{part}_per_second"]
+    return ", ".join(f"{speed:,.0f} {noun}/s" for noun, speed in nouns.items() if speed is not None) or "-"
 
 
 def _early(result: Result) -> str:

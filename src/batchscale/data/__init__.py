@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from batchscale.data.examples import Splits
 from batchscale.data.image.dataset import Dataset
 from batchscale.data.source import Reading
 from batchscale.data.sources import DATASETS, load_dataset, open_dataset
 
-OwnData = Dataset | Splits
-"""What may be handed in from Python: images with labels, or examples of any structure."""
+OwnData = Dataset | Splits | tuple[Any, Any]
+"""What may be handed in from Python: images with labels, examples of any structure, or a pair of parts (``own.py``)."""
 
 __all__ = ["DATASETS", "Dataset", "OwnData", "Reading", "load_dataset", "open_dataset"]

@@ -16,46 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from batchscale.data.augmentation import Augmentation, Indices, crop_places, mirrored
 from batchscale.data.contents import COUNT, PARTS, Contents, digest
 from batchscale.errors import DataError
-from batchscale.randomness import integers, key, uniform
 from batchscale.structure import IGNORED, called, columns, mapped_columns, num_examples, rows, tensors
 from batchscale.structure import part as part_of
 
-# Streams: what a random number is for; part of the definition of a run, never to be renumbered (0 is the shuffle).
-_FLIP, _CROP_Y, _CROP_X, _SCALE_ASPECT = range(1, 5)
-
-Indices = npt.NDArray[np.int64]
 Pairs = tuple[Any, Any]
 """Inputs and targets of m examples, each of any structure: of classification pixels (m, C, H, W), labels int64 (m,)."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """flip: mirror with probability 1/2; padding: zero-pad by so many pixels and cut out at a random place;
-    scale_aspect: a part of random area and aspect, resized (of images on disk)."""
-
-    flip: bool = False
-    padding: int = 0
-    scale_aspect: bool = False
-
-
-def mirrored(seed: int, epochs: Indices, images: Indices) -> npt.NDArray[np.bool_]:
-    """Which images are mirrored: a draw keyed by (seed, epoch, image)."""
-    draws = [(epochs == e, int(e)) for e in np.unique(epochs)]
-    flips = np.zeros(len(images), dtype=bool)
-    for inside, epoch in draws:
-        flips[inside] = uniform(key(seed, epoch, _FLIP), images[inside]) < 0.5
-    return flips
-
-
-def crop_draws(seed: int, epochs: Indices, images: Indices, draws: int) -> npt.NDArray[np.float64]:
-    """Uniform numbers for every image's scale-and-aspect crop, (m, draws), keyed by (seed, epoch, image)."""
-    numbers = np.empty((len(images), draws))
-    for epoch in np.unique(epochs):
-        inside = epochs == epoch
-        numbers[inside] = uniform(key(seed, int(epoch), _SCALE_ASPECT), images[inside, None] * draws + np.arange(draws))
-    return numbers
 
 
 class Examples(ABC):
@@ -102,6 +70,10 @@ class Examples(ABC):
     def digests(self) -> dict[str, str]:
         """What the examples are, in order, as far as is known without reading a file: property -> SHA256 or words."""
 
+    def check_augmented(self, crops: bool) -> None:
+        """Raise where mirrors, or padded crops, cannot be; by default nowhere."""
+        return
+
     def skipped(self) -> Mapping[str, str]:
         """Files passed over so far, and why."""
         return MappingProxyType({})
@@ -117,6 +89,7 @@ class Splits:
         num_classes: classes, whether or not each occurs.
         passed_over: what lies beside the examples and is none of them, in words.
         listing: what opening it has listed of the file system; see ``Reading.listing``.
+        note: what a user should know of it, in words.
     """
 
     name: str
@@ -125,6 +98,7 @@ class Splits:
     num_classes: int
     passed_over: str = ""
     listing: Any = field(default=None, compare=False, repr=False)
+    note: str = ""
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -226,7 +200,7 @@ class TensorExamples(Examples):
         )
 
         def minibatch(epochs: Indices, examples: Indices) -> Pairs:
-            place = _places(seed, epochs, examples, padding) if padding else ()
+            place = crop_places(seed, epochs, examples, padding) if padding else ()
             picked: Pairs = called(pick, torch.from_numpy(examples), place)
             if augmentation.flip:
                 flipped = torch.from_numpy(mirrored(seed, epochs, examples)).nonzero().squeeze(1)
@@ -279,16 +253,6 @@ def _windows(pictures: torch.Tensor, padding: int, outside: int) -> torch.Tensor
     first, *middle, y, x = padded.stride()
     shape = (len(pictures), size, size, *pictures.shape[1:])
     return padded.as_strided(shape, (first, y, x, *middle, y, x))
-
-
-def _places(seed: int, epochs: Indices, examples: Indices, padding: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Top and left of every example's crop."""
-    tops, lefts = np.empty_like(examples), np.empty_like(examples)
-    for epoch in np.unique(epochs):
-        inside = epochs == epoch
-        tops[inside] = integers(key(seed, int(epoch), _CROP_Y), examples[inside], 2 * padding + 1)
-        lefts[inside] = integers(key(seed, int(epoch), _CROP_X), examples[inside], 2 * padding + 1)
-    return torch.from_numpy(tops), torch.from_numpy(lefts)
 
 
 def _bytes(tensor: torch.Tensor) -> npt.NDArray[np.uint8]:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from batchscale.data.examples import Augmentation, Examples, Indices
+from batchscale.data.augmentation import Augmentation, Indices
+from batchscale.data.examples import Examples
 from batchscale.data.threads import compute_alone
 from batchscale.minibatch import StepPlan
 from batchscale.order import StreamOrder
@@ -59,14 +60,16 @@ class Normalizer:
     def __call__(self, inputs: Any) -> Any:
         """Inputs of any structure -> fresh tensors on the device.
 
-        uint8 (m, C, H, W) is normalised, floating (m, ...) only cast; other whole numbers, such as tokens, stay as
-        they are.
+        uint8 (m, C, H, W), or (C, H, W) in a list, is normalised, floating (m, ...) only cast; other whole numbers,
+        such as tokens, stay as they are.
         """
         return mapped(self._tensor, inputs)
 
     def _tensor(self, images: torch.Tensor) -> torch.Tensor:
         if images.dtype != torch.uint8:
             return images.to(self.device, self._dtype if images.is_floating_point() else None, copy=True)
+        if images.ndim == 3:
+            return self._tensor(images[None])[0]
         images = images.to(self.device, non_blocking=True)
         if self._format is not torch.channels_last or images.shape[1] == 1:
             return images.to(self._dtype, memory_format=self._format).sub_(self._mean).mul_(self._scale)

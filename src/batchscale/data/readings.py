@@ -14,6 +14,9 @@ LabelsAre = Literal["names", "numbers"]
 MasksAre = Literal["classes", "instances"]
 """What a pixel of a mask is: a class, or the number of an instance, 0 for none."""
 
+TokensAre = Literal["characters", "bytes"]
+"""What a text is cut into."""
+
 CHOICE = "choose with data.labels=names or data.labels=numbers (`batchscale data`: --labels)"
 
 

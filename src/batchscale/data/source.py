@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 from batchscale.data.examples import Splits
 from batchscale.data.image.dataset import Dataset
 from batchscale.data.official.files import OfficialFile, existing, listing
-from batchscale.data.readings import LabelsAre, MasksAre
+from batchscale.data.readings import LabelsAre, MasksAre, TokensAre
 from batchscale.errors import DataError
 from batchscale.words import counted
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How images on disk are read.
+    """How what lies on disk is read.
 
     Args:
         size: height and width of what the network gets.
@@ -28,7 +28,11 @@ class Reading:
         labels: how to read the labels of a validation part; None where only one reading is possible.
         masks: what the masks of pairs hold; None where that is known, or not said.
         classes: of such masks, the background included.
+        resize: height and width that images with boxes are resized to; None: as they are.
         crop: height and width of what is trained on of pairs; None for all of an image.
+        tokens: of a text.
+        sequence: T, tokens of an example of a text.
+        test_share: of a text in one part: the share that is evaluated.
         listing: ``Splits.listing`` of the same data set, as another process of this host has opened it: plain data,
             to be taken in the place of looking through folders; None where nobody has.
     """
@@ -40,8 +44,12 @@ class Reading:
     labels: LabelsAre | None = None
     masks: MasksAre | None = None
     classes: int | None = None
-    listing: Any = field(default=None, compare=False, repr=False)
+    tokens: TokensAre = "characters"
+    sequence: int | None = None
+    test_share: float = 0.1
     crop: int | None = None
+    resize: tuple[int, int] | None = None
+    listing: Any = field(default=None, compare=False, repr=False)
 
 
 def data_folder(folder: Path | None) -> Path | None:

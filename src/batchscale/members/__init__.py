@@ -26,12 +26,15 @@ MODELS: Members[Any] = Members(
         "tiramisu56": "batchscale.models.tiramisu:tiramisu56",
         "tiramisu67": "batchscale.models.tiramisu:tiramisu67",
         "tiramisu103": "batchscale.models.tiramisu:tiramisu103",
+        "faster_rcnn_resnet18": "batchscale.models.faster_rcnn:faster_rcnn_resnet18",
+        "transformer": "batchscale.models.transformer:transformer",
+        "lstm": "batchscale.models.lstm:lstm",
         "keskar_f1": "batchscale.models.keskar:keskar_f1",
         "keskar_c1": "batchscale.models.keskar:keskar_c1",
     },
     last=("own",),
 )
-"""(image shape (C, H, W), number of classes) -> module."""
+"""(image shape (C, H, W), or (T,) of T tokens; number of classes) -> module."""
 
 DATASETS: Members[Any] = Members(
     "data set",
@@ -45,6 +48,13 @@ DATASETS: Members[Any] = Members(
         "deepcam_made_up": "batchscale.data.image.mask_sources:DEEPCAM_MADE_UP",
         "voc_segmentation": "batchscale.data.image.mask_sources:VOC_SEGMENTATION",
         "pairs": "batchscale.data.image.mask_sources:PAIRS",
+        "coco": "batchscale.data.image.box_sources:COCO",
+        "voc_detection": "batchscale.data.image.box_sources:VOC_DETECTION",
+        "bccd": "batchscale.data.image.box_sources:BCCD",
+        "digits_scenes_detection": "batchscale.data.image.box_sources:DIGITS_SCENES_DETECTION",
+        "text": "batchscale.data.language.text_sources:TEXT",
+        "shakespeare": "batchscale.data.language.text_sources:SHAKESPEARE",
+        "topics": "batchscale.data.language.text_sources:TOPICS",
         "imagenet": "batchscale.data.sources:IMAGENET",
         "folder": "batchscale.data.sources:FOLDER",
     },
@@ -55,14 +65,20 @@ DATASETS: Members[Any] = Members(
 ON_DISK = ["imagenet", "folder"]
 """Those data sets whose images stay on disk, and are decoded as they are used."""
 
+WITH_BOXES = ["coco", "voc_detection", "bccd", "digits_scenes_detection"]
+"""Those data sets whose images have boxes, and may differ in size."""
 PAIRS = ("nuclei", "pairs", "voc_segmentation")
 """Those data sets whose images are pairs of files with masks, of several sizes perhaps, and may be cropped."""
+TEXTS = ["text", "shakespeare", "topics"]
+"""Those data sets that are texts, and are cut into sequences."""
 
 TASKS: Members[Any] = Members(
     "task",
     {
         "classification": "batchscale.task.classification:Classification",
         "segmentation": "batchscale.task.segmentation:Segmentation",
+        "detection": "batchscale.task.detection:Detection",
+        "language": "batchscale.task.language:Language",
     },
 )
 """(number of classes, label_smoothing) -> ``Task``; the class of a task is one."""
@@ -97,4 +113,7 @@ BETWEEN: Members[Any] = Members(
 )
 """Those that three_phase may use between hosts: a class of ``GroupCollective`` each."""
 
-__all__ = ["ALL_REDUCES", "BACKENDS", "BETWEEN", "DATASETS", "MODELS", "ON_DISK", "PAIRS", "TASKS", "Members"]
+__all__ = [
+    "ALL_REDUCES", "BACKENDS", "BETWEEN", "DATASETS", "MODELS", "ON_DISK", "PAIRS", "TASKS", "TEXTS", "WITH_BOXES",
+    "Members",
+]  # fmt: skip

@@ -195,6 +195,11 @@ _LATER: dict[str, Any] = {
     "loss.class_weights": [],
     "data.masks": None,
     "data.classes": None,
+    "data.train_fraction": 1.0,
+    "data.resize": None,
+    "data.tokens": "characters",
+    "data.sequence": None,
+    "data.test_share": 0.1,
 }
 """Entries that identities of runs and studies begun before them lack: they stand in one only where they differ."""
 

@@ -19,9 +19,8 @@ class Model(Entry):
     """The network, by name, and its initial weights."""
 
     name: Annotated[str, member_of(MODELS, _LIBRARY_NAME, _LIBRARY_RULE)]
-    options: dict[str, int] = Field(
-        default_factory=dict
-    )  # of a network that has some, such as width and levels of unet
+    # of a network that has some, such as width and levels of unet, or dropout of transformer
+    options: dict[str, int | float] = Field(default_factory=dict)
     ema_decay: OpenFraction | None = None  # evaluate an exponential moving average of the weights
     zero_init_last_gamma: bool = False  # Goyal et al. 2017, section 5.1: last gamma of a residual block starts at 0
     fc_init: Positive | None = None  # Goyal et al. 2017, section 5.1: last linear layer ~ N(0, fc_init^2), bias 0

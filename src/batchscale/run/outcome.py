@@ -17,6 +17,7 @@ from batchscale.records import RunFolder, read_result
 from batchscale.records.files import write_json
 from batchscale.run.job import Job
 from batchscale.run.opening import finished_result
+from batchscale.task import Task
 from batchscale.training import checkpoint as checkpoints
 from batchscale.training.course import Course
 from batchscale.training.parts import Parts
@@ -50,6 +51,8 @@ def _so_far(job: Job, parts: Parts, course: Course) -> dict[str, Any]:
         "epochs": round(float(course.plan.epoch_at(course.steps_done)), 6),
         "images_per_second": speed,
         "examples_per_second": speed,
+        "examples": task.examples,
+        **_in_parts(task, speed, parts),
         "wall_seconds": round(course.wall_seconds(), 3),
         "evaluation_seconds": round(totals.evaluation_seconds, 3),
         **({"recompute_seconds": round(totals.recompute_seconds, 3)} if parts.recomputation else {}),
@@ -64,6 +67,20 @@ def _so_far(job: Job, parts: Parts, course: Course) -> dict[str, Any]:
         **({"skipped_steps": totals.skipped_steps, "loss_scales": totals.loss_scales} if fp16 else {}),
         **course.skipped.count(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _in_parts(task: Task, speed: float | None, parts: Parts) -> dict[str, Any]:
+    """Of a task whose examples consist of parts: what these are, how many an example has, the speed in them."""
+    shape = parts.dataset.train.shape
+    return {
+        entry: value
+        for part, each in task.in_parts(1, shape).items()
+        for entry, value in {
+            "parts": part,
+            f"{part}_per_example": each,
+            f"{part}_per_second": None if speed is None else round(speed * each, 2),
+        }.items()
     }
 
 

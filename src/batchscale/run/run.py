@@ -24,6 +24,7 @@ from batchscale.comm.world.device import device_text, differing_models
 from batchscale.comm.world.diagnosis import FAILED
 from batchscale.data import OwnData
 from batchscale.data.examples import Splits
+from batchscale.data.map_style import MapExamples
 from batchscale.errors import BatchscaleError, RecipeError, UsageError
 from batchscale.launch.hardware import choose_device, threads_text
 from batchscale.launch.signals import StopSignals
@@ -129,6 +130,8 @@ def _same_data(job: Job, world: World, opened: Opened, own_data: OwnData | None)
         check_trained_on(where or Path("run"), opened.data, dataset.contents)
     if dataset.passed_over and world.rank == 0:
         print(f"passed over beside the images: {dataset.passed_over}", file=sys.stderr, flush=True)
+    if dataset.note and world.rank == 0 and not job.quiet:
+        print(f"data {dataset.name}: {dataset.note}", file=sys.stderr, flush=True)
     return dataset
 
 
@@ -201,7 +204,8 @@ def _warnings(parts: Parts, trunk: Trunk | None) -> list[str]:
     lags = lag_warning(parts.recipe, parts.step.plan.total_steps) if parts.step.averages.layers else None
     ends = ended_decay_warning(parts.recipe, trunk)
     models = differing_models(parts.world.devices)
-    return [warning for warning in (lags, ends, models) if warning]
+    drawn = {part.warning for part in (parts.dataset.train, parts.dataset.test) if isinstance(part, MapExamples)}
+    return [warning for warning in (lags, ends, models, *drawn) if warning]
 
 
 def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> None:

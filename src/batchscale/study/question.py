@@ -50,6 +50,15 @@ class StudyQuestion(Entry):
             UsageError: one line.
         """
 
+    @property
+    def own_recipe(self) -> tuple[str, tuple[str, ...]] | None:
+        """The recipe that it is asked of, with that recipe's overrides; None: any recipe."""
+        return None if self.of_recipe is None else (self.of_recipe, self.of_overrides)
+
+    def home(self, recipe: Recipe) -> str | None:
+        """The package with the cells and the answer of this question; None: that of its kind of study."""
+        return None
+
     def starting_recipe(self, recipe: Recipe, count_images: Callable[[Recipe], int]) -> Recipe:
         """The recipe that the runs start from: most studies take it as it is.
 
@@ -98,6 +107,7 @@ class Case(Generic[Asking]):
         recipe: that the runs start from; its seed is the first.
         count_images: recipe -> its training images, N; called when a study needs them.
         task_cores: of each process, where a cluster gives them; None: the processes share this machine's.
+        data_folder: of the data sets; None for the environment's.
     """
 
     question: Asking
@@ -106,6 +116,7 @@ class Case(Generic[Asking]):
     recipe: Recipe
     count_images: Callable[[Recipe], int]
     task_cores: int | None = None
+    data_folder: Path | None = None
 
     @property
     def recipe_name(self) -> str:

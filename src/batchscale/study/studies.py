@@ -16,8 +16,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from batchscale.members import TASKS
 from batchscale.records.findings import Findings
 from batchscale.records.provenance import environment
+from batchscale.study.examples import in_words_of, with_parts
 from batchscale.study.question import Case, StudyQuestion
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def cells_of(kind: str, case: Case[Any]) -> list[Cell]:
     Raises:
         UsageError: one line.
     """
-    cells: list[Cell] = import_module(f"{STUDIES[kind]}.question").cells(case)
+    cells: list[Cell] = import_module(f"{_home(kind, case)}.question").cells(case)
     return cells
 
 
@@ -67,9 +69,10 @@ def findings_of(kind: str, case: Case[Any], outcomes: Sequence[Outcome], command
         outcomes: of ``cells_of(kind, case)``, in their order.
         command: words of the command line.
     """
-    numbers, words, drawn = (import_module(f"{STUDIES[kind]}.{part}") for part in ("answer", "words", "figures"))
+    home = _home(kind, case)
+    numbers, words, drawn = (import_module(f"{home}.{part}") for part in ("answer", "words", "figures"))
     answer = numbers.answer_of(case, outcomes)
-    return Findings(
+    findings = Findings(
         kind=kind,
         title=words.title(case),
         recipe=case.recipe_name,
@@ -83,3 +86,9 @@ def findings_of(kind: str, case: Case[Any], outcomes: Sequence[Outcome], command
         result=numbers.as_json(case, answer),
         environment=environment(),
     )
+    findings = with_parts(findings, case.recipe)
+    return in_words_of(findings, TASKS.named(case.recipe.task, "task").examples)
+
+
+def _home(kind: str, case: Case[Any]) -> str:
+    return case.question.home(case.recipe) or STUDIES[kind]

@@ -9,6 +9,7 @@ loss is m times the worker's loss of its m examples, and a pass then holds one w
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ import torch
 
 from batchscale.errors import RecipeError
 
-Model = Callable[[Any], Any]
-"""Inputs of m examples -> outputs."""
+Model = Callable[..., Any]
+"""Inputs of m examples -> outputs; of a model that computes its own loss, inputs and targets."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,9 @@ class Task(ABC):
     Attributes:
         name: in recipes and results.
         examples: what its examples are called: "images", "sequences".
+        parts: what one example consists of, where these are counted, too: "tokens".
         unit: whose the loss is: an example's, or a worker's.
+        needs_classes: it cannot be made for data that do not tell how many classes they have.
         score_kinds: what it is judged by; the first is *the* score.
         count_names: of its evaluation counts, where they are few enough to be written down by name.
         training_counts, evaluation_counts: how many whole numbers a pass of either kind has.
@@ -91,7 +94,9 @@ class Task(ABC):
 
     name: ClassVar[str]
     examples: ClassVar[str] = "examples"
+    parts: ClassVar[str] = ""
     unit: ClassVar[Literal["example", "worker"]] = "example"
+    needs_classes: ClassVar[bool] = False
     score_kinds: tuple[ScoreKind, ...]
     count_names: tuple[str, ...] = ()
     training_counts: int = 0
@@ -156,6 +161,10 @@ class Task(ABC):
             RecipeError: what they are, and what they must be.
         """
         return
+
+    def in_parts(self, examples: float, shape: Sequence[int]) -> dict[str, float]:
+        """So many examples of this shape in their parts: {"tokens": 6400}; nothing where no parts are counted."""
+        return {self.parts: examples * math.prod(shape)} if self.parts else {}
 
     @property
     def score(self) -> ScoreKind:

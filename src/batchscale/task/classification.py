@@ -29,6 +29,7 @@ class Classification(Task):
 
     name = "classification"
     examples = "images"
+    needs_classes = True
     score_kinds = (ScoreKind("error", "%", "lower"),)
     count_names = ("wrong",)
     training_counts = evaluation_counts = largest_count = 1

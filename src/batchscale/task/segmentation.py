@@ -55,6 +55,7 @@ class Segmentation(Task):
 
     name = "segmentation"
     examples = "images"
+    needs_classes = True
 
     def __init__(
         self,

@@ -34,7 +34,8 @@ class Due(Protocol):
 def line_names(task: Task) -> frozenset[str]:
     """The entries that a line of metrics.jsonl may have without any measure."""
     scores = {f"train_{kind.key}" for kind in task.score_kinds}
-    return frozenset({*_LINE_NAMES, f"{task.examples}_per_second", *scores})
+    speeds = {f"{noun}_per_second" for noun in (task.examples, task.parts) if noun}
+    return frozenset({*_LINE_NAMES, *speeds, *scores})
 
 
 _LINE_NAMES = (
@@ -59,6 +60,7 @@ class LineDue:
         lr = step.schedule(done - 1)
         means = course.totals.take_line()
         speed = (plan.images(done) - plan.images(done - means.steps)) / means.seconds
+        in_parts = step.task.in_parts(speed, parts.dataset.train.shape)
         phases = step.seconds.take()
         with course.kept():
             scores = step.task.training_scores(means.counts, means.examples) if means.examples else {}
@@ -70,6 +72,7 @@ class LineDue:
             "lr": lr,
             "minibatch": plan.minibatch_at(done - 1).images,
             f"{step.task.examples}_per_second": round(speed, 2),
+            **{f"{part}_per_second": round(s, 2) for part, s in in_parts.items()},
             "interval_steps": min(means.steps, done - course.first_step),  # phases are of this attempt alone
             "phase_seconds": phases,
             **means.values,
@@ -80,7 +83,7 @@ class LineDue:
         if course.recipe.numerics.exact and course.folder is not None:
             line["weights_sha256"] = checkpoints.tensors_sha256(parts.model.state_dict())
         course.append("metrics.jsonl", line)
-        course.progress.step(done, means.loss, lr, speed)
+        course.progress.step(done, means.loss, lr, {step.task.examples: speed, **in_parts})
 
 
 def _rounded(scores: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 
 from tqdm import tqdm
 
@@ -11,7 +12,7 @@ _LINE_SECONDS = 5.0
 
 
 class Progress:
-    """images/s, loss, lr and time left, of rank 0; silent on the others.
+    """Examples a second, loss, lr and time left, of rank 0; silent on the others.
 
     Args:
         total_steps: of the run.
@@ -27,19 +28,17 @@ class Progress:
         )
         self._begun, self._first, self._said = time.monotonic(), first_step, time.monotonic()
 
-    def step(self, done: int, loss: float | None, lr: float, images_per_second: float) -> None:
-        """Show the state after so many steps."""
+    def step(self, done: int, loss: float | None, lr: float, per_second: Mapping[str, float]) -> None:
+        """Show the state after so many steps; per_second: {"images": 310.0}."""
+        speed = ", ".join(f"{number:,.0f} {noun}/s" for noun, number in per_second.items())
         shown = "not finite" if loss is None else f"{loss:.4f}"
         if self._bar is not None:
-            self._bar.set_postfix_str(f"{images_per_second:,.0f} images/s, loss {shown}, lr {lr:.4g}", refresh=False)
+            self._bar.set_postfix_str(f"{speed}, loss {shown}, lr {lr:.4g}", refresh=False)
             self._bar.update(done - self._bar.n)
         elif not self._quiet and time.monotonic() - self._said >= _LINE_SECONDS:
             self._said = time.monotonic()
             left = (self._said - self._begun) / max(done - self._first, 1) * (self._total - done)
-            self.say(
-                f"step {done}/{self._total}  {images_per_second:,.0f} images/s  loss {shown}  lr {lr:.4g}  "
-                f"{left:.0f} s left"
-            )
+            self.say(f"step {done}/{self._total}  {speed}  loss {shown}  lr {lr:.4g}  {left:.0f} s left")
 
     def say(self, line: str) -> None:
         """A line of its own."""

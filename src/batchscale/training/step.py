@@ -179,7 +179,7 @@ class TrainingStep:
         if self.draws_random:
             torch.manual_seed(key(self.seed, step, worker, _DROPOUT) >> 1)
         loss, outputs = self.task.train_pass(
-            lambda inputs: self.noise(self.model(inputs), step, worker), batch.inputs, batch.targets
+            lambda *inputs: self.noise(self.model(*inputs), step, worker), batch.inputs, batch.targets
         )
         return loss / minibatch.images, outputs
 

@@ -138,7 +138,8 @@ def decay_groups(
     """Trainable parameters with their weight decay: two switches, for scales and for biases.
 
     Scales are the gammas and betas of norm layers, and every tensor of at most one dimension that is no bias: those of
-    norm layers that are not torch's, LayerScale, a temperature. Biases are the others whose name ends in "bias".
+    norm layers that are not torch's, LayerScale, a temperature. Biases are the others whose name ends in "bias",
+    or begins with "bias_" (of an LSTM).
 
     Args:
         model: its parameters in order; a shared one counts once.
@@ -167,7 +168,7 @@ def decay_groups(
             if id(parameter) in seen or not parameter.requires_grad:
                 continue
             seen.add(id(parameter))
-            is_bias = not is_norm and name.endswith("bias")
+            is_bias = not is_norm and (name.endswith("bias") or name.startswith("bias_"))
             is_scale = not is_bias and (is_norm or parameter.ndim <= 1)
             spare = (is_scale and not decay_norms) or (is_bias and not decay_biases)
             (spared if spare else decayed).append(parameter)

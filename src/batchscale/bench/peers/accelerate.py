@@ -5,9 +5,7 @@ Source: huggingface.co/docs/accelerate: quicktour and basic_tutorials/migration.
 
 from __future__ import annotations
 
-import torch
 from accelerate import Accelerator
-from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from batchscale.bench.assignment import Assignment
@@ -20,8 +18,8 @@ def main(assignment: Assignment, meter: Meter) -> None:
     dataset = TensorDataset(*assignment.normalised())
     loader = DataLoader(dataset, batch_size=assignment.process_images, shuffle=True, drop_last=True)
     model = assignment.model()
-    loss_fn = nn.CrossEntropyLoss(label_smoothing=assignment.label_smoothing)
-    optimizer = torch.optim.SGD(model.parameters(), **assignment.sgd)
+    loss_fn = assignment.mean_loss
+    optimizer = assignment.optimizer(model.parameters())
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
 
     while True:

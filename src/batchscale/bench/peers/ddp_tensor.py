@@ -9,7 +9,6 @@ import itertools
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DDP
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
@@ -25,8 +24,8 @@ def main(assignment: Assignment, meter: Meter) -> None:
     loader = DataLoader(dataset, batch_size=assignment.process_images, sampler=sampler, drop_last=True)
 
     model = DDP(assignment.model())
-    loss_fn = nn.CrossEntropyLoss(label_smoothing=assignment.label_smoothing)
-    optimizer = torch.optim.SGD(model.parameters(), **assignment.sgd)
+    loss_fn = assignment.mean_loss
+    optimizer = assignment.optimizer(model.parameters())
 
     for epoch in itertools.count():
         sampler.set_epoch(epoch)

@@ -8,10 +8,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import torch
 import torch.distributed as dist
 import torchvision
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DDP
 from torch.utils.data import DataLoader, DistributedSampler
 from torchvision import transforms
@@ -30,8 +28,8 @@ def main(assignment: Assignment, meter: Meter) -> None:
     loader = DataLoader(dataset, batch_size=assignment.process_images, sampler=sampler, drop_last=True)
 
     model = DDP(assignment.model())
-    loss_fn = nn.CrossEntropyLoss(label_smoothing=assignment.label_smoothing)
-    optimizer = torch.optim.SGD(model.parameters(), **assignment.sgd)
+    loss_fn = assignment.mean_loss
+    optimizer = assignment.optimizer(model.parameters())
 
     for epoch in itertools.count():
         sampler.set_epoch(epoch)

@@ -13,7 +13,6 @@ import itertools
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DDP
 
 from batchscale.bench.assignment import Assignment
@@ -24,13 +23,17 @@ def main(assignment: Assignment, meter: Meter) -> None:
     """Train without end."""
     dist.init_process_group("gloo")
     images, labels = assignment.normalised()
-    rows = images.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C): rows of it, seen as (n, C, H, W), are channels-last
+    pictures = images.ndim == 4
+    # (N, H, W, C): rows of it, seen as (n, C, H, W), are channels-last
+    rows = images.permute(0, 2, 3, 1).contiguous() if pictures else images
     del images
 
-    model = assignment.model().to(memory_format=torch.channels_last)
+    model = assignment.model()
+    if pictures:
+        model = model.to(memory_format=torch.channels_last)
     model = DDP(model, gradient_as_bucket_view=True, broadcast_buffers=False)
-    loss_fn = nn.CrossEntropyLoss(label_smoothing=assignment.label_smoothing)
-    optimizer = torch.optim.SGD(model.parameters(), **assignment.sgd, fused=True)
+    loss_fn = assignment.mean_loss
+    optimizer = assignment.optimizer(model.parameters(), fused=True)
 
     for epoch in itertools.count():
         order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(epoch))
@@ -38,7 +41,8 @@ def main(assignment: Assignment, meter: Meter) -> None:
         whole = len(share) // assignment.process_images * assignment.process_images
         for index in torch.split(share[:whole], assignment.process_images):
             optimizer.zero_grad()
-            logits = model(rows.index_select(0, index).permute(0, 3, 1, 2))
+            part = rows.index_select(0, index)
+            logits = model(part.permute(0, 3, 1, 2) if pictures else part)
             loss = loss_fn(logits, labels.index_select(0, index))
             loss.backward()
             optimizer.step()

@@ -10,7 +10,6 @@ from typing import Any
 
 import lightning
 import torch
-from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from batchscale.bench.assignment import Assignment
@@ -24,7 +23,7 @@ class LitModel(lightning.LightningModule):
         super().__init__()
         self.assignment = assignment
         self.model = assignment.model()
-        self.loss_fn = nn.CrossEntropyLoss(label_smoothing=assignment.label_smoothing)
+        self.loss_fn = assignment.mean_loss
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
         """The loss of one batch."""
@@ -34,7 +33,7 @@ class LitModel(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Plain SGD."""
-        return torch.optim.SGD(self.parameters(), **self.assignment.sgd)
+        return self.assignment.optimizer(self.parameters())
 
 
 class MeterCallback(lightning.Callback):

@@ -70,8 +70,8 @@ def answer(options: argparse.Namespace, kind: str, question: StudyQuestion) -> A
     cluster = _cluster(options)
     if question.one_at_a_time and options.jobs not in (None, 1):
         raise UsageError(f"--jobs={options.jobs}: this study measures time, one run at a time; leave --jobs out")
-    source, overrides = question.of_recipe or options.recipe, tuple(getattr(options, "overrides", ()))
-    overrides = (*question.of_overrides, *overrides)
+    source, overrides = question.own_recipe or (options.recipe, ())
+    overrides = (*overrides, *getattr(options, "overrides", ()))
     asked_recipe = load_recipe(source, overrides)
     question.check(asked_recipe)
     if options.out is not None:
@@ -81,7 +81,9 @@ def answer(options: argparse.Namespace, kind: str, question: StudyQuestion) -> A
     recipe = question.starting_recipe(asked_recipe, count_images)
     if options.out is not None:
         check_study(options.out, kind, recipe)
-    case = Case(question, source, overrides, recipe, count_images, cluster.task_cores(recipe) if cluster else None)
+    case = Case(
+        question, source, overrides, recipe, count_images, cluster.task_cores(recipe) if cluster else None, data
+    )
     cells = cells_of(kind, case)
     with _open(options, kind, case, data, cluster) as study:
         question.check_begun(case, cells, study.out / "runs")

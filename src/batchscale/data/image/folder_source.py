@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from batchscale.data.examples import Indices, Splits
+from batchscale.data.augmentation import Indices
+from batchscale.data.examples import Splits
 from batchscale.data.image.dataset import Dataset
 from batchscale.data.image.entries import Entries, FolderEntries
 from batchscale.data.image.folders import no_entries, read_test, read_train

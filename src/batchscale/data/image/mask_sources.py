@@ -13,7 +13,7 @@ from batchscale.data.examples import Splits, TensorExamples
 from batchscale.data.image.dataset import Dataset
 from batchscale.data.image.pair_layouts import layouts_below
 from batchscale.data.image.pairs import read_pairs
-from batchscale.data.image.scenes import CLASSES, segmented_digits
+from batchscale.data.image.scenes import CLASSES, SCENES_MEAN, SCENES_STD, segmented_digits
 from batchscale.data.image.sized import SizedPairs
 from batchscale.data.image.weather import CLASSES as WEATHER_CLASSES
 from batchscale.data.image.weather import made_up_weather
@@ -141,8 +141,7 @@ class PairsSource(MaskSource):
         return reading.masks, 2 if reading.masks == "instances" else reading.classes or 2
 
 
-# Mean and deviation of the training images of each, to one rounding.
-DIGITS_SCENES = ScenesSource("digits_scenes", CLASSES, mean=(13.532208251953126,), std=(48.05650919904646,))
+DIGITS_SCENES = ScenesSource("digits_scenes", CLASSES, SCENES_MEAN, SCENES_STD)
 DEEPCAM_MADE_UP = WeatherSource(
     "deepcam_made_up",
     WEATHER_CLASSES,
@@ -187,7 +186,7 @@ NUCLEI = PairsSource(
     name="nuclei",
     num_classes=2,
     mean=(12.053099447221898,),
-    std=(16.967925860919344,),
+    std=(16.967925860919344,),  # of the training images, to one rounding
     layouts=("nuclei_dsb2018", "nuclei", "."),
     masks_are="instances",
 )

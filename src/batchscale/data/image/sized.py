@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from batchscale.data.augmentation import Augmentation, Indices, crop_draws, mirrored
 from batchscale.data.contents import digest
-from batchscale.data.examples import Augmentation, Examples, Indices, Pairs, crop_draws, mirrored
+from batchscale.data.examples import Examples, Pairs
 from batchscale.data.threads import compute_alone
 from batchscale.structure import IGNORED
 

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from batchscale.data.augmentation import Augmentation, Indices, crop_draws, mirrored
 from batchscale.data.contents import digest
-from batchscale.data.examples import Augmentation, Examples, Indices, Pairs, crop_draws, mirrored
+from batchscale.data.examples import Examples, Pairs
 from batchscale.data.image.entries import Entries
 from batchscale.data.image.jpeg import BadImage, View, render
 from batchscale.data.image.views import DRAWS, centre, scale_and_aspect

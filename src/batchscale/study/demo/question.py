@@ -1,15 +1,18 @@
-"""The demonstration: a large minibatch fails naively and succeeds by the rules, on scikit-learn's digits.
+"""The demonstration: a large minibatch fails naively and succeeds by the rules, on data that need no download.
 
-Four ways to train the same net for the same epochs, a few seeds each: a small minibatch (the reference), a
-large one with the lr left as it was, a large one with the lr scaled linearly at once, and a large one by the
-rules (linear scaling, gradual warmup). Source: Goyal et al. 2017, section 2 and table 2a.
+Of classification, on scikit-learn's digits, four ways to train the same net for the same epochs, a few seeds each: a
+small minibatch (the reference), a large one with the lr left as it was, a large one with the lr scaled linearly at
+once, and a large one by the rules (linear scaling, gradual warmup). Of another task three, without the third one; the
+rule is the recipe's. Source: Goyal et al. 2017, section 2 and table 2a.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+from pydantic import model_validator
 
 from batchscale.study.grid.question import Variant, variant_cells
 from batchscale.study.question import Case, SeededQuestion, flag
@@ -38,6 +41,47 @@ WAYS = (
 )
 
 
+@dataclass(frozen=True)
+class Demonstration:
+    """Another task's: its embedded recipe, shortened, at two minibatches.
+
+    Attributes:
+        recipe: a shipped one.
+        overrides: of all runs.
+        large: of the large minibatch.
+        run_seconds: of a run alone on a core.
+    """
+
+    recipe: str
+    overrides: tuple[str, ...]
+    large: str
+    run_seconds: float
+
+    def variants(self) -> list[Variant]:
+        """The small minibatch, the large one with the lr left as it was, the large one by the recipe's rule."""
+        about = {way.name: way.about for way in WAYS}
+        return [
+            Variant(about["small"]),
+            Variant(about["unscaled"], (self.large, "learning_rate.scaling=none")),
+            Variant(about["rules"], (self.large,)),
+        ]
+
+
+OTHERS = {
+    "segmentation": Demonstration(
+        "digits-scenes-unet", ("numerics.threads=1", "execution.evaluation_epochs=4"), "minibatch.workers=2", 40.0
+    ),
+    "detection": Demonstration(
+        "digits-scenes-detection",
+        ("numerics.threads=1", "minibatch.workers=1", "epochs=6"),
+        "minibatch.workers=4",
+        40.0,
+    ),
+    "language": Demonstration("topics-transformer", ("numerics.threads=1", "epochs=2"), "minibatch.workers=8", 20.0),
+}
+"""Task: its demonstration; classification has one of its own."""
+
+
 class Question(SeededQuestion):
     """Does a large minibatch reach the small one's error?"""
 
@@ -47,7 +91,21 @@ class Question(SeededQuestion):
     # 43 steps at kn = 1,024: running averages would lag
     of_overrides: ClassVar = ("numerics.threads=1", "batch_norm.running=recomputed")
 
-    seeds: int = flag("seeds of each way", "S", default=3, ge=1)
+    seeds: int = flag("seeds of each way (default 3; of another task than classification 1)", "S", default=None, ge=1)
+    task: Literal["classification", "segmentation", "detection", "language"] = flag(
+        "what is learned", default="classification"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _seeds_of_task(cls, words: dict[str, object]) -> dict[str, object]:
+        return {"seeds": 1 if words.get("task") in OTHERS else 3, **words}
+
+    @property
+    def own_recipe(self) -> tuple[str, tuple[str, ...]]:
+        """The task's embedded recipe."""
+        other = OTHERS.get(self.task)
+        return (self.of_recipe, self.of_overrides) if other is None else (other.recipe, other.overrides)
 
     def foreword(self, runs: int, jobs: int) -> str:
         """How long it takes, where every run has a core of its own.
@@ -56,20 +114,27 @@ class Question(SeededQuestion):
             runs: that have not ended.
             jobs: runs at once.
         """
-        return f"{counted(runs, 'run')}, {jobs} at once: about {seconds(runs, jobs):.0f} s"
+        return f"{counted(runs, 'run')}, {jobs} at once: about {seconds(runs, jobs, self.run_seconds):.0f} s"
+
+    @property
+    def run_seconds(self) -> float:
+        """About how long a run takes on a core of its own."""
+        return OTHERS[self.task].run_seconds if self.task in OTHERS else _RUN_SECONDS
 
 
-def seconds(runs: int, jobs: int) -> float:
+def seconds(runs: int, jobs: int, run_seconds: float = _RUN_SECONDS) -> float:
     """About how long so many runs take, each on a core of its own.
 
     Args:
         runs: how many.
         jobs: runs at once.
+        run_seconds: of a run.
     """
-    return _START_SECONDS + math.ceil(runs / jobs) * _RUN_SECONDS
+    return _START_SECONDS + math.ceil(runs / jobs) * run_seconds
 
 
 def cells(case: Case[Question]) -> list[Cell]:
     """Every way with every seed, a seed after the other."""
-    variants = [Variant(way.about, way.overrides) for way in WAYS]
+    other = OTHERS.get(case.question.task)
+    variants = [Variant(way.about, way.overrides) for way in WAYS] if other is None else other.variants()
     return sorted(variant_cells(case, variants), key=lambda cell: cell.recipe.seed)

@@ -26,6 +26,13 @@ def title(case: Case[Question]) -> str:
 
 def asked(case: Case[Question], outcomes: Sequence[Outcome]) -> str:
     """The question, with all that limits it."""
+    if case.question.task != "classification":
+        return (
+            f"Does a large minibatch do as well as a small one in the same "
+            f"{counted(case.recipe.epochs, 'epoch', 'g')}? {case.training_images:,} training examples, "
+            f"{case.question.seeds_words} each."
+            f"{words_of([outcome.cell for outcome in outcomes])}"
+        )
     return (
         f"Does a large minibatch reach the error of a small one in the same {counted(case.recipe.epochs, 'epoch', 'g')}"
         f"? {case.training_images:,} training images, {case.question.seeds_words} each."

@@ -21,7 +21,8 @@ _STATISTICS = {"final": "{} of the last evaluation", "median5": "median {} of th
 
 def title(case: Case[Question]) -> str:
     """Of the page."""
-    return f"Error against minibatch: {case.recipe_name}"
+    what = "Error" if case.recipe.task == "classification" else "Score"
+    return f"{what} against minibatch: {case.recipe_name}"
 
 
 def statistic_words(case: Case[Question], judged: Judged) -> str:

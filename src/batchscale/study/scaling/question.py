@@ -20,24 +20,51 @@ from batchscale.study.runner.cell import Cell
 from batchscale.system.cores import available_cores
 
 STRONG, WEAK = "strong", "weak"
+WAYS = ("plain", "warmup", "decay", "warmup+decay")
+PUBLISHED_WORKERS = (1, 2, 4, 8)
 _INTERVALS = 12  # of a run, at least, where it has so many steps
 
 
-def parse_processes(text: str) -> tuple[int, ...]:
-    """Process counts from ``1,2,4,8``.
+def parse_processes(text: str, setting: str = "--processes") -> tuple[int, ...]:
+    """Counts of processes, or of workers, from ``1,2,4,8``.
 
     Raises:
         UsageError: not whole numbers from 1 on, or not rising.
     """
     words = [word.strip() for word in text.split(",")]
     if not all(re.fullmatch("[0-9]{1,7}", word) and 1 <= int(word) <= 10**6 for word in words):
-        raise UsageError(f"--processes={text}: must be whole numbers of at least 1; write for example 1,2,4,8")
+        raise UsageError(f"{setting}={text}: must be whole numbers of at least 1; write for example 1,2,4,8")
     counts = tuple(int(word) for word in words)
     if list(counts) != sorted(set(counts)):
         raise UsageError(
-            f"--processes={text}: must rise, each count once; write {','.join(map(str, sorted(set(counts))))}"
+            f"{setting}={text}: must rise, each count once; write {','.join(map(str, sorted(set(counts))))}"
         )
     return counts
+
+
+def parse_ways(text: str) -> tuple[str, ...]:
+    """Ways of the lr from ``plain,warmup,decay``.
+
+    Raises:
+        UsageError: another name, or one twice.
+    """
+    ways = tuple(word.strip() for word in text.split(","))
+    if not set(ways) <= set(WAYS) or len(set(ways)) < len(ways):
+        raise UsageError(f"--ways={text}: must name ways, each once, of {', '.join(WAYS)}; write plain,warmup,decay")
+    return ways
+
+
+def parse_fractions(text: str) -> tuple[float, ...]:
+    """Parts of the training set from ``0.25,0.5,1``.
+
+    Raises:
+        UsageError: not numbers above 0 up to 1, or not rising.
+    """
+    words = [word.strip() for word in text.split(",")]
+    shares = tuple(float(word) if re.fullmatch(r"[0-9]*\.?[0-9]+", word) else 0.0 for word in words)
+    if list(shares) != sorted(set(shares)) or not 0 < shares[0] <= shares[-1] <= 1:
+        raise UsageError(f"--fractions={text}: must be rising numbers above 0 up to 1; write for example 0.25,0.5,1")
+    return shares
 
 
 class Question(SeededQuestion):
@@ -51,6 +78,13 @@ Train RECIPE on W processes of this machine (or of a cluster's nodes), one run a
   weak:   every process keeps the recipe's workers: W times the minibatch, the lr by the recipe's rule
 
   batchscale study scaling digits-cnn minibatch.workers=4 epochs=5 --processes 1,2,4 --mode both
+
+With --workers k (of a segmentation recipe also with --compare unet) it is about what the logical workers make of the
+score, not about speed: one process, and k workers stand for as many GPUs.
+
+  strong: kn as in the recipe, k workers of kn / k;   weak: k workers of the recipe's n, the lr by the recipe's rule
+
+  batchscale study scaling nuclei-unet --compare unet --fractions 0.25,0.5,1 --data DIR
 
 Every process gets the same threads at every W (numerics.threads, or the cores shared by the largest W; on a cluster
 --slurm cpus-per-task, or one).
@@ -66,6 +100,31 @@ Every process gets the same threads at every W (numerics.threads, or the cores s
     )
     error_bound: float = flag("of error that weak scaling may add", "POINTS", default=0.5, ge=0)
     compare: Literal["unet"] | None = flag("draw a published weak-scaling series beside it", default=None)
+
+    workers: Annotated[tuple[int, ...], read_by(lambda text: parse_processes(text, "--workers"))] | None = flag(
+        "k, such as 1,2,4,8, rising: scale over logical workers in place of processes", "LIST", default=None
+    )
+    ways: Annotated[tuple[str, ...], read_by(parse_ways)] = flag(
+        f"with --workers, of the lr in weak scaling: {', '.join(WAYS)}", "LIST", default="plain,warmup,decay"
+    )
+    warmup_epochs: float | None = flag(
+        "with --workers: of ways that warm up (default: a quarter of the epochs, at most 5)", "E", default=None, gt=0
+    )
+    fractions: Annotated[tuple[float, ...], read_by(parse_fractions)] = flag(
+        "with --workers: parts of the training set (data.train_images), each in weak scaling by the first way", "LIST",
+        default="1",
+    )  # fmt: skip
+
+    def workers_of(self, recipe: Recipe) -> tuple[int, ...] | None:
+        """k of a question about workers; None of one about processes."""
+        published = (
+            self.compare == "unet" and recipe.task == "segmentation" and "processes" not in self.model_fields_set
+        )
+        return self.workers or (PUBLISHED_WORKERS if published else None)
+
+    def home(self, recipe: Recipe) -> str | None:
+        """Workers have a package of their own."""
+        return "batchscale.study.workers" if self.workers_of(recipe) else None
 
     @property
     def modes(self) -> tuple[str, ...]:
@@ -84,11 +143,27 @@ Every process gets the same threads at every W (numerics.threads, or the cores s
             UsageError: one line.
         """
         check_fixed(recipe)
+        if (workers := self.workers_of(recipe)) is not None:
+            self._check_workers(recipe, workers)
+            return
+        if given := {"ways", "warmup_epochs", "fractions"} & self.model_fields_set:
+            name = sorted(given)[0].replace("_", "-")
+            raise UsageError(f"--{name}: is about workers; give --workers, such as 1,2,4,8, too, or leave it out")
         k, most = recipe.minibatch.workers, self.processes[-1]
         if STRONG in self.modes and most > k:
             raise UsageError(
                 f"--processes={most}: strong scaling spreads the recipe's minibatch.workers={k} over the processes; "
                 f"use at most {k}, raise minibatch.workers (and lower minibatch.per_worker), or --mode weak"
+            )
+
+    def _check_workers(self, recipe: Recipe, workers: tuple[int, ...]) -> None:
+        if "processes" in self.model_fields_set:
+            raise UsageError("--processes: a study over --workers runs on one process; leave one of the two out")
+        kn = recipe.minibatch.workers * recipe.minibatch.per_worker
+        if STRONG in self.modes and (bad := [k for k in workers if kn % k]):
+            raise UsageError(
+                f"--workers={','.join(map(str, workers))}: strong scaling parts kn = {kn} evenly, and {bad[0]} does "
+                f"not divide it; use divisors of {kn}, or --mode weak"
             )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from batchscale.study.examples import parts_of
 from batchscale.study.question import Case
 from batchscale.study.runner.cell import Outcome
 from batchscale.study.steps_to_target.hyperbola import Hyperbola, fit
@@ -72,6 +73,10 @@ def answer_of_points(points: Sequence[Reached]) -> Answer:
 
 def as_json(case: Case[Question], answer: Answer) -> dict[str, Any]:
     """The answer as numbers."""
+    parts, each = parts_of(case.recipe)
+    in_parts = {}
+    if parts and answer.fit is not None:
+        in_parts[f"critical_minibatch_{parts}"] = asdict(answer.fit.critical_minibatch.times(each))
     return {
         **case.question.goal.as_json(),
         "points": [_point_json(point) for point in answer.points],
@@ -79,6 +84,7 @@ def as_json(case: Case[Question], answer: Answer) -> dict[str, Any]:
         "slope_ranges": slope_ranges(*_curve(answer.points)),
         "regimes": [regime.as_json() for regime in answer.regimes],
         "hyperbola": answer.fit and answer.fit.as_json(),
+        **in_parts,
     }
 
 

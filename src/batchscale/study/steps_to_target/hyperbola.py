@@ -50,6 +50,10 @@ class Interval:
         """Whether the data leave it open on both sides."""
         return self.low is None and self.high is None
 
+    def times(self, factor: float) -> Interval:
+        """In parts of examples, so many of them in each: a critical minibatch in tokens."""
+        return Interval(*(None if end is None else factor * end for end in (self.value, self.low, self.high)))
+
     def text(self, name: str, unit: str) -> str:
         """As in a sentence."""
         if self.value is None:

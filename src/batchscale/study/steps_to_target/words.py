@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from batchscale.study.evidence.instrument import words_of
+from batchscale.study.examples import parts_of
 from batchscale.study.question import Case
 from batchscale.study.runner.cell import Outcome
 from batchscale.study.steps_to_target.answer import Answer, few_trials
@@ -51,7 +52,7 @@ def sentence(case: Case[Question], answer: Answer) -> str:
     steps = f"Steps to {goal.text}: {first.steps:,} at kn = {first.minibatch:,}"
     steps += f", {last.steps:,} at kn = {last.minibatch:,}" if last is not first else ""
     few = answer.regimes and answer.few_trials
-    curve = "too few trials to tell regimes or B_crit" if few else f"{_regimes_text(answer)}; {_fit_text(answer)}"
+    curve = "too few trials to tell regimes or B_crit" if few else f"{_regimes_text(answer)}; {_fit_text(case, answer)}"
     return f"{steps}; {curve}{_missed_text(missed)}."
 
 
@@ -81,15 +82,18 @@ def _place(regime: Regime) -> str:
     return f"{regime.name} {f'at {first:,}' if first == last else f'from {first:,} to {last:,}'}"
 
 
-def _fit_text(answer: Answer) -> str:
+def _fit_text(case: Case[Question], answer: Answer) -> str:
     hyperbola = answer.fit
     if hyperbola is None:
         return f"no hyperbola fitted (fewer than {FEWEST_POINTS} minibatches reached the goal)"
     if hyperbola.critical_minibatch.unbounded:
         return "too few points, or too much scatter, to tell B_crit: its interval has no bound on either side"
+    parts, each = parts_of(case.recipe)
+    critical = hyperbola.critical_minibatch
+    in_parts = f", that is {critical.times(each).text('B_crit', parts)}," if parts else ""
     return (
         f"S_min (1 + B_crit / B) fits to {hyperbola.scatter_percent:.0f} % with "
-        f"{hyperbola.critical_minibatch.text('B_crit', 'images')} and "
+        f"{critical.text('B_crit', 'images')}{in_parts} and "
         f"{hyperbola.steps_min.text('S_min', 'steps')} (95 %)"
     )
 

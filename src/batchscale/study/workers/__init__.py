@@ -1,0 +1,1 @@
+"""Strong and weak scaling over logical workers: what becomes of loss and score, whatever the machine."""

@@ -1,0 +1,87 @@
+"""Runs on a Dataset of one's own: a plain loop's, and one sha256 for every number of processes and after a stop."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from support.dues import stop_after
+from support.own_data import Points
+from support.worlds import in_processes
+from torch import nn
+
+import batchscale
+from batchscale.order import StreamOrder
+from batchscale.randomness import bits, key
+from batchscale.run.run import Stopped
+from batchscale.training.due import DUES
+
+SHORT = ("epochs=2", "minibatch={workers: 6, per_worker: 4}", "numerics.threads=1", "execution.device=cpu",
+         "execution.decode_threads=2", "learning_rate.reference_minibatch=24")  # fmt: skip
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 2))
+
+
+def train(rank, *overrides, **options):
+    data = (Points(50), Points(30, seed=1))
+    result = batchscale.train(
+        "own", [*SHORT, "precision=fp32", *overrides], model=network(), data=data, quiet=True, **options
+    )
+    return result.weights_sha256, result.test_error_percent
+
+
+def test_a_run_is_that_of_a_plain_loop_in_float64():
+    plain, model = (nn.Linear(2, 2).double() for _ in range(2))
+    plain.load_state_dict(model.state_dict())
+    dataset = Points(50)
+    fixed = ("precision=fp64", "learning_rate={reference: 0.1, reference_minibatch: 24}",
+             "learning_rate.warmup={kind: none}", "learning_rate.decay={kind: none}",
+             "optimizer={name: sgd, momentum: 0.9, nesterov: false, weight_decay: 0.0}")  # fmt: skip
+    batchscale.train("own", [*SHORT, *fixed], model=model, data=(dataset, Points(30, seed=1)), quiet=True)
+    optimizer, order = torch.optim.SGD(plain.parameters(), 0.1, momentum=0.9), StreamOrder(0, 50)
+    for step in range(math.ceil(100 / 24)):
+        items = []
+        for epoch, place in (divmod(position, 50) for position in range(24 * step, 24 * (step + 1))):
+            number = int(order.at_places(epoch, np.array([place]))[0])
+            seed = int(bits(key(0, epoch, 301), np.array([number]))[0])
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
+            torch.manual_seed(seed // 2)
+            items.append(dataset[number])
+        inputs, labels = torch.stack([point for point, _ in items]), torch.tensor([label for _, label in items])
+        optimizer.zero_grad()
+        F.cross_entropy(plain(inputs), labels).backward()
+        optimizer.step()
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.slow
+def test_exact_runs_are_the_same_for_every_number_of_processes_and_after_a_stop(tmp_path, monkeypatch):
+    exact = "numerics.exact=true"
+    alone = train(0, exact)
+    assert in_processes(2, train, exact) == [alone] * 2
+    assert in_processes(3, train, exact, "execution.decode_threads=1") == [alone] * 3
+    with monkeypatch.context() as patch:
+        patch.setitem(DUES, "stop", stop_after(2))
+        with pytest.raises(Stopped):
+            train(0, exact, out=tmp_path / "run")
+    assert in_processes(2, resumed, exact, tmp_path / "run") == [alone] * 2
+
+
+def resumed(rank, exact, out):
+    return train(rank, exact, out=out, resume="yes")
+
+
+def test_a_task_by_its_name():
+    masks = [(torch.zeros(1, 4, 4), torch.zeros(4, 4, dtype=torch.int64)) for _ in range(24)]
+    result = batchscale.train("own", [*SHORT, "data.classes=2"], model=nn.Conv2d(1, 2, 1), data=(masks, masks),
+                              task="segmentation", quiet=True)  # fmt: skip
+    assert result.model_dump()["task"] == "segmentation"
+    with pytest.raises(batchscale.UsageError, match="segmentation"):
+        batchscale.train("own", SHORT, model=nn.Conv2d(1, 2, 1), data=(masks, masks), task="segmentatoin", quiet=True)
