@@ -322,7 +322,7 @@ SHAPES = {
     "digits_scenes": ((1, 32, 32), 11),
     "digits_scenes_labels": ((1, 32, 32), 10),
     "nuclei": ((1, 256, 256), 2),
-    "deepcam_made_up": ((16, 64, 96), 3),
+    "deepcam_made_up": ((16, 48, 72), 3),
     "digits_scenes_detection": ((1, 64, 64), 11),
     "bccd": ((3, 240, 320), 4),
     "coco": ((3, 480, 640), 91),
