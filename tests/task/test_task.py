@@ -28,6 +28,7 @@ _PIXELS = torch.randn(9, 4, 3, 5, generator=torch.Generator().manual_seed(0))
 EXAMPLES = {
     "classification": (LOGITS, LABELS),
     "segmentation": (_PIXELS, LABELS.view(9, 1, 1).expand(9, 3, 5)),
+    "multilabel": (LOGITS, (LABELS.view(9, 1) == torch.tensor([0, 1, 2, 0])).long()),
     "language": (_PIXELS[..., 0].transpose(1, 2), LABELS.view(9, 1).expand(9, 3)),
 }
 """Outputs and targets of nine examples of every task whose examples have losses."""
@@ -39,7 +40,8 @@ def test_every_task_whose_examples_have_losses_is_held_to_them():
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_losses_of_examples_sum_to_the_loss_of_the_pass(name):
-    task, (given, targets) = TASKS[name](4, label_smoothing=0.1), EXAMPLES[name]
+    smoothing = {} if name == "multilabel" else {"label_smoothing": 0.1}
+    task, (given, targets) = TASKS[name](4, **smoothing), EXAMPLES[name]
     loss, outputs = task.train_pass(lambda inputs: inputs, given, targets)
     torch.testing.assert_close(task.losses(outputs, targets).sum(), loss)
     parts = [task.train_pass(lambda inputs: inputs, given[i : i + 3], targets[i : i + 3])[0] for i in (0, 3, 6)]
@@ -55,7 +57,8 @@ def test_counts_are_whole_and_add_up_and_scores_have_names(name):
     assert torch.equal(sum(parts), counts)
     evaluated = task.evaluate_pass(lambda inputs: inputs, outputs, targets)
     assert evaluated.counts.shape == (task.evaluation_counts,)
-    scores = task.scores(Evaluated(9, float(evaluated.loss) / 9, tuple(evaluated.counts.tolist())))
+    counts = tuple(evaluated.counts.tolist())
+    scores = task.scores(Evaluated(9, float(evaluated.loss) / 9, counts, evaluated.predictions))
     assert set(scores) == {kind.name for kind in task.score_kinds}
     assert task.score is task.score_kinds[0]
 
@@ -268,7 +271,7 @@ def test_a_score_to_stop_at_must_be_the_tasks(data, tmp_path):
 @pytest.mark.parametrize(
     ("task", "sentence"),
     [
-        ("classification", "is a str: must be a task of one's own"),
+        (3, "is a int: must be a task of one's own"),
         (Distance, "is the class Distance: must be"),
         (type("Nameless", (Distance,), {"name": ""})(), "Nameless must have a name"),
         (type("Scoreless", (Distance,), {"score_kinds": ()})(), "and score_kinds with at least one"),

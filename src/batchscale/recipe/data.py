@@ -108,11 +108,11 @@ class Data(Entry):
                 f"data.train_images={self.train_images} and data.train_fraction={self.train_fraction:g} both say how "
                 f"much is trained on: leave one out"
             )
+        if on_disk and augment.crop == "padded":
+            raise ValueError("data.augment.crop=padded is for images of one size; use crop: scale-aspect or none")
         if augment.size is not None and augment.crop == "padded":
             raise ValueError(
                 f"data.augment.crop=padded has no place beside data.augment.size={augment.size}, which cuts out a part "
                 f"already; leave one out"
             )
-        if on_disk and augment.crop == "padded":
-            raise ValueError("data.augment.crop=padded is for images of one size; use crop: scale-aspect or none")
         return self
