@@ -207,9 +207,6 @@ def test_a_run_over_mappings_of_tensors_is_the_same_on_any_passes():
 def test_what_is_no_data_set_is_one_line(data):
     sentence = r"data: is a \w+: must be a batchscale.Dataset, or a pair \(training, test\) of map-style Datasets"
     with pytest.raises(DataError, match=sentence):
-        DataError,
-        match=r"data: is a \w+: must be a batchscale.Dataset, or a pair \(training, test\) of map-style Datasets",
-    ):
         batchscale.train("digits-cnn", data=data, quiet=True)
 
 
