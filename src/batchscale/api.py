@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchscale.errors import UsageError
+import torch
+
+from batchscale.errors import RecipeError, UsageError
 from batchscale.recipe import Recipe, load_recipe, recipe_from
 from batchscale.records import Result
 from batchscale.run.job import BranchPoint, Job, Resume
@@ -14,8 +16,6 @@ from batchscale.run.start import start
 from batchscale.task.base import check_kind
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from batchscale.data import OwnData
     from batchscale.task import Task
 
@@ -24,7 +24,7 @@ def train(
     recipe: str | Path | Mapping[str, Any] | Recipe,
     overrides: Iterable[str] = (),
     *,
-    model: nn.Module | None = None,
+    model: torch.nn.Module | None = None,
     data: OwnData | None = None,
     task: Task | str | None = None,
     data_folder: str | Path | None = None,
@@ -66,6 +66,7 @@ def train(
     """
     named, task = (task, None) if isinstance(task, str) else (None, task)
     check_kind(task)
+    _check_module(model)
     handed_in = [f"{part}.name=own" for part, thing in (("model", model), ("data", data)) if thing is not None]
     name_of_task = task.name if task is not None else named
     changes = [*overrides, *handed_in, *([f"task={name_of_task}"] if name_of_task is not None else [])]
@@ -81,3 +82,14 @@ def train(
     point = BranchPoint(Path(branch), at) if branch is not None else None
     job = Job(name, resolved, Path(out) if out is not None else None, folder, resume, quiet, branch=point)
     return start(job, model=model, data=data, task=task)
+
+
+def _check_module(model: object) -> None:
+    """Raise where a model is no object of a module.
+
+    Raises:
+        RecipeError: what it is instead.
+    """
+    if model is not None and not isinstance(model, torch.nn.Module):
+        what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise RecipeError(f"model: is {what}: must be an object of a subclass of torch.nn.Module; give one")

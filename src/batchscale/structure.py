@@ -59,6 +59,11 @@ def columns(structure: Any) -> Iterator[torch.Tensor | list[Any]]:
             yield from columns(part)
 
 
+def tensor_columns(structure: Any) -> Iterator[torch.Tensor]:
+    """The columns that are tensors; of lists nothing."""
+    return (column for column in columns(structure) if isinstance(column, torch.Tensor))
+
+
 def mapped_columns(function: Callable[[Any], Any], structure: Any) -> Any:
     """The same structure with ``function`` of every column in its place."""
     if isinstance(structure, list):

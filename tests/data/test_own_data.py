@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 from collections import namedtuple
 
 import numpy as np
@@ -184,6 +185,10 @@ class Stream(IterableDataset):
         yield torch.zeros(2), 0
 
 
+def interrupted(number):
+    raise KeyboardInterrupt
+
+
 GOOD = Items(lambda number: (torch.zeros(2), 0))
 
 
@@ -205,6 +210,20 @@ GOOD = Items(lambda number: (torch.zeros(2), 0))
         ((Items(lambda number: (torch.zeros(3, 2, 2, dtype=torch.uint8), 0)), GOOD),
          r"training inputs are uint8 images and test inputs are no uint8 images: must be alike"),
         (([(torch.zeros(2), 0), (torch.zeros(3), 0)], GOOD), r"training item 1 is \(float32 \(3,\)"),
+        (([], GOOD), r"the training list has no item"),
+        ((GOOD, (torch.zeros(0, 2), torch.zeros(0).long())), r"the test part has no example"),
+        ((GOOD, (torch.tensor(1.0), torch.tensor(1))), r"the test part holds a number alone: must be tensors"),
+        ((GOOD, (None, torch.zeros(3))), r"the test part holds no inputs"),
+        ((GOOD, ([1.0, 2.0], [0, 1])), r"inputs are a list without a tensor"),
+        ((GOOD, np.zeros((3, 2))), r"test item 0 is a ndarray: must be a pair"),
+        ((GOOD, Items(lambda number: ("word", 0))), r"inputs are a list without a tensor"),
+        ((GOOD, Items(lambda number: (np.array(["a"]), 0))), r"test item 0 holds an array of type <U1: must be of"),
+        ((GOOD, Items(lambda number: (np.array([None]), 0))), r"test item 0 holds an array of type object"),
+        ((GOOD, Items(lambda number: (torch.eye(2).to_sparse(), 0))), r"test item 0 holds a sparse_coo float32 tensor"),
+        ((GOOD, Items(lambda number: (torch.zeros(2), 2**70))), r"test item 0 holds the number 11805.*64 bits at most"),
+        ((GOOD, Items(lambda number: (torch.zeros(2), lambda: 0))), r"test items cannot be sent from the process"),
+        ((GOOD, Items(lambda number: sys.exit(3))), r"test item 0: its __getitem__ failed: SystemExit: 3; every"),
+        ((GOOD, Items(interrupted)), r"test item 0: its __getitem__ failed: KeyboardInterrupt; every"),
     ],
 )  # fmt: skip
 def test_data_of_another_form_is_one_line(data, message):
@@ -225,7 +244,56 @@ def test_what_comes_late_names_its_item():
         train.part(slice(25, 40))
 
 
+MASKS = torch.zeros(300, 2, 2, dtype=torch.uint8)
+VECTORS = torch.zeros(300, 3)
+
+
+@pytest.mark.parametrize(
+    ("task", "targets", "place", "wrong", "message"),
+    [
+        ("classification", torch.zeros(300).long(), 290, -1, r"item 290 has the label -1: must lie in 0..2; mend it"),
+        ("segmentation", MASKS, (290, 1, 1), 3, r"item 290 has the label 3: must lie in 0..2, or be 255 for none"),
+        ("segmentation", MASKS.to(torch.int16), (290, 1, 1), -1, r"item 290 has the label -1: must lie in 0..2, or be"),
+        ("multilabel", VECTORS, (290, 1), 0.5, r"item 290 has the label 0.5: must be 0 or 1, or 255 for neither"),
+    ],
+)
+@pytest.mark.parametrize("drawn", [False, True])
+def test_labels_that_are_no_class_are_named_wherever_they_lie(task, targets, place, wrong, message, drawn):
+    """Without a word, such a pixel would be background (binary, dice), or another pair of classes in the scores."""
+    targets = targets.clone()
+    if task != "classification":
+        targets[5] = 255
+    inputs = torch.zeros(300, 2)
+
+    def opened():
+        part = Items(lambda number: (inputs[number], targets[number]), 300) if drawn else (inputs, targets)
+        data = (((torch.zeros(9, 2), targets[:9])), part)
+        return own_splits(data, 3, 1, task).test.part(slice(0, 300))
+
+    opened()
+    targets[place] = wrong
+    with pytest.raises(DataError, match=f"data: test {message}"):
+        opened()
+    own_splits(((inputs, targets), (inputs, targets)), 3, 1, "a task of one's own")
+
+
+class Ten(Items):
+    """A Dataset that says its number of classes."""
+
+    classes = 10
+
+
+class Said(Items):
+    """A Dataset with a method of that name."""
+
+    def classes(self):
+        return 10
+
+
 def test_classes_are_taken_from_the_dataset_or_said():
+    number = GOOD.function
+    assert own_splits((Ten(number), GOOD), None, 1).num_classes == 10
+    assert own_splits((Said(number), GOOD), None, 1).num_classes == 0
     points = Points(20)
     assert own_splits((Subset(points, [1, 2]), points), None, 1).num_classes == 2
     assert splits(lambda number: (torch.zeros(2), 0)).num_classes == 0

@@ -1,11 +1,13 @@
 """Images with masks on disk: their layouts, and what is wrong with them in one line."""
 
 import csv
+import struct
+import zlib
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from batchscale.cli import main
 from batchscale.data.image.digits import load_digits
@@ -86,6 +88,57 @@ def test_what_is_wrong_is_one_line(folders, spoil, message):
     with pytest.raises(DataError, match=message) as error:
         PAIRS.open(folders, CLASSES)
     assert "\n" not in str(error.value)
+
+
+def png(file, rows, bits, kind=0):
+    """A PNG of rows of bytes, as such writers make that Pillow is none of."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", 6, 4, bits, kind, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for row in rows)))
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + content + chunk(b"IEND", b""))
+
+
+def turned(image):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 3
+    Image.new("RGB", (6, 4)).save(image, exif=exif)
+
+
+def film(file, mode):
+    Image.new(mode, (6, 4)).save(file, save_all=True, append_images=[Image.new(mode, (6, 4), 1)])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda f: turned(f / "images/val0.png"),
+            r"val0.png: is turned by its EXIF orientation 3: whether its partner",
+        ),
+        (lambda f: film(f / "images/val0.png", "RGB"), r"val0.png: holds 2 pictures: must hold one"),
+        (lambda f: film(f / "masks/val0.png", "L"), r"val0.png: holds 2 pictures: must hold one"),
+        (lambda f: film((f / "images/val0.png").rename(f / "images/val0.tif"), "RGB"), r"val0.tif: holds 2 pictures"),
+        (lambda f: png(f / "images/val0.png", [bytes(36)] * 4, 16, 2), r"more than 8 bits a pixel \(RGB;16B\)"),
+        (lambda f: png(f / "masks/val0.png", [b"\x12\x01\x01"] * 4, 4), r"val0.png: is grey with 4 bits: whether"),
+        (lambda f: png(f / "masks/val0.png", [b"\x12\x00"] * 4, 2), r"val0.png: is grey with 2 bits: whether"),
+    ],
+)
+def test_a_picture_with_two_readings_is_refused(folders, spoil, message):
+    spoil(folders / "val")
+    with pytest.raises(DataError, match=message) as error:
+        PAIRS.open(folders, CLASSES)
+    assert "\n" not in str(error.value)
+
+
+def test_what_has_one_reading_is_read(folders):
+    """Instances of 4 bits are foreground however they are scaled; 1 of one bit is class 1."""
+    png(folders / "val/masks/val0.png", [b"\x01\x00\x00"] * 4, 4)
+    assert PAIRS.open(folders, Reading(masks="instances")).test.targets[0].sum(0).tolist() == [0, 4, 0, 0, 0, 0]
+    png(folders / "val/masks/val0.png", [b"\x40"] * 4, 1)
+    assert PAIRS.open(folders, CLASSES).test.targets[0].sum(0).tolist() == [0, 4, 0, 0, 0, 0]
 
 
 def test_masks_of_another_size_than_all_images(folders):

@@ -85,3 +85,37 @@ def test_a_task_by_its_name():
     assert result.model_dump()["task"] == "segmentation"
     with pytest.raises(batchscale.UsageError, match="segmentation"):
         batchscale.train("own", SHORT, model=nn.Conv2d(1, 2, 1), data=(masks, masks), task="segmentatoin", quiet=True)
+
+
+LABELS = torch.zeros(8).long()
+PLAIN = (torch.zeros(8, 2), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("net", "data", "message"),
+    [
+        (
+            torch.nn.Linear(2, 2),
+            (PLAIN, (torch.zeros(8, 3), LABELS)),
+            r"the test part has another form .* \(1, 3\) and",
+        ),
+        (torch.nn.Linear(2, 2), (PLAIN, (torch.zeros(8, 2), LABELS.float())), r"the test part has another form"),
+        (torch.nn.Linear(2, 2), ((torch.zeros(8, 2), LABELS.float()), PLAIN), r"targets are float32 .* whole numbers"),
+        (torch.nn.Linear, (PLAIN, PLAIN), r"model: is the class Linear: must be an object of a subclass"),
+        (lambda inputs: inputs, (PLAIN, PLAIN), r"model: is a function: must be an object"),
+    ],
+)
+def test_what_does_not_fit_is_told_before_training(net, data, message, tmp_path):
+    changes = ["data.classes=2", "minibatch={workers: 1, per_worker: 4}", "epochs=1", "execution.device=cpu"]
+    with pytest.raises(batchscale.UsageError, match=message) as error:
+        batchscale.train("own", changes, model=net, data=data, out=tmp_path / "run", quiet=True)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.glob("run/metrics*"))
+
+
+def test_a_test_part_of_another_size_that_the_net_takes_is_evaluated():
+    """Nets of convolutions are often tested on larger images than they are trained on."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    data = ((torch.zeros(8, 1, 4, 4), LABELS), (torch.zeros(8, 1, 6, 6), LABELS))
+    changes = ["data.classes=2", "minibatch={workers: 1, per_worker: 4}", "epochs=1", "execution.device=cpu"]
+    assert batchscale.train("own", changes, model=net, data=data, quiet=True).status == "done"

@@ -30,7 +30,7 @@ from batchscale.errors import RecipeError
 from batchscale.minibatch import StepPlan
 from batchscale.order import StreamOrder
 from batchscale.recipe import Recipe
-from batchscale.structure import mapped
+from batchscale.structure import mapped, num_examples, tensor_columns
 from batchscale.task import Task
 from batchscale.training.clock import clock_of
 from batchscale.training.decided import Decided, DecidedEarlier
@@ -118,7 +118,17 @@ class Assembly:
         check_groups(self.recipe, workers, self.task, probe, self.world.size)
         if wants_whole_pass(device):
             probe.check_whole_pass(network.forward)
+        self._try_evaluation(probe)
         return probe.draws_random
+
+    def _try_evaluation(self, probe: Probe) -> None:
+        """One example of the test part, where its form is not that of training: else it would only cost."""
+        parts = [examples.readable(slice(0, 1)) for examples in (self.dataset.train, self.dataset.test)]
+        forms = [[(column.dtype, column.shape[1:]) for column in tensor_columns(part)] for part in parts]
+        inputs, targets = parts[1]
+        if forms[0] != forms[1] and num_examples(targets):
+            device_targets = mapped(lambda tensor: tensor.to(self.world.device), targets)
+            probe.check_evaluation(self.normalizer(inputs), device_targets)
 
     def _choices(self, inputs: object, targets: object, draws_random: bool, earlier: DecidedEarlier) -> Choices:
         recipe, network, plan = self.recipe, self.network, self.plan

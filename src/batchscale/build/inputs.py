@@ -77,7 +77,7 @@ def _read_data(recipe: Recipe, folder: Path | None, own_data: OwnData | None, li
             "data.name=own: stands for a data set handed in from Python; use batchscale.train(..., data=...)"
         )
     if own_data is not None:
-        splits = own_splits(own_data, recipe.data.classes, _decoders(recipe))
+        splits = own_splits(own_data, recipe.data.classes, _decoders(recipe), recipe.task)
     else:
         splits = open_dataset(recipe.data.name, folder, _reading(recipe, listing))
     return _parted(splits, recipe.data)

@@ -109,6 +109,26 @@ class Probe:
                 for parameter in self._model.parameters():
                     parameter.grad = None
 
+    def check_evaluation(self, inputs: Any, targets: Any) -> None:
+        """Run one evaluation of test examples, whose form is another one than the training examples'.
+
+        Raises:
+            RecipeError: it fails.
+        """
+        device = next(tensors(self._inputs)).device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
+            try:
+                self._task.evaluate_pass(self._model.eval(), inputs, targets)
+            except Exception as error:
+                self._refuse(error, lambda: self._task.evaluate_pass(self._model, inputs, targets))
+                shapes = " and ".join(str(tuple(tensor.shape)) for tensor in tensors((inputs, targets)))
+                raise RecipeError(
+                    f"data: the test part has another form than the training part, and its evaluation failed on "
+                    f"{shapes}: {first_line(error)}; give both one form, or a model that fits both"
+                ) from error
+            finally:
+                self._model.train()
+
     def _loss(self, model: nn.Module) -> torch.Tensor:
         self._statistics.begin_part(self._workers)
         self._model.train()

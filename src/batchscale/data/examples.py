@@ -19,7 +19,7 @@ import torch
 from batchscale.data.augmentation import Augmentation, Indices, crop_places, mirrored
 from batchscale.data.contents import COUNT, PARTS, Contents, digest
 from batchscale.errors import DataError
-from batchscale.structure import IGNORED, called, columns, mapped_columns, num_examples, rows, tensors
+from batchscale.structure import IGNORED, called, columns, mapped_columns, num_examples, rows, tensor_columns, tensors
 from batchscale.structure import part as part_of
 
 Pairs = tuple[Any, Any]
@@ -134,10 +134,10 @@ class TensorExamples(Examples):
 
     def __init__(self, inputs: Any, targets: Any) -> None:
         self.inputs, self.targets = inputs, targets
-        bytes_ = (column for column in _tensor_columns(inputs) if column.dtype == torch.uint8)
+        bytes_ = (column for column in tensor_columns(inputs) if column.dtype == torch.uint8)
         self.picture = next((column for column in bytes_ if column.ndim == 4), None)
         first = next(columns(inputs)) if self.picture is None else self.picture
-        self.shape = tuple(next(tensors(first)).shape if isinstance(first, list) else first.shape[1:])
+        self.shape = tuple(_first_member(first).shape if isinstance(first, list) else first.shape[1:])
         self.raw = self.picture is not None
         self._length = num_examples(inputs)
         for column in columns((inputs, targets)):
@@ -161,7 +161,7 @@ class TensorExamples(Examples):
 
     def digests(self) -> dict[str, str]:
         """Of type, shape and bytes of the inputs, and of the targets."""
-        kinds = (f"{tensor.dtype} {tuple(tensor.shape[1:])}" for tensor in _tensor_columns(self.inputs))
+        kinds = (f"{tensor.dtype} {tuple(tensor.shape[1:])}" for tensor in tensor_columns(self.inputs))
         kind = " ".join(kinds).encode()  # as ever for one
         return {"pixels": digest([kind, *_blocks(self.inputs)]), "labels": digest(_blocks(self.targets))}
 
@@ -204,7 +204,7 @@ class TensorExamples(Examples):
             picked: Pairs = called(pick, torch.from_numpy(examples), place)
             if augmentation.flip:
                 flipped = torch.from_numpy(mirrored(seed, epochs, examples)).nonzero().squeeze(1)
-                for picture in filter(self._is_picture, _tensor_columns(picked)):
+                for picture in filter(self._is_picture, tensor_columns(picked)):
                     picture[flipped] = picture[flipped].flip(-1)
             return picked
 
@@ -224,9 +224,10 @@ class TensorExamples(Examples):
         return lambda index, place: windows[index, *place]
 
 
-def _tensor_columns(structure: Any) -> Iterator[torch.Tensor]:
-    """The columns that are tensors; of lists nothing."""
-    return (column for column in columns(structure) if isinstance(column, torch.Tensor))
+def _first_member(column: list[Any]) -> torch.Tensor:
+    for tensor in tensors(column):
+        return tensor
+    raise DataError("data: inputs are a list without a tensor, such as of words: must be tensors; give their numbers")
 
 
 def _has_outside(picture: torch.Tensor) -> bool:

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from batchscale.data.items import check_form, form, plain, stacked
-from batchscale.errors import DataError
+from batchscale.errors import DataError, one_line
 
 T = TypeVar("T")
 Request = tuple[int, int]
@@ -70,8 +70,8 @@ def _drawn(part: int, name: str, request: Request) -> Any:
     torch.default_generator.manual_seed(seed >> 1)  # torch.manual_seed takes a trace of the stack for devices to come
     try:
         item = _datasets[part][number]
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+    except BaseException as error:  # an item's sys.exit() would end the run without a word
+        reason = " ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":")
         raise DataError(
             f"data: {name} item {number}: its __getitem__ failed: {reason}; every number below len() must give an item "
             f"(on the processor, not on a device)"
@@ -94,6 +94,18 @@ def _stack(part: int, name: str, requests: Sequence[Request], first_form: str) -
 def _twice(part: int, name: str, request: Request) -> tuple[Any, Any]:
     """An item drawn twice under one key."""
     return _drawn(part, name, request), _drawn(part, name, request)
+
+
+def _result(future: Future[T], name: str) -> T:
+    try:
+        return future.result()
+    except (DataError, BrokenProcessPool):
+        raise
+    except Exception as error:  # of pickling; it can be of any type
+        raise DataError(
+            f"data: {name} items cannot be sent from the process that draws them: {one_line(error)}; an item holds "
+            f"tensors, arrays, numbers and words"
+        ) from None
 
 
 class ItemReaders:
@@ -167,7 +179,7 @@ class ItemReaders:
 
         def work() -> list[Any]:
             futures = [self._submit(_stack, part, name, chunk, first_form) for chunk in chunks]
-            return [future.result() for future in futures]
+            return [_result(future, name) for future in futures]
 
         return self._retried(work, part)
 
@@ -180,6 +192,6 @@ class ItemReaders:
 
         def work() -> list[tuple[Any, Any]]:
             futures = [self._submit(_twice, part, self._names[part], request) for request in requests]
-            return [future.result() for future in futures]
+            return [_result(future, self._names[part]) for future in futures]
 
         return self._retried(work, part)

@@ -18,6 +18,7 @@ from PIL import Image
 from batchscale.errors import DataError
 from batchscale.structure import mapped_columns
 
+_NUMBERS = "biufc"  # numpy's kinds
 _PICTURES = ("L", "RGB")
 
 
@@ -39,8 +40,7 @@ def _named(item: Any) -> str:
 
 def _plain(value: Any, is_input: bool) -> Any:
     if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().resolve_conj()
-        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()  # numpy has no bfloat16
+        value = _array(value)
     if isinstance(value, Mapping):
         return {name: _plain(part, is_input) for name, part in value.items()}
     if isinstance(value, (tuple, list)):
@@ -48,13 +48,31 @@ def _plain(value: Any, is_input: bool) -> Any:
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     if isinstance(value, Image.Image):
         return _pixels(value, is_input)
-    if isinstance(value, (bool, np.ndarray, np.generic)) and np.asarray(value).dtype != object:
+    if isinstance(value, np.ndarray) and value.dtype.kind not in _NUMBERS:
+        raise DataError(
+            f"holds an array of type {value.dtype}: must be of numbers; convert it, or give a list of words"
+        )
+    if isinstance(value, (bool, np.ndarray, np.generic)) and np.asarray(value).dtype.kind in _NUMBERS:
         array = np.asarray(value)
         # A label of any whole type: losses take int64.
         return array.astype(np.int64) if not is_input and not array.ndim and array.dtype.kind in "iu" else array
     if isinstance(value, (int, float)):
-        return np.asarray(value, np.int64 if isinstance(value, int) else np.float32)
+        try:
+            return np.asarray(value, np.int64 if isinstance(value, int) else np.float32)
+        except OverflowError:
+            raise DataError(f"holds the number {value}: must have 64 bits at most; give a float") from None
     return value
+
+
+def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
+    tensor = tensor.detach().cpu()
+    try:
+        tensor = tensor.resolve_conj().resolve_neg()
+        array: npt.NDArray[Any] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    except (TypeError, RuntimeError):
+        kind = f"{str(tensor.layout).removeprefix('torch.')} {str(tensor.dtype).removeprefix('torch.')}"
+        raise DataError(f"holds a {kind} tensor, which no array can: give a dense one, such as of float32") from None
+    return array
 
 
 def _pixels(picture: Image.Image, is_input: bool) -> npt.NDArray[Any]:

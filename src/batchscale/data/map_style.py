@@ -14,13 +14,13 @@ from collections.abc import Callable
 from functools import cached_property
 
 import numpy as np
-import torch
 
 from batchscale.data.augmentation import Augmentation, Indices
 from batchscale.data.contents import digest
 from batchscale.data.examples import Examples, Pairs, TensorExamples
 from batchscale.data.item_readers import ItemReaders, Request
 from batchscale.data.items import blocks, check_form, form, laid_end_to_end, stacked
+from batchscale.data.labels import check_labels
 from batchscale.errors import DataError
 from batchscale.randomness import bits, key, shuffled
 
@@ -39,7 +39,7 @@ class ItemSet:
         readers: that draw.
         part: its number there.
         name: of the part, for errors.
-        num_classes: that a target of one whole number must lie in; 0 for any.
+        num_classes, task: which say what targets may hold (``labels.py``).
 
     Attributes:
         form: of every item, in words.
@@ -50,11 +50,11 @@ class ItemSet:
         DataError: no item, or items of several forms.
     """
 
-    def __init__(self, length: int, readers: ItemReaders, part: int, name: str, num_classes: int) -> None:
+    def __init__(self, length: int, readers: ItemReaders, part: int, name: str, num_classes: int, task: str) -> None:
         if length < 1:
             raise DataError(f"data: the {name} Dataset has no item: must have at least one; give another")
         self.length, self.name = length, name
-        self._readers, self._part, self._num_classes = readers, part, num_classes
+        self._readers, self._part, self._num_classes, self._task = readers, part, num_classes, task
         spread = shuffled(key(_CHOICE), np.arange(min(_SPREAD, length)), length)
         numbers = np.unique(np.concatenate([np.arange(min(_FIRST, length)), spread]))
         drawn = readers.twice(part, _requests(key(_STILL), numbers))
@@ -71,18 +71,8 @@ class ItemSet:
             DataError: an item that cannot be had, of another form, or of a class beyond C.
         """
         inputs, targets = laid_end_to_end(self._readers.stack(self._part, requests, self.form))
-        if self._num_classes and isinstance(targets, torch.Tensor) and targets.dtype == torch.int64:
-            self._check_labels(targets, requests)
+        check_labels(targets, self._task, self._num_classes, self.name, lambda place: requests[place][0])
         return inputs, targets
-
-    def _check_labels(self, targets: torch.Tensor, requests: list[Request]) -> None:
-        beyond = (targets < 0) | (targets >= self._num_classes)
-        if targets.ndim == 1 and beyond.any():
-            place = int(beyond.nonzero()[0])
-            raise DataError(
-                f"data: {self.name} item {requests[place][0]} has the label {int(targets[place])}: must lie in "
-                f"0..{self._num_classes - 1}; mend it, or say how many classes there are with data.classes=N"
-            )
 
 
 class MapExamples(Examples):

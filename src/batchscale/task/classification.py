@@ -71,6 +71,11 @@ class Classification(Task):
                 f"task=classification: the data's targets are {described(targets)}: must be one label an example; use "
                 f"other data, or the task that these are of"
             )
+        if targets.dtype not in (torch.int64, torch.uint8):
+            raise RecipeError(
+                f"task=classification: the data's targets are {described(targets)}: must be whole numbers, int64; "
+                f"convert them, or use the task that these are of"
+            )
 
     def check(self, outputs: Any, examples: int) -> None:
         """Logits, one row an example."""

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from batchscale.data.examples import Examples, Splits, TensorExamples
+from batchscale.data.image.pair_headers import BROKEN, check_one_size, checked_headers
 from batchscale.data.image.pair_layouts import Pair, listed, pairs_below
 from batchscale.data.image.sized import SizedPairs
 from batchscale.data.readings import MasksAre
@@ -28,10 +29,6 @@ from batchscale.data.threads import compute_alone
 from batchscale.errors import DataError
 from batchscale.structure import IGNORED
 from batchscale.words import counted
-
-_GREY = ("1", "L", "LA", "La")
-_MASKS = ("L", "P", "I", "I;16", "1")
-_BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # PIL's, of no picture
 
 
 @dataclass(frozen=True)
@@ -90,9 +87,9 @@ def read_pairs(
             ten by name), images of several sizes without a crop, a value beyond C.
     """
     parts = pairs_below(name, folder)
-    sizes, channels = _checked_headers(name, [*parts.train, *parts.test])
+    sizes, channels = checked_headers(name, [*parts.train, *parts.test], masks_are)
     if crop is None:
-        _check_one_size(name, [*parts.train, *parts.test], sizes)
+        check_one_size(name, [*parts.train, *parts.test], sizes)
     read = PairPixels(channels, masks_are, num_classes)
     train, test = (_examples(name, part, read, crop, threads) for part in (parts.train, parts.test))
     return Splits(name, train, test if crop is None else test.whole(), num_classes, parts.passed_over)
@@ -148,51 +145,5 @@ def _opened(file: Path | BytesIO) -> Image.Image:
         with Image.open(file) as picture:
             picture.load()
             return picture
-    except _BROKEN as error:
+    except BROKEN as error:
         raise DataError(f"{file}: cannot be read as a picture ({error}); mend or remove it") from None
-
-
-def _header(file: Path) -> tuple[tuple[int, int], str]:
-    """((height, width), mode) without decoding."""
-    try:
-        with Image.open(file) as picture:
-            return (picture.height, picture.width), picture.mode
-    except _BROKEN as error:
-        raise DataError(f"{file}: cannot be read as a picture ({error}); mend or remove it") from None
-
-
-def _checked_headers(name: str, pairs: Sequence[Pair]) -> tuple[list[tuple[int, int]], int]:
-    """(height and width of every image, channels of all: 3 where one has colours)."""
-    sizes, modes, odd = [], set(), []
-    for pair in pairs:
-        size, mode = _header(pair.image)
-        mask_size, mask_mode = _header(pair.mask)
-        if mode.startswith(("I", "F")):
-            raise DataError(
-                f"{pair.image}: has more than 8 bits a pixel ({mode}): must have 8; scale it to 0..255 and save it so"
-            )
-        if mask_mode not in _MASKS:
-            raise DataError(f"{pair.mask}: a mask must have one whole number a pixel, and is {mask_mode}; save it so")
-        if size != mask_size:
-            odd.append(f"{pair.mask.name} ({_by(mask_size)}, image {_by(size)})")
-        sizes.append(size)
-        modes.add(mode)
-    if odd:
-        raise DataError(
-            f"data.name={name}: {counted(len(odd), 'mask')} of another size than the image: {listed(odd)}: must be "
-            f"the same; mend them"
-        )
-    return sizes, 1 if modes <= set(_GREY) else 3
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]} x {size[1]}"
-
-
-def _check_one_size(name: str, pairs: Sequence[Pair], sizes: Sequence[tuple[int, int]]) -> None:
-    odd = [pair.image.name for pair, size in zip(pairs, sizes, strict=True) if size != sizes[0]]
-    if odd:
-        raise DataError(
-            f"data.name={name}: {listed(odd)}: of another size than {pairs[0].image.name} ({_by(sizes[0])}): train on "
-            f"crops of one size with data.augment.size=N, or resize them"
-        )
