@@ -187,7 +187,7 @@ def cells(case: Case[Question]) -> list[Cell]:
     question.check(recipe)
     if WEAK in question.modes:
         images = tuple(processes * k * recipe.minibatch.per_worker for processes in question.processes)
-        check_fits(images, case.training_images, "--processes: weak scaling's minibatch")
+        check_fits(images, case.training_images, recipe, "--processes: weak scaling's minibatch")
     runs = []
     for seed in range(recipe.seed, recipe.seed + question.seeds):  # outermost: a round times every W in turn
         for mode in question.modes:

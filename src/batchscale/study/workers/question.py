@@ -33,7 +33,9 @@ def cells(case: Case[Question]) -> list[Cell]:
     kn, counts = recipe.minibatch.workers * n, workers_of(case)
     shapes = []
     if WEAK in question.modes:
-        check_fits(tuple(k * n for k in counts), examples_of(case, question.fractions[0]), "--workers: weak scaling")
+        check_fits(
+            tuple(k * n for k in counts), examples_of(case, question.fractions[0]), recipe, "--workers: weak scaling"
+        )
         asked = [(way, part) for part in question.fractions for way in question.ways[: 1 if part < 1 else None]]
         shapes += [(WEAK, way, part, k, n) for way, part in asked for k in counts]
     if STRONG in question.modes:
