@@ -53,8 +53,9 @@ def test_weak_keeps_n_and_scales_the_lr_and_strong_keeps_kn():
 
 def test_a_part_of_the_data_is_trained_on_by_the_first_way():
     cells = cells_of("scaling", asked(seeds=1, mode="weak", fractions="0.5,1", workers="1,2"))
-    parts = [(c.labels["way"], c.recipe.data.train_images) for c in cells if c.labels["fraction"] == 0.5]
-    assert parts == [("plain", 128)] * 2
+    parts = [(c.labels["way"], c.recipe.data.train_fraction) for c in cells if c.labels["fraction"] == 0.5]
+    assert parts == [("plain", 0.5)] * 2
+    assert {c.recipe.data.train_images for c in cells} == {None}  # which images on disk would refuse
     assert {c.labels["way"] for c in cells if c.labels["fraction"] == 1} == {"plain", "warmup", "decay"}
 
 
@@ -84,6 +85,8 @@ def test_the_fall_is_where_the_mean_leaves_the_interval_of_the_smallest_k(tmp_pa
         (["--workers", "1,2", "--processes", "1"], "--processes: a study over --workers runs on one process"),
         (["--fractions", "0.5,1"], "--fractions: is about workers; give --workers"),
         (["--workers", "1,2", "--fractions", "1,0.5"], "--fractions=1,0.5: must be rising numbers"),
+        (["--workers", "1,2", "--fractions", "0.5,1", "data.train_images=64"], "the recipe has data.train_images=64"),
+        (["--workers", "1,2", "--fractions", "0.5", "data.train_fraction=0.25"], "has data.train_fraction=0.25; leave"),
         (["--workers", "1,2", "--ways", "cold"], "--ways=cold: must name ways"),
         (["--workers", "2,1"], "--workers=2,1: must rise"),
     ],

@@ -7,17 +7,18 @@ from batchscale.study.studies import question_of
 IMAGES = 1437
 
 
-def case_of(kind, *, overrides=(), images=IMAGES, **fields):
-    """A question of a kind of study, put to digits-cnn.
+def case_of(kind, *, recipe="digits-cnn", overrides=(), images=IMAGES, **fields):
+    """A question of a kind of study, put to a recipe.
 
     Args:
         kind: of study.
+        recipe: its name.
         overrides: of the recipe.
         images: of the training set.
         fields: of the question.
     """
     question = question_of(kind)(**fields)
-    recipe = load_recipe("digits-cnn", overrides)
-    question.check(recipe)
-    recipe = question.starting_recipe(recipe, lambda recipe: images)
-    return Case(question, "digits-cnn", tuple(overrides), recipe, lambda recipe: images)
+    entries = load_recipe(recipe, overrides)
+    question.check(entries)
+    entries = question.starting_recipe(entries, lambda _: images)
+    return Case(question, recipe, tuple(overrides), entries, lambda _: images)

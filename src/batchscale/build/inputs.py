@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 
 from batchscale.build.network import WEIGHTS
-from batchscale.build.planning import recompute_examples
+from batchscale.build.planning import recompute_examples, share_of
 from batchscale.build.trunk import Trunk
 from batchscale.data import DATASETS, OwnData, Reading, open_dataset
 from batchscale.data.augmentation import Augmentation
@@ -116,7 +115,7 @@ def _parted(dataset: Splits, data: Data) -> Splits:
         raise DataError(
             f"data.train_images={wanted}: must not exceed the {total - held} training images{left}; lower it"
         )
-    trained = wanted or max(math.floor(data.train_fraction * (total - held) + 0.5), 1)
+    trained = wanted or share_of(data.train_fraction, total - held)
     if trained == total:
         return dataset
     order = shuffled(key(_HOLDOUT), np.arange(total), total)

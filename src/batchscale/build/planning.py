@@ -18,6 +18,11 @@ from batchscale.update.schedule import BranchFactor, Decay, PlannedSchedule, Sch
 _RECOMPUTE_WORKERS = 64  # whose n examples each batch norm's statistics are recomputed over, unless the recipe says
 
 
+def share_of(fraction: float, examples: int) -> int:
+    """So many of the examples, to the nearest whole one, and one at least: data.train_fraction."""
+    return max(math.floor(fraction * examples + 0.5), 1)
+
+
 def plan_of(recipe: Recipe, training_images: int) -> StepPlan:
     """The steps of a recipe on so many training images, as a run by itself.
 

@@ -7,7 +7,7 @@ its numbers takes what there is (``attempts`` and the lines).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,14 @@ class RunRecords:
             raise _unreadable(name, error) from error
         except UnicodeDecodeError:
             raise FolderError(f"{name} cannot be read (not UTF-8)") from None
+
+
+def speed_entry(line: Mapping[str, Any]) -> str:
+    """The entry of a line of metrics.jsonl with the examples of a second: "images_per_second", by the task's word.
+
+    Their parts, such as tokens, stand after them.
+    """
+    return next((entry for entry in line if entry.endswith("_per_second")), "images_per_second")
 
 
 def _unreadable(name: str, error: OSError) -> FolderError:

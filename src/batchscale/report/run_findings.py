@@ -10,7 +10,7 @@ from batchscale.records.command import resumption
 from batchscale.records.files import is_number
 from batchscale.records.findings import Axis, Figure, Findings, Series, Table
 from batchscale.records.result import Result
-from batchscale.records.run import LINES, RunRecords
+from batchscale.records.run import LINES, RunRecords, speed_entry
 from batchscale.report.draw.scales import number
 from batchscale.report.page.runs import Run
 from batchscale.report.text import as_words
@@ -123,13 +123,15 @@ def _figures(metrics: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping
         _curve(images, evaluations, "error_percent", points=True),
     )
     batch, lr = _curve("minibatch", metrics, "minibatch"), _curve("lr", metrics, "lr")
-    speed = _curve("images/s", metrics, "images_per_second")
+    entry = next((speed_entry(line) for line in metrics), "images_per_second")
+    examples = entry.removesuffix("_per_second")
+    speed = _curve(f"{examples}/s", metrics, entry)
     return [
         _figure("loss", "Loss", "Training: the mean since the line before, as trained on.", "loss", losses, log=True),
         _figure("error", "Error", f"Training: as the loss. Of all {images}: at each evaluation.", "error, %", errors),
         _figure("lr", "Learning rate", "At the last step of each line.", "lr", (lr,)),
-        _figure("minibatch", "Minibatch", "Images of one update, kn.", "images", (batch,)),
-        _figure("speed", "Speed", "Of training steps alone, since the line before.", "images/s", (speed,)),
+        _figure("minibatch", "Minibatch", f"{examples.capitalize()} of one update, kn.", examples, (batch,)),
+        _figure("speed", "Speed", "Of training steps alone, since the line before.", f"{examples}/s", (speed,)),
     ]
 
 
@@ -177,7 +179,7 @@ def _phases(metrics: Sequence[Mapping[str, Any]]) -> Table:
 
 def _step_seconds(line: Mapping[str, Any], previous: Mapping[str, Any]) -> float:
     """The time of a line's steps, images / (images/s); 0 where that cannot be told, as where the minibatch grew."""
-    minibatch, speed = line.get("minibatch"), line.get("images_per_second")
+    minibatch, speed = line.get("minibatch"), line.get(speed_entry(line))
     step, last = line.get("step"), previous.get("step", 0)
     steps = line.get("interval_steps", step - last if is_number(step) and is_number(last) else None)
     if not (is_number(steps) and is_number(minibatch) and is_number(speed) and speed > 0):

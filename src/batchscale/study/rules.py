@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from batchscale.build.planning import plan_of, schedule_of
 from batchscale.errors import RecipeError, UsageError
+from batchscale.members import TASKS
 from batchscale.recipe import recipe_from
 from batchscale.recipe.schema import Recipe, ScalingName, WarmupName
 from batchscale.study.question import read_by
@@ -192,7 +193,7 @@ def check_workers(recipe: Recipe, minibatches: tuple[int, ...]) -> None:
         workers_of(minibatch, recipe.minibatch.per_worker)
 
 
-def check_fits(minibatches: tuple[int, ...], training_images: int, flag: str = "--minibatches") -> None:
+def check_fits(minibatches: tuple[int, ...], training_images: int, recipe: Recipe, flag: str = "--minibatches") -> None:
     """Raise where a minibatch is larger than the training set.
 
     Raises:
@@ -205,7 +206,8 @@ def check_fits(minibatches: tuple[int, ...], training_images: int, flag: str = "
             if fitting
             else (f"none given fits; give at most {training_images}")
         )
-        raise UsageError(f"{flag}: {minibatches[-1]} exceeds the {training_images} training images; {way}")
+        examples = TASKS.named(recipe.task, "task").examples
+        raise UsageError(f"{flag}: {minibatches[-1]} exceeds the {training_images} training {examples}; {way}")
 
 
 def recipe_at(

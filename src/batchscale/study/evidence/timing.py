@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchscale.records.files import is_number
-from batchscale.records.run import RunRecords
+from batchscale.records.run import RunRecords, speed_entry
 
 PHASES = ("data", "forward", "backward", "aggregation", "update")
 """As metrics.jsonl names them; aggregation: waiting for it after the last backward pass."""
@@ -68,7 +68,7 @@ def _intervals(records: RunRecords, first_steps: set[float]) -> Iterator[_Interv
     """The whole lines of metrics; a damaged one is passed over."""
     previous: float = 0
     for line in records.metrics():
-        step, speed, phases = line.get("step"), line.get("images_per_second"), line.get("phase_seconds")
+        step, speed, phases = line.get("step"), line.get(speed_entry(line)), line.get("phase_seconds")
         if not (is_number(step) and is_number(speed) and speed > 0 and isinstance(phases, dict)):
             continue
         steps = line.get("interval_steps", step - previous)  # the difference: a folder that an earlier version wrote

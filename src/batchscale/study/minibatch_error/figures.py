@@ -89,10 +89,10 @@ def _rule_curves(outcomes: Sequence[Outcome], answer: Answer, epochs: float) -> 
 
 def tables(case: Case[Question], answer: Answer) -> tuple[Table, ...]:
     """The elbows, one row a rule; the errors, one row a rule and minibatch."""
-    return _elbow_table(answer.elbows), _error_table(answer, answer.judged)
+    return _elbow_table(answer.elbows, answer.judged.score.name), _error_table(answer, answer.judged)
 
 
-def _elbow_table(elbows: Elbows) -> Table:
+def _elbow_table(elbows: Elbows, name: str) -> Table:
     rows = []
     for rule, elbow in elbows.elbows.items():
         sure = elbow.shares.get(str(elbow.minibatch or "none")) if elbow.shares else None
@@ -117,7 +117,7 @@ def _elbow_table(elbows: Elbows) -> Table:
             "resamples at the elbow (%)",
         ),
         rows=tuple(rows),
-        caption="The largest minibatch whose mean error, and that of every smaller one from the reference on, is "
+        caption=f"The largest minibatch whose mean {name}, and that of every smaller one from the reference on, is "
         "within the tolerance. Seeds drawn again with replacement, at every minibatch on its own; an empty cell: "
         "none is within, or one seed.",
     )

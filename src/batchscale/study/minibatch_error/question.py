@@ -70,7 +70,7 @@ def cells(case: Case[Question]) -> list[Cell]:
     """
     question, images = case.question, case.training_images
     question.check(case.recipe)
-    check_fits(question.minibatches, images)
+    check_fits(question.minibatches, images, case.recipe)
     runs = []
     for rule in question.rules or (rule_of(case.recipe),):
         for minibatch in question.minibatches:

@@ -110,8 +110,8 @@ Every process gets the same threads at every W (numerics.threads, or the cores s
         "with --workers: of ways that warm up (default: a quarter of the epochs, at most 5)", "E", default=None, gt=0
     )
     fractions: Annotated[tuple[float, ...], read_by(parse_fractions)] = flag(
-        "with --workers: parts of the training set (data.train_images), each in weak scaling by the first way", "LIST",
-        default="1",
+        "with --workers: parts of the training set (data.train_fraction), each in weak scaling by the first way",
+        "LIST", default="1",
     )  # fmt: skip
 
     def workers_of(self, recipe: Recipe) -> tuple[int, ...] | None:
@@ -162,6 +162,13 @@ Every process gets the same threads at every W (numerics.threads, or the cores s
     def _check_workers(self, recipe: Recipe, workers: tuple[int, ...]) -> None:
         if "processes" in self.model_fields_set:
             raise UsageError("--processes: a study over --workers runs on one process; leave one of the two out")
+        data = recipe.data
+        for entry, value, whole in (("images", data.train_images, None), ("fraction", data.train_fraction, 1)):
+            if self.fractions[0] < 1 and value != whole:
+                raise UsageError(
+                    f"--fractions={','.join(f'{part:g}' for part in self.fractions)}: sets data.train_fraction, and "
+                    f"the recipe has data.train_{entry}={value:g}; leave one of the two out"
+                )
         kn = recipe.minibatch.workers * recipe.minibatch.per_worker
         if STRONG in self.modes and (bad := [k for k in workers if kn % k]):
             raise UsageError(
@@ -180,7 +187,7 @@ def cells(case: Case[Question]) -> list[Cell]:
     question.check(recipe)
     if WEAK in question.modes:
         images = tuple(processes * k * recipe.minibatch.per_worker for processes in question.processes)
-        check_fits(images, case.training_images, "--processes: weak scaling's minibatch")
+        check_fits(images, case.training_images, recipe, "--processes: weak scaling's minibatch")
     runs = []
     for seed in range(recipe.seed, recipe.seed + question.seeds):  # outermost: a round times every W in turn
         for mode in question.modes:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, PlainSerializer
 
+from batchscale.build.planning import share_of
 from batchscale.errors import UsageError
 from batchscale.recipe import Recipe
 from batchscale.study.question import Case, StudyQuestion, flag, read_by
@@ -127,8 +128,10 @@ reaches the goal. What is found: the curve against the ideal line, the three reg
             UsageError: too many are held out.
         """
         data, images = recipe.data, count_images(_whole(recipe))
-        held = self.holdout or data.holdout or math.ceil((data.train_images or images) / 10)
-        left = data.train_images or images - held
+        held = (
+            self.holdout or data.holdout or math.ceil((data.train_images or share_of(data.train_fraction, images)) / 10)
+        )
+        left = data.train_images or images - held  # data.train_fraction of them are trained on
         if left + held > images or left < 1:
             wanted = f" beside data.train_images={data.train_images}" if data.train_images else ""
             raise UsageError(f"--holdout={held}: must leave some of the {images} training images{wanted}; lower it")
@@ -157,13 +160,14 @@ def has_momentum(recipe: Recipe) -> bool:
 
 def _whole(recipe: Recipe) -> Recipe:
     """The recipe with all training images."""
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"holdout": 0, "train_images": None})})
+    data = {"holdout": 0, "train_images": None, "train_fraction": 1.0}
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update=data)})
 
 
 def images_left(case: Case[Question]) -> int:
     """Training images without those held out."""
     data = case.recipe.data
-    return data.train_images or case.count_images(_whole(case.recipe)) - data.holdout
+    return data.train_images or share_of(data.train_fraction, case.count_images(_whole(case.recipe)) - data.holdout)
 
 
 def cells(case: Case[Question]) -> list[Cell]:

@@ -56,7 +56,7 @@ class Search:
 
     def __post_init__(self) -> None:
         check_workers(self.recipe, self.minibatches)
-        check_fits(self.minibatches, self.training_images)
+        check_fits(self.minibatches, self.training_images, self.recipe)
 
     @property
     def goal(self) -> Goal:

@@ -73,7 +73,7 @@ def cells(case: Case[Question]) -> list[Cell]:
     """
     question, recipe, images = case.question, case.recipe, case.training_images
     question.check(recipe)
-    check_fits((question.minibatch,), images, "--minibatch")
+    check_fits((question.minibatch,), images, recipe, "--minibatch")
     scaling, reference = recipe.learning_rate.scaling, recipe.learning_rate.reference_minibatch
     ways = {REFERENCE: (reference, Rule(scaling, "none"), "learning_rate.reference_minibatch")}
     ways |= {kind: (question.minibatch, Rule(scaling, kind), "--minibatch") for kind in question.kinds}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from batchscale.build.planning import share_of
 from batchscale.recipe import Recipe, recipe_from
 from batchscale.study.evidence.instrument import measured_alike
 from batchscale.study.question import Case
@@ -32,7 +33,9 @@ def cells(case: Case[Question]) -> list[Cell]:
     kn, counts = recipe.minibatch.workers * n, workers_of(case)
     shapes = []
     if WEAK in question.modes:
-        check_fits(tuple(k * n for k in counts), examples_of(case, question.fractions[0]), "--workers: weak scaling")
+        check_fits(
+            tuple(k * n for k in counts), examples_of(case, question.fractions[0]), recipe, "--workers: weak scaling"
+        )
         asked = [(way, part) for part in question.fractions for way in question.ways[: 1 if part < 1 else None]]
         shapes += [(WEAK, way, part, k, n) for way, part in asked for k in counts]
     if STRONG in question.modes:
@@ -52,7 +55,7 @@ def workers_of(case: Case[Question]) -> tuple[int, ...]:
 
 def examples_of(case: Case[Question], part: float) -> int:
     """N of a part of the training set."""
-    return max(round(part * case.training_images), 1)
+    return share_of(part, case.training_images)
 
 
 def _recipe(case: Case[Question], way: str, part: float, workers: int, per_worker: int) -> Recipe:
@@ -64,5 +67,5 @@ def _recipe(case: Case[Question], way: str, part: float, workers: int, per_worke
         "decay": {"kind": "cosine" if "decay" in way else "none"},
     }
     if part < 1:
-        content["data"]["train_images"] = examples_of(case, part)
+        content["data"]["train_fraction"] = part
     return recipe_from(content)
