@@ -12,7 +12,8 @@ from PIL import Image
 from batchscale.cli import main
 from batchscale.data.augmentation import Augmentation
 from batchscale.data.image.box_sources import BCCD, COCO, DIGITS_SCENES_DETECTION, VOC_DETECTION, CocoSource
-from batchscale.data.image.boxes import BoxedImages, mirror
+from batchscale.data.image.boxes import BoxedImages, mirror, read_picture
+from batchscale.data.image.coco import _masks
 from batchscale.data.image.digits import load_digits
 from batchscale.data.image.scenes import segmented_digits
 from batchscale.data.source import Reading
@@ -84,6 +85,14 @@ def changed(**parts):
         (changed(annotations=[entry(8, 3, [9, 0, 5, 1])]), r"1 object with a box that reaches .*of 3.png: must lie"),
         (changed(annotations=[entry(8, 3, [9, 0, 5])]), r"annotation 8: bbox \[9, 0, 5\]: must be four numbers"),
         (changed(annotations=[{"id": 1}]), r"1 of annotations without image_id, category_id, bbox"),
+        (changed(annotations=[entry(8, 3, [1, 0, 5, float("nan")])]), r"annotation 8: bbox .*must be four numbers"),
+        (changed(annotations=[entry(8, 3, [1, 0, 10**400, 1])]), r"annotation 8: bbox .*must be four numbers"),
+        (changed(annotations=[entry(8, [3], [1, 0, 1, 1])]), r"annotation 8: image_id \[3\]: must be the id of"),
+        (changed(annotations=[entry(8, 3, [1, 0, 1, 1], iscrowd="0")]), r"annotation 8: iscrowd is '0': must be 0 or"),
+        (changed(images=[*content()["images"], content()["images"][0]]), r"several images have one id, "),
+        (changed(images=[content()["images"][0] | {"height": None}]), r"image \d+: height None: must be a whole"),
+        (changed(images=[content()["images"][0] | {"file_name": None}]), r"image \d+: file_name None: must be a text"),
+        (changed(images=[*content()["images"], content()["images"][0] | {"id": "x"}]), r"must be of one kind"),
         (changed(categories=[{"id": 0}]), r"category ids 0: must be whole numbers from 1"),
         (changed(annotations=[]), r"its training part has no box"),
         ([], r"must hold lists images, annotations, categories"),
@@ -143,6 +152,11 @@ def test_voc_is_read_difficult_and_zero_boxes_told(tmp_path):
     [
         (lambda f: (f / "Annotations/b.xml").write_text("<annotation>"), r"b.xml: cannot be read as XML"),
         (lambda f: (f / "Annotations/b.xml").write_text("<annotation/>"), r"b.xml: must have a size"),
+        (
+            lambda f: (f / "Annotations/b.xml").write_text('<?xml version="1.0" encoding="foo"?><annotation/>'),
+            r"b.xml: cannot be read as XML",
+        ),
+        (lambda f: write_voc(f, OBJECT.format("cat", 0, "nan", 1, 2, 2)), r"a bndbox of four numbers"),
         (lambda f: (f / "Annotations/b.xml").unlink(), r"1 name of ImageSets/Main/trainval.txt without annotation .*b"),
         (lambda f: (f / "JPEGImages/a.jpg").unlink(), r"1 name of .*trainval.txt without image in JPEGImages: a"),
         (lambda f: (f / "ImageSets/Main/test.txt").write_text(""), r"test.txt: names no image"),
@@ -249,3 +263,31 @@ def test_real_polygons_and_run_lengths_fill_their_boxes():
                 ys, xs = mask.nonzero(as_tuple=True)
                 extent = torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]).float()
                 assert (extent - box).abs().max() <= 4  # polygons are rounded to pixels, and drawn by hand
+
+
+@pytest.mark.parametrize("box", [[1e-9, 1, 1e-9, 3], [5, 1, 1e-9, 3], [1, 2, 3, 0.01]])
+def test_a_box_that_float32_could_flatten_is_passed_over_and_counted(tmp_path, box):
+    splits = COCO.open(
+        write_coco(tmp_path, changed(annotations=[entry(7, 3, box), entry(8, 3, [1, 1, 2, 2])])), Reading()
+    )
+    assert "1 object thinner than 1/64 of a pixel" in splits.passed_over
+    assert sum(len(photograph.labels) for photograph in splits.train.photographs) == 1
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    ["abc", [[1, 2]], [["a"] * 8], {"size": [8, 12]}, {"size": [8, 12], "counts": [5, 5]},
+     {"size": [4, 12], "counts": [5, 43]}],
+)  # fmt: skip
+def test_a_segmentation_that_is_none_is_one_line(segmentation):
+    with pytest.raises(
+        DataError, match=r"b.png: a segmentation is .*must be polygons, or run lengths of 8 x 12"
+    ) as error:
+        _masks("b.png", [segmentation], (8, 12))
+    assert "\n" not in str(error.value)
+
+
+def test_a_picture_too_large_to_be_one_is_one_line(tmp_path):
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
+    with pytest.raises(DataError, match=r"huge.png: cannot be read as a picture"):
+        read_picture(tmp_path / "huge.png")

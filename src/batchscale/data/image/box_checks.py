@@ -1,6 +1,7 @@
 """Boxes as annotations give them -> boxes that a detector can learn: what is wrong, passed over, or clipped.
 
-A box of no width or height is passed over and counted. One that reaches over the border by a pixel at most, as rounded
+A box of no width or height is passed over and counted, and so is one thinner than 1/64 of a pixel: float32, in which
+boxes are mirrored and resized, could leave it none. One that reaches over the border by a pixel at most, as rounded
 ones do, is clipped and counted; by more it is refused.
 """
 
@@ -17,6 +18,7 @@ from batchscale.errors import DataError
 from batchscale.words import counted
 
 _ROUNDING = 1.0  # pixels
+_THINNEST = 1 / 64  # pixels: float32 tells it apart up to 131,072
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,9 @@ class BoxChecks:
                 self.passed.add("object", "clipped by a pixel at most", name)
             if not (clipped[2] > clipped[0] and clipped[3] > clipped[1]):
                 self.passed.add("object", "of zero size", name)
+                continue
+            if min(clipped[2] - clipped[0], clipped[3] - clipped[1]) < _THINNEST:
+                self.passed.add("object", "thinner than 1/64 of a pixel", name)
                 continue
             if box.crowd:
                 self.passed.add("object", "of a crowd or difficult (neither learned nor an error)", name)

@@ -20,7 +20,7 @@ from batchscale.data.augmentation import Augmentation, Indices, mirrored
 from batchscale.data.contents import digest
 from batchscale.data.examples import Examples, Pairs
 from batchscale.data.threads import compute_alone
-from batchscale.errors import DataError
+from batchscale.errors import DataError, one_line
 
 _STEPS_AHEAD = 3
 
@@ -162,8 +162,8 @@ def read_picture(file: Path) -> torch.Tensor:
     try:
         with Image.open(file) as picture:
             pixels = np.array(picture.convert("RGB"))
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read as a picture ({error}); mend or remove it") from None
+    except Exception as error:  # Pillow's plugins raise almost anything on damaged files
+        raise DataError(f"{file}: cannot be read as a picture ({one_line(error)}); mend or remove it") from None
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 

@@ -8,8 +8,10 @@ Source: cocodataset.org, "Data format"; Lin et al. 2014.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,11 @@ import torch
 
 from batchscale.data.image.box_checks import AnnotatedBox, BoxChecks, tensors_of
 from batchscale.data.image.boxes import Photograph, listed, read_picture
-from batchscale.errors import DataError
+from batchscale.errors import DataError, one_line
 from batchscale.words import counted
 
 _MOST_CLASSES = 10_000  # of ids as they stand: one output each
+_MOST_PIXELS = 1e9  # of a side: more is no picture
 
 
 def read_coco(table: Path, folder: Path, with_masks: bool) -> tuple[list[Photograph], int, str]:
@@ -58,7 +61,8 @@ def read_coco(table: Path, folder: Path, with_masks: bool) -> tuple[list[Photogr
         image = images[number]
         size = int(image["height"]), int(image["width"])
         boxes = checks.kept(image["file_name"], size, [_box(table, each) for each in of_image[number]])
-        masks = partial(_masks, table, [box.segmentation for box in boxes], size) if with_masks else None
+        named = f"{table}: {image['file_name']}"
+        masks = partial(_masks, named, [box.segmentation for box in boxes], size) if with_masks else None
         photographs.append(
             Photograph(
                 image["file_name"], size, *tensors_of(boxes), partial(read_picture, folder / image["file_name"]), masks
@@ -71,30 +75,76 @@ def read_coco(table: Path, folder: Path, with_masks: bool) -> tuple[list[Photogr
 def _content(table: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(table.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{table}: cannot be read as json ({error}); give COCO's instances json") from None
     parts = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(part), list) for part in parts):
         raise DataError(f"{table}: must hold lists {', '.join(parts)}, as COCO's instances json does; give such a file")
     if not content["images"]:
         raise DataError(f"{table}: its list of images is empty; give a json with images")
-    fields = {
-        "images": ("id", "file_name", "height", "width"),
-        "annotations": ("image_id", "category_id", "bbox"),
-        "categories": ("id",),
-    }
-    for part, names in fields.items():
-        lacking = [row for row in content[part] if not isinstance(row, dict) or not all(name in row for name in names)]
+    for part, fields in _FIELDS.items():
+        lacking = [row for row in content[part] if not isinstance(row, dict) or not all(name in row for name in fields)]
         if lacking:
             raise DataError(
-                f"{table}: {len(lacking)} of {part} without {', '.join(names)}: each must have them; mend the json"
+                f"{table}: {len(lacking)} of {part} without {', '.join(fields)}: each must have them; mend the json"
             )
+        for row, (name, (fits, rule)) in itertools.product(content[part], fields.items()):
+            if not fits(row[name]):
+                raise DataError(
+                    f"{table}: {_SINGLE[part]} {row.get('id', '?')}: {name} {row[name]!r}: must be {rule}; mend it"
+                )
+    _check_image_ids(table, [image["id"] for image in content["images"]])
     return content
+
+
+def _check_image_ids(table: Path, ids: Sequence[Any]) -> None:
+    """Raise for ids that two images share, or that have no order."""
+    twice = sorted({str(number) for number, times in Counter(ids).items() if times > 1})
+    if twice:
+        raise DataError(f"{table}: several images have one id, {listed(twice)}: each must have its own; mend the json")
+    if len({isinstance(number, str) for number in ids}) > 1:
+        raise DataError(f"{table}: some ids of images are numbers and some are texts: must be of one kind; mend them")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_id(value: Any) -> bool:
+    return _is_whole(value) or isinstance(value, str)
+
+
+def _is_side(value: Any) -> bool:
+    return _is_whole(value) and value >= 1
+
+
+def _is_box(value: Any) -> bool:
+    # Compared, not converted: a whole number of json may be beyond all floats. NaN is in no order.
+    return isinstance(value, list) and len(value) == 4 and all(
+        isinstance(side, (int, float)) and -_MOST_PIXELS < side < _MOST_PIXELS for side in value
+    )  # fmt: skip
+
+
+_SINGLE = {"images": "image", "annotations": "annotation", "categories": "category"}
+_FIELDS: Mapping[str, Mapping[str, tuple[Callable[[Any], bool], str]]] = {
+    "images": {
+        "id": (_is_id, "a whole number or a text"),
+        "file_name": (lambda value: isinstance(value, str) and value != "", "a text"),
+        "height": (_is_side, "a whole number of at least 1"),
+        "width": (_is_side, "a whole number of at least 1"),
+    },
+    "annotations": {
+        "image_id": (_is_id, "the id of an image"),
+        "category_id": (_is_whole, "the id of a category"),
+        "bbox": (_is_box, "four numbers x, y, width, height"),
+    },
+    "categories": {"id": (_is_whole, "a whole number")},
+}
 
 
 def _classes(table: Path, categories: Sequence[Mapping[str, Any]]) -> int:
     ids = [category["id"] for category in categories]
-    odd = [str(number) for number in ids if not isinstance(number, int) or not 1 <= number < _MOST_CLASSES]
+    odd = [str(number) for number in ids if not 1 <= number < _MOST_CLASSES]
     if odd or not ids:
         raise DataError(
             f"{table}: category ids {listed(odd) or '(none)'}: must be whole numbers from 1 (0 is the background) to "
@@ -117,29 +167,40 @@ def _check_ids(table: Path, content: Mapping[str, Any], images: Mapping[Any, Any
 
 
 def _box(table: Path, annotation: Mapping[str, Any]) -> AnnotatedBox:
-    corner = annotation["bbox"]
-    if not isinstance(corner, list) or len(corner) != 4 or not all(isinstance(side, (int, float)) for side in corner):
+    x, y, width, height = map(float, annotation["bbox"])
+    crowd = annotation.get("iscrowd", 0)
+    if crowd not in (0, 1):
         raise DataError(
-            f"{table}: annotation {annotation.get('id', '?')}: bbox {corner!r}: must be four numbers, x, y, width, "
-            f"height; mend it"
+            f"{table}: annotation {annotation.get('id', '?')}: iscrowd is {crowd!r}: must be 0 or 1; mend it"
         )
-    x, y, width, height = corner
-    corners = float(x), float(y), float(x) + float(width), float(y) + float(height)
-    crowd = bool(annotation.get("iscrowd", 0))
-    return AnnotatedBox(corners, annotation["category_id"], crowd, annotation.get("segmentation"))
+    corners = x, y, x + width, y + height
+    return AnnotatedBox(corners, annotation["category_id"], bool(crowd), annotation.get("segmentation"))
 
 
-def _masks(table: Path, segmentations: Sequence[Any], size: tuple[int, int]) -> torch.Tensor:
+def _masks(named: str, segmentations: Sequence[Any], size: tuple[int, int]) -> torch.Tensor:
     """uint8 (b, H, W) of polygons, or of run lengths (compressed or not)."""
-    from pycocotools import mask
-
     masks = np.zeros((len(segmentations), *size), dtype=np.uint8)
     for number, segmentation in enumerate(segmentations):
         if not segmentation:
-            raise DataError(f"{table}: an annotation without segmentation; leave data.masks out, or add it")
-        if isinstance(segmentation, list):
-            runs = mask.merge(mask.frPyObjects(segmentation, *size))
-        else:
-            runs = mask.frPyObjects(segmentation, *size) if isinstance(segmentation["counts"], list) else segmentation
-        masks[number] = mask.decode(runs)
+            raise DataError(f"{named}: an annotation without segmentation; leave data.masks out, or add it")
+        try:
+            masks[number] = _mask(segmentation, size)
+        except Exception as error:  # pycocotools raises almost anything
+            raise DataError(
+                f"{named}: a segmentation is {str(segmentation)[:40]} ({one_line(error)}): must be polygons, or run "
+                f"lengths of {size[0]} x {size[1]} pixels; mend it, or leave data.masks out"
+            ) from None
     return torch.from_numpy(masks)
+
+
+def _mask(segmentation: Any, size: tuple[int, int]) -> Any:
+    from pycocotools import mask
+
+    if isinstance(segmentation, list):
+        return mask.decode(mask.merge(mask.frPyObjects(segmentation, *size)))
+    counts = segmentation["counts"]
+    if not isinstance(counts, list):
+        return mask.decode(segmentation)
+    if min(counts) < 0 or sum(counts) != size[0] * size[1]:
+        raise ValueError(f"its run lengths sum to {sum(counts)}")  # pycocotools would take the rest for background
+    return mask.decode(mask.frPyObjects(segmentation, *size))

@@ -8,6 +8,7 @@ Source: Everingham et al. 2010, and its development kit, section 2.
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -67,7 +68,7 @@ def read_voc(folder: Path, part: str, classes: Sequence[str]) -> tuple[list[Phot
 def _names(folder: Path, part: str) -> list[str]:
     table = folder / "ImageSets" / "Main" / f"{part}.txt"
     try:
-        names = table.read_text(encoding="utf-8").split()
+        names = table.read_text(encoding="utf-8-sig").split()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{table}: cannot be read as a list of names ({error}); add it") from None
     if not names:
@@ -84,7 +85,7 @@ def _read(table: Path, numbers: Mapping[str, int]) -> tuple[tuple[int, int], lis
     """(H, W) and the objects of one XML."""
     try:
         root = ElementTree.parse(table).getroot()
-    except (OSError, ElementTree.ParseError) as error:
+    except (OSError, ValueError, LookupError, ElementTree.ParseError) as error:  # of an encoding: the two in between
         raise DataError(f"{table}: cannot be read as XML ({error}); mend or remove it") from None
     try:
         height, width = (int(root.findtext(f"size/{side}", "")) for side in ("height", "width"))
@@ -96,9 +97,12 @@ def _read(table: Path, numbers: Mapping[str, int]) -> tuple[tuple[int, int], lis
             )
             for each in root.iter("object")
         ]
+        if min(height, width) < 1 or not all(math.isfinite(side) for _, box, _ in boxes for side in box):
+            raise ValueError
     except ValueError:
         raise DataError(
-            f"{table}: must have a size and, of every object, a name and a bndbox of four numbers; mend it"
+            f"{table}: must have a size of at least 1 x 1 and, of every object, a name and a bndbox of four numbers; "
+            f"mend it"
         ) from None
     unknown = sorted({name for name, _, _ in boxes if name not in numbers})
     if unknown:
