@@ -90,6 +90,23 @@ def test_a_resume_goes_on_with_the_very_next_image(images: Path, alone: dict, tm
     assert train(1, recipe, (), packed, out, "yes")["weights_sha256"] == alone["weights_sha256"]
 
 
+def test_a_list_of_images_and_numbered_validation_folders_are_trained_alike(tmp_path: Path):
+    """The 1 % and 10 % lists, and ImageNet-V2, whose folders are labels from 0 in the order of the names."""
+    write_set(tmp_path, train=8, val=2)
+    for number, folder in enumerate(sorted((tmp_path / "val").iterdir())):
+        folder.rename(tmp_path / "val" / str(number))
+    names = sorted(file.name for file in (tmp_path / "train").rglob("*.JPEG"))[::2]
+    (tmp_path / "half.txt").write_text("\n".join(names) + "\n")
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    chosen = (f"data.subset={tmp_path / 'half.txt'}", "data.labels=numbers", "minibatch.per_worker=1", "epochs=1")
+    runs = [train(k, str(tmp_path / "recipe.yaml"), chosen, tmp_path, tmp_path / f"run{k}") for k in (1, 2)]
+    assert runs[0]["weights_sha256"] == runs[1]["weights_sha256"]
+    assert runs[0]["test_error_percent"] == runs[1]["test_error_percent"]
+    dataset = open_dataset("folder", tmp_path, Reading(64, tmp_path / "half.txt", labels="numbers"))
+    assert len(dataset.train) == len(names)
+    assert dataset.test.labels.tolist() == [0, 0, 1, 1, 2, 2]
+
+
 def test_a_bad_file_ends_the_run_in_one_line_or_is_passed_over_alike(images: Path, alone: dict, tmp_path: Path):
     whole, whole_val = (images / BAD).read_bytes(), (images / BAD_VAL).read_bytes()
     try:

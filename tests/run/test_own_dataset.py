@@ -1,7 +1,11 @@
 """Runs on a Dataset of one's own: a plain loop's, and one sha256 for every number of processes and after a stop."""
 
 import math
+import os
 import random
+import signal
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -119,3 +123,36 @@ def test_a_test_part_of_another_size_that_the_net_takes_is_evaluated():
     data = ((torch.zeros(8, 1, 4, 4), LABELS), (torch.zeros(8, 1, 6, 6), LABELS))
     changes = ["data.classes=2", "minibatch={workers: 1, per_worker: 4}", "epochs=1", "execution.device=cpu"]
     assert batchscale.train("own", changes, model=net, data=data, quiet=True).status == "done"
+
+
+def test_a_second_interrupt_ends_a_run_whose_item_hangs(tmp_path):
+    """The first waits for the step, the step for an item that never comes."""
+    hangs, net = tmp_path / "hangs", torch.nn.Linear(2, 2)
+
+    class Hanging:
+        def __len__(self):
+            return 64
+
+        def __getitem__(self, number):
+            while hangs.exists():
+                time.sleep(0.02)
+            time.sleep(0.005)
+            return torch.zeros(2), 0
+
+    def interrupt():
+        while not (tmp_path / "run" / "metrics.jsonl").exists():
+            time.sleep(0.02)
+        hangs.touch()
+        for _ in range(2):
+            time.sleep(0.5)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    watch = threading.Timer(60, lambda: hangs.unlink(missing_ok=True))  # so that a fault is no test without an end
+    watch.start()
+    threading.Thread(target=interrupt, daemon=True).start()
+    changes = ["data.classes=2", "minibatch={workers: 1, per_worker: 4}", "epochs=200", "execution.device=cpu",
+               "execution.decode_threads=2", "execution.log_steps=1"]  # fmt: skip
+    with pytest.raises(KeyboardInterrupt):
+        batchscale.train("own", changes, model=net, data=(Hanging(), Hanging()), out=tmp_path / "run", quiet=True)
+    assert hangs.exists()
+    watch.cancel()

@@ -121,7 +121,7 @@ def test_what_does_not_fit_is_one_line():
 
     vectors = torch.zeros(16, 3)
     refused(r"targets are int64 \(4,\): must be one 0/1 vector an image, \(4, 3\)", RecipeError, torch.arange(16) % 3)
-    refused(r"targets hold 2: must be 0, 1, or 255", RecipeError, vectors + 2)
+    refused(r"item 0 has the label 2: must be 0 or 1, or 255 for neither", DataError, vectors + 2)
     refused(r"must give logits \(4, 4\)", RecipeError, vectors, "data.classes=4")
     refused(r"label_smoothing=0.1 has no place in task=multilabel", RecipeError, vectors, "loss.label_smoothing=0.1")
     with pytest.raises(DataError, match="has several labels an image: train it with task=multilabel"):

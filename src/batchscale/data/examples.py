@@ -74,6 +74,10 @@ class Examples(ABC):
         """Raise where mirrors, or padded crops, cannot be; by default nowhere."""
         return
 
+    def give_up(self) -> None:
+        """Let nobody wait for what is being read, as a run is broken off; by default there is an end to it."""
+        return
+
     def skipped(self) -> Mapping[str, str]:
         """Files passed over so far, and why."""
         return MappingProxyType({})

@@ -128,7 +128,13 @@ class ItemReaders:
             )
         self._datasets, self._names, self._processes = datasets, names, processes
         self._lock = threading.Lock()
+        self._given_up = False
         self._start()
+
+    def give_up(self) -> None:
+        """End the processes, whatever an item is doing; nobody waits for one any more."""
+        self._given_up = True
+        self._close()
 
     def _start(self) -> None:
         fork = multiprocessing.get_context("fork")
@@ -150,6 +156,8 @@ class ItemReaders:
         try:
             return work()
         except BrokenProcessPool:
+            if self._given_up:
+                raise
             with self._lock:
                 if self._pool is pool:
                     self._close.cancel()

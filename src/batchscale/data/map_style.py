@@ -64,6 +64,10 @@ class ItemSet:
         self.keyed = all(list(blocks(item)) == list(blocks(again)) for item, again in drawn)
         self.first: Pairs = laid_end_to_end([stacked([item for item, _ in drawn])])
 
+    def give_up(self) -> None:
+        """End what draws."""
+        self._readers.give_up()
+
     def drawn(self, requests: list[Request]) -> Pairs:
         """Inputs and targets of these items.
 
@@ -112,6 +116,10 @@ class MapExamples(Examples):
 
     def __len__(self) -> int:
         return self._items.length if self._selected is None else len(self._selected)
+
+    def give_up(self) -> None:
+        """End the processes that draw: an item may hang."""
+        self._items.give_up()
 
     def _numbers(self, examples: Indices) -> Indices:
         return examples if self._selected is None else self._selected[examples]

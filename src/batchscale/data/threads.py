@@ -24,7 +24,8 @@ def compute_alone() -> None:
 
 def parts_ahead(read: Callable[[slice], T], parts: Sequence[slice]) -> Iterator[T]:
     """What ``read`` makes of every part, each part read while the one before it is used."""
-    with ThreadPoolExecutor(1, "batchscale-evaluation", compute_alone) as pool:
+    pool, waits = ThreadPoolExecutor(1, "batchscale-evaluation", compute_alone), True
+    try:
         following = None
         for part in parts:
             current, following = following, pool.submit(read, part)
@@ -32,3 +33,8 @@ def parts_ahead(read: Callable[[slice], T], parts: Sequence[slice]) -> Iterator[
                 yield current.result()
         if following is not None:
             yield following.result()
+    except KeyboardInterrupt:  # a part that hangs is not waited for
+        waits = False
+        raise
+    finally:
+        pool.shutdown(wait=waits, cancel_futures=True)

@@ -63,6 +63,10 @@ class Loop:
                 if goes_on is not None:
                     return goes_on
             course.skipped.share()
+        except KeyboardInterrupt:  # the second one: what hangs is not waited for
+            for examples in (course.parts.dataset.train, course.parts.dataset.test):
+                examples.give_up()
+            raise
         finally:
             feed.close()
             course.progress.close()
