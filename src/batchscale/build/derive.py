@@ -28,6 +28,10 @@ class Derived:
     value: str
 
 
+_REDUCED = {
+    False: "N, after data.holdout and data.train_images",
+    True: "N, after data.holdout, data.train_images and data.train_fraction",
+}
 _FACTORS = {"linear": "kn / reference_minibatch", "sqrt": "sqrt(kn / reference_minibatch)", "none": "1"}
 
 
@@ -41,7 +45,7 @@ def derived_numbers(recipe: Recipe, training_images: int, processes: int, trunk:
     rows = [
         Derived("minibatch", f"kn = workers x per_worker = {k} x {n}", counted(k * n, "image")),
         *_branch(recipe, plan, schedule, trunk),
-        Derived("training images", "N, after data.holdout and data.train_images", f"{training_images}"),
+        Derived("training images", _REDUCED[recipe.data.train_fraction < 1], f"{training_images}"),
         Derived("steps per epoch", f"N / kn, partial minibatch: {recipe.data.partial}", f"{float(spe):g}"),
         *_phases(recipe, plan, schedule),
         Derived(

@@ -14,6 +14,9 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
+from batchscale.errors import RecipeError
+from batchscale.models.taking import check_least
+
 _GROUP_CHANNELS = 8
 _ASPECTS = (0.5, 1.0, 2.0)
 
@@ -90,7 +93,16 @@ def faster_rcnn_resnet18(
         anchor: the side of the finest level's anchors, in pixels; doubled from level to level.
         proposals: of an image, that are left after suppression.
         sampled: proposals of an image that the box head learns from.
+
+    Raises:
+        RecipeError: an option below 1, or channels that group norm cannot split evenly.
     """
+    check_least(width=width, pyramid=pyramid, hidden=hidden, anchor=anchor, proposals=proposals, sampled=sampled)
+    if any((width << stage) % _groups(width << stage) for stage in range(4)):
+        raise RecipeError(
+            f"model.options.width={width}: group norm splits a stage's channels into groups of {_GROUP_CHANNELS}: "
+            f"use a multiple of {_GROUP_CHANNELS}"
+        )
     from torchvision.models.detection import FasterRCNN
     from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
     from torchvision.models.detection.rpn import AnchorGenerator
@@ -118,7 +130,10 @@ def faster_rcnn_resnet18(
 
 
 def _convolution(incoming: int, channels: int, size: int, stride: int) -> nn.Sequential:
-    groups = max(channels // _GROUP_CHANNELS, 1)
     return nn.Sequential(
-        nn.Conv2d(incoming, channels, size, stride, size // 2, bias=False), nn.GroupNorm(groups, channels)
+        nn.Conv2d(incoming, channels, size, stride, size // 2, bias=False), nn.GroupNorm(_groups(channels), channels)
     )
+
+
+def _groups(channels: int) -> int:
+    return max(channels // _GROUP_CHANNELS, 1)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from batchscale.errors import RecipeError
+from batchscale.models.taking import check_least
 
 
 class UNet(nn.Module):
@@ -64,6 +65,7 @@ def unet(image_shape: tuple[int, ...], num_classes: int, *, width: int = 8, leve
     Raises:
         RecipeError: height or width cannot be halved so often.
     """
+    check_least(width=width, levels=levels)
     check_halves(image_shape, levels - 1, f"model.options.levels={levels}")
     return UNet(image_shape[0], num_classes, width, levels)
 

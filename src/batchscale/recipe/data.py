@@ -70,6 +70,9 @@ class Data(Entry):
                 f"data.name={self.name} is a text, and data.sequence is missing: say how many tokens an example has, "
                 f"for example data.sequence=64"
             )
+        meant_for_pictures = {"masks": self.masks is not None, "classes": self.classes is not None}
+        for entry in (entry for entry, is_set in meant_for_pictures.items() if is_set and is_text):
+            raise ValueError(f"data.{entry} is for images, and data.name={self.name} is a text: leave it out")
         if is_text and (augment.flip or augment.crop != "none"):
             raise ValueError(f"data.augment is for images, and data.name={self.name} is a text: leave it out")
         return self
