@@ -17,6 +17,7 @@ from batchscale.data.language.tokens import of_bytes
 from batchscale.data.language.windows import TextWindows
 from batchscale.errors import RecipeError
 from batchscale.models import named_model
+from batchscale.models.transformer import Transformer
 from batchscale.order import StreamOrder
 from batchscale.run.run import Stopped
 from batchscale.task import Evaluated
@@ -238,3 +239,18 @@ class Flat(nn.Module):
 def test_a_net_whose_logits_lie_otherwise_is_refused():
     with pytest.raises(RecipeError, match=r"model: gives \(48, 7\) for 4 sequences: must give logits \(4, T, 7\)"):
         batchscale.train(RECIPE, data=splits(), model=Flat(), quiet=True)
+
+
+def test_a_precision_that_a_net_has_no_kernel_for_is_one_line_before_training(monkeypatch, tmp_path):
+    def forward(net, tokens):
+        if torch.is_autocast_enabled("cpu"):
+            raise RuntimeError("could not create a primitive")  # as an LSTM in float16 on many processors
+        return net.embedding(tokens) @ net.embedding.weight.T
+
+    monkeypatch.setattr(Transformer, "forward", forward)
+    with pytest.raises(
+        RecipeError, match=r"precision=fp16: .*could not create a primitive; use precision=fp32"
+    ) as error:
+        train(0, "precision=fp16", out=tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()

@@ -17,7 +17,7 @@ from batchscale.build.algorithm import decide, make_reducer
 from batchscale.build.choices import Choices, single_group
 from batchscale.build.groups import check_gone_on, check_groups, make_groups, pass_workers
 from batchscale.build.inputs import order_of
-from batchscale.build.network import Network
+from batchscale.build.network import LOW, Network
 from batchscale.build.planning import momentum_of
 from batchscale.build.probe import Probe, wants_whole_pass
 from batchscale.build.trial import PassTimer
@@ -116,6 +116,8 @@ class Assembly:
         device_targets = mapped(lambda tensor: tensor.to(device), targets)
         probe = Probe(network.model, network.statistics, self.normalizer(inputs), device_targets, self.task, fewest)
         check_groups(self.recipe, workers, self.task, probe, self.world.size)
+        if self.recipe.precision in LOW:
+            probe.check_precision(network.forward, self.recipe.precision)
         if wants_whole_pass(device):
             probe.check_whole_pass(network.forward)
         self._try_evaluation(probe)

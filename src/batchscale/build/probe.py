@@ -88,6 +88,27 @@ class Probe:
         self._statistics.begin_part(self._workers)
         return self._task.outputs(self._model.train(), self._inputs, self._targets)
 
+    def check_precision(self, forward: nn.Module, precision: str) -> None:
+        """Run forward once in the run's precision, with gradients on: it may lack a kernel that the weights' own has.
+
+        Args:
+            forward: the model within its precision.
+            precision: its name.
+
+        Raises:
+            RecipeError: the pass fails in this precision, or does not fit into memory.
+        """
+        device = next(tensors(self._inputs)).device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            try:
+                self._loss(forward)
+            except Exception as error:
+                self._refuse(error, lambda: self._loss(self._model))
+                raise RecipeError(
+                    f"precision={precision}: the model's forward pass fails in it on this device: {first_line(error)}; "
+                    f"use precision=fp32, or another model"
+                ) from error
+
     def check_whole_pass(self, forward: nn.Module) -> None:
         """Run forward and backward once; weights, running averages and random state are left as they were.
 
