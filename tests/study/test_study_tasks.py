@@ -7,6 +7,8 @@ from support.cases import case_of
 
 from batchscale.cli import main
 from batchscale.records.findings import read_findings
+from batchscale.report.page.runs import read_run
+from batchscale.report.run_findings import run_findings
 from batchscale.study.steps_to_target.answer import answer_of_points, as_json
 from batchscale.study.steps_to_target.trials import Reached
 from batchscale.study.steps_to_target.words import sentence
@@ -46,6 +48,13 @@ def test_a_study_speaks_of_the_task(study, recipe, score, words, tmp_path, capsy
         assert "image" not in spoken
         assert " points" not in spoken.replace("style='points'", "")
         assert "%)" not in " ".join(column for t in found.tables for column in t.columns if "cross" in column)
+    run = run_findings(
+        tmp_path / document["rows"][0]["folder"], read_run(tmp_path / document["rows"][0]["folder"], "r")
+    )
+    name = "iou" if recipe is SCENES else "cross-entropy"
+    assert name in run.answer.lower()
+    assert name in [figure.id for figure in run.figures]
+    assert recipe is SCENES or "image" not in " ".join(map(str, (run.title, run.asked, run.answer, run.figures)))
     if study[0] == "scaling":  # metrics.jsonl counts sequences_per_second
         assert document["scaling"]["measured"][0]["images_per_second"] > 0
         assert "sequences/s" in found.tables[0].columns

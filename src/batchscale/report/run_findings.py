@@ -11,6 +11,7 @@ from batchscale.records.files import is_number
 from batchscale.records.findings import Axis, Figure, Findings, Series, Table
 from batchscale.records.result import Result
 from batchscale.records.run import LINES, RunRecords, speed_entry
+from batchscale.records.score import Score
 from batchscale.report.draw.scales import number
 from batchscale.report.page.runs import Run
 from batchscale.report.text import as_words
@@ -32,7 +33,7 @@ def run_findings(folder: Path, run: Run) -> Findings:
     metrics, evaluations = records.metrics(), records.evaluations()
     name = run.result.recipe if run.result else _name(run)
     k, n = run.recipe.get("minibatch.workers", "?"), run.recipe.get("minibatch.per_worker", "?")
-    minibatch = f"{counted(k, 'worker')} of {counted(n, 'image')}"
+    minibatch = f"{counted(k, 'worker')} of {counted(n, _examples(run.result).removesuffix('s'))}"
     return Findings(
         kind="run",
         title=f"{name}: {minibatch}",
@@ -67,11 +68,19 @@ def _answer(run: Run) -> str:
     if r.status != "done":
         return f"The run {r.status} after {epochs}: {_why(run.result)}."
     trained = f"{counted(r.steps, 'step', ',')} ({epochs})"
-    speed = "" if r.images_per_second is None else f", at {number(round(r.images_per_second))} images/s"
-    if r.test_error_percent is None:
+    speed = "" if r.images_per_second is None else f", at {number(round(r.images_per_second))} {_examples(r)}/s"
+    score, examples = r.judged_by, _examples(r)
+    if score.value is None:
         return f"Trained {trained}{speed}, without an evaluation."
-    score = "Test error" if r.evaluated_on == "test" else "Error on the held-out images"
-    return f"{score} {r.test_error_percent:.2f} % after {trained}{speed}."
+    of_test = r.evaluated_on == "test"
+    judged = f"Test {score.words}" if of_test else f"{score.name.capitalize()} on the held-out {examples}"
+    value = "" if of_test else score.words.removeprefix(score.name)
+    return f"{judged}{value} after {trained}{speed}."
+
+
+def _examples(result: Result | None) -> str:
+    """What its task calls them."""
+    return as_words(((result and result.model_extra) or {}).get("examples")) or "images"
 
 
 def _why(result: Result) -> str:
@@ -116,11 +125,15 @@ def _damaged(folder: Path) -> Iterator[str]:
 
 
 def _figures(metrics: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]], run: Run) -> list[Figure]:
-    images = "held-out images" if run.result and run.result.evaluated_on == "holdout" else "test images"
+    noun = _examples(run.result)
+    images = f"held-out {noun}" if run.result and run.result.evaluated_on == "holdout" else f"test {noun}"
+    score = run.result.judged_by if run.result else Score(name="error", value=None, unit="%")
+    key, unit = (f"{score.name}_percent", ", %") if score.unit == "%" else (score.name, "")
+    name = score.name
     losses = (_curve("training", metrics, "loss"), _curve(images, evaluations, "loss", points=True))
     errors = (
-        _curve("training", metrics, "train_error_percent"),
-        _curve(images, evaluations, "error_percent", points=True),
+        _curve("training", metrics, f"train_{key}"),
+        _curve(images, evaluations, key, points=True),
     )
     batch, lr = _curve("minibatch", metrics, "minibatch"), _curve("lr", metrics, "lr")
     entry = next((speed_entry(line) for line in metrics), "images_per_second")
@@ -128,7 +141,9 @@ def _figures(metrics: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping
     speed = _curve(f"{examples}/s", metrics, entry)
     return [
         _figure("loss", "Loss", "Training: the mean since the line before, as trained on.", "loss", losses, log=True),
-        _figure("error", "Error", f"Training: as the loss. Of all {images}: at each evaluation.", "error, %", errors),
+        _figure(
+            name, name.capitalize(), f"Training: as the loss. Of all {images}: at each evaluation.", name + unit, errors
+        ),
         _figure("lr", "Learning rate", "At the last step of each line.", "lr", (lr,)),
         _figure("minibatch", "Minibatch", f"{examples.capitalize()} of one update, kn.", examples, (batch,)),
         _figure("speed", "Speed", "Of training steps alone, since the line before.", f"{examples}/s", (speed,)),

@@ -39,7 +39,7 @@ A rule is a scaling of the lr (none, sqrt, linear), alone or with a warmup (line
     )
     tolerance: float = flag("of error, in points", "POINTS", default=0.5, ge=0)
     statistic: Literal["final", "median5"] = flag(
-        "error of a run: of its last evaluation, or the median of its last five", default="final"
+        "score of a run: of its last evaluation, or the median of its last five", default="final"
     )
     warmup_epochs: float | None = flag("of rules that warm up (default: the recipe's)", "E", default=None, gt=0)
 
