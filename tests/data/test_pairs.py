@@ -1,6 +1,7 @@
 """Images with masks on disk: their layouts, and what is wrong with them in one line."""
 
 import csv
+import json
 import struct
 import zlib
 
@@ -167,6 +168,32 @@ def test_many_missing_partners_are_counted_and_ten_named(folders):
 def test_what_masks_hold_is_never_guessed(folders, reading, message):
     with pytest.raises(DataError, match=message):
         PAIRS.open(folders, reading)
+
+
+def test_a_check_is_told_what_masks_hold_as_a_recipe_is(folders, capsys):
+    words = ["data", "check", "pairs", "--data", str(folders), "--json"]
+    assert main([*words[:3], "data.masks=classes", "data.classes=3", *words[3:]]) == 0
+    classes = json.loads(capsys.readouterr().out)["data"][0]
+    assert main([*words[:3], "data.masks=instances", *words[3:]]) == 0
+    instances = json.loads(capsys.readouterr().out)["data"][0]
+    assert len(classes["train_percent_per_class"]) == 3
+    assert len(instances["train_percent_per_class"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["check", "pairs", "epochs=3"], "epochs=3: must be the name of a data set, or, of `data check`"),
+        (["prepare", "pairs", "data.masks=instances"], "data prepare: data.masks=instances: must be the name"),
+        (["check", "data.masks=instances"], "names no data set"),
+        (["check", "digits", "data.masks=instances"], "data check digits: data.masks=instances: is not read in"),
+    ],
+)
+def test_words_of_a_check_without_a_place_are_one_line(words, message, capsys):
+    assert main(["data", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
 
 
 def test_folders_that_are_not_there_are_named(tmp_path, monkeypatch):

@@ -78,7 +78,7 @@ def _read_data(recipe: Recipe, folder: Path | None, own_data: OwnData | None, li
     if own_data is not None:
         splits = own_splits(own_data, recipe.data.classes, _decoders(recipe), recipe.task)
     else:
-        splits = open_dataset(recipe.data.name, folder, _reading(recipe, listing))
+        splits = open_dataset(recipe.data.name, folder, reading_of(recipe, listing))
     return _parted(splits, recipe.data)
 
 
@@ -131,7 +131,8 @@ def examples_to_recompute(recipe: Recipe, dataset: Splits, per_worker: int) -> E
     return dataset.train.select(shuffled(key(_RECOMPUTE), np.arange(wanted), total))
 
 
-def _reading(recipe: Recipe, listing: Any) -> Reading:
+def reading_of(recipe: Recipe, listing: Any = None) -> Reading:
+    """How the recipe's data are read."""
     data = recipe.data
     return Reading(
         data.augment.size or Reading.size,

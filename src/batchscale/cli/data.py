@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from batchscale.cli.options import add_common, add_data, folder_path, positive, print_json
 from batchscale.errors import DataError, UsageError
 from batchscale.words import counted
+
+if TYPE_CHECKING:
+    from batchscale.data.source import Reading
 
 _SHOWN = 20  # bad files named one by one; --json has all
 
@@ -17,7 +20,11 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("data", help="prepare or check data sets", description=__doc__)
     parser.add_argument("action", choices=("prepare", "check"))
     parser.add_argument(
-        "names", nargs="+", metavar="NAME", help="digits, mnist, fashion_mnist, cifar10, text, imagenet, folder, ..."
+        "names",
+        nargs="+",
+        metavar="NAME",
+        help="digits, mnist, fashion_mnist, cifar10, text, imagenet, folder, ..., "
+        "and for check how they are read, as in a recipe: data.masks=instances",
     )
     add_data(parser)
     parser.add_argument(
@@ -42,11 +49,16 @@ def run(options: argparse.Namespace) -> int:
     from batchscale.data.sources import source_of
     from batchscale.launch.signals import leaving
 
-    for name in options.names:
+    entries = [word for word in options.names if "=" in word]
+    names = [word for word in options.names if "=" not in word]
+    _check_words(names, entries, options.action)
+    for name in names:
         source_of(name)  # a mistake in one is said before the others take their time
     with leaving():
-        work = _prepared if options.action == "prepare" else _checked
-        rows = [work(name, options) for name in options.names]
+        if options.action == "prepare":
+            rows = [_prepared(name, options) for name in names]
+        else:
+            rows = [_checked(name, options, entries) for name in names]
     errors = [words for row in rows if (words := _verdict(row))]
     if options.json:
         print_json({"data": rows})
@@ -56,6 +68,18 @@ def run(options: argparse.Namespace) -> int:
     if errors:
         raise DataError("; ".join(errors))
     return 0
+
+
+def _check_words(names: list[str], entries: list[str], action: str) -> None:
+    """Raise where recipe entries are none of how a data set is read, or stand alone."""
+    for entry in entries:
+        if action == "prepare" or not entry.startswith("data.") or entry.startswith("data.name="):
+            raise UsageError(
+                f"data {action}: {entry}: must be the name of a data set, or, of `data check`, a recipe entry of how "
+                f"it is read, such as data.masks=instances; leave it out"
+            )
+    if not names:
+        raise UsageError(f"data {action}: {' '.join(entries)}: names no data set; give one before it")
 
 
 def _verdict(row: dict[str, Any]) -> str:
@@ -103,27 +127,41 @@ def _prepared(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return prepare(name, options.data)
 
 
-def _checked(name: str, options: argparse.Namespace) -> dict[str, Any]:
+def _checked(name: str, options: argparse.Namespace, entries: list[str]) -> dict[str, Any]:
     from batchscale.data.image.box_sources import BoxSource
     from batchscale.data.image.folder_source import FolderSource
     from batchscale.data.image.mask_sources import MaskSource
     from batchscale.data.image.prepare_folders import check_folders
     from batchscale.data.language.text_sources import TextSource
     from batchscale.data.official.prepare import check
-    from batchscale.data.source import Reading
     from batchscale.data.sources import source_of
 
     source = source_of(name)
     try:
+        if entries and not isinstance(source, BoxSource | MaskSource | TextSource):
+            raise UsageError(f"data check {name}: {entries[0]}: is not read in several ways; leave it out")
         if isinstance(source, FolderSource):
             return check_folders(source, options.data, options.labels)
         if isinstance(source, BoxSource | MaskSource | TextSource):
-            return source.summary(options.data, Reading())
+            return source.summary(options.data, _reading(name, entries))
         if options.labels:
             raise UsageError(f"--labels={options.labels}: is for imagenet and folder, not for {name}; leave it out")
         return check(name, options.data)
     except DataError as fault:
         return {"name": name, "faults": [str(fault)]}
+
+
+def _reading(name: str, entries: list[str]) -> Reading:
+    """How a recipe with these entries reads the set; without any, in the usual way."""
+    from batchscale.build.inputs import reading_of
+    from batchscale.data.source import Reading
+    from batchscale.members import TEXTS
+    from batchscale.recipe import load_recipe
+
+    if not entries:
+        return Reading()
+    usual = ["data.sequence=1"] if name in TEXTS else []  # a summary counts tokens, whatever an example has
+    return reading_of(load_recipe("own", [f"data.name={name}", *usual, *entries]))
 
 
 def _print(row: dict[str, Any], errors: list[str]) -> None:
