@@ -245,7 +245,7 @@ class CountsCalls(nn.Module):
 def probe(model, images=None):
     model, statistics, *_ = replace_batch_norm(model, torch.float32, CPU)
     images = torch.randn(4, 2, 6, 6) if images is None else images
-    return Probe(model, statistics, images, torch.zeros(4), Classification(3), 1)
+    return Probe(model, statistics, images, torch.zeros(4, dtype=torch.int64), Classification(3), 1)
 
 
 def test_the_probe_finds_random_draws_and_leaves_the_generator_alone():

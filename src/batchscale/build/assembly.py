@@ -26,7 +26,7 @@ from batchscale.build.wrapping import named_optimizer, surrounded
 from batchscale.comm import Reducer, World
 from batchscale.data.examples import Splits
 from batchscale.data.feed import Normalizer
-from batchscale.errors import RecipeError
+from batchscale.errors import DataError, RecipeError
 from batchscale.minibatch import StepPlan
 from batchscale.order import StreamOrder
 from batchscale.recipe import Recipe
@@ -125,7 +125,10 @@ class Assembly:
 
     def _try_evaluation(self, probe: Probe) -> None:
         """One example of the test part, where its form is not that of training: else it would only cost."""
-        parts = [examples.readable(slice(0, 1)) for examples in (self.dataset.train, self.dataset.test)]
+        try:
+            parts = [examples.readable(slice(0, 1)) for examples in (self.dataset.train, self.dataset.test)]
+        except DataError:
+            return  # a file that cannot be read ends the evaluation that meets it, and costs no training
         forms = [[(column.dtype, column.shape[1:]) for column in tensor_columns(part)] for part in parts]
         inputs, targets = parts[1]
         if forms[0] != forms[1] and num_examples(targets):
