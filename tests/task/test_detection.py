@@ -374,3 +374,18 @@ def test_mask_rcnn_trains_and_is_judged_on_photographs_of_coco():
     assert set(content["scores"]) == {"ap", "ap50", "ap75", "mask-ap", "mask-ap50"}
     assert 0 < content["train_loss"] < 100
     assert 0 < content["test_loss"] < 100
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data={name: digits_scenes}"], "task=detection: the data's targets are uint8 (2, 32, 32): must be a list"),
+        (["task=segmentation"], "model.name=faster_rcnn_resnet18: finds objects, which task=segmentation does not"),
+        (["task=classification"], "model.name=faster_rcnn_resnet18: finds objects, which task=classification does"),
+    ],
+)
+def test_another_task_s_data_or_task_is_one_line(overrides, message):
+    small = ["minibatch.workers=1", "minibatch.per_worker=2", "model.options={width: 8, pyramid: 8, hidden: 8}"]
+    with pytest.raises(RecipeError) as caught:
+        batchscale.train("digits-scenes-detection", [*small, *overrides], quiet=True)
+    assert message in str(caught.value)

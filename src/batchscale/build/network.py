@@ -45,6 +45,11 @@ def build_model(recipe: Recipe, dataset: Splits, model: nn.Module | None = None)
         torch.manual_seed(key(recipe.seed, _INIT) >> 1)
         outputs = 1 if recipe.loss.kind == "binary" else dataset.num_classes
         model = named_model(recipe.model.name, dataset.image_shape, outputs, recipe.model.options)
+        if hasattr(model, "roi_heads") and recipe.task != "detection":
+            raise RecipeError(
+                f"model.name={recipe.model.name}: finds objects, which task={recipe.task} does not learn; use "
+                f"task=detection, or another model"
+            )
     if recipe.model.zero_init_last_gamma:
         zero_last_gammas(model, recipe.model.name)
     if recipe.model.fc_init is not None:

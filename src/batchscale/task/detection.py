@@ -68,6 +68,7 @@ class Detection(Task):
 
     def outputs(self, model: Model, inputs: Any, targets: Targets) -> Any:
         """The model's losses by name."""
+        _check_form(targets)  # before a model of this form speaks of what it misses
         self._check_masks(model)
         return model(list(inputs), [_trained_on(target) for target in targets])
 
@@ -108,12 +109,7 @@ class Detection(Task):
 
     def check_targets(self, outputs: Any, targets: Any) -> None:
         """A mapping with boxes and labels an image."""
-        is_list = isinstance(targets, (list, tuple)) and all(isinstance(target, Mapping) for target in targets)
-        if not is_list or not all({"boxes", "labels"} <= target.keys() for target in targets):
-            raise RecipeError(
-                f"task=detection: the data's targets are {described(targets)}: must be a list with boxes and labels "
-                f"of every image; use data with boxes, or the task that these are of"
-            )
+        _check_form(targets)
         for target in targets:
             labels = target["labels"]
             if labels.numel() and not 1 <= int(labels.min()) <= int(labels.max()) < self._classes:
@@ -128,6 +124,15 @@ class Detection(Task):
             raise RecipeError(
                 "model: learns masks, and none are read; give data.masks=instances, or use a model of boxes alone"
             )
+
+
+def _check_form(targets: Any) -> None:
+    is_list = isinstance(targets, (list, tuple)) and all(isinstance(target, Mapping) for target in targets)
+    if not is_list or not all({"boxes", "labels"} <= target.keys() for target in targets):
+        raise RecipeError(
+            f"task=detection: the data's targets are {described(targets)}: must be a list with boxes and labels "
+            f"of every image; use data with boxes, or the task that these are of"
+        )
 
 
 def _total(losses: Mapping[str, torch.Tensor]) -> torch.Tensor:
