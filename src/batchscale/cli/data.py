@@ -100,20 +100,18 @@ def _verdict(row: dict[str, Any]) -> str:
 
 
 def _prepared(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    from batchscale.data.image.box_sources import BoxSource
     from batchscale.data.image.folder_source import FolderSource
-    from batchscale.data.image.mask_sources import MaskSource
     from batchscale.data.image.pack import Smaller
     from batchscale.data.image.prepare_folders import prepare_folders
-    from batchscale.data.language.text_sources import TextSource
     from batchscale.data.official.prepare import prepare
+    from batchscale.data.source import ReadAsItLies
     from batchscale.data.sources import source_of
 
     source = source_of(name)
     if options.quality is not None and (options.short_side is None or options.quality > 100):
         raise UsageError(f"--quality={options.quality}: must be in 1..100, and goes with --short-side PIXELS")
     smaller = Smaller(options.short_side, options.quality or Smaller.quality) if options.short_side else None
-    if isinstance(source, BoxSource | MaskSource | TextSource):
+    if isinstance(source, ReadAsItLies):
         raise UsageError(
             f"data prepare {name}: is read as it lies on disk, or comes with a package: there is nothing to prepare; "
             f"use `batchscale data check {name}`"
@@ -128,21 +126,19 @@ def _prepared(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _checked(name: str, options: argparse.Namespace, entries: list[str]) -> dict[str, Any]:
-    from batchscale.data.image.box_sources import BoxSource
     from batchscale.data.image.folder_source import FolderSource
-    from batchscale.data.image.mask_sources import MaskSource
     from batchscale.data.image.prepare_folders import check_folders
-    from batchscale.data.language.text_sources import TextSource
     from batchscale.data.official.prepare import check
+    from batchscale.data.source import ReadAsItLies
     from batchscale.data.sources import source_of
 
     source = source_of(name)
     try:
-        if entries and not isinstance(source, BoxSource | MaskSource | TextSource):
+        if entries and not isinstance(source, ReadAsItLies):
             raise UsageError(f"data check {name}: {entries[0]}: is not read in several ways; leave it out")
         if isinstance(source, FolderSource):
             return check_folders(source, options.data, options.labels)
-        if isinstance(source, BoxSource | MaskSource | TextSource):
+        if isinstance(source, ReadAsItLies):
             return source.summary(options.data, _reading(name, entries))
         if options.labels:
             raise UsageError(f"--labels={options.labels}: is for imagenet and folder, not for {name}; leave it out")

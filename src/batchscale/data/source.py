@@ -143,3 +143,39 @@ class Source(ABC):
                 f"or name the folder that holds them with --data DIR or BATCHSCALE_DATA=DIR"
             )
         return [path for path in paths if path is not None]
+
+
+@dataclass(frozen=True)
+class ReadAsItLies(Source):
+    """A data set that is no ``Dataset`` of images with one label each; nothing of it is fetched.
+
+    Attributes:
+        holds: what its examples have instead, and
+        task: that learns it.
+    """
+
+    holds: ClassVar[str]
+    task: ClassVar[str]
+
+    @abstractmethod
+    def open(self, folder: Path | None, reading: Reading) -> Splits:
+        """The data set as a run uses it."""
+
+    @abstractmethod
+    def summary(self, folder: Path | None, reading: Reading) -> dict[str, Any]:
+        """What is in it, for ``batchscale data check``."""
+
+    def load(self, folder: Path | None) -> Dataset:
+        """Nothing.
+
+        Raises:
+            DataError: always.
+        """
+        raise DataError(
+            f"data.name={self.name!r}: {self.holds}: train it with task={self.task}, or read it by "
+            f"batchscale.data.open_dataset"
+        )
+
+    def fetch(self, into: Path) -> Path:
+        """Nothing to download."""
+        return into

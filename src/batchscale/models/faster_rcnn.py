@@ -71,6 +71,14 @@ class Pyramid(nn.Module):
         return joined
 
 
+def _check_width(width: int) -> None:
+    if any((width << stage) % _groups(width << stage) for stage in range(4)):
+        raise RecipeError(
+            f"model.options.width={width}: group norm splits a stage's channels into groups of {_GROUP_CHANNELS}: "
+            f"use a multiple of {_GROUP_CHANNELS}"
+        )
+
+
 def faster_rcnn_resnet18(
     image_shape: tuple[int, ...],
     num_classes: int,
@@ -98,11 +106,7 @@ def faster_rcnn_resnet18(
         RecipeError: an option below 1, or channels that group norm cannot split evenly.
     """
     check_least(width=width, pyramid=pyramid, hidden=hidden, anchor=anchor, proposals=proposals, sampled=sampled)
-    if any((width << stage) % _groups(width << stage) for stage in range(4)):
-        raise RecipeError(
-            f"model.options.width={width}: group norm splits a stage's channels into groups of {_GROUP_CHANNELS}: "
-            f"use a multiple of {_GROUP_CHANNELS}"
-        )
+    _check_width(width)
     from torchvision.models.detection import FasterRCNN
     from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
     from torchvision.models.detection.rpn import AnchorGenerator

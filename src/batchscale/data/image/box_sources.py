@@ -13,11 +13,10 @@ import torch
 from batchscale.data.examples import Splits
 from batchscale.data.image.boxes import BoxedImages, Photograph
 from batchscale.data.image.coco import read_coco
-from batchscale.data.image.dataset import Dataset
 from batchscale.data.image.scenes import CLASSES, SCENES_MEAN, SCENES_STD, boxed_digits
 from batchscale.data.image.voc_boxes import CLASSES as VOC_CLASSES
 from batchscale.data.image.voc_boxes import read_voc
-from batchscale.data.source import Reading, Source, data_folder
+from batchscale.data.source import ReadAsItLies, Reading, data_folder
 from batchscale.errors import DataError
 
 _JSONS = {
@@ -33,8 +32,11 @@ _FOLDERS = {"train": ("train2017", "train", "images"), "val": ("val2017", "val",
 
 
 @dataclass(frozen=True)
-class BoxSource(Source):
+class BoxSource(ReadAsItLies):
     """Images with boxes: those of a folder stay on disk."""
+
+    holds = "has boxes, not one label an image"
+    task = "detection"
 
     @abstractmethod
     def photographs(self, folder: Path | None, reading: Reading) -> tuple[list[Photograph], list[Photograph], int, str]:
@@ -56,21 +58,6 @@ class BoxSource(Source):
                 raise DataError(f"data.name={self.name}: its {part} part has no box to learn from or to find; add some")
         parts = [BoxedImages(photographs, reading.resize, reading.threads) for photographs in (train, test)]
         return Splits(self.name, parts[0], parts[1], classes, passed)
-
-    def load(self, folder: Path | None) -> Dataset:
-        """Nothing: a ``Dataset`` has one label an image.
-
-        Raises:
-            DataError: always.
-        """
-        raise DataError(
-            f"data.name={self.name!r}: has boxes, not one label an image: train it with task=detection, or read it by "
-            f"batchscale.data.open_dataset"
-        )
-
-    def fetch(self, into: Path) -> Path:
-        """Nothing to download."""
-        return into
 
     def summary(self, folder: Path | None, reading: Reading) -> dict[str, Any]:
         """What is in it: numbers of images and of each class's boxes; every image is decoded once.

@@ -16,20 +16,22 @@ import torch
 from batchscale.data.examples import Splits, TensorExamples
 from batchscale.data.image.box_sources import BCCD, DIGITS_SCENES_DETECTION, VOC_DETECTION, BoxSource
 from batchscale.data.image.boxes import BoxedImages, Photograph
-from batchscale.data.image.dataset import Dataset
-from batchscale.data.source import Reading, Source
+from batchscale.data.source import ReadAsItLies, Reading
 from batchscale.errors import DataError
 
 _UNSAID = 255
 
 
 @dataclass(frozen=True)
-class KindsSource(Source):
+class KindsSource(ReadAsItLies):
     """The kinds of objects of a data set of boxes; images in memory, of one size.
 
     Args:
         boxes: that data set; its class 1 is class 0 here, as there is no background.
     """
+
+    holds = "has several labels an image"
+    task = "multilabel"
 
     boxes: BoxSource | None = None
 
@@ -53,21 +55,6 @@ class KindsSource(Source):
             )
         images, _ = BoxedImages(photographs, reading.resize, reading.threads).part(slice(0, len(photographs)))
         return TensorExamples(torch.stack(images), torch.stack([_kinds(each, classes) for each in photographs]))
-
-    def load(self, folder: Path | None) -> Dataset:
-        """Nothing: a ``Dataset`` has one label an image.
-
-        Raises:
-            DataError: always.
-        """
-        raise DataError(
-            f"data.name={self.name!r}: has several labels an image: train it with task=multilabel, or read it by "
-            f"batchscale.data.open_dataset"
-        )
-
-    def fetch(self, into: Path) -> Path:
-        """Nothing to download."""
-        return into
 
     def summary(self, folder: Path | None, reading: Reading) -> dict[str, Any]:
         """What is in it: numbers of images, their shape, the share of the training images with each label, in percent.

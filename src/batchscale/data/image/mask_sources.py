@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from batchscale.data.examples import Splits, TensorExamples
-from batchscale.data.image.dataset import Dataset
 from batchscale.data.image.pair_layouts import layouts_below
 from batchscale.data.image.pairs import read_pairs
 from batchscale.data.image.scenes import CLASSES, SCENES_MEAN, SCENES_STD, segmented_digits
@@ -18,33 +17,21 @@ from batchscale.data.image.sized import SizedPairs
 from batchscale.data.image.weather import CLASSES as WEATHER_CLASSES
 from batchscale.data.image.weather import made_up_weather
 from batchscale.data.readings import MasksAre
-from batchscale.data.source import Reading, Source, data_folder
+from batchscale.data.source import ReadAsItLies, Reading, data_folder
 from batchscale.errors import DataError
 from batchscale.structure import IGNORED
 
 
 @dataclass(frozen=True)
-class MaskSource(Source):
+class MaskSource(ReadAsItLies):
     """Images with a mask each, in memory."""
+
+    holds = "has masks, not one label an image"
+    task = "segmentation"
 
     @abstractmethod
     def open(self, folder: Path | None, reading: Reading) -> Splits:
         """Images uint8 (N, C, H, W), masks (N, H, W)."""
-
-    def load(self, folder: Path | None) -> Dataset:
-        """Nothing: a ``Dataset`` has one label an image.
-
-        Raises:
-            DataError: always.
-        """
-        raise DataError(
-            f"data.name={self.name!r}: has masks, not one label an image: train it with task=segmentation, or read it "
-            f"by batchscale.data.open_dataset"
-        )
-
-    def fetch(self, into: Path) -> Path:
-        """Nothing to download."""
-        return into
 
     def summary(self, folder: Path | None, reading: Reading) -> dict[str, Any]:
         """What is in it: numbers of images, their shape, the share of every class in the training pixels, in percent.

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from batchscale.data.examples import Splits
-from batchscale.data.image.dataset import Dataset
 from batchscale.data.language.tokens import BYTES, alphabet, decoded, of_bytes, of_characters, read_bytes
 from batchscale.data.language.windows import TextWindows
-from batchscale.data.source import Reading, Source, data_folder
+from batchscale.data.source import ReadAsItLies, Reading, data_folder
 from batchscale.errors import DataError
 from batchscale.randomness import key, shuffled
 from batchscale.words import counted
@@ -39,8 +38,11 @@ class Text:
 
 
 @dataclass(frozen=True)
-class TextSource(Source):
+class TextSource(ReadAsItLies):
     """A text in two parts, in memory."""
+
+    holds = "is a text, not images with labels"
+    task = "language"
 
     @abstractmethod
     def texts(self, folder: Path | None, reading: Reading) -> Text:
@@ -71,21 +73,6 @@ class TextSource(Source):
         left_out = " and ".join(counted(part.left_out, unit) for part in parts)
         note = f"{text.words}; less than a sequence, and left out at the ends of the parts: {left_out}"
         return Splits(self.name, *parts, 256 if vocabulary == BYTES else len(vocabulary), note=note)
-
-    def load(self, folder: Path | None) -> Dataset:
-        """Nothing: a ``Dataset`` has images with labels.
-
-        Raises:
-            DataError: always.
-        """
-        raise DataError(
-            f"data.name={self.name!r}: is a text, not images with labels: train it with task=language, or read it by "
-            f"batchscale.data.open_dataset"
-        )
-
-    def fetch(self, into: Path) -> Path:
-        """Nothing to download."""
-        return into
 
     def summary(self, folder: Path | None, reading: Reading) -> dict[str, Any]:
         """What is in it: lengths of the parts, the vocabulary, how it was parted.
