@@ -11,6 +11,7 @@ from support.worlds import in_processes
 from torch import nn
 
 import batchscale
+from batchscale.cli import main
 from batchscale.data.image.boxes import Photograph
 from batchscale.data.image.label_sources import DIGITS_SCENES_LABELS, _kinds
 from batchscale.data.image.scenes import segmented_digits
@@ -126,3 +127,10 @@ def test_what_does_not_fit_is_one_line():
     refused(r"label_smoothing=0.1 has no place in task=multilabel", RecipeError, vectors, "loss.label_smoothing=0.1")
     with pytest.raises(DataError, match="has several labels an image: train it with task=multilabel"):
         DIGITS_SCENES_LABELS.load(None)
+
+
+def test_a_check_tells_the_share_of_images_with_each_label(capsys):
+    assert main(["data", "check", "digits_scenes_labels"]) == 0
+    line = capsys.readouterr().out
+    assert "200 test images of 1x32x32; training images with each label: [" in line
+    assert "masks" not in line

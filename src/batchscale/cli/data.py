@@ -186,6 +186,12 @@ def _print(row: dict[str, Any], errors: list[str]) -> None:
             f"training boxes of each class, the background first: {row['train_boxes_per_class']}"
         )
         return
+    if "train_percent_with_label" in row:
+        print(
+            f"{row['name']}: {row['train_images']} training and {row['test_images']} test images of {shape}; training "
+            f"images with each label: {row['train_percent_with_label']} %"
+        )
+        return
     if "train_percent_per_class" in row:
         print(
             f"{row['name']}: {row['train_images']} training and {row['test_images']} test images of {shape} with "

@@ -71,7 +71,7 @@ class KindsSource(ReadAsItLies):
             "image_shape": list(splits.image_shape),
             "train_images": len(splits.train),
             "test_images": len(splits.test),
-            "train_percent_per_class": [round(share, 4) for share in shares],
+            "train_percent_with_label": [round(share, 4) for share in shares],
         }
 
 
