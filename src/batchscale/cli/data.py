@@ -177,31 +177,23 @@ def _print(row: dict[str, Any], errors: list[str]) -> None:
             f"{row['name']}: {row['train_tokens']} training and {row['test_tokens']} test {row['tokens']}, "
             f"{row['vocabulary_size']} different ones; {row['parts']}"
         )
-    if "image_shape" not in row:
-        return
+    if "image_shape" in row:
+        print(_images(row))
+
+
+def _images(row: dict[str, Any]) -> str:
+    """The images of a set in memory, or with boxes."""
+    numbers = f"{row['name']}: {row['train_images']} training and {row['test_images']} test images of"
     shape = "x".join(map(str, row["image_shape"]))
     if "train_boxes_per_class" in row:
-        print(
-            f"{row['name']}: {row['train_images']} training and {row['test_images']} test images of at most {shape}; "
-            f"training boxes of each class, the background first: {row['train_boxes_per_class']}"
-        )
-        return
+        boxes = row["train_boxes_per_class"]
+        return f"{numbers} at most {shape}; training boxes of each class, the background first: {boxes}"
     if "train_percent_with_label" in row:
-        print(
-            f"{row['name']}: {row['train_images']} training and {row['test_images']} test images of {shape}; training "
-            f"images with each label: {row['train_percent_with_label']} %"
-        )
-        return
+        return f"{numbers} {shape}; training images with each label: {row['train_percent_with_label']} %"
     if "train_percent_per_class" in row:
-        print(
-            f"{row['name']}: {row['train_images']} training and {row['test_images']} test images of {shape} with "
-            f"masks; training pixels of each class: {row['train_percent_per_class']} %"
-        )
-        return
-    print(
-        f"{row['name']}: {row['train_images']} training and {row['test_images']} test images of {shape}, "
-        f"every checksum right; training images of each class: {row['train_images_per_class']}"
-    )
+        return f"{numbers} {shape} with masks; training pixels of each class: {row['train_percent_per_class']} %"
+    counts = row["train_images_per_class"]
+    return f"{numbers} {shape}, every checksum right; training images of each class: {counts}"
 
 
 def _print_folders(row: dict[str, Any]) -> None:
