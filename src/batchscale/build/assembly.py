@@ -39,6 +39,7 @@ from batchscale.training.due import line_names
 from batchscale.training.phases import PhaseSeconds
 from batchscale.training.riders import NEWS, STOP, CountsRider, LossRider, Request, StatisticsRider
 from batchscale.training.step import TrainingStep
+from batchscale.update.ema import AveragedWeights
 from batchscale.update.momentum import HasMomentum
 from batchscale.update.optimizers import Optimizer
 from batchscale.worker.noise import GradientNoise
@@ -177,12 +178,13 @@ class Assembly:
         """What gives the optimizer the constants of a step."""
         momentum = momentum_of(self.recipe, self.plan)
         constants = run_constants(self.recipe, self.plan, self.trunk)
+        average = optimizer if isinstance(optimizer, AveragedWeights) else None
         check_takes(self.recipe, named, constants)
 
         def set_all(step: int) -> None:
             if momentum is not None:
                 momentum.set(cast(HasMomentum, named), step)
-            constants.set(named, None, step)
+            constants.set(named, average, step)
 
         return set_all
 
