@@ -33,6 +33,7 @@ randomness:
 order: randomness
 structure:
 minibatch: errors
+noise_scale:
 placement: errors
 system: words errors
 recipe: words errors members
