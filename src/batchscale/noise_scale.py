@@ -167,33 +167,36 @@ class NoiseBlocks:
     """What many steps have said of the noise scale, in blocks of ten.
 
     Args:
-        blocks: (steps, sum of |G|^2, sum of tr S) of each so far; all but the last of ``BLOCK_STEPS``.
+        sums: [steps, sum of |G|^2, sum of tr S] of each block so far, all but the last of ``BLOCK_STEPS``; None: none.
+
+    Attributes:
+        sums: the very list, to which steps are added; plain numbers, to be kept in a document.
     """
 
-    def __init__(self, blocks: Sequence[Sequence[float]] = ()) -> None:
-        self._blocks = [SummedSteps(int(steps), gradient, trace) for steps, gradient, trace in blocks]
+    def __init__(self, sums: list[list[float]] | None = None) -> None:
+        self.sums: list[list[float]] = [] if sums is None else sums
 
     def add(self, noise: StepNoise) -> None:
         """One step more."""
-        if not self._blocks or self._blocks[-1].steps == BLOCK_STEPS:
-            self._blocks.append(SummedSteps(0, 0.0, 0.0))
-        self._blocks[-1] = _joined([self._blocks[-1], SummedSteps(1, *noise)])
+        if not self.sums or self.sums[-1][0] == BLOCK_STEPS:
+            self.sums.append([0, 0.0, 0.0])
+        self.sums[-1] = [total + one for total, one in zip(self.sums[-1], (1, *noise), strict=True)]
+
+    @property
+    def _blocks(self) -> list[SummedSteps]:
+        return [SummedSteps(int(steps), gradient, trace) for steps, gradient, trace in self.sums]
 
     @property
     def steps(self) -> int:
         """How many so far."""
         return sum(block.steps for block in self._blocks)
 
-    def as_lists(self) -> list[list[float]]:
-        """The blocks, to go on with later."""
-        return [list(block) for block in self._blocks]
-
     def estimate(self, level: float = LEVEL) -> NoiseEstimate | None:
         """The means over all steps, and the interval of their ratio; None before the first step.
 
         Of fewer than two blocks of ten steps there is no interval: [0, None].
         """
-        if not self._blocks:
+        if not self.sums:
             return None
         whole = _joined(self._blocks)
         mean = StepNoise(whole.gradient_squared / whole.steps, whole.trace / whole.steps)
@@ -204,11 +207,12 @@ class NoiseBlocks:
 
     def _long_blocks(self) -> list[SummedSteps]:
         """At most 32 blocks, each of ten steps or more, all alike but the last."""
-        full = sum(block.steps == BLOCK_STEPS for block in self._blocks)
+        blocks = self._blocks
+        full = sum(block.steps == BLOCK_STEPS for block in blocks)
         at_once = max(-(-full // _MOST_BLOCKS), 1)
         count = max(full // at_once, 1)
-        cuts = [number * at_once for number in range(count)] + [len(self._blocks)]
-        return [_joined(self._blocks[first:end]) for first, end in itertools.pairwise(cuts)]
+        cuts = [number * at_once for number in range(count)] + [len(blocks)]
+        return [_joined(blocks[first:end]) for first, end in itertools.pairwise(cuts)]
 
 
 def _joined(blocks: Sequence[SummedSteps]) -> SummedSteps:
