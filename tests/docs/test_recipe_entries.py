@@ -19,6 +19,7 @@ _GROWTH = {
     "phases": "minibatch.growth={kind: phases, phases: [{epoch: 5, workers: 16}]}",
     "doubling": "minibatch.growth={kind: doubling}",
     "instead_of_decay": "minibatch.growth={kind: instead_of_decay}",
+    "seesaw": "minibatch.growth={kind: seesaw}",
 }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Self
 
-from batchscale.build.planning import BranchedFrom, plan_of, schedule_of
+from batchscale.build.planning import BranchedFrom, as_long, plan_of, schedule_of
 from batchscale.errors import CheckpointError, RecipeError
 from batchscale.minibatch import Change, Minibatch, StepPlan
 from batchscale.placement import place_workers
@@ -113,8 +113,7 @@ class Trunk:
 
     def plan(self, training_images: int, epochs: float = 0.0) -> StepPlan:
         """The trunk's own steps; as if it were so many epochs long, where it is shorter."""
-        recipe = self.recipe.model_copy(update={"epochs": max(epochs, self.recipe.epochs)})
-        return run_plan(recipe, training_images, self.trunk)
+        return run_plan(as_long(self.recipe, epochs), training_images, self.trunk)
 
 
 def run_plan(recipe: Recipe, training_images: int, trunk: Trunk | None = None) -> StepPlan:

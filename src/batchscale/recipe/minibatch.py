@@ -106,8 +106,18 @@ class GrowthInsteadOfDecay(GrowthEntry):
         return False
 
 
+class SeesawGrowth(GrowthEntry):
+    """Twice as many images at each halving of the lr's decay; the lr falls by the root of it."""
+
+    kind: Literal["seesaw"] = "seesaw"
+    of: GrowingPart = "workers"
+
+
 GROWTH_ENTRIES: EntryUnion[GrowthEntry] = EntryUnion(
-    "minibatch.growth", GrowthEntry, "kind", (NoGrowth, StatedGrowth, DoublingGrowth, GrowthInsteadOfDecay)
+    "minibatch.growth",
+    GrowthEntry,
+    "kind",
+    (NoGrowth, StatedGrowth, DoublingGrowth, GrowthInsteadOfDecay, SeesawGrowth),
 )
 AnyGrowth = Annotated[SerializeAsAny[GrowthEntry], WrapValidator(GROWTH_ENTRIES)]
 
