@@ -37,7 +37,9 @@ def examples_to(path: Path, goal: float) -> float | None:
             if not place:
                 return float(examples)
             earlier, higher = path[place - 1]
-            return earlier + (examples - earlier) * ((higher - goal) / (higher - loss) if math.isfinite(higher) else 1.0)
+            return earlier + (examples - earlier) * (
+                (higher - goal) / (higher - loss) if math.isfinite(higher) else 1.0
+            )
     return None
 
 

@@ -17,6 +17,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from scipy.stats import t
@@ -33,8 +34,13 @@ def t_interval(values: Sequence[float]) -> Interval | None:
     if len(values) < FEWEST_SEEDS or not all(map(math.isfinite, values)):
         return None
     mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
-    reach = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
+    reach = _t_quantile(len(values) - 1) * error
     return mean - reach, mean + reach
+
+
+@cache
+def _t_quantile(degrees: int) -> float:
+    return float(t.ppf((1 + CONFIDENCE) / 2, degrees))
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def branch_recipe(
         seed: from 1 on: orders the examples, alike at every factor.
         warmup: examples over which the lr goes from the trunk's to the rule's; 0: at once.
         images: N.
-        lr_factor: on the lr of all of the branch, of a control.
+        lr_factor: on the lr of all of the branch, of a control, which is evaluated at its end alone.
     """
     content, kn = trunk.recipe.model_dump(mode="json"), factor * window.minibatch
     first = trunk.step * window.minibatch
@@ -73,7 +73,8 @@ def branch_recipe(
         content["branch"]["warmup"] = warmup
     _scale_lr(content, lr_factor)
     _average(content, window, kn)
-    _watch(content, evaluation_at=tuple(trunk.step + point // kn for point in window.points))
+    points = window.points if lr_factor == 1 else window.points[-1:]
+    _watch(content, evaluation_at=tuple(trunk.step + point // kn for point in points))
     return recipe_from(content)
 
 

@@ -48,17 +48,18 @@ def sentence(case: Case[Question], answer: Answer) -> str:
     rules = len(case.question.rules_of(case.recipe)) > 1
     parts = [_critical_text(critical, answer.window, rules) for critical in answer.criticals]
     cost = answer.cost
+    text = "; ".join(parts)
     return (
-        f"{'; '.join(parts)}. The study trained on {counted(cost.total, 'image', ',')}; every factor trained from its "
-        f"first step would have taken {cost.sweep:,}."
+        f"{text[0].upper()}{text[1:]}. The study trained on {counted(cost.total, 'image', ',')}; every factor trained "
+        f"from its first step would have taken {cost.sweep:,}."
     )
 
 
 def _critical_text(critical: Critical, window: Window, rules: bool) -> str:
     rule = f" by rule {critical.rule}" if rules else ""
     return (
-        f"After {counted(critical.seen, 'image', ',')}{rule}: {no_loss_text(critical, window)}, "
-        f"{half_text(critical, window)}"
+        f"after {counted(critical.seen, 'image', ',')}{rule}: {no_loss_text(critical, window)}, "
+        f"half efficiency {half_text(critical, window)}"
     )
 
 
@@ -75,16 +76,16 @@ def no_loss_text(critical: Critical, window: Window) -> str:
 
 
 def half_text(critical: Critical, window: Window) -> str:
-    """Half efficiency, as in a sentence."""
+    """Where half efficiency is, as in a sentence."""
     half, kn = critical.whole.half, window.minibatch
     if not half.seeds:
-        return "half efficiency not to be told (the loss of factor 1 did not fall in the window)"
+        return "not to be told (the loss of factor 1 did not fall in the window)"
     if half.factor is None:
-        low = f" above {half.interval[0] * kn:,.0f}" if half.interval else ""
-        return f"half efficiency{low or ' beyond the largest factor with a seed'}"
+        low = f"above {half.interval[0] * kn:,.0f}" if half.interval else "beyond the largest factor"
+        return f"{low} (not every seed needs twice the images at a factor tried)"
     ends = half.interval
     span = f" ({ends[0] * kn:,.0f} to {(ends[1] or math.inf) * kn:,.0f})" if ends else ""
-    return f"half efficiency at {half.factor * kn:,.0f}{span}{'' if critical.half_settled else ', unsettled'}"
+    return f"at {half.factor * kn:,.0f}{span}{'' if critical.half_settled else ', unsettled'}"
 
 
 def warnings(case: Case[Question], answer: Answer, outcomes: Sequence[Outcome]) -> Iterator[str]:
