@@ -36,6 +36,7 @@ from batchscale.task import Task
 from batchscale.training.clock import clock_of
 from batchscale.training.decided import Decided, DecidedEarlier
 from batchscale.training.due import line_names
+from batchscale.training.noise_scale import NoiseScaleRider
 from batchscale.training.phases import PhaseSeconds
 from batchscale.training.riders import NEWS, STOP, CountsRider, LossRider, Request, StatisticsRider
 from batchscale.training.step import TrainingStep
@@ -158,7 +159,14 @@ class Assembly:
                     f"rider another name"
                 )
         most = max(phase.minibatch.images for phase in self.plan.phases)
-        return Riders([LossRider(), statistics, *self.requests.values(), CountsRider(self.task, most), *measures])
+        counts = CountsRider(self.task, most)
+        return Riders([LossRider(), statistics, *self.requests.values(), counts, *self._noise_scale(), *measures])
+
+    def _noise_scale(self) -> list[Rider]:
+        """The rider that measures the noise scale, where the recipe asks for it."""
+        every = self.recipe.execution.noise_scale_steps
+        most = max(phase.minibatch.workers for phase in self.plan.phases)
+        return [] if every is None else [NoiseScaleRider(every, most, self.world.device)]
 
     def _aggregator(self, riders: Riders, reducer: Reducer) -> FastAggregator | ExactAggregator:
         parameters = list(self.network.model.parameters())

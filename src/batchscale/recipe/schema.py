@@ -141,6 +141,8 @@ class Execution(Entry):
     evaluation_losses: bool = False  # the loss of every evaluation chunk in evaluations.jsonl, for intervals
     stop_below: StopBelow = StopBelow()  # of the held-out images with data.holdout, else of the test set
     stop_at: StopAt | None = None  # of the same examples
+    # the noise scale of the gradient, measured in every so many steps, in which fast mode does not overlap; null: never
+    noise_scale_steps: Count | None = None
     tensorboard: bool = False  # event files in OUT/tensorboard, beside metrics.jsonl
     timeout_seconds: Positive = 60.0  # a process that does not answer this long has hung
     # the same until the first step is done, in evaluations, and beside a process that writes a checkpoint
@@ -220,6 +222,25 @@ class Recipe(Entry):
                     f"batch_norm.span={span} must divide minibatch.workers={workers}{grown} "
                     f"(statistics over whole groups of workers); use {math.gcd(span, workers)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _two_gradients_for_the_noise_scale(self) -> Self:
+        every, k, n = self.execution.noise_scale_steps, self.minibatch.workers, self.minibatch.per_worker
+        if every is None:
+            return self
+        if k == 1:
+            way = f"minibatch.workers=2 minibatch.per_worker={n // 2}" if n > 1 else "minibatch.workers=2"
+            raise ValueError(
+                f"execution.noise_scale_steps={every} with minibatch.workers=1: one worker is one pass, and the noise "
+                f"scale needs two gradients of a step; use {way}, or leave execution.noise_scale_steps out"
+            )
+        if self.batch_norm.span > 1:
+            raise ValueError(
+                f"execution.noise_scale_steps={every} with batch_norm.span={self.batch_norm.span}: workers that share "
+                f"statistics have no gradients independent of each other; use batch_norm.span=1, or leave "
+                f"execution.noise_scale_steps out"
+            )
         return self
 
 
