@@ -13,7 +13,7 @@ from typing import Any
 
 from batchscale.build.planning import plan_of
 from batchscale.build.trunk import Trunk, run_plan, run_schedule
-from batchscale.errors import UsageError
+from batchscale.errors import RecipeError, UsageError
 from batchscale.recipe import Recipe
 from batchscale.study.branch.curve import evaluated
 from batchscale.study.branch.question import Question
@@ -38,9 +38,7 @@ def first_cells(case: Case[Question]) -> list[Cell]:
         return list(_branches(case, _trunks_of_run(case)))
     recipes = {lr: _trunk(case, lr) for lr in case.question.lr_sweep or (1.0,)}
     for recipe in recipes.values():  # what cannot branch is said before anything is trained
-        for cell in _branches(case, [Trunk("", step, "", recipe) for step in case.question.at]):
-            plan = run_plan(cell.recipe, case.training_images, cell.trunk)
-            run_schedule(cell.recipe, plan, cell.trunk)
+        list(_branches(case, [Trunk("", step, "", recipe) for step in case.question.at]))
     return [
         Cell({"part": TRUNK, "step": case.question.at[-1], "factor": 1, "lr_factor": lr}, recipe)
         for lr, recipe in recipes.items()
@@ -120,15 +118,28 @@ def _branches(case: Case[Question], trunks: Sequence[Trunk]) -> Iterator[Cell]:
     for trunk in trunks:
         for part, factor, rule, lr_factor in wanted:
             for seed in question.branch_seeds:
-                recipe = branch_recipe(
-                    trunk, window, factor, rule, seed, question.warmup, case.training_images, lr_factor
-                )
-                trunk.check(recipe)
+                recipe = _branch(case, trunk, factor, rule, seed, lr_factor)
                 labels = {"part": part, "step": trunk.step, "factor": factor, "rule": rule, "seed": seed}
                 first = trunk.step * window.minibatch / case.training_images
                 plan = run_plan(recipe, case.training_images, trunk)
                 lr = float(f"{run_schedule(recipe, plan, trunk)(trunk.step):.6g}")
                 yield Cell({**labels, "lr_factor": lr_factor, "lr": lr}, recipe, trunk=trunk, first_epoch=first)
+
+
+def _branch(case: Case[Question], trunk: Trunk, factor: int, rule: str, seed: int, lr_factor: float) -> Recipe:
+    """The recipe of one branch.
+
+    Raises:
+        UsageError: the rule cannot be at this factor, or the trunk does not allow it.
+    """
+    question = case.question
+    window, images = question.window_of(case.recipe), case.training_images
+    try:
+        recipe = branch_recipe(trunk, window, factor, rule, seed, question.warmup, images, lr_factor)
+    except RecipeError as error:
+        raise UsageError(f"--factors: factor {factor}: {error}") from None
+    trunk.check(recipe)
+    return recipe
 
 
 def _longer(case: Case[Question], outcomes: Sequence[Outcome]) -> Iterator[Cell]:

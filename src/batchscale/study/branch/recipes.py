@@ -5,8 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
+from batchscale.build.constants import run_constants
 from batchscale.build.planning import plan_of
-from batchscale.build.trunk import Trunk
+from batchscale.build.trunk import Trunk, run_plan
 from batchscale.recipe import Recipe, recipe_from
 from batchscale.study.branch.window import Window
 
@@ -43,9 +44,8 @@ def trunk_recipe(recipe: Recipe, window: Window, steps: tuple[int, ...], images:
         decay["end"] = float(Fraction(plan_of(recipe, images).total_steps * kn, images))
     content["epochs"] = end_after(steps[-1] * kn, kn, images)
     _scale_lr(content, lr_factor)
-    _average(content, window, kn)
     _watch(content, evaluation_at=steps, kept=steps)
-    return recipe_from(content)
+    return _averaging(content, window, images)
 
 
 def branch_recipe(
@@ -72,10 +72,9 @@ def branch_recipe(
         content["learning_rate"]["scaling"] = rule
         content["branch"]["warmup"] = warmup
     _scale_lr(content, lr_factor)
-    _average(content, window, kn)
     points = window.points if lr_factor == 1 else window.points[-1:]
     _watch(content, evaluation_at=tuple(trunk.step + point // kn for point in points))
-    return recipe_from(content)
+    return _averaging(content, window, images, trunk)
 
 
 def longer_recipe(branch: Trunk, window: Window, images: int, goal: float) -> Recipe:
@@ -105,9 +104,13 @@ def _scale_lr(content: dict[str, Any], factor: float) -> None:
         entry["warmup"]["start"] *= factor
 
 
-def _average(content: dict[str, Any], window: Window, minibatch: int) -> None:
-    """Averaged weights of one half-life in examples, whatever the minibatch."""
-    content["model"]["ema_decay"] = window.decay(minibatch)
+def _averaging(content: dict[str, Any], window: Window, images: int, trunk: Trunk | None = None) -> Recipe:
+    """The recipe with averaged weights of the window's half-life in examples, whatever minibatch and rule."""
+    recipe = recipe_from(content)
+    first = trunk.step if trunk else 0
+    constants = run_constants(recipe, run_plan(recipe, images, trunk), trunk)
+    examples = minibatch_of(recipe) / constants.averaged_steps(first)  # of a step at which the decay is as stated
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"ema_decay": window.decay(examples)})})
 
 
 def _watch(content: dict[str, Any], evaluation_at: tuple[int, ...], kept: tuple[int, ...] = ()) -> None:

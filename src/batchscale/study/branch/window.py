@@ -60,6 +60,6 @@ class Window:
         """Of the averaged weights, in examples."""
         return self.examples / _HALF_LIVES
 
-    def decay(self, examples: int) -> float:
-        """Of the averaged weights, over a step of so many examples."""
+    def decay(self, examples: float) -> float:
+        """Of the averaged weights, over so many examples."""
         return float(2.0 ** (-examples / self.half_life))
