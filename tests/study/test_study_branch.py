@@ -234,6 +234,14 @@ def test_what_is_no_question_is_one_line_and_leaves_nothing(words, sentence, tmp
     assert not (tmp_path / "s").exists()
 
 
+def test_a_rule_that_leaves_nothing_of_a_beta_names_the_largest_factor_that_works(tmp_path, capsys):
+    words = ["topics-transformer", "--at", "10", "--rules", "adam_sde", "--out", str(tmp_path / "s")]
+    line = refused(capsys, "study", "branch", *words, "--factors", "1,4,8,16")
+    assert "--factors: factor 16: learning_rate.scaling=adam_sde at kn = 256: kappa = 16 makes beta1" in line
+    assert "the largest factor given that works is 8" in line
+    assert not (tmp_path / "s").exists()
+
+
 @pytest.mark.parametrize("decay", ["none", "cosine", "polynomial"])
 def test_the_trunk_has_the_lr_of_the_whole_recipe_and_ends_at_its_last_checkpoint(decay):
     whole = load_recipe(

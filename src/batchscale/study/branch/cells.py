@@ -6,6 +6,7 @@ itself: what it has trained is not trained again.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
@@ -137,9 +138,19 @@ def _branch(case: Case[Question], trunk: Trunk, factor: int, rule: str, seed: in
     try:
         recipe = branch_recipe(trunk, window, factor, rule, seed, question.warmup, images, lr_factor)
     except RecipeError as error:
-        raise UsageError(f"--factors: factor {factor}: {error}") from None
+        raise UsageError(f"--factors: factor {factor}: {error}{_that_works(case, trunk, factor, rule)}") from None
     trunk.check(recipe)
     return recipe
+
+
+def _that_works(case: Case[Question], trunk: Trunk, factor: int, rule: str) -> str:
+    """Which smaller factor can be, as the end of a sentence."""
+    window, warmup = case.question.window_of(case.recipe), case.question.warmup
+    for smaller in [other for other in reversed(window.factors) if 1 < other < factor]:
+        with contextlib.suppress(RecipeError):
+            branch_recipe(trunk, window, smaller, rule, 1, warmup, case.training_images)
+            return f"; the largest factor given that works is {smaller}"
+    return ""
 
 
 def _longer(case: Case[Question], outcomes: Sequence[Outcome]) -> Iterator[Cell]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from batchscale.build.constants import jump_warning
+from batchscale.build.trunk import run_plan
 from batchscale.study.branch.answer import Answer
 from batchscale.study.branch.cells import LONGER
 from batchscale.study.branch.paired import FEWEST_SEEDS, Difference
@@ -12,7 +14,7 @@ from batchscale.study.branch.question import Question
 from batchscale.study.branch.verdicts import Critical
 from batchscale.study.branch.window import FEWEST_STEPS, Window
 from batchscale.study.question import Case
-from batchscale.study.runner.cell import Outcome
+from batchscale.study.runner.cell import Cell, Outcome
 from batchscale.words import counted
 
 
@@ -107,6 +109,7 @@ def warnings(case: Case[Question], answer: Answer, outcomes: Sequence[Outcome]) 
     yield from _of_sweep(answer)
     for critical in answer.criticals:
         yield from _of_checkpoint(critical, window, len(question.rules_of(case.recipe)) > 1)
+    yield from dict.fromkeys(filter(None, (_jump(case, outcome.cell) for outcome in outcomes)))
     for outcome in outcomes:
         labels = outcome.cell.labels
         if outcome.status in ("failed", "diverged"):
@@ -132,6 +135,11 @@ def _of_schedule(case: Case[Question], window: Window) -> Iterator[str]:
             f"--at {', '.join(map(str, late))}: the {entry.decay.kind} decay ends within the window, whose rest is at "
             f"the last lr; name earlier steps, or give more epochs"
         )
+
+
+def _jump(case: Case[Question], cell: Cell) -> str | None:
+    """That a branch's rule leaves little of Adam's mean."""
+    return jump_warning(cell.recipe, run_plan(cell.recipe, case.training_images, cell.trunk), cell.trunk)
 
 
 def _of_sweep(answer: Answer) -> Iterator[str]:
