@@ -414,7 +414,7 @@ def point(minibatch, steps, half=None, **changes):
     found = {
         "steps_before": steps - 5, "steps_by_half": half or steps, "budget_steps": 5000, "interval_steps": 5,
         "best": trial(0, [1], minibatch=minibatch), "best_value": 4.0, "trials": 8, "reached": 6, "diverged": 1,
-        "failed": 0, **changes,
+        "failed": 0, "goals": ((steps, steps - 5),) * 6, **changes,
     }  # fmt: skip
     return Reached(minibatch, steps, **found)
 
@@ -426,7 +426,8 @@ def test_the_answer_names_regimes_and_the_critical_minibatch():
         "Steps to error below 5 %: 780 at kn = 8, 31 at kn = 4,096; perfect scaling from 8 to 64, diminishing returns "
         "from 128 to 512, maximal data parallelism from 1,024 to 4,096; S_min (1 + B_crit / B) fits to 1 % with "
         f"{answer.fit.critical_minibatch.text('B_crit', 'images')} and "
-        f"{answer.fit.steps_min.text('S_min', 'steps')} (95 %)."
+        f"{answer.fit.steps_min.text('S_min', 'steps')} (95 %); half efficiency, with the luck of the search: "
+        f"{answer.half.interval_text()} images (90 %)."
     )
     assert doubts(points, case("minibatch.per_worker=8")) == []
     steps, lr, epochs = drawn(points)
