@@ -10,7 +10,7 @@ from batchscale.study.examples import parts_of
 from batchscale.study.question import Case
 from batchscale.study.runner.cell import Outcome
 from batchscale.study.steps_to_target.hyperbola import Hyperbola, fit
-from batchscale.study.steps_to_target.luck import HalfEfficiency, half_efficiency
+from batchscale.study.steps_to_target.luck import CriticalMinibatch, half_efficiency
 from batchscale.study.steps_to_target.question import Question
 from batchscale.study.steps_to_target.regimes import Regime, local_slopes, regimes, slope_ranges
 from batchscale.study.steps_to_target.search import search_of
@@ -34,7 +34,7 @@ class Answer:
     points: tuple[Reached, ...]
     regimes: tuple[Regime, ...]
     fit: Hyperbola | None
-    half: HalfEfficiency
+    half: CriticalMinibatch
 
     @property
     def reached(self) -> list[Reached]:

@@ -56,7 +56,7 @@ _LUCK_IS_LOW = 2.0  # so many times the variance of trials drawn again, which is
 
 
 @dataclass(frozen=True)
-class HalfEfficiency:
+class CriticalMinibatch:
     """A critical minibatch over a whole run.
 
     Args:
@@ -119,7 +119,9 @@ class HalfEfficiency:
         }
 
 
-def half_efficiency(points: Sequence[Reached], doubt: str | None = None, resamples: int = RESAMPLES) -> HalfEfficiency:
+def half_efficiency(
+    points: Sequence[Reached], doubt: str | None = None, resamples: int = RESAMPLES
+) -> CriticalMinibatch:
     """The critical minibatch of points that reached the goal.
 
     Args:
@@ -132,7 +134,7 @@ def half_efficiency(points: Sequence[Reached], doubt: str | None = None, resampl
     earlier = [float(point.steps_before or 0) for point in reached]
     fitted = fit(kn, steps, earlier, CONFIDENCE)
     if fitted is None:
-        return HalfEfficiency(None, NO_BOUNDS, f"fewer than {FEWEST_POINTS} minibatches reached the goal")
+        return CriticalMinibatch(None, NO_BOUNDS, f"fewer than {FEWEST_POINTS} minibatches reached the goal")
     critical = fitted.critical_minibatch
     again = draw_again(reached, resamples)
     halves = np.log([point.steps_by_half or 0 for point in reached]) - log_width(steps, earlier) / 2
@@ -141,7 +143,7 @@ def half_efficiency(points: Sequence[Reached], doubt: str | None = None, resampl
     why = doubt or _why(fitted, interval)
     if fitted.beyond and not doubt:
         interval = _one_sided(fitted, interval, kn)
-    return HalfEfficiency(
+    return CriticalMinibatch(
         None if why else critical.value,
         interval,
         why,

@@ -10,7 +10,7 @@ from batchscale.study.question import Case
 from batchscale.study.runner.cell import Outcome
 from batchscale.study.steps_to_target.answer import Answer, few_trials
 from batchscale.study.steps_to_target.hyperbola import FEWEST_POINTS
-from batchscale.study.steps_to_target.luck import HalfEfficiency
+from batchscale.study.steps_to_target.luck import CriticalMinibatch
 from batchscale.study.steps_to_target.question import Question, has_momentum, images_left
 from batchscale.study.steps_to_target.regimes import DIMINISHING, MAXIMAL, PERFECT, Regime
 from batchscale.study.steps_to_target.trials import Goal, Reached
@@ -99,7 +99,7 @@ def _fit_text(case: Case[Question], answer: Answer) -> str:
     )
 
 
-def _half_text(half: HalfEfficiency, parts: str, each: int) -> str:
+def _half_text(half: CriticalMinibatch, parts: str, each: int) -> str:
     """The interval that is to be compared with other ways to the critical minibatch."""
     if half.minibatch is None:
         return ""
