@@ -78,13 +78,24 @@ def _trends(readings: Sequence[CriticalReading]) -> list[str]:
 
 def _answer(over: Sequence[CriticalReading], pairs: Sequence[Meeting], trends: Sequence[str]) -> str:
     numbers = "; ".join(f"{reading.name} {reading.text}" for reading in over)
-    apart = [pair.text for pair in pairs if pair.verdict == "disagree"]
-    verdict = "; ".join(apart)
-    if not apart:
-        told = [pair for pair in pairs if pair.verdict == "meet"]
-        verdict = "no two of them are told apart" if told else "none can be compared: intervals are missing"
-    return ". ".join([f"Half efficiency over the run, in examples: {numbers}", _capital(verdict),
-                      *map(_capital, trends)]) + "."  # fmt: skip
+    verdict = "; ".join([*(p.text for p in pairs if p.first.seen is None and p.verdict == "disagree"), *_along(pairs)])
+    if not verdict:
+        compared = any(pair.verdict == "meet" for pair in pairs)
+        verdict = "no two of them are told apart" if compared else "none can be compared: intervals are missing"
+    lines = (f"Half efficiency over the run, in examples: {numbers}", verdict, *trends)
+    return ". ".join(map(_capital, lines)) + "."
+
+
+def _along(pairs: Sequence[Meeting]) -> Iterator[str]:
+    """Of two ways, at how many checkpoints they disagree, and where most."""
+    along = [pair for pair in pairs if pair.first.seen is not None]
+    for names in dict.fromkeys((pair.first.name, pair.second.name) for pair in along):
+        of_both = [pair for pair in along if (pair.first.name, pair.second.name) == names]
+        apart = [pair for pair in of_both if pair.verdict == "disagree"]
+        if apart:
+            most = max(apart, key=lambda pair: pair.least_ratio or 0.0)
+            places = f"at {len(apart)} of {counted(len(of_both), 'checkpoint')}, most"
+            yield f"{' and '.join(names)} disagree {places} {most.where}{most.size}" if len(of_both) > 1 else most.text
 
 
 def _capital(text: str) -> str:

@@ -68,10 +68,15 @@ class Meeting:
             return f"{names} are not told apart {self.where}"
         if self.verdict == "not told":
             return f"{names} cannot be compared {self.where}: an interval is missing"
+        return f"{names} disagree {self.where}{self.size}"
+
+    @property
+    def size(self) -> str:
+        """Of a disagreement, and which way is above."""
         larger = self.first if self._gap(self.second, self.first) > 1 else self.second
-        gap = self.least_ratio or 1.0
+        gap = self.least_ratio or math.inf
         least = f", by {gap:.3g} times at least" if math.isfinite(gap) else ""
-        return f"{names} disagree {self.where}{least} ({larger.name} above)"
+        return f"{least} ({larger.name} above)"
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON."""

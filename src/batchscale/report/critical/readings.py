@@ -32,6 +32,7 @@ class CriticalReading:
         minibatch: examples; None: not resolved.
         low, high: its interval of 90 %; None: the data give no bound.
         note: what limits it.
+        twice_first: of branches, where twice the examples of factor 1 are needed, in place of twice the fewest.
     """
 
     kind: Kind
@@ -41,6 +42,7 @@ class CriticalReading:
     low: float | None
     high: float | None
     note: str = ""
+    twice_first: float | None = None
 
     @property
     def bounded(self) -> bool:

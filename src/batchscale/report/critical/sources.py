@@ -15,7 +15,7 @@ from batchscale.errors import FolderError
 from batchscale.records.files import is_number, parse_json
 from batchscale.records.findings import Findings, read_findings
 from batchscale.records.run import RunRecords
-from batchscale.report.critical.readings import CriticalReading, Kind, short
+from batchscale.report.critical.readings import CriticalReading, Kind
 from batchscale.report.text import flat
 
 _WITH_CRITICAL: Mapping[str, Kind] = {"steps-to-target": "steps to target", "branch": "branches"}
@@ -133,11 +133,11 @@ def _half(kind: Kind, name: str, entry: Mapping[str, Any], kn: float) -> Critica
         twice_first, entry.get("interval"),
     )  # fmt: skip
     low, high = _ends(interval)
-    notes = [f"twice factor 1's examples at {short(twice_first)}"] if of_branches and twice_first else []
-    notes += ["unsettled"] if entry.get("settled") is False else []
+    beside = twice_first if of_branches else None
+    notes = ["unsettled"] if entry.get("settled") is False else []
     notes += ["the curve may have another form"] if entry.get("other_form") is True else []
     notes += [str(entry["why"])] if entry.get("why") else []
-    return CriticalReading(kind, name, _seen(entry, kn), _number(value), low, high, "; ".join(notes))
+    return CriticalReading(kind, name, _seen(entry, kn), _number(value), low, high, "; ".join(notes), beside)
 
 
 def _no_losses(names: Mapping[Any, str], critical: list[dict[str, Any]], kn: float) -> Iterator[NoLoss]:
@@ -184,7 +184,7 @@ def _of_run(folder: Path) -> CriticalSource:
     if result is None or not isinstance(measured, dict):
         why = "this run has not ended" if result is None else "this run has not measured its noise scale"
         raise FolderError(f"{folder}: {why}; {_WAYS}")
-    reading = _noise(measured, None)
+    reading = _noise(measured, None, "noise scale in training")
     return CriticalSource(
         folder,
         "noise scale",
@@ -197,13 +197,13 @@ def _of_run(folder: Path) -> CriticalSource:
     )
 
 
-def _noise(content: Mapping[str, Any], seen: float | None) -> CriticalReading:
+def _noise(content: Mapping[str, Any], seen: float | None, name: str = "noise scale") -> CriticalReading:
     low, high = _ends(content.get("interval"))
     notes = ["not resolved"] if content.get("resolved") is False else []
     notes += [f"unit {content['unit']}"] if content.get("unit") == "worker" else []
     notes += [f"mean over {content['steps']:,} steps"] if seen is None and is_number(content.get("steps")) else []
     value = _number(content.get("noise_scale"))
-    return CriticalReading("noise scale", "noise scale", seen, value, low, high, "; ".join(notes))
+    return CriticalReading("noise scale", name, seen, value, low, high, "; ".join(notes))
 
 
 def _line(records: RunRecords) -> Iterator[tuple[float, float | None]]:

@@ -52,7 +52,14 @@ def critical_tables(
         "weighted by the steps that its stretch takes at the least; and a noise scale averaged over a run's steps.",
         over, parts, each,
     )  # fmt: skip
-    yield _readings_table("Half efficiency along the run", "At checkpoints.", along, parts, each)
+    yield _readings_table(
+        "Half efficiency along the run",
+        "Of branches, twice the fewest examples there are, as of the others; twice "
+        "factor 1's is what they measure, 2 kn above.",
+        along,
+        parts,
+        each,
+    )
     yield Table(
         title="Where they agree and disagree",
         columns=("where", "one way", "the other", "ratio", "intervals", "apart by at least"),
@@ -89,21 +96,24 @@ def _of_sources(sources: Sequence[CriticalSource]) -> Iterator[Table]:
 
 
 def _readings_table(title: str, caption: str, readings: Sequence[CriticalReading], parts: str, each: int) -> Table:
-    in_parts = (f"{parts}",) if parts else ()
-    along = any(reading.seen is not None for reading in readings)
+    """A column only where something stands in it."""
+    columns: dict[str, list[str] | list[float | int | None]] = {
+        "way": [r.name for r in readings],
+        "examples seen": [_rounded(r.seen) for r in readings],
+        "examples": [_rounded(r.minibatch) for r in readings],
+        parts: [_rounded(r.minibatch and each * r.minibatch) for r in readings] if parts else [],
+        "low": [_rounded(r.low) for r in readings],
+        "high": [_rounded(r.high) for r in readings],
+        "twice factor 1's": [_rounded(r.twice_first) for r in readings],
+        "note": [r.note or ("not resolved" if r.minibatch is None else "") for r in readings],
+    }
+    drawn = {name: cells for name, cells in columns.items() if any(cell not in (None, "") for cell in cells)}
     return Table(
         title=title,
-        columns=("way", *(("examples seen",) if along else ()), "examples", *in_parts, "low", "high", "note"),
-        rows=tuple(
-            (
-                r.name, *((_rounded(r.seen),) if along else ()), _rounded(r.minibatch),
-                *((_rounded(r.minibatch and each * r.minibatch),) if parts else ()),
-                _rounded(r.low), _rounded(r.high), r.note or ("not resolved" if r.minibatch is None else ""),
-            )
-            for r in readings
-        ),
+        columns=tuple(drawn),
+        rows=tuple(zip(*drawn.values(), strict=True)),
         caption=f"{caption} Low and high: 90 %; an empty cell: no bound, or no value.",
-    )  # fmt: skip
+    )
 
 
 def _pair_row(pair: Meeting) -> tuple[str | float | None, ...]:
