@@ -36,10 +36,16 @@ def asked(case: Case[Question], outcomes: Sequence[Outcome]) -> str:
         f"How many steps does {case.recipe_name} need to {question.goal.text} on {case.recipe.data.holdout:,} held-out "
         f"training images, at each "
         f"minibatch? {counted(question.trials, 'trial')} each, a quasi-random search over {measured}, weight decay "
-        f"and the share of the lr left at the end of the step budget (linear decay, no warmup); "
+        f"and the share of the lr left at the end of the step budget (linear decay, no warmup){_unsearched(case)}; "
         f"{images_left(case):,} training images; one seed for data order and first weights."
         f"{words_of([outcome.cell for outcome in outcomes])}"
     )
+
+
+def _unsearched(case: Case[Question]) -> str:
+    """What a search of Adam leaves as it is, though its best may move with the minibatch."""
+    betas = [name for name in ("beta1", "beta2", "epsilon") if name in case.recipe.optimizer.options()]
+    return f"; {', '.join(betas)} stay the recipe's" if betas else ""
 
 
 def sentence(case: Case[Question], answer: Answer) -> str:
@@ -116,6 +122,12 @@ def warnings(case: Case[Question], answer: Answer, outcomes: Sequence[Outcome]) 
         yield (
             f"kn = {', '.join(small)}: below minibatch.per_worker={per_worker}, so one worker of kn images: "
             f"batch norm, where the model has it, sees fewer images than at larger minibatches"
+        )
+    own, (low, high) = case.recipe.optimizer.weight_decay, case.question.weight_decay
+    if own and not low <= own <= high:
+        yield (
+            f"weight decay was searched from {low:g} to {high:g}, without the recipe's own {own:g}: no trial has it; "
+            f"widen --weight-decay"
         )
     for regime in answer.regimes:
         if regime.doubt:
