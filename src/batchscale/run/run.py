@@ -271,7 +271,9 @@ def _course(
     job: Job, parts: Parts, totals: Totals, first_step: int, prints: dict[str, str], folder: RunFolder | None
 ) -> Course:
     skipped = SkippedFiles(parts.dataset, parts.world, folder, job.recipe.data.skip_bad)
-    progress = Progress(parts.step.plan.total_steps, first_step, job.quiet or parts.world.rank > 0)
+    plan = parts.step.plan
+    progress = Progress(plan.total_steps, first_step, job.quiet or parts.world.rank > 0)
+    progress.expect(plan.total_steps, plan.total_is_certain)
     return Course(parts, totals, first_step, prints, folder, skipped, progress)
 
 

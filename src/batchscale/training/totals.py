@@ -44,6 +44,7 @@ class Totals:
         diverged_at_step: the step whose loss was not finite.
         skipped_steps: whose gradient overflowed, so that the loss scale was lowered instead of an update.
         loss_scales: [first step, scale] of every loss scale used.
+        growth: decisions about the minibatch, and what the next one will go by, as of the checkpoint.
         evaluation_is_due: the evaluation after the last step was begun and not ended.
     """
 
@@ -68,6 +69,7 @@ class Totals:
     diverged_at_step: int | None = None
     skipped_steps: int = 0
     loss_scales: list[list[float]] = field(default_factory=list)
+    growth: dict[str, Any] = field(default_factory=dict)
     evaluation_is_due: bool = False
 
     def note_scale(self, step: int, scale: float) -> None:
