@@ -37,6 +37,7 @@ from batchscale.training.clock import clock_of
 from batchscale.training.decided import Decided, DecidedEarlier
 from batchscale.training.due import line_names
 from batchscale.training.growing import Decider, Growing
+from batchscale.training.noise_scale import NoiseScaleRider
 from batchscale.training.phases import PhaseSeconds
 from batchscale.training.riders import NEWS, STOP, CountsRider, LossRider, Request, StatisticsRider
 from batchscale.training.step import TrainingStep
@@ -164,7 +165,14 @@ class Assembly:
                     f"rider another name"
                 )
         most = max(minibatch.images for minibatch in self.plan.reachable())
-        return Riders([LossRider(), statistics, *self.requests.values(), CountsRider(self.task, most), *measures])
+        counts = CountsRider(self.task, most)
+        return Riders([LossRider(), statistics, *self.requests.values(), counts, *self._noise_scale(), *measures])
+
+    def _noise_scale(self) -> list[Rider]:
+        """The rider that measures the noise scale, where the recipe asks for it."""
+        every = self.recipe.noise_scale_steps
+        most = max(minibatch.workers for minibatch in self.plan.reachable())
+        return [] if every is None else [NoiseScaleRider(every, most, self.world.device)]
 
     def _aggregator(self, riders: Riders, reducer: Reducer) -> FastAggregator | ExactAggregator:
         parameters = list(self.network.model.parameters())
@@ -199,7 +207,7 @@ Its numbers stand in every line of metrics.jsonl under the rider's name, as mean
 """
 
 DECIDERS: dict[str, Callable[[Assembly], Decider]] = {
-    "noise_scale": lambda assembly: noise_decider(assembly.recipe.minibatch.growth),
+    "noise_scale": lambda assembly: noise_decider(assembly.recipe.minibatch.growth, assembly.plan),
 }
 """minibatch.growth.kind, of those that decide during the run -> the measure that decides."""
 

@@ -12,6 +12,7 @@ from batchscale.recipe.minibatch import DecidedGrowth, GrowthByNoiseScale, Growt
 from batchscale.recipe.schema import Recipe
 from batchscale.training.growing import Decider
 from batchscale.training.noise_growth import NoiseScaleDecider
+from batchscale.training.noise_scale import NOISE, noise_of
 from batchscale.update.growing import Decision, GrowingPlan, GrowthRule
 
 
@@ -57,10 +58,14 @@ def decisions_of(totals: Mapping[str, Any]) -> tuple[Decision, ...]:
     return tuple(Decision.from_json(decision) for decision in totals.get("growth", {}).get("decisions", ()))
 
 
-def noise_decider(entry: GrowthEntry) -> Decider:
-    """Of minibatch.growth.kind=noise_scale."""
+def noise_decider(entry: GrowthEntry, plan: StepPlan) -> Decider:
+    """Of minibatch.growth.kind=noise_scale, by the numbers of the rider that measures it."""
     assert isinstance(entry, GrowthByNoiseScale)
-    return NoiseScaleDecider(entry.multiple, lambda step, numbers: None)
+
+    def reads(step: int, numbers: Mapping[str, Sequence[float]]) -> tuple[float, float] | None:
+        return noise_of(numbers[NOISE], plan.minibatch_at(step).images, plan.training_images)
+
+    return NoiseScaleDecider(entry.multiple, reads)
 
 
 class KeptSteps(Container[int]):

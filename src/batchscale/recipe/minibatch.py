@@ -49,6 +49,10 @@ class GrowthEntry(Entry):
         """Whether the lr is scaled to every new minibatch."""
         return True
 
+    def measures_noise_every(self) -> int | None:
+        """Every so many steps the noise scale is measured; None where growth does not go by it."""
+        return None
+
     def check_fits(self, workers: int, per_worker: int) -> None:
         """Raise where a run cannot begin with this minibatch.
 
@@ -154,13 +158,8 @@ class GrowthByNoiseScale(DecidedGrowth):
     def asks_for(self) -> str:
         return f"noise scale > {self.multiple:g} kn"
 
-    def check_fits(self, workers: int, per_worker: int) -> None:
-        super().check_fits(workers, per_worker)
-        if workers == 1:
-            raise ValueError(
-                f"growth.kind=noise_scale with workers=1: a noise scale needs the gradients of two workers a step; "
-                f"give workers=2, for example with per_worker={max(per_worker // 2, 1)}"
-            )
+    def measures_noise_every(self) -> int | None:
+        return self.measure_steps
 
 
 GROWTH_ENTRIES: EntryUnion[GrowthEntry] = EntryUnion(

@@ -15,6 +15,7 @@ from batchscale.minibatch import StepPlan
 from batchscale.recipe import Recipe, identity
 from batchscale.records import RunFolder
 from batchscale.training import checkpoint as checkpoints
+from batchscale.training.noise_scale import NOISE, noise_of
 from batchscale.training.parts import Parts
 from batchscale.training.progress import Progress
 from batchscale.training.riders import COUNTS, LOSS, NEWS, STOP, counts_of
@@ -113,7 +114,10 @@ class Course:
         if self.parts.growing is not None:
             self.parts.growing.note(step, values.numbers)
         examples = self.plan.minibatch_at(step).images
+        noise = noise_of(numbers.pop(NOISE, ()), examples, self.plan.training_images)
         self.totals.add_step(loss, counts, numbers, examples, seconds, self._ends_epoch(step))
+        if noise is not None:
+            self.totals.add_noise(noise)
 
     def weights(self) -> dict[str, dict[str, torch.Tensor]]:
         """What the run leaves: all processes call it together."""

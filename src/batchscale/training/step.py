@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from batchscale.aggregate import ExactAggregator, FastAggregator
-from batchscale.aggregate.riders import ForwardPass, Riders, numbers
+from batchscale.aggregate.riders import ForwardPass, PartGradient, Riders, numbers
 from batchscale.data.feed import Batch
 from batchscale.minibatch import Minibatch, StepPlan
 from batchscale.randomness import key
@@ -118,7 +118,8 @@ class TrainingStep:
         """Train on one minibatch: gradient of every worker, their sum, the update."""
         self.seconds.begin("forward")
         minibatch = self.plan.minibatch_at(step)
-        for _ in self.aggregator.attempts():
+        apart = self.riders.apart(step)
+        for _ in self.aggregator.attempts(apart):
             self.riders.begin()
             worker = self.workers(minibatch.workers).start
             units = self.groups.together(passes)
@@ -134,6 +135,8 @@ class TrainingStep:
         self.loss_scale.unscale(minibatch.workers)
         finite = self.riders.finite(self.aggregator.flat.buffer)
         if finite:
+            if apart:
+                self.riders.summed(step, PartGradient(self.aggregator.flat.gradients, minibatch.images))
             self.riders.update(minibatch)
             self.set_momentum(step)
             self.optimizer.step(lr=self.schedule(step))
@@ -153,7 +156,11 @@ class TrainingStep:
         if last and not (shared and loss.is_cuda):  # two communicators of NCCL must not be under way at once
             self.aggregator.last_pass()
         self.seconds.begin("backward")
-        loss.backward(torch.full_like(loss, self.loss_scale.factor(minibatch.workers)))  # type: ignore[no-untyped-call]
+        factor = self.loss_scale.factor(minibatch.workers)
+        loss.backward(torch.full_like(loss, factor))  # type: ignore[no-untyped-call]
+        if self.riders.apart(step):
+            gradient = PartGradient(self.aggregator.flat.gradients, num_examples(batch.targets), factor)
+            self.riders.passed(step, gradient)
         self.aggregator.add()
 
     def _in_lanes(self, lanes: Lanes, step: int, worker: int, batches: Sequence[Batch]) -> None:
