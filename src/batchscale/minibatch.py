@@ -219,6 +219,11 @@ class StepPlan:
         """The plan that the recipe alone states, without what was decided during the run."""
         return self
 
+    @property
+    def fastest(self) -> StepPlan:
+        """The plan whose minibatch grows as early as it may."""
+        return self
+
     def reachable(self, step: int = 0) -> tuple[Minibatch, ...]:
         """Every minibatch that this step, or a later one, may have, the smallest first."""
         return tuple(phase.minibatch for phase in self.phases if self.steps_of(phase).stop > step)

@@ -1,7 +1,7 @@
 """The recipe's schema: frozen, every entry typed, ranged and explained.
 
 Names of data sets, models, optimizers and all-reduces are those of their families' tables (``members/``), which import
-no torch. Names of schedules stand here as literals; a test holds them equal to the tables in ``update/schedule.py``.
+no torch. Names of schedules and rules stand here as literals; a test holds them equal to the tables in ``update/``.
 ``own`` stands for a module or a data set handed in from Python.
 """
 
@@ -22,7 +22,7 @@ from batchscale.recipe.optimizer import AnyOptimizer, SGDEntry
 from batchscale.recipe.stopping import StopAt, StopBelow
 from batchscale.recipe.union import member_of
 
-ScalingName = Literal["linear", "sqrt", "none"]
+ScalingName = Literal["linear", "sqrt", "adam_sde", "half_life", "half_life_sqrt", "none"]
 WarmupName = Literal["none", "constant", "gradual"]
 DecayName = Literal["none", "step", "cosine", "polynomial"]
 DtypeName = Literal["fp32", "fp64", "bf16", "fp16"]
@@ -81,6 +81,8 @@ class LearningRate(Entry):
 
     reference: NotNegative
     reference_minibatch: Count
+    # how the lr, constants of Adam's and the decay of averaged weights follow kappa = kn / reference_minibatch;
+    # half_life: the lr as stated, half_life_sqrt: x sqrt kappa
     scaling: ScalingName = "linear"
     warmup: Warmup = Warmup()
     decay: DecayEntry = DecayEntry()

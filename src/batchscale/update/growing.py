@@ -113,6 +113,14 @@ class GrowingPlan(StepPlan):
         vars(self).update({**vars(plan), **worked_out, "decisions": decisions, "decision_step": following})
 
     @property
+    def fastest(self) -> StepPlan:
+        """The plan that grows as early as it may, to its largest minibatch: what rules must be able to follow."""
+        plan = GrowingPlan(self._start, self.rule, self._earlier)
+        while plan.may_decide and len(plan.reachable(plan.effect_step)) > 1:
+            plan.decide(True, {})
+        return replace(plan._start, growth=plan.growth)
+
+    @property
     def effect_step(self) -> int:
         """The first step that the next decision can change."""
         return self.decision_step + self.rule.delay_steps
