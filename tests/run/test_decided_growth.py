@@ -18,7 +18,7 @@ from batchscale.run.run import Stopped
 from batchscale.training import checkpoint as checkpoints
 from batchscale.training.due import DUES
 
-GROWTH = "growth: {kind: noise_scale, largest: 64, every_examples: 48, confirm: 1, delay_steps: 4}"
+GROWTH = "growth: {kind: noise_scale, largest: 64, every_examples: 48, measure_steps: 1, confirm: 1, delay_steps: 4}"
 GROWING = (f"minibatch={{workers: 3, per_worker: 5, {GROWTH}}}", "epochs=6", "learning_rate.decay.end=6")
 EXACT = ("numerics.exact=true",)
 FAST = ("numerics.micro_batch=5",)
@@ -169,7 +169,12 @@ def test_progress_says_at_most_until_the_steps_are_certain(data, capsys):
         (("minibatch.growth.largest=29",), r"growth.largest=29: must be at least twice the first minibatch, 3 x 5"),
         (("minibatch.growth.multiple=0",), r"minibatch.growth.multiple=0"),
         (("minibatch.growth.delay_steps=3",), r"minibatch.growth.delay_steps=3"),
-        (("minibatch.workers=1",), r"workers=1: a noise scale needs the gradients of two workers a step; give workers"),
+        (("minibatch.workers=1",), r"growth.kind=noise_scale with minibatch.workers=1: .* use minibatch.workers=2"),
+        (("minibatch.workers=4", "batch_norm.span=2"), r"growth.kind=noise_scale with batch_norm.span=2: .*span=1"),
+        (("execution.noise_scale_steps=3",), r"noise_scale_steps=3 with minibatch.growth.measure_steps=1: .*leave"),
+        (("minibatch.growth.measure_steps=2",), r"every_examples=48: holds fewer than 2 steps of 30 .* at least 60"),
+        # kappa (1 - beta1) is 0.28 at the first minibatch, and would be 1.125 at the largest
+        (("optimizer={name: adamw, beta1: 0.4}", "learning_rate.scaling=adam_sde"), r"at kn = 60: .*beta1"),
         (("minibatch.growth={kind: noise_scale}",), r"minibatch.growth.largest"),
         (("minibatch.growth.largest=111",), r"growth.largest=111: must not exceed the 110 training images"),
         (("data.partial=drop",), r"kind=noise_scale with data.partial=drop: .*use data.partial=carry"),
@@ -180,3 +185,42 @@ def test_bad_input_is_one_line(data, overrides, line):
     with pytest.raises(RecipeError, match=line) as error:
         train(data, None, *overrides)
     assert "\n" not in str(error.value)
+
+
+NOISE = (
+    "minibatch={workers: 3, per_worker: 5, growth: "
+    "{kind: noise_scale, largest: 60, every_examples: 80, measure_steps: 2, confirm: 1, delay_steps: 4, multiple: 1}}",
+    "epochs=6",
+    "learning_rate={reference: 0.02, reference_minibatch: 32, scaling: sqrt, decay: {kind: cosine}}",
+)
+
+
+def measured(rank, data, out, overrides, kwargs):
+    result = batchscale.train(RECIPE, [*NOISE, *EXACT, *overrides], data=data, out=out, quiet=True, **kwargs)
+    return result.weights_sha256, result.steps, result.model_dump()["decisions"]
+
+
+def test_growth_by_the_noise_scale_decides_alike_for_every_number_of_processes_and_over_a_stop(
+    data, tmp_path, monkeypatch
+):
+    alone = measured(0, data, tmp_path / "alone", (), {})
+    for processes in (2, 3):
+        assert in_processes(processes, measured, data, None, (), {}) == [alone] * processes
+    grown = [row for row in alone[2] if row["first_step"]]
+    assert grown
+    lines = [json.loads(line) for line in (tmp_path / "alone" / "metrics.jsonl").read_text().splitlines()]
+    last = 0
+    for row in alone[2]:  # by hand from the lines, one a step, which the rider wrote
+        steps = [line for line in lines[last : row["step"]] if line.get("noise_steps")]
+        means = [sum(line[name] for line in steps) / len(steps) for name in ("gradient_squared", "trace")]
+        assert [row["gradient_squared"], row["trace"]] == pytest.approx(means, rel=1e-12)
+        assert [line["step"] for line in steps] == [step for step in range(last + 1, row["step"] + 1) if step % 2 == 0]
+        assert row["passes"] == (means[1] > row["minibatch"] * means[0])
+        assert row["noise_scale"] == (pytest.approx(means[1] / means[0]) if means[0] > 0 else None)
+        last = row["step"]
+    for stop in (grown[0]["step"] - 1, grown[0]["step"] + 1):
+        monkeypatch.setitem(DUES, "stop", stop_after(stop))
+        with pytest.raises(Stopped):
+            measured(0, data, tmp_path / "run", (), {"resume": "auto"})
+        monkeypatch.undo()
+    assert in_processes(2, measured, data, tmp_path / "run", (), {"resume": "yes"}) == [alone] * 2

@@ -44,6 +44,7 @@ def with_decisions(recipe: Recipe, plan: StepPlan, earlier: Sequence[Decision] =
             f"would be another one; use data.partial=carry"
         )
     growing = GrowingPlan(plan, rule, earlier)
+    _check_measured(entry, growing)
     if not earlier and not growing.may_decide:
         raise RecipeError(
             f"{kind}: the first decision, {rule.every_examples} images into the run, takes effect after step "
@@ -51,6 +52,18 @@ def with_decisions(recipe: Recipe, plan: StepPlan, earlier: Sequence[Decision] =
             f"or minibatch.growth.delay_steps, or train longer"
         )
     return growing
+
+
+def _check_measured(entry: DecidedGrowth, plan: GrowingPlan) -> None:
+    """Raise where no step between two decisions may be a measured one."""
+    every, sizes = entry.measures_noise_every(), plan.reachable()
+    judged = max((minibatch.images for minibatch in sizes[:-1]), default=0)  # the largest may not grow
+    if every is not None and every * judged > plan.rule.every_examples:
+        raise RecipeError(
+            f"minibatch.growth.every_examples={plan.rule.every_examples}: holds fewer than {every} steps of {judged} "
+            f"images, and only every {every}th is measured (minibatch.growth.measure_steps); give at least "
+            f"{every * judged}, or lower measure_steps"
+        )
 
 
 def decisions_of(totals: Mapping[str, Any]) -> tuple[Decision, ...]:
