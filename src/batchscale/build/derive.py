@@ -122,6 +122,7 @@ def _phases(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[D
         "doubling": f"x 2 every {counted(growth.options().get('every_epochs', 0), 'epoch', 'g')}",
         "instead_of_decay": f"/ {_factors(recipe.learning_rate.decay.factor)} at a decay while kn <= N / 10 = "
         f"{plan.training_images / 10:g}",
+        "seesaw": f"x 2 at each halving of the decay while kn <= N / 10 = {plan.training_images / 10:g}",
     }
     changes = counted(len(plan.growth), "change") if plan.growth else "never within this run"
     if isinstance(plan, GrowingPlan):

@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any, Self
 
 from batchscale.build.growing import with_decisions
-from batchscale.build.planning import BranchedFrom, plan_of, schedule_of
+from batchscale.build.planning import BranchedFrom, as_long, plan_of, schedule_of
 from batchscale.errors import CheckpointError, RecipeError
 from batchscale.minibatch import Change, Minibatch, StepPlan
 from batchscale.placement import place_workers
@@ -119,8 +119,7 @@ class Trunk:
 
     def plan(self, training_images: int, epochs: float = 0.0) -> StepPlan:
         """The trunk's own steps; as if it were so many epochs long, where it is shorter."""
-        recipe = self.recipe.model_copy(update={"epochs": max(epochs, self.recipe.epochs)})
-        plan = run_plan(recipe, training_images, self.trunk)
+        plan = run_plan(as_long(self.recipe, epochs), training_images, self.trunk)
         if isinstance(plan, GrowingPlan):
             plan.restore(self.decisions)
         return plan

@@ -162,11 +162,18 @@ class GrowthByNoiseScale(DecidedGrowth):
         return self.measure_steps
 
 
+class SeesawGrowth(GrowthEntry):
+    """Twice as many images at each halving of the lr's decay; the lr falls by the root of it."""
+
+    kind: Literal["seesaw"] = "seesaw"
+    of: GrowingPart = "workers"
+
+
 GROWTH_ENTRIES: EntryUnion[GrowthEntry] = EntryUnion(
     "minibatch.growth",
     GrowthEntry,
     "kind",
-    (NoGrowth, StatedGrowth, DoublingGrowth, GrowthInsteadOfDecay, GrowthByNoiseScale),
+    (NoGrowth, StatedGrowth, DoublingGrowth, GrowthInsteadOfDecay, SeesawGrowth, GrowthByNoiseScale),
 )
 AnyGrowth = Annotated[SerializeAsAny[GrowthEntry], WrapValidator(GROWTH_ENTRIES)]
 
