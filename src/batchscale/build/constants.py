@@ -29,6 +29,8 @@ def run_constants(recipe: Recipe, plan: StepPlan, trunk: Trunk | None = None) ->
     Raises:
         RecipeError: a rule of constants that the optimizer has not, or one that would make a beta 0 or negative.
     """
+    if (fastest := plan.fastest) is not plan:
+        run_constants(recipe, fastest, trunk)  # what growth may come to during the run is refused beforehand
     root = trunk
     while root is not None and root.trunk is not None:
         root = root.trunk

@@ -167,6 +167,11 @@ class Recipe(Entry):
     branch: BranchEntry = BranchEntry()
     execution: Execution = Execution()
 
+    @property
+    def noise_scale_steps(self) -> int | None:
+        """The noise scale is measured in every so many steps; None: in none."""
+        return self.minibatch.growth.measures_noise_every() or self.execution.noise_scale_steps
+
     @model_validator(mode="after")
     def _growth_fits_the_run(self) -> Self:
         growth = self.minibatch.growth
@@ -226,20 +231,26 @@ class Recipe(Entry):
 
     @model_validator(mode="after")
     def _two_gradients_for_the_noise_scale(self) -> Self:
-        every, k, n = self.execution.noise_scale_steps, self.minibatch.workers, self.minibatch.per_worker
+        every, k, n = self.noise_scale_steps, self.minibatch.workers, self.minibatch.per_worker
         if every is None:
             return self
+        growth, watched = self.minibatch.growth.measures_noise_every(), self.execution.noise_scale_steps
+        setting = f"execution.noise_scale_steps={every}" if growth is None else "minibatch.growth.kind=noise_scale"
+        if growth and watched and growth != watched:
+            raise ValueError(
+                f"execution.noise_scale_steps={watched} with minibatch.growth.measure_steps={growth}: growth goes by "
+                f"steps measured every {growth}; leave execution.noise_scale_steps out"
+            )
         if k == 1:
             way = f"minibatch.workers=2 minibatch.per_worker={n // 2}" if n > 1 else "minibatch.workers=2"
             raise ValueError(
-                f"execution.noise_scale_steps={every} with minibatch.workers=1: one worker is one pass, and the noise "
-                f"scale needs two gradients of a step; use {way}, or leave execution.noise_scale_steps out"
+                f"{setting} with minibatch.workers=1: one worker is one pass, and the noise "
+                f"scale needs two gradients of a step; use {way}, or leave {setting} out"
             )
         if self.batch_norm.span > 1:
             raise ValueError(
-                f"execution.noise_scale_steps={every} with batch_norm.span={self.batch_norm.span}: workers that share "
-                f"statistics have no gradients independent of each other; use batch_norm.span=1, or leave "
-                f"execution.noise_scale_steps out"
+                f"{setting} with batch_norm.span={self.batch_norm.span}: workers that share statistics have no "
+                f"gradients independent of each other; use batch_norm.span=1, or leave {setting} out"
             )
         return self
 
