@@ -11,9 +11,9 @@ from PIL import Image
 
 from batchscale.cli import main
 from batchscale.data.augmentation import Augmentation
-from batchscale.data.image.box_sources import BCCD, COCO, DIGITS_SCENES_DETECTION, VOC_DETECTION, CocoSource
-from batchscale.data.image.boxes import BoxedImages, mirror, read_picture
-from batchscale.data.image.coco import _masks
+from batchscale.data.boxes.box_sources import BCCD, COCO, DIGITS_SCENES_DETECTION, VOC_DETECTION, CocoSource
+from batchscale.data.boxes.boxes import BoxedImages, mirror, read_picture
+from batchscale.data.boxes.coco import _masks
 from batchscale.data.image.digits import load_digits
 from batchscale.data.image.scenes import segmented_digits
 from batchscale.data.source import Reading

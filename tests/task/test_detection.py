@@ -23,7 +23,7 @@ import batchscale
 from batchscale.build.inputs import load_data
 from batchscale.build.network import build_model
 from batchscale.data.augmentation import mirrored
-from batchscale.data.image.box_sources import DIGITS_SCENES_DETECTION
+from batchscale.data.boxes.box_sources import DIGITS_SCENES_DETECTION
 from batchscale.data.source import Reading
 from batchscale.errors import DataError, RecipeError
 from batchscale.models import named_model

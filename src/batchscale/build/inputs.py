@@ -19,8 +19,8 @@ from batchscale.data.augmentation import Augmentation
 from batchscale.data.contents import Contents
 from batchscale.data.examples import Examples, Splits, TensorExamples
 from batchscale.data.feed import Feed, Normalizer
-from batchscale.data.image.sized import SizedPairs
 from batchscale.data.map_style import MapExamples
+from batchscale.data.masks.sized import SizedPairs
 from batchscale.data.own import own_splits
 from batchscale.errors import DataError, ExactnessError
 from batchscale.launch.hardware import own_cores

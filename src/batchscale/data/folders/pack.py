@@ -19,9 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from batchscale.data.image.entries import Entries
-from batchscale.data.image.jpeg import BadImage, decode_whole
-from batchscale.data.image.packed import CHUNK_BYTES, MAGIC, index_of
+from batchscale.data.folders.entries import Entries
+from batchscale.data.folders.jpeg import BadImage, decode_whole
+from batchscale.data.folders.packed import CHUNK_BYTES, MAGIC, index_of
 from batchscale.data.readings import LabelsAre
 from batchscale.errors import DataError
 from batchscale.system.disk import refusal, replace, sync, sync_folder

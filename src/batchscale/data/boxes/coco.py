@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from batchscale.data.image.box_checks import AnnotatedBox, BoxChecks, tensors_of
-from batchscale.data.image.boxes import Photograph, listed, read_picture
+from batchscale.data.boxes.box_checks import AnnotatedBox, BoxChecks, tensors_of
+from batchscale.data.boxes.boxes import Photograph, listed, read_picture
 from batchscale.errors import DataError, one_line
 from batchscale.words import counted
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
+from batchscale.data.boxes.boxes import BoxedImages, Photograph
+from batchscale.data.boxes.coco import read_coco
+from batchscale.data.boxes.voc_boxes import CLASSES as VOC_CLASSES
+from batchscale.data.boxes.voc_boxes import read_voc
 from batchscale.data.examples import Splits
-from batchscale.data.image.boxes import BoxedImages, Photograph
-from batchscale.data.image.coco import read_coco
 from batchscale.data.image.scenes import CLASSES, SCENES_MEAN, SCENES_STD, boxed_digits
-from batchscale.data.image.voc_boxes import CLASSES as VOC_CLASSES
-from batchscale.data.image.voc_boxes import read_voc
 from batchscale.data.source import ReadAsItLies, Reading, data_folder
 from batchscale.errors import DataError
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from batchscale.data.contents import digest
-from batchscale.data.image.jpeg import BadImage
+from batchscale.data.folders.jpeg import BadImage
 from batchscale.data.passed_over import PassedOver
 from batchscale.words import shown
 

@@ -9,11 +9,11 @@ import numpy as np
 
 from batchscale.data.augmentation import Indices
 from batchscale.data.examples import Splits
+from batchscale.data.folders.entries import Entries, FolderEntries
+from batchscale.data.folders.folders import no_entries, read_test, read_train
+from batchscale.data.folders.packed import PackedEntries, index_of
+from batchscale.data.folders.stored import StoredImages
 from batchscale.data.image.dataset import Dataset
-from batchscale.data.image.entries import Entries, FolderEntries
-from batchscale.data.image.folders import no_entries, read_test, read_train
-from batchscale.data.image.packed import PackedEntries, index_of
-from batchscale.data.image.stored import StoredImages
 from batchscale.data.official.faults import Tell, stop
 from batchscale.data.readings import LabelsAre
 from batchscale.data.source import Reading, Source, data_folder

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from batchscale.data.image.label_list import (
+from batchscale.data.folders.label_list import (
     Files,
     LabelledFile,
     check_once,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from batchscale.data.image.pair_layouts import Pair, listed
+from batchscale.data.masks.pair_layouts import Pair, listed
 from batchscale.data.readings import MasksAre
 from batchscale.errors import DataError
 from batchscale.words import counted

@@ -16,9 +16,9 @@ import torch
 from batchscale.data.augmentation import Augmentation, Indices, crop_draws, mirrored
 from batchscale.data.contents import digest
 from batchscale.data.examples import Examples, Pairs
-from batchscale.data.image.entries import Entries
-from batchscale.data.image.jpeg import BadImage, View, render
-from batchscale.data.image.views import DRAWS, centre, scale_and_aspect
+from batchscale.data.folders.entries import Entries
+from batchscale.data.folders.jpeg import BadImage, View, render
+from batchscale.data.folders.views import DRAWS, centre, scale_and_aspect
 from batchscale.data.threads import compute_alone
 from batchscale.errors import DataError
 

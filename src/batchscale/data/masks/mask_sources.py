@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from batchscale.data.examples import Splits, TensorExamples
-from batchscale.data.image.pair_layouts import layouts_below
-from batchscale.data.image.pairs import read_pairs
 from batchscale.data.image.scenes import CLASSES, SCENES_MEAN, SCENES_STD, segmented_digits
-from batchscale.data.image.sized import SizedPairs
-from batchscale.data.image.weather import CLASSES as WEATHER_CLASSES
-from batchscale.data.image.weather import made_up_weather
+from batchscale.data.masks.pair_layouts import layouts_below
+from batchscale.data.masks.pairs import read_pairs
+from batchscale.data.masks.sized import SizedPairs
+from batchscale.data.masks.weather import CLASSES as WEATHER_CLASSES
+from batchscale.data.masks.weather import made_up_weather
 from batchscale.data.readings import MasksAre
 from batchscale.data.source import ReadAsItLies, Reading, data_folder
 from batchscale.errors import DataError

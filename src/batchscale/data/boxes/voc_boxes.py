@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from batchscale.data.image.box_checks import AnnotatedBox, BoxChecks, tensors_of
-from batchscale.data.image.boxes import Photograph, listed, read_picture
+from batchscale.data.boxes.box_checks import AnnotatedBox, BoxChecks, tensors_of
+from batchscale.data.boxes.boxes import Photograph, listed, read_picture
 from batchscale.errors import DataError
 from batchscale.words import counted
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from batchscale.data.image.boxes import listed
+from batchscale.data.boxes.boxes import listed
 from batchscale.data.passed_over import PassedOver
 from batchscale.errors import DataError
 from batchscale.words import counted

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
+from batchscale.data.boxes.box_sources import BCCD, DIGITS_SCENES_DETECTION, VOC_DETECTION, BoxSource
+from batchscale.data.boxes.boxes import BoxedImages, Photograph
 from batchscale.data.examples import Splits, TensorExamples
-from batchscale.data.image.box_sources import BCCD, DIGITS_SCENES_DETECTION, VOC_DETECTION, BoxSource
-from batchscale.data.image.boxes import BoxedImages, Photograph
 from batchscale.data.source import ReadAsItLies, Reading
 from batchscale.errors import DataError
 

@@ -21,9 +21,9 @@ import torch
 from PIL import Image
 
 from batchscale.data.examples import Examples, Splits, TensorExamples
-from batchscale.data.image.pair_headers import BROKEN, check_one_size, checked_headers
-from batchscale.data.image.pair_layouts import Pair, listed, pairs_below
-from batchscale.data.image.sized import SizedPairs
+from batchscale.data.masks.pair_headers import BROKEN, check_one_size, checked_headers
+from batchscale.data.masks.pair_layouts import Pair, listed, pairs_below
+from batchscale.data.masks.sized import SizedPairs
 from batchscale.data.readings import MasksAre
 from batchscale.data.threads import compute_alone
 from batchscale.errors import DataError

@@ -14,7 +14,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from batchscale.data.image.jpeg import View
+from batchscale.data.folders.jpeg import View
 
 TRIES = 10
 DRAWS = 2 * TRIES + 2

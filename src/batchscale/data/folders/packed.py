@@ -25,8 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from batchscale.data.contents import digest
-from batchscale.data.image.entries import Entries, Names
-from batchscale.data.image.jpeg import BadImage
+from batchscale.data.folders.entries import Entries, Names
+from batchscale.data.folders.jpeg import BadImage
 from batchscale.data.official.faults import Tell, stop
 from batchscale.data.passed_over import PassedOver
 from batchscale.data.readings import LabelsAre

@@ -6,12 +6,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from batchscale.data.image.entries import Entries
-from batchscale.data.image.folder_source import FolderSource
-from batchscale.data.image.folders import TEST_FOLDERS
-from batchscale.data.image.inspect import inspect, summary
-from batchscale.data.image.pack import Smaller, pack
-from batchscale.data.image.packed import PackedEntries, index_of
+from batchscale.data.folders.entries import Entries
+from batchscale.data.folders.folder_source import FolderSource
+from batchscale.data.folders.folders import TEST_FOLDERS
+from batchscale.data.folders.inspect import inspect, summary
+from batchscale.data.folders.pack import Smaller, pack
+from batchscale.data.folders.packed import PackedEntries, index_of
 from batchscale.data.readings import LabelsAre
 from batchscale.errors import DataError
 from batchscale.system.cores import available_cores

@@ -13,10 +13,10 @@ import simplejpeg
 from PIL import Image
 from tqdm import tqdm
 
-from batchscale.data.image.entries import Entries
-from batchscale.data.image.folders import OTHER_KIND
-from batchscale.data.image.jpeg import BadImage, decode_whole, read_frame
-from batchscale.data.image.packed import PackedEntries
+from batchscale.data.folders.entries import Entries
+from batchscale.data.folders.folders import OTHER_KIND
+from batchscale.data.folders.jpeg import BadImage, decode_whole, read_frame
+from batchscale.data.folders.packed import PackedEntries
 from batchscale.data.official.faults import Tell
 from batchscale.errors import DataError
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from batchscale.data.image.entries import FolderEntries, Names
-from batchscale.data.image.val_labels import Flat, ListedLabels, labels_of, lists_in
+from batchscale.data.folders.entries import FolderEntries, Names
+from batchscale.data.folders.val_labels import Flat, ListedLabels, labels_of, lists_in
 from batchscale.data.official.faults import Tell, stop
 from batchscale.data.passed_over import PassedOver
 from batchscale.data.readings import CHOICE, LabelsAre, numbers_of, two_orders, two_ways
