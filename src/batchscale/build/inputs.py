@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from batchscale.build.examples import told_of_examples
 from batchscale.build.network import WEIGHTS
 from batchscale.build.planning import recompute_examples, share_of
 from batchscale.build.trunk import Trunk
@@ -79,7 +80,8 @@ def _read_data(recipe: Recipe, folder: Path | None, own_data: OwnData | None, li
         splits = own_splits(own_data, recipe.data.classes, _decoders(recipe), recipe.task)
     else:
         splits = open_dataset(recipe.data.name, folder, reading_of(recipe, listing))
-    return _parted(splits, recipe.data)
+    with told_of_examples(recipe):
+        return _parted(splits, recipe.data)
 
 
 def _check_drawn(recipe: Recipe, dataset: Splits) -> None:

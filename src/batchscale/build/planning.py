@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
+from batchscale.build.examples import examples_of, told_of_examples
 from batchscale.errors import RecipeError
 from batchscale.minibatch import Change, Minibatch, StepPlan
 from batchscale.placement import place_workers
@@ -38,7 +39,8 @@ def plan_of(recipe: Recipe, training_images: int) -> StepPlan:
         decay_factor=factor, **entry.options(),
     )  # fmt: skip
     changes = GROWTHS[entry.kind](growth)
-    plan = StepPlan(first, training_images, recipe.epochs, recipe.data.partial, changes)
+    with told_of_examples(recipe):
+        plan = StepPlan(first, training_images, recipe.epochs, recipe.data.partial, changes)
     for phase in plan.phases:
         place_workers(phase.minibatch.workers, 1, recipe.batch_norm.span)
     return plan
@@ -123,9 +125,10 @@ def recompute_examples(recipe: Recipe, training_images: int, per_worker: int) ->
     if wanted is None:
         return min(training_images, max(_RECOMPUTE_WORKERS * per_worker, group))
     if not group <= wanted <= training_images:
+        examples = examples_of(recipe)
         raise RecipeError(
-            f"batch_norm.recompute_examples={wanted}: must lie between the {group} images that are normalised together "
-            f"and the {training_images} training images; use {min(max(wanted, group), training_images)}"
+            f"batch_norm.recompute_examples={wanted}: must lie between the {group} {examples} that are normalised "
+            f"together and the {training_images} training {examples}; use {min(max(wanted, group), training_images)}"
         )
     return wanted
 
