@@ -13,7 +13,7 @@ from typing import TypeVar
 from batchscale.records.score import Score
 from batchscale.study.evidence.elbow import Point
 from batchscale.study.evidence.quantities import evaluated_on
-from batchscale.study.runner.cell import Outcome, score_entries, score_key
+from batchscale.study.runner.cell import Outcome
 from batchscale.words import counted
 
 Judgeable = TypeVar("Judgeable")
@@ -55,7 +55,7 @@ class Judged:
     @property
     def key(self) -> str:
         """Of documents: error_percent."""
-        return score_key(self.score)
+        return self.score.key
 
     @property
     def falls(self) -> bool:
@@ -64,9 +64,8 @@ class Judged:
 
     def entries(self, value: float) -> dict[str, float | None]:
         """A mean under its name in documents; none where it is infinite."""
-        return score_entries(
-            self.score.model_copy(update={"value": None if math.isinf(value) else value}), self.split == "holdout"
-        )
+        mean = self.score.model_copy(update={"value": None if math.isinf(value) else value})
+        return mean.entries(self.split == "holdout")
 
     def text(self, value: float) -> str:
         """A value with its unit: "1.39 %"."""
