@@ -324,6 +324,7 @@ def test_images_of_several_sizes_and_an_image_without_a_box_train(model):
         (("numerics.micro_batch=4",), r"numerics.micro_batch=4: the model draws random numbers, so it runs one worker"),
         (("optimizer.gradient_noise=0.1",), r"task=detection has one of a whole worker"),
         (("execution.stop_at={score: iou, above: 3}",), r"task=detection has no score 'iou'; it has ap, ap50, ap75"),
+        (("execution.stop_at={score: ap, above: 300}",), r"above=300: ap is a percentage, from 0 to 100, so"),
         (("data.augment.crop=padded",), r"data.augment.crop=padded: would cut boxes"),
         (("task=segmentation",), r"."),
         (("task=classification",), r"."),
