@@ -92,6 +92,8 @@ def feed_and_step(parts, steps=1):
         (("numerics.micro_batch=32", "precision=bf16"), 1, {}),
         (("numerics.micro_batch=32", "precision=fp16"), 1, {}),
         (("numerics.exact=true",), 4, EXACT),
+        (("numerics.micro_batch=16", "execution.noise_scale_steps=1"), 2, {}),
+        (("numerics.micro_batch=16", "execution.noise_scale_steps=1", "precision=fp16"), 2, {}),
     ],
 )
 def test_what_crosses_in_a_step_and_its_feed(built, overrides, passes, beyond):

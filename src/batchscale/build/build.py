@@ -10,6 +10,7 @@ from torch import nn
 
 from batchscale.build.algorithm import check_algorithm
 from batchscale.build.assembly import Assembly, requests
+from batchscale.build.constants import run_constants
 from batchscale.build.deterministic import use_deterministic_algorithms
 from batchscale.build.groups import check_groups, pass_workers
 from batchscale.build.inputs import examples_to_recompute, load_data, make_feed, make_normalizer, order_of
@@ -17,7 +18,7 @@ from batchscale.build.network import WEIGHTS, Network, build_model, build_networ
 from batchscale.build.planning import kept_steps, recompute_examples
 from batchscale.build.probe import Probe
 from batchscale.build.tasks import check_task, make_task
-from batchscale.build.trunk import Trunk, run_plan, run_schedule
+from batchscale.build.trunk import Trunk, run_plan
 from batchscale.comm import World
 from batchscale.data.examples import Splits
 from batchscale.data.feed import Normalizer
@@ -86,7 +87,7 @@ def validate(
     plan = run_plan(recipe, len(dataset.train), trunk)
     if recipe.batch_norm.running == "recomputed":
         recompute_examples(recipe, len(dataset.train), plan.phases[-1].minibatch.per_worker)
-    run_schedule(recipe, plan, trunk)
+    run_constants(recipe, plan, trunk)
     kept_steps(recipe, plan)
     model, statistics, _, _ = replace_batch_norm(
         build_model(recipe, dataset), torch.float32, torch.device("cpu"), recipe.batch_norm.span

@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from batchscale.build.constants import constant_rows
 from batchscale.build.examples import examples_of
 from batchscale.build.planning import decay_epochs, momentum_of, recompute_examples
 from batchscale.build.trunk import Trunk, run_plan, run_schedule
 from batchscale.minibatch import StepPlan
 from batchscale.placement import place_workers
 from batchscale.recipe.schema import Recipe
+from batchscale.update.rules import RULES
 from batchscale.update.schedule import SCALINGS, PlannedSchedule, first_steps
 from batchscale.words import counted, of_examples
 from batchscale.worker.scale import FIRST_LOSS_SCALE, LOSS_SCALE_UNIT, growth_steps
@@ -33,7 +35,6 @@ _REDUCED = {
     False: "N, after data.holdout and data.train_images",
     True: "N, after data.holdout, data.train_images and data.train_fraction",
 }
-_FACTORS = {"linear": "kn / reference_minibatch", "sqrt": "sqrt(kn / reference_minibatch)", "none": "1"}
 
 
 def derived_numbers(
@@ -52,7 +53,7 @@ def derived_numbers(
     plan = run_plan(recipe, training_images, trunk)
     schedule = run_schedule(recipe, plan, trunk)
     entry, first = recipe.learning_rate, schedule.first
-    spe = plan.phases[0].steps_per_epoch
+    spe, target = plan.phases[0].steps_per_epoch, _lr_formula(entry.scaling, "kn / reference_minibatch")
     rows = [
         Derived("minibatch", f"kn = workers x per_worker = {k} x {n}", counted(k * n, "image")),
         *_branch(recipe, plan, schedule, trunk),
@@ -67,7 +68,7 @@ def derived_numbers(
         *_placed(plan, processes, recipe.batch_norm.span, trunk.step if trunk else 0),
         Derived(
             "target lr",
-            f"reference x {_FACTORS[entry.scaling]} = {entry.reference:g} x {first.target / entry.reference:g}"
+            f"reference x {target} = {entry.reference:g} x {first.target / entry.reference:g}"
             if entry.reference
             else "reference = 0",
             f"{first.target:g}",
@@ -77,6 +78,7 @@ def derived_numbers(
         *_loss_scale(recipe, plan),
         *_statistics(recipe, plan),
         *_momentum(recipe, plan),
+        *(Derived(*row) for row in constant_rows(recipe, plan, trunk)),
     ]
     rows.append(Derived("last lr", f"decay {entry.decay.kind}", f"{schedule(plan.total_steps - 1):.4g}"))
     return _in_words(rows, examples or examples_of(recipe))
@@ -90,6 +92,11 @@ def _in_words(rows: list[Derived], noun: str) -> list[Derived]:
         else Derived(*(of_examples(text, noun) for text in (row.name, row.formula, row.value)))
         for row in rows
     ]
+
+
+def _lr_formula(rule: str, ratio: str) -> str:
+    """A rule's factor on the lr, of this ratio of minibatches."""
+    return RULES[rule].lr_formula.format(r=ratio)
 
 
 def ended_decay_warning(recipe: Recipe, trunk: Trunk | None) -> str | None:
@@ -127,7 +134,7 @@ def _phases(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[D
     growth = recipe.minibatch.growth
     if growth.kind == "none":
         return []
-    rule = {"linear": "kn / first kn", "sqrt": "sqrt(kn / first kn)", "none": "1"}[schedule.scaling]
+    rule = _lr_formula(schedule.scaling, "kn / first kn")
     about = {
         "phases": f"at {counted(len(plan.growth), 'given epoch')}",
         "doubling": f"x 2 every {counted(growth.options().get('every_epochs', 0), 'epoch', 'g')}",

@@ -31,6 +31,7 @@ from batchscale.randomness import key, shuffled
 from batchscale.recipe.data import Data
 from batchscale.recipe.schema import Recipe
 from batchscale.structure import tensors
+from batchscale.training.noise_scale import measured_after
 
 _HOLDOUT = 201  # stream: one order of all training images, held-out ones from its start, trained ones from its end
 _RECOMPUTE = 202  # stream: the order of the examples that batch norm's statistics are recomputed over
@@ -220,10 +221,14 @@ def make_feed(
     """
     augment = recipe.data.augment
     padding = augment.padding if augment.crop == "padded" else 0
+    # The noise scale needs two gradients of a step; of several processes each has one at least.
+    alone = workers(plan.phases[0].minibatch.workers) == range(plan.phases[0].minibatch.workers)
+    noise_steps = recipe.execution.noise_scale_steps
     return Feed(
         dataset.train,
         plan=plan, workers=workers, micro_batch=micro_batch, order=order, normalizer=normalizer,
         augmentation=Augmentation(augment.flip, padding, augment.crop == "scale-aspect"), span=span,
+        fewest_passes=lambda step: 2 if alone and measured_after(step, noise_steps) else 1,
     )  # fmt: skip
 
 

@@ -27,7 +27,8 @@ def named_optimizer(recipe: Recipe, model: nn.Module, plan: StepPlan) -> Optimiz
     """
     entry = recipe.optimizer
     options = entry.options()
-    options.pop("momentum_changes", None)  # set before every step, by the plan
+    for planned in ("momentum_changes", "scale_decay"):  # set before every step, by the plan
+        options.pop(planned, None)
     decay_norms, decay_biases = options.pop("decay_norms", False), options.pop("decay_biases", False)
     if entry.goes_by_epochs:
         options["epoch_at"] = lambda steps: float(plan.epoch_at(steps))

@@ -190,6 +190,7 @@ _LATER: dict[str, Any] = {
     "learning_rate.warmup.start": None,
     "learning_rate.decay.end": None,
     "optimizer.momentum_changes": [],
+    "optimizer.scale_decay": False,
     "batch_norm.recompute_examples": None,
     "loss.kind": "cross_entropy",
     "loss.class_weights": [],

@@ -147,6 +147,8 @@ class AdamWEntry(WithSwitches):
     beta1: Fraction = 0.9
     beta2: Fraction = 0.999
     epsilon: Positive = 1e-8
+    # weight_decay x kappa / the rule's factor on the lr: the same decay an epoch at any kn; Wang and Aitchison 2024
+    scale_decay: bool = False
 
 
 class RMSpropWarmupEntry(WithSwitches, WithMomentum):

@@ -1,7 +1,7 @@
 """The recipe's schema: frozen, every entry typed, ranged and explained.
 
 Names of data sets, models, optimizers and all-reduces are those of their families' tables (``members/``), which import
-no torch. Names of schedules stand here as literals; a test holds them equal to the tables in ``update/schedule.py``.
+no torch. Names of schedules and rules stand here as literals; a test holds them equal to the tables in ``update/``.
 ``own`` stands for a module or a data set handed in from Python.
 """
 
@@ -22,7 +22,7 @@ from batchscale.recipe.optimizer import AnyOptimizer, SGDEntry
 from batchscale.recipe.stopping import StopAt, StopBelow
 from batchscale.recipe.union import member_of
 
-ScalingName = Literal["linear", "sqrt", "none"]
+ScalingName = Literal["linear", "sqrt", "adam_sde", "half_life", "half_life_sqrt", "none"]
 WarmupName = Literal["none", "constant", "gradual"]
 DecayName = Literal["none", "step", "cosine", "polynomial"]
 DtypeName = Literal["fp32", "fp64", "bf16", "fp16"]
@@ -81,6 +81,8 @@ class LearningRate(Entry):
 
     reference: NotNegative
     reference_minibatch: Count
+    # how the lr, constants of Adam's and the decay of averaged weights follow kappa = kn / reference_minibatch;
+    # half_life: the lr as stated, half_life_sqrt: x sqrt kappa
     scaling: ScalingName = "linear"
     warmup: Warmup = Warmup()
     decay: DecayEntry = DecayEntry()
@@ -135,6 +137,8 @@ class Execution(Entry):
     evaluation_steps: Count | None = None  # an evaluation every so many steps instead, and at the end
     stop_below: StopBelow = StopBelow()  # of the held-out images with data.holdout, else of the test set
     stop_at: StopAt | None = None  # of the same examples
+    # the noise scale of the gradient, measured in every so many steps, in which fast mode does not overlap; null: never
+    noise_scale_steps: Count | None = None
     tensorboard: bool = False  # event files in OUT/tensorboard, beside metrics.jsonl
     timeout_seconds: Positive = 60.0  # a process that does not answer this long has hung
     # the same until the first step is done, in evaluations, and beside a process that writes a checkpoint
@@ -214,6 +218,25 @@ class Recipe(Entry):
                     f"batch_norm.span={span} must divide minibatch.workers={workers}{grown} "
                     f"(statistics over whole groups of workers); use {math.gcd(span, workers)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _two_gradients_for_the_noise_scale(self) -> Self:
+        every, k, n = self.execution.noise_scale_steps, self.minibatch.workers, self.minibatch.per_worker
+        if every is None:
+            return self
+        if k == 1:
+            way = f"minibatch.workers=2 minibatch.per_worker={n // 2}" if n > 1 else "minibatch.workers=2"
+            raise ValueError(
+                f"execution.noise_scale_steps={every} with minibatch.workers=1: one worker is one pass, and the noise "
+                f"scale needs two gradients of a step; use {way}, or leave execution.noise_scale_steps out"
+            )
+        if self.batch_norm.span > 1:
+            raise ValueError(
+                f"execution.noise_scale_steps={every} with batch_norm.span={self.batch_norm.span}: workers that share "
+                f"statistics have no gradients independent of each other; use batch_norm.span=1, or leave "
+                f"execution.noise_scale_steps out"
+            )
         return self
 
 

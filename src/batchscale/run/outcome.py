@@ -12,6 +12,7 @@ import torch
 
 from batchscale.errors import BatchscaleError, one_line
 from batchscale.minibatch import StepPlan
+from batchscale.noise_scale import NoiseBlocks
 from batchscale.recipe import Recipe
 from batchscale.records import RunFolder, read_result
 from batchscale.records.files import write_json
@@ -66,8 +67,16 @@ def _so_far(job: Job, parts: Parts, course: Course) -> dict[str, Any]:
         "exact": recipe.numerics.exact,
         **({"skipped_steps": totals.skipped_steps, "loss_scales": totals.loss_scales} if fp16 else {}),
         **course.skipped.count(),
+        **_noise(course),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def _noise(course: Course) -> dict[str, Any]:
+    """The noise scale over the whole run, where it was measured."""
+    blocks = NoiseBlocks(course.totals.noise)
+    estimate = blocks.estimate()
+    return {} if estimate is None else {"noise_scale": {**estimate.as_json(), "steps": blocks.steps}}
 
 
 def _in_parts(task: Task, speed: float | None, parts: Parts) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch import nn
 
 from batchscale.build.algorithm import as_text as algorithm_text
 from batchscale.build.build import build
+from batchscale.build.constants import jump_warning
 from batchscale.build.derive import as_text, derived_numbers, ended_decay_warning, lag_warning
 from batchscale.build.deterministic import switches_kept
 from batchscale.build.together import load_together
@@ -204,10 +205,10 @@ def _trunk_record(trunk: Trunk | None) -> dict[str, Any]:
 def _warnings(parts: Parts, trunk: Trunk | None) -> list[str]:
     """What a reader of the run's figures should know beforehand."""
     lags = lag_warning(parts.recipe, parts.step.plan.total_steps) if parts.step.averages.layers else None
-    ends = ended_decay_warning(parts.recipe, trunk)
+    ends, jumps = ended_decay_warning(parts.recipe, trunk), jump_warning(parts.recipe, parts.step.plan, trunk)
     models = differing_models(parts.world.devices)
     drawn = {part.warning for part in (parts.dataset.train, parts.dataset.test) if isinstance(part, MapExamples)}
-    return [warning for warning in (lags, ends, models, *drawn) if warning]
+    return [warning for warning in (lags, ends, jumps, models, *drawn) if warning]
 
 
 def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> None:

@@ -15,6 +15,7 @@ from batchscale.minibatch import StepPlan
 from batchscale.recipe import Recipe, identity
 from batchscale.records import RunFolder
 from batchscale.training import checkpoint as checkpoints
+from batchscale.training.noise_scale import NOISE, noise_of
 from batchscale.training.parts import Parts
 from batchscale.training.progress import Progress
 from batchscale.training.riders import COUNTS, LOSS, NEWS, STOP, counts_of
@@ -111,7 +112,10 @@ class Course:
         (loss,), counts = numbers.pop(LOSS), counts_of(numbers.pop(COUNTS), self.parts.step.task.training_counts)
         del numbers[STOP], numbers[NEWS]  # requests, not measurements
         examples = self.plan.minibatch_at(step).images
+        noise = noise_of(numbers.pop(NOISE, ()), examples, self.plan.training_images)
         self.totals.add_step(loss, counts, numbers, examples, seconds, self._ends_epoch(step))
+        if noise is not None:
+            self.totals.add_noise(noise)
 
     def weights(self) -> dict[str, dict[str, torch.Tensor]]:
         """What the run leaves: all processes call it together."""

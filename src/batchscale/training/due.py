@@ -40,7 +40,7 @@ def line_names(task: Task) -> frozenset[str]:
 
 _LINE_NAMES = (
     "step", "epoch", "loss", "lr", "minibatch", "interval_steps", "phase_seconds", "loss_scale", "skipped_steps",
-    "weights_sha256",
+    "weights_sha256", "noise_scale", "gradient_squared", "trace", "noise_steps",
 )  # fmt: skip
 
 

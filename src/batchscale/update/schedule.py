@@ -1,6 +1,6 @@
 """The learning rate as a function of the step: scaling rule, warmup, decay.
 
-lr(t) = eta s(kn / reference)            the target: linear s(r) = r, sqrt s(r) = sqrt r, none s(r) = 1
+lr(t) = eta s(kn / reference)            the target: s(r) is r, sqrt r or 1, by the scaling rule (``update/rules.py``)
 lr(t) = warmup(t), t < T_w;   target * decay(t), t >= T_w
 
 While the minibatch grows, t counts in steps of the first minibatch, and what comes out is multiplied by s(kn_t / kn_0).
@@ -15,13 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from batchscale.minibatch import StepPlan
-
-SCALINGS: dict[str, Callable[[float], float]] = {
-    "linear": lambda ratio: ratio,
-    "sqrt": math.sqrt,
-    "none": lambda ratio: 1.0,
-}
-"""kn / reference minibatch -> factor on the reference lr."""
+from batchscale.update.rules import SCALINGS as SCALINGS
 
 WARMUPS: dict[str, Callable[[float, float, float], float]] = {
     "none": lambda start, target, progress: target,
