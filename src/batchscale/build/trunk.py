@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Self
 
+from batchscale.build.examples import examples_of, told_of_examples
 from batchscale.build.growing import with_decisions
 from batchscale.build.planning import BranchedFrom, as_long, plan_of, schedule_of
 from batchscale.errors import CheckpointError, RecipeError
@@ -76,8 +77,8 @@ class Trunk:
         if "minibatch.per_worker" in refused:
             raise CheckpointError(
                 f"--branch {self.folder}: minibatch.per_worker={entries['minibatch.per_worker']}, and the trunk has "
-                f"{trunk_entries['minibatch.per_worker']}: a branch has other workers, never other images of a worker; "
-                f"change minibatch.workers"
+                f"{trunk_entries['minibatch.per_worker']}: a branch has other workers, never other "
+                f"{examples_of(recipe)} of a worker; change minibatch.workers"
             )
         if refused:
             listed = ", ".join(
@@ -157,7 +158,8 @@ def run_plan(recipe: Recipe, training_images: int, trunk: Trunk | None = None) -
     end = Fraction(str(recipe.epochs))
     changes = (Change(epoch, trunk_plan.minibatch_at(trunk.step)), *(each for each in later if each.epoch < end))
     scaled = (Change(change.epoch, trunk.scaled(recipe, change.minibatch)) for change in changes)
-    plan = StepPlan(trunk_plan.minibatch, training_images, recipe.epochs, trunk_plan.partial, (*earlier, *scaled))
+    with told_of_examples(recipe):
+        plan = StepPlan(trunk_plan.minibatch, training_images, recipe.epochs, trunk_plan.partial, (*earlier, *scaled))
     for phase in plan.phases:
         place_workers(phase.minibatch.workers, 1, recipe.batch_norm.span)
     return with_decisions(recipe, plan, trunk.decisions)

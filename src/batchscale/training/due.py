@@ -145,8 +145,14 @@ class EvaluationDue:
         totals.evaluation_is_due = True
         start = time.perf_counter()
         chunk = course.recipe.numerics.evaluation_chunk
-        with course.kept(), parts.world.patience.longer(), parts.evaluated(course.per_worker):
-            evaluated = evaluate(parts.model, task, parts.dataset.test, parts.normalizer, parts.world, chunk)
+        what = f"evaluating {len(parts.dataset.test):,} {task.examples}"
+        with (
+            course.kept(),
+            parts.world.patience.longer(),
+            parts.evaluated(course.per_worker),
+            course.progress.during(what) as tell,
+        ):
+            evaluated = evaluate(parts.model, task, parts.dataset.test, parts.normalizer, parts.world, chunk, tell)
             if task.predicts:  # they lie on rank 0
                 scores = parts.world.from_rank_zero(lambda: task.checked_scores(evaluated))
             else:
