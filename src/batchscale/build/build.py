@@ -155,5 +155,5 @@ def build(
     feed = partial(make_feed, recipe, dataset, normalizer, plan, order, workers, most, span)
     return Parts(
         recipe, world, dataset, network.model, step, step.optimizer, step.aggregator, normalizer, decided, may_ask,
-        feed, network.restore, recomputation, kept_steps(recipe, plan),
+        feed, network.restore, recomputation, kept_steps(recipe, plan), assembly.growing(),
     )  # fmt: skip

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass
 from fractions import Fraction
 
+from batchscale.build.examples import examples_of, told_of_examples
+from batchscale.build.growing import KeptSteps, with_decisions
 from batchscale.errors import RecipeError
 from batchscale.minibatch import Change, Minibatch, StepPlan
 from batchscale.placement import place_workers
@@ -47,10 +50,11 @@ def plan_of(recipe: Recipe, training_images: int) -> StepPlan:
         decay_factor=factor, halving_epochs=_halving_epochs(recipe, training_images), **entry.options(),
     )  # fmt: skip
     changes = GROWTHS[entry.kind](growth)
-    plan = StepPlan(first, training_images, recipe.epochs, recipe.data.partial, changes)
+    with told_of_examples(recipe):
+        plan = StepPlan(first, training_images, recipe.epochs, recipe.data.partial, changes)
     for phase in plan.phases:
         place_workers(phase.minibatch.workers, 1, recipe.batch_norm.span)
-    return plan
+    return with_decisions(recipe, plan)
 
 
 def _halving_epochs(recipe: Recipe, training_images: int) -> tuple[float, ...]:
@@ -130,7 +134,7 @@ def schedule_of(recipe: Recipe, plan: StepPlan, branched: BranchedFrom | None = 
         RecipeError: a warmup that starts above the target, or that has not ended where the decay ends.
     """
     entry = recipe.learning_rate
-    steps_per_epoch, durations = plan.phases[0].steps_per_epoch, branched.plan if branched else plan
+    steps_per_epoch, durations = plan.phases[0].steps_per_epoch, (branched.plan if branched else plan).as_stated
     decays = _decays(recipe, branched.grown) if branched else decay_epochs(recipe, plan.training_images)
     if entry.warmup.steps is not None:
         warmup = first_steps(durations, entry.warmup.steps)
@@ -168,14 +172,15 @@ def recompute_examples(recipe: Recipe, training_images: int, per_worker: int) ->
     if wanted is None:
         return min(training_images, max(_RECOMPUTE_WORKERS * per_worker, group))
     if not group <= wanted <= training_images:
+        examples = examples_of(recipe)
         raise RecipeError(
-            f"batch_norm.recompute_examples={wanted}: must lie between the {group} images that are normalised together "
-            f"and the {training_images} training images; use {min(max(wanted, group), training_images)}"
+            f"batch_norm.recompute_examples={wanted}: must lie between the {group} {examples} that are normalised "
+            f"together and the {training_images} training {examples}; use {min(max(wanted, group), training_images)}"
         )
     return wanted
 
 
-def kept_steps(recipe: Recipe, plan: StepPlan) -> frozenset[int]:
+def kept_steps(recipe: Recipe, plan: StepPlan) -> Container[int]:
     """The steps whose checkpoints stay: execution.keep_checkpoints, epochs counted to their last step.
 
     Raises:
@@ -194,8 +199,7 @@ def kept_steps(recipe: Recipe, plan: StepPlan) -> frozenset[int]:
                 f"execution.keep_checkpoints.steps: {step} lies beyond the run's last step, {plan.total_steps}; name "
                 f"an earlier one"
             )
-    at_epochs = (min(math.ceil(plan.steps(epoch)), plan.total_steps) for epoch in kept.epochs)
-    return frozenset([*kept.steps, *at_epochs])
+    return KeptSteps(plan, kept.steps, kept.epochs)
 
 
 def _check(schedule: Schedule) -> None:

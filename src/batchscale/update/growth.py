@@ -3,6 +3,7 @@
     phases             kn at given epochs
     doubling           kn_i = 2^i kn_0 from epoch i E on
     instead_of_decay   kn_i = kn_(i-1) / f at the i-th decay of the lr by f, while that is at most N / 10
+    noise_scale        none that the recipe states: decided during the run, see ``update/growing.py``
     seesaw             kn_i = 2^i kn_0 where the decay has halved the lr i times, while that is at most N / 10
 
 A change acts on k or on n. Source: Mikami et al. 2018, "Massively Distributed SGD" (batch-size control); Devarakonda
@@ -102,6 +103,7 @@ GROWTHS: dict[str, Callable[[Growth], tuple[Change, ...]]] = {
     "phases": lambda growth: growth.phases,
     "doubling": _doubling,
     "instead_of_decay": _instead_of_decay,
+    "noise_scale": lambda growth: (),
     "seesaw": _seesaw,
 }
 """What a recipe says -> the changes of the minibatch, in order."""
