@@ -111,6 +111,7 @@ def check_takes(recipe: Recipe, named: object, constants: PlannedConstants) -> N
 
 def jump_warning(recipe: Recipe, plan: StepPlan, trunk: Trunk | None = None) -> str | None:
     """That a rule makes Adam's mean so short that little of it is left; None where it does not."""
+    plan = plan.fastest
     constants, entry = run_constants(recipe, plan, trunk), recipe.learning_rate
     if "beta1" not in constants.changed():
         return None
