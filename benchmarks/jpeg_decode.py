@@ -27,7 +27,7 @@ from torchvision.transforms import functional as F1
 from torchvision.transforms.v2 import functional as F2
 
 from batchscale.bench.statistics import paired_ratio, spread
-from batchscale.data.image.jpeg import View, render
+from batchscale.data.folders.jpeg import View, render
 
 SIZE = 224
 PLANAR = ("torchvision.io + v2", "torchcodec + v2")  # these store (3, 224, 224)

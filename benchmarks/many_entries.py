@@ -24,7 +24,7 @@ CLASSES, MINIBATCH, STEPS = 1000, 8192, 100
 
 def write(folder: Path, entries: int) -> None:
     """A packed part without pixels."""
-    from batchscale.data.image.pack import write_index
+    from batchscale.data.folders.pack import write_index
 
     labels = np.repeat(np.arange(CLASSES), -(-entries // CLASSES))[:entries]
     text = b"".join(b"n%08d_%08d.JPEG" % (label, i) for i, label in enumerate(labels.tolist()))
@@ -48,8 +48,8 @@ def memory() -> dict[str, int]:
 
 def measure(folder: Path) -> None:
     """Open, shuffle, say."""
-    from batchscale.data.image.packed import PackedEntries
-    from batchscale.data.image.stored import StoredImages
+    from batchscale.data.folders.packed import PackedEntries
+    from batchscale.data.folders.stored import StoredImages
     from batchscale.randomness import key, shuffled
 
     before, start = memory(), time.perf_counter()

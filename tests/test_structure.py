@@ -45,7 +45,7 @@ data: words errors members randomness order structure minibatch system
 update: errors minibatch recipe
 records: errors members system recipe batchscale
 worker: words errors randomness structure comm data
-aggregate: errors minibatch comm
+aggregate: errors minibatch noise_scale comm
 launch: errors system recipe comm
 training: words errors randomness structure minibatch noise_scale system recipe task comm data update records worker
   aggregate
@@ -57,7 +57,7 @@ bench: words errors randomness structure minibatch system recipe task comm data 
 report: words errors system records bench
 measure: asking words errors randomness structure noise_scale recipe data update records build
 study: asking words errors members randomness system recipe data update records launch build run
-plugins: members recipe
+plugins: errors members recipe
 api: errors recipe task data records run
 cli: asking words errors members system recipe data records launch build run bench report measure study batchscale
 __init__: errors minibatch placement recipe comm data update records aggregate api

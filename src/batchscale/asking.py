@@ -13,7 +13,13 @@ from pydantic.fields import FieldInfo
 
 
 def flag(
-    words: str, value: str | None = None, *, default: Any = ..., repeated: str | None = None, **limits: Any
+    words: str,
+    value: str | None = None,
+    *,
+    default: Any = ...,
+    repeated: str | None = None,
+    bare: str | None = None,
+    **limits: Any,
 ) -> Any:
     """A field of a question.
 
@@ -22,9 +28,12 @@ def flag(
         value: how the help writes the value, such as ``KN`` or ``LIST``.
         default: none where it must be asked.
         repeated: the flag that adds one value at a time, where the field holds several.
+        bare: the value of the flag alone, without one; None: it needs one.
         limits: pydantic's, such as ``ge=1``.
     """
-    return Field(default, description=words, json_schema_extra={"value": value, "repeated": repeated}, **limits)
+    return Field(
+        default, description=words, json_schema_extra={"value": value, "repeated": repeated, "bare": bare}, **limits
+    )
 
 
 def flag_name(name: str, field: FieldInfo) -> str:
@@ -44,9 +53,15 @@ def is_repeated(field: FieldInfo) -> bool:
     return bool(_extra(field)["repeated"])
 
 
+def bare_value(field: FieldInfo) -> str | None:
+    """The value of a field's flag that is given without one; None where it needs one."""
+    words: str | None = _extra(field)["bare"]
+    return words
+
+
 def _extra(field: FieldInfo) -> dict[str, Any]:
     extra = field.json_schema_extra
-    return {"value": None, "repeated": None, **(extra if isinstance(extra, dict) else {})}
+    return {"value": None, "repeated": None, "bare": None, **(extra if isinstance(extra, dict) else {})}
 
 
 def read_by(parse: Callable[[str], object]) -> BeforeValidator:

@@ -9,7 +9,7 @@ from torchvision.transforms import functional as F
 
 from batchscale.data.augmentation import Augmentation
 from batchscale.data.examples import TensorExamples
-from batchscale.data.image.views import DRAWS, scale_and_aspect
+from batchscale.data.folders.views import DRAWS, scale_and_aspect
 from batchscale.randomness import key, shuffled, uniform
 
 EPOCHS = 6

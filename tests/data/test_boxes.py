@@ -11,9 +11,9 @@ from PIL import Image
 
 from batchscale.cli import main
 from batchscale.data.augmentation import Augmentation
-from batchscale.data.image.box_sources import BCCD, COCO, DIGITS_SCENES_DETECTION, VOC_DETECTION, CocoSource
-from batchscale.data.image.boxes import BoxedImages, mirror, read_picture
-from batchscale.data.image.coco import _masks
+from batchscale.data.boxes.box_sources import BCCD, COCO, DIGITS_SCENES_DETECTION, VOC_DETECTION, CocoSource
+from batchscale.data.boxes.boxes import BoxedImages, mirror, read_picture
+from batchscale.data.boxes.coco import _masks
 from batchscale.data.image.digits import load_digits
 from batchscale.data.image.scenes import segmented_digits
 from batchscale.data.source import Reading
@@ -290,4 +290,4 @@ def test_a_segmentation_that_is_none_is_one_line(segmentation):
 def test_a_picture_too_large_to_be_one_is_one_line(tmp_path):
     Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
     with pytest.raises(DataError, match=r"huge.png: cannot be read as a picture"):
-        read_picture(tmp_path / "huge.png")
+        read_picture(tmp_path / "huge.png", (20_000, 20_000))

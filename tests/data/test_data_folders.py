@@ -14,9 +14,9 @@ from support.pictures import jpeg, noise, write_classes, write_set
 
 from batchscale.data import DATASETS, Reading, open_dataset
 from batchscale.data.augmentation import Augmentation, crop_draws, mirrored
-from batchscale.data.image.folder_source import FolderSource
-from batchscale.data.image.jpeg import render
-from batchscale.data.image.views import DRAWS, scale_and_aspect
+from batchscale.data.folders.folder_source import FolderSource
+from batchscale.data.folders.jpeg import render
+from batchscale.data.folders.views import DRAWS, scale_and_aspect
 
 SMALL = Reading(size=16)
 WNIDS = ["n01440764", "n01443537", "n02119789"]

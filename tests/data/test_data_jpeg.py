@@ -16,9 +16,9 @@ from support.pictures import jpeg, noise, photographs
 from torchvision.transforms import CenterCrop, RandomResizedCrop, Resize
 from torchvision.transforms import functional as F
 
-from batchscale.data.image import jpeg as decoding
-from batchscale.data.image.jpeg import BadImage, View, read_frame, render
-from batchscale.data.image.views import DRAWS, centre, scale_and_aspect
+from batchscale.data.folders import jpeg as decoding
+from batchscale.data.folders.jpeg import BadImage, View, read_frame, render
+from batchscale.data.folders.views import DRAWS, centre, scale_and_aspect
 
 
 def rendered(data: bytes, view, flip=False, size=224):
@@ -197,7 +197,7 @@ def test_other_images_are_read_by_pil():
 def test_a_large_image_is_read_without_a_word():
     images = "import io; from PIL import Image; s = io.BytesIO(); Image.new('1', (9600, 9600)).save(s, 'PNG')"
     images += "; p = io.BytesIO(); Image.new('P', (9, 9)).save(p, 'PNG', transparency=bytes(9))"
-    read = "from batchscale.data.image.jpeg import decode_whole; decode_whole(p.getvalue())"
+    read = "from batchscale.data.folders.jpeg import decode_whole; decode_whole(p.getvalue())"
     read += "; print(decode_whole(s.getvalue()).shape)"
     ended = subprocess.run([sys.executable, "-c", f"{images}; {read}"], capture_output=True, text=True, check=True)
     assert (ended.stdout, ended.stderr) == ("(9600, 9600, 3)\n", "")

@@ -17,7 +17,7 @@ from support.pictures import jpeg, noise, write_set
 
 from batchscale.cli import main
 from batchscale.data import Reading, open_dataset
-from batchscale.data.image import packed as packing
+from batchscale.data.folders import packed as packing
 
 SMALL = Reading(size=16)
 WNIDS = ["n01440764", "n01443537", "n02119789"]

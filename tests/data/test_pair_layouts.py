@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from batchscale.data.image.mask_sources import PAIRS, VOC_SEGMENTATION
+from batchscale.data.masks.mask_sources import PAIRS, VOC_SEGMENTATION
 from batchscale.data.source import Reading
 from batchscale.errors import DataError
 

@@ -12,8 +12,8 @@ from PIL import ExifTags, Image
 
 from batchscale.cli import main
 from batchscale.data.image.digits import load_digits
-from batchscale.data.image.mask_sources import NUCLEI, PAIRS
 from batchscale.data.image.scenes import segmented_digits
+from batchscale.data.masks.mask_sources import NUCLEI, PAIRS
 from batchscale.data.source import Reading
 from batchscale.errors import DataError
 

@@ -9,7 +9,7 @@ from support.worlds import in_processes
 import batchscale
 from batchscale.build.inputs import load_data
 from batchscale.data.augmentation import Augmentation
-from batchscale.data.image.mask_sources import PAIRS
+from batchscale.data.masks.mask_sources import PAIRS
 from batchscale.data.source import Reading
 from batchscale.errors import DataError, RecipeError
 from batchscale.recipe import recipe_from

@@ -23,7 +23,7 @@ from batchscale.build.inputs import load_data
 from batchscale.build.together import load_together, offered
 from batchscale.comm import World
 from batchscale.comm.world import world as world_module
-from batchscale.data.image.folder_source import FolderSource
+from batchscale.data.folders.folder_source import FolderSource
 from batchscale.errors import DataError
 from batchscale.recipe import load_recipe
 from batchscale.run.fingerprint import check_same_data

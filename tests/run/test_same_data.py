@@ -19,8 +19,8 @@ import batchscale
 from batchscale.cli import main
 from batchscale.data import Dataset, Reading, open_dataset
 from batchscale.data.contents import difference
-from batchscale.data.image import entries
-from batchscale.data.image.entries import Names
+from batchscale.data.folders import entries
+from batchscale.data.folders.entries import Names
 from batchscale.errors import CheckpointError, DataError
 from batchscale.launch import processes as launch
 from batchscale.records.files import write_json

@@ -19,8 +19,8 @@ from support.refusing import refusing
 
 from batchscale.cli import main
 from batchscale.comm.world.gloo import schedule_gloo_threads
-from batchscale.data.image.pack import write_index
-from batchscale.data.image.packed import PackedEntries
+from batchscale.data.folders.pack import write_index
+from batchscale.data.folders.packed import PackedEntries
 from batchscale.errors import FolderError
 from batchscale.records import RunFolder, RunLock
 from batchscale.records.files import cannot_write, write_whole

@@ -12,8 +12,8 @@ from torch import nn
 
 import batchscale
 from batchscale.cli import main
-from batchscale.data.image.boxes import Photograph
-from batchscale.data.image.label_sources import DIGITS_SCENES_LABELS, _kinds
+from batchscale.data.boxes.boxes import Photograph
+from batchscale.data.boxes.label_sources import DIGITS_SCENES_LABELS, _kinds
 from batchscale.data.image.scenes import segmented_digits
 from batchscale.data.source import Reading
 from batchscale.errors import DataError, RecipeError

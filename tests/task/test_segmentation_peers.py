@@ -12,8 +12,8 @@ from torchmetrics.classification import BinaryJaccardIndex, MulticlassAccuracy, 
 
 import batchscale
 from batchscale.data.examples import Splits, TensorExamples
-from batchscale.data.image.mask_sources import DEEPCAM_MADE_UP
-from batchscale.data.image.weather import made_up_weather
+from batchscale.data.masks.mask_sources import DEEPCAM_MADE_UP
+from batchscale.data.masks.weather import made_up_weather
 from batchscale.errors import RecipeError
 from batchscale.order import StreamOrder
 from batchscale.run.run import Stopped

@@ -100,9 +100,9 @@ def _verdict(row: dict[str, Any]) -> str:
 
 
 def _prepared(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    from batchscale.data.image.folder_source import FolderSource
-    from batchscale.data.image.pack import Smaller
-    from batchscale.data.image.prepare_folders import prepare_folders
+    from batchscale.data.folders.folder_source import FolderSource
+    from batchscale.data.folders.pack import Smaller
+    from batchscale.data.folders.prepare_folders import prepare_folders
     from batchscale.data.official.prepare import prepare
     from batchscale.data.source import ReadAsItLies
     from batchscale.data.sources import source_of
@@ -126,8 +126,8 @@ def _prepared(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _checked(name: str, options: argparse.Namespace, entries: list[str]) -> dict[str, Any]:
-    from batchscale.data.image.folder_source import FolderSource
-    from batchscale.data.image.prepare_folders import check_folders
+    from batchscale.data.folders.folder_source import FolderSource
+    from batchscale.data.folders.prepare_folders import check_folders
     from batchscale.data.official.prepare import check
     from batchscale.data.source import ReadAsItLies
     from batchscale.data.sources import source_of

@@ -1,6 +1,6 @@
 """The seam between a run and its examples, wherever they lie: whole minibatches of inputs with their targets.
 
-Two members: :class:`TensorExamples` in memory, and :class:`batchscale.data.image.stored.StoredImages` on disk.
+Two members: :class:`TensorExamples` in memory, and :class:`batchscale.data.folders.stored.StoredImages` on disk.
 """
 
 from __future__ import annotations

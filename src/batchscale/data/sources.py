@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from batchscale.data.examples import Splits
+from batchscale.data.folders.folder_source import FolderSource
 from batchscale.data.image.cifar import IMAGE_SHAPE, decode_batch, decode_meta
 from batchscale.data.image.dataset import Dataset
 from batchscale.data.image.digits import load_digits
-from batchscale.data.image.folder_source import FolderSource
 from batchscale.data.image.idx import decode_idx
 from batchscale.data.official.files import OfficialFile
 from batchscale.data.source import Reading, Source

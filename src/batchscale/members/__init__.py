@@ -44,21 +44,21 @@ DATASETS: Members[Any] = Members(
         "fashion_mnist": "batchscale.data.sources:FASHION_MNIST",
         "cifar10": "batchscale.data.sources:CIFAR10",
         "cifar100": "batchscale.data.sources:CIFAR100",
-        "digits_scenes": "batchscale.data.image.mask_sources:DIGITS_SCENES",
-        "nuclei": "batchscale.data.image.mask_sources:NUCLEI",
-        "deepcam_made_up": "batchscale.data.image.mask_sources:DEEPCAM_MADE_UP",
-        "voc_segmentation": "batchscale.data.image.mask_sources:VOC_SEGMENTATION",
-        "pairs": "batchscale.data.image.mask_sources:PAIRS",
-        "coco": "batchscale.data.image.box_sources:COCO",
-        "voc_detection": "batchscale.data.image.box_sources:VOC_DETECTION",
-        "bccd": "batchscale.data.image.box_sources:BCCD",
-        "digits_scenes_detection": "batchscale.data.image.box_sources:DIGITS_SCENES_DETECTION",
+        "digits_scenes": "batchscale.data.masks.mask_sources:DIGITS_SCENES",
+        "nuclei": "batchscale.data.masks.mask_sources:NUCLEI",
+        "deepcam_made_up": "batchscale.data.masks.mask_sources:DEEPCAM_MADE_UP",
+        "voc_segmentation": "batchscale.data.masks.mask_sources:VOC_SEGMENTATION",
+        "pairs": "batchscale.data.masks.mask_sources:PAIRS",
+        "coco": "batchscale.data.boxes.box_sources:COCO",
+        "voc_detection": "batchscale.data.boxes.box_sources:VOC_DETECTION",
+        "bccd": "batchscale.data.boxes.box_sources:BCCD",
+        "digits_scenes_detection": "batchscale.data.boxes.box_sources:DIGITS_SCENES_DETECTION",
         "text": "batchscale.data.language.text_sources:TEXT",
         "shakespeare": "batchscale.data.language.text_sources:SHAKESPEARE",
         "topics": "batchscale.data.language.text_sources:TOPICS",
-        "voc_labels": "batchscale.data.image.label_sources:VOC_LABELS",
-        "bccd_labels": "batchscale.data.image.label_sources:BCCD_LABELS",
-        "digits_scenes_labels": "batchscale.data.image.label_sources:DIGITS_SCENES_LABELS",
+        "voc_labels": "batchscale.data.boxes.label_sources:VOC_LABELS",
+        "bccd_labels": "batchscale.data.boxes.label_sources:BCCD_LABELS",
+        "digits_scenes_labels": "batchscale.data.boxes.label_sources:DIGITS_SCENES_LABELS",
         "imagenet": "batchscale.data.sources:IMAGENET",
         "folder": "batchscale.data.sources:FOLDER",
     },
@@ -71,7 +71,7 @@ ON_DISK = ["imagenet", "folder"]
 
 WITH_BOXES = ["coco", "voc_detection", "bccd", "digits_scenes_detection", "voc_labels", "bccd_labels"]
 """Those data sets whose images have boxes, and may differ in size."""
-PAIRS = ("nuclei", "pairs", "voc_segmentation")
+PAIRS = ["nuclei", "pairs", "voc_segmentation"]
 """Those data sets whose images are pairs of files with masks, of several sizes perhaps, and may be cropped."""
 TEXTS = ["text", "shakespeare", "topics"]
 """Those data sets that are texts, and are cut into sequences."""

@@ -20,7 +20,7 @@ from batchscale.recipe import Recipe
 from batchscale.recipe.base import Entry
 
 if TYPE_CHECKING:
-    from batchscale.study.runner.cell import Cell
+    from batchscale.study.runner.cell import Cell, Outcome
 
 
 class StudyQuestion(Entry):
@@ -34,6 +34,7 @@ class StudyQuestion(Entry):
         about: what it trains and tells, with an example.
         of_recipe: the recipe that it is always asked of, and
         of_overrides: that recipe's overrides; None: any recipe.
+        of_runs: it may be asked of a run's folder in place of a recipe.
     """
 
     model_config = ConfigDict(validate_default=True)
@@ -42,9 +43,21 @@ class StudyQuestion(Entry):
     about: ClassVar[str]
     of_recipe: ClassVar[str | None] = None
     of_overrides: ClassVar[tuple[str, ...]] = ()
+    of_runs: ClassVar[bool] = False
 
     def check(self, recipe: Recipe) -> None:
         """Raise where the question is none of this recipe, whatever the data.
+
+        Raises:
+            UsageError: one line.
+        """
+
+    def check_run(self, trained: Recipe, recipe: Recipe) -> None:
+        """Raise where the question is none of a run that is there.
+
+        Args:
+            trained: the run's recipe.
+            recipe: with the command's overrides.
 
         Raises:
             UsageError: one line.
@@ -84,6 +97,18 @@ class StudyQuestion(Entry):
         """
         return None
 
+    def further(self, case: Case[Any], outcomes: Sequence[Outcome]) -> Sequence[Cell]:
+        """The runs that follow from what came out of those before; none where the study is over.
+
+        Args:
+            case: of this question.
+            outcomes: so far.
+
+        Raises:
+            UsageError: one line.
+        """
+        return ()
+
     def check_begun(self, case: Case[Any], cells: Sequence[Cell], runs: Path) -> None:
         """Raise where runs that are there cannot answer this question.
 
@@ -112,6 +137,7 @@ class Case(Generic[Asking]):
         count_images: recipe -> its training images, N; called when a study needs them.
         task_cores: of each process, where a cluster gives them; None: the processes share this machine's.
         data_folder: of the data sets; None for the environment's.
+        run: the folder of the run that it is asked of; None: of a recipe.
     """
 
     question: Asking
@@ -121,6 +147,7 @@ class Case(Generic[Asking]):
     count_images: Callable[[Recipe], int]
     task_cores: int | None = None
     data_folder: Path | None = None
+    run: Path | None = None
 
     @property
     def recipe_name(self) -> str:

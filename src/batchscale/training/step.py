@@ -88,7 +88,7 @@ class TrainingStep:
         workers: k -> the numbers of this process's workers.
         draws_random: a pass draws random numbers, keyed by its worker.
         noise: (outputs, step, first worker) -> outputs whose gradients are multiplied.
-        set_momentum: gives the optimizer the momentum of a step.
+        set_constants: gives the optimizer the constants of a step: momentum, and what the scaling rule changes.
         groups: of workers that are normalised together.
         seconds: of its phases, by the clock of the device.
     """
@@ -106,7 +106,7 @@ class TrainingStep:
     seed: int
     draws_random: bool = False
     noise: Callable[[Any, int, int], Any] = _unchanged
-    set_momentum: Callable[[int], None] = lambda step: None
+    set_constants: Callable[[int], None] = lambda step: None
     groups: WorkerGroups = field(default_factory=WorkerGroups)
     loss_scale: LossScale | NoLossScale = field(default_factory=NoLossScale)
     seconds: PhaseSeconds = field(default_factory=PhaseSeconds)
@@ -138,7 +138,7 @@ class TrainingStep:
             if apart:
                 self.riders.summed(step, PartGradient(self.aggregator.flat.gradients, minibatch.images))
             self.riders.update(minibatch)
-            self.set_momentum(step)
+            self.set_constants(step)
             self.optimizer.step(lr=self.schedule(step))
         goes_on = self.loss_scale.update(finite, minibatch.workers)
         answer = StepAnswer(finite, goes_on and not finite, *self.riders.answer())

@@ -14,7 +14,7 @@ from batchscale.bench.data.sample import PHOTOGRAPHS, Photographs, Sample, photo
 from batchscale.bench.documents import MeasuredData
 from batchscale.bench.torchvision_files import lay_out, torchvision_name
 from batchscale.build.inputs import load_data
-from batchscale.data.image.stored import StoredImages
+from batchscale.data.folders.stored import StoredImages
 from batchscale.data.source import Reading
 from batchscale.minibatch import Minibatch
 from batchscale.recipe import Recipe, recipe_from

@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 
 from batchscale.bench.data.contenders import FEED, PACKED
-from batchscale.data.image.folder_source import FolderSource
-from batchscale.data.image.jpeg import BadImage, decode_whole
-from batchscale.data.image.prepare_folders import prepare_folders
-from batchscale.data.image.stored import StoredImages
+from batchscale.data.folders.folder_source import FolderSource
+from batchscale.data.folders.jpeg import BadImage, decode_whole
+from batchscale.data.folders.prepare_folders import prepare_folders
+from batchscale.data.folders.stored import StoredImages
 from batchscale.data.sources import DATASETS
 from batchscale.errors import DataError
 from batchscale.randomness import key, shuffled, uniform

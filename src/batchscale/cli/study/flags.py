@@ -18,7 +18,7 @@ import annotated_types
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from batchscale.asking import flag_name, is_repeated, value_words
+from batchscale.asking import bare_value, flag_name, is_repeated, value_words
 from batchscale.errors import UsageError
 from batchscale.recipe.base import Entry
 
@@ -78,7 +78,10 @@ def _reading(field: FieldInfo) -> dict[str, Any]:
         return {"action": "append", "metavar": metavar}
     if kind is int:
         return {"type": _whole_number(field), "metavar": metavar}
-    return {"type": _number(field), "metavar": metavar} if kind is float else {"metavar": metavar}
+    if kind is float:
+        return {"type": _number(field), "metavar": metavar}
+    bare = bare_value(field)
+    return {"metavar": metavar} if bare is None else {"metavar": metavar, "nargs": "?", "const": bare}
 
 
 def _kind(annotation: Any) -> Any:

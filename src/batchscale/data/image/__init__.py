@@ -1,1 +1,1 @@
-"""Images: files, folders, and packed forms."""
+"""Whole images with one class, in memory: the official files, digits, made-up scenes."""

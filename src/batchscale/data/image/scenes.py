@@ -15,8 +15,8 @@ from functools import partial
 import numpy as np
 import torch
 
+from batchscale.data.boxes.boxes import Photograph
 from batchscale.data.examples import Splits, TensorExamples
-from batchscale.data.image.boxes import Photograph
 from batchscale.data.image.digits import load_digits
 from batchscale.randomness import integers, key
 

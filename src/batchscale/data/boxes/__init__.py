@@ -1,0 +1,1 @@
+"""Images with boxes, or with the labels that their boxes give."""

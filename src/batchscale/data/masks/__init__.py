@@ -1,0 +1,1 @@
+"""Images with masks: pairs of files, fields of many channels."""
