@@ -62,7 +62,7 @@ def _so_far(job: Job, parts: Parts, course: Course) -> dict[str, Any]:
         "workers": recipe.minibatch.workers,
         "per_worker": recipe.minibatch.per_worker,
         **({"phases": _phases(course.plan)} if course.plan.growth or parts.growing else {}),
-        **({"decisions": parts.growing.records()} if parts.growing else {}),
+        **_by_measures(parts),
         "diverged_at_step": totals.diverged_at_step,
         "evaluated_on": "holdout" if recipe.data.holdout else "test",
         "exact": recipe.numerics.exact,
@@ -78,6 +78,13 @@ def _noise(course: Course) -> dict[str, Any]:
     blocks = NoiseBlocks(course.totals.noise)
     estimate = blocks.estimate()
     return {} if estimate is None else {"noise_scale": {**estimate.as_json(), "steps": blocks.steps}}
+
+
+def _by_measures(parts: Parts) -> dict[str, Any]:
+    """What measures during the run made of its minibatch and its lr, where they did."""
+    decisions = {"decisions": parts.growing.records()} if parts.growing else {}
+    steps = {"scale_invariant_steps": round(parts.gain.scale_invariant_steps, 3)} if parts.gain else {}
+    return {**decisions, **steps}
 
 
 def _in_parts(task: Task, speed: float | None, parts: Parts) -> dict[str, Any]:
