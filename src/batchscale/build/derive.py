@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from batchscale.build.constants import constant_rows
+from batchscale.build.examples import examples_of
 from batchscale.build.planning import decay_epochs, momentum_of, recompute_examples
 from batchscale.build.trunk import Trunk, run_plan, run_schedule
 from batchscale.minibatch import StepPlan
@@ -16,7 +17,7 @@ from batchscale.recipe.schema import Recipe
 from batchscale.update.growing import GrowingPlan
 from batchscale.update.rules import RULES
 from batchscale.update.schedule import SCALINGS, PlannedSchedule, first_steps
-from batchscale.words import counted
+from batchscale.words import counted, of_examples
 from batchscale.worker.scale import FIRST_LOSS_SCALE, LOSS_SCALE_UNIT, growth_steps
 
 FEW_STEPS = 50
@@ -38,8 +39,18 @@ _REDUCED = {
 }
 
 
-def derived_numbers(recipe: Recipe, training_images: int, processes: int, trunk: Trunk | None = None) -> list[Derived]:
-    """Minibatch, steps, workers per process and the lr at each phase, each with its formula."""
+def derived_numbers(
+    recipe: Recipe, training_images: int, processes: int, trunk: Trunk | None = None, examples: str = ""
+) -> list[Derived]:
+    """Minibatch, steps, workers per process and the lr at each phase, each with its formula.
+
+    Args:
+        recipe: resolved.
+        training_images: N.
+        processes: W.
+        trunk: of a branch.
+        examples: what a task of one's own calls its examples; "": as the recipe's task.
+    """
     k, n = recipe.minibatch.workers, recipe.minibatch.per_worker
     plan = run_plan(recipe, training_images, trunk)
     schedule = run_schedule(recipe, plan, trunk)
@@ -72,7 +83,17 @@ def derived_numbers(recipe: Recipe, training_images: int, processes: int, trunk:
         *(Derived(*row) for row in constant_rows(recipe, plan, trunk)),
     ]
     rows.append(Derived("last lr", f"decay {entry.decay.kind}", f"{schedule(plan.total_steps - 1):.4g}"))
-    return rows
+    return _in_words(rows, examples or examples_of(recipe))
+
+
+def _in_words(rows: list[Derived], noun: str) -> list[Derived]:
+    """The numbers of the task's examples; they are written of images."""
+    return [
+        row  # it holds a folder's name, which is no words
+        if row.name == "branch"
+        else Derived(*(of_examples(text, noun) for text in (row.name, row.formula, row.value)))
+        for row in rows
+    ]
 
 
 def _lr_formula(rule: str, ratio: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Container
 from dataclasses import dataclass
 from fractions import Fraction
 
+from batchscale.build.examples import examples_of, told_of_examples
 from batchscale.build.growing import KeptSteps, with_decisions
 from batchscale.errors import RecipeError
 from batchscale.minibatch import Change, Minibatch, StepPlan
@@ -49,7 +50,8 @@ def plan_of(recipe: Recipe, training_images: int) -> StepPlan:
         decay_factor=factor, halving_epochs=_halving_epochs(recipe, training_images), **entry.options(),
     )  # fmt: skip
     changes = GROWTHS[entry.kind](growth)
-    plan = StepPlan(first, training_images, recipe.epochs, recipe.data.partial, changes)
+    with told_of_examples(recipe):
+        plan = StepPlan(first, training_images, recipe.epochs, recipe.data.partial, changes)
     for phase in plan.phases:
         place_workers(phase.minibatch.workers, 1, recipe.batch_norm.span)
     return with_decisions(recipe, plan)
@@ -170,9 +172,10 @@ def recompute_examples(recipe: Recipe, training_images: int, per_worker: int) ->
     if wanted is None:
         return min(training_images, max(_RECOMPUTE_WORKERS * per_worker, group))
     if not group <= wanted <= training_images:
+        examples = examples_of(recipe)
         raise RecipeError(
-            f"batch_norm.recompute_examples={wanted}: must lie between the {group} images that are normalised together "
-            f"and the {training_images} training images; use {min(max(wanted, group), training_images)}"
+            f"batch_norm.recompute_examples={wanted}: must lie between the {group} {examples} that are normalised "
+            f"together and the {training_images} training {examples}; use {min(max(wanted, group), training_images)}"
         )
     return wanted
 

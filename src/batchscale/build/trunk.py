@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Self
 
+from batchscale.build.examples import examples_of, told_of_examples
 from batchscale.build.growing import with_decisions
 from batchscale.build.planning import BranchedFrom, as_long, plan_of, schedule_of
 from batchscale.errors import CheckpointError, RecipeError
@@ -16,8 +17,8 @@ from batchscale.recipe import Recipe, identity, recipe_from
 from batchscale.update.growing import Decision, GrowingPlan
 from batchscale.update.schedule import BranchFactor, PlannedSchedule
 
-_MAY_DIFFER = ("minibatch.workers", "learning_rate.", "optimizer.", "epochs", "branch.")
-"""What a branch's recipe may change: the number of workers, lr, constants of the optimizer, length."""
+_MAY_DIFFER = ("minibatch.workers", "learning_rate.", "optimizer.", "model.ema_decay", "epochs", "branch.")
+"""What a branch's recipe may change: workers, lr, constants of the optimizer, the average of the weights, length."""
 _MUST_STAY = ("optimizer.name",)
 _GROWTH = "minibatch.growth"  # the trunk's, times f; or none: no further growth
 
@@ -82,8 +83,8 @@ class Trunk:
         if "minibatch.per_worker" in refused:
             raise CheckpointError(
                 f"--branch {self.folder}: minibatch.per_worker={entries['minibatch.per_worker']}, and the trunk has "
-                f"{trunk_entries['minibatch.per_worker']}: a branch has other workers, never other images of a worker; "
-                f"change minibatch.workers"
+                f"{trunk_entries['minibatch.per_worker']}: a branch has other workers, never other "
+                f"{examples_of(recipe)} of a worker; change minibatch.workers"
             )
         if refused:
             listed = ", ".join(
@@ -91,8 +92,8 @@ class Trunk:
             )
             raise CheckpointError(
                 f"--branch {self.folder}: the recipe differs from the trunk's in more than a branch may: {listed}; it "
-                f"may change minibatch.workers, learning_rate, epochs, branch.seed and the optimizer's constants; else "
-                f"give the trunk's recipe"
+                f"may change minibatch.workers, learning_rate, epochs, branch.seed, model.ema_decay and the "
+                f"optimizer's constants; else give the trunk's recipe"
             )
 
     def _same_phases(self, recipe: Recipe) -> bool:
@@ -144,10 +145,12 @@ def run_plan(recipe: Recipe, training_images: int, trunk: Trunk | None = None) -
             branch that has no step left, or begins where the plan cannot change.
     """
     if trunk is None:
-        if recipe.branch.seed:
-            raise RecipeError(
-                f"branch.seed={recipe.branch.seed}: orders the examples of a branch; give its trunk with --branch RUN"
-            )
+        for name, value, does in (
+            ("seed", recipe.branch.seed, "orders the examples"),
+            ("warmup", recipe.branch.warmup, "is of the lr"),
+        ):
+            if value:
+                raise RecipeError(f"branch.{name}={value}: {does} of a branch; give its trunk with --branch RUN")
         return plan_of(recipe, training_images)
     trunk_plan = trunk.plan(training_images)
     epoch = trunk_plan.epoch_at(trunk.step)
@@ -161,7 +164,8 @@ def run_plan(recipe: Recipe, training_images: int, trunk: Trunk | None = None) -
     end = Fraction(str(recipe.epochs))
     changes = (Change(epoch, trunk_plan.minibatch_at(trunk.step)), *(each for each in later if each.epoch < end))
     scaled = (Change(change.epoch, trunk.scaled(recipe, change.minibatch)) for change in changes)
-    plan = StepPlan(trunk_plan.minibatch, training_images, recipe.epochs, trunk_plan.partial, (*earlier, *scaled))
+    with told_of_examples(recipe):
+        plan = StepPlan(trunk_plan.minibatch, training_images, recipe.epochs, trunk_plan.partial, (*earlier, *scaled))
     for phase in plan.phases:
         place_workers(phase.minibatch.workers, 1, recipe.batch_norm.span)
     return with_decisions(recipe, plan, trunk.decisions)
@@ -198,7 +202,8 @@ def run_schedule(recipe: Recipe, plan: StepPlan, trunk: Trunk | None = None) -> 
     images, stops = plan.training_images, Fraction(10**9)  # the epoch from which growth takes no decay any more
     branches, child, root = [], recipe, trunk
     while True:
-        branches.append(BranchFactor(root.step, float(root.factor(child)), child.learning_rate.scaling))
+        factor, scaling = float(root.factor(child)), child.learning_rate.scaling
+        branches.append(BranchFactor(root.step, factor, scaling, child.branch.warmup))
         if child.minibatch.growth.kind == "none":
             stops = min(stops, root.plan(images).epoch_at(root.step))
         if root.trunk is None:

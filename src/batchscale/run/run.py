@@ -174,7 +174,9 @@ def _begin(
     folder.rewind(first_step, totals.evaluation_is_due)
     if job.recipe.execution.tensorboard:
         folder.add_sink(EventFiles(folder.path / "tensorboard", first_step))
-    rows = derived_numbers(job.recipe, len(parts.dataset.train), parts.world.size, opened.trunk)
+    rows = derived_numbers(
+        job.recipe, len(parts.dataset.train), parts.world.size, opened.trunk, parts.step.task.examples
+    )
     folder.write_environment(
         {
             **environment(job.command),
@@ -212,7 +214,9 @@ def _warnings(parts: Parts, trunk: Trunk | None) -> list[str]:
 def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> None:
     if parts.world.rank or job.quiet:
         return
-    rows = derived_numbers(job.recipe, len(parts.dataset.train), parts.world.size, opened.trunk)
+    rows = derived_numbers(
+        job.recipe, len(parts.dataset.train), parts.world.size, opened.trunk, parts.step.task.examples
+    )
     print(as_text(rows), file=sys.stderr, flush=True)
     for warning in _warnings(parts, opened.trunk):
         print(warning, file=sys.stderr, flush=True)
