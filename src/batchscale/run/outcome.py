@@ -24,12 +24,12 @@ from batchscale.training.parts import Parts
 
 
 def _grown(course: Course) -> dict[str, Any]:
-    """Every minibatch of a run that grows, and what was decided of it during the run."""
-    plan, growing = course.plan, course.parts.growing
-    if not plan.growth and growing is None:
+    """Every minibatch of a run that grows."""
+    plan = course.plan
+    if not plan.growth and course.parts.growing is None:
         return {}
     phases = [{"step": p.first_step, "epoch": round(float(p.first_epoch), 6), **vars(p.minibatch)} for p in plan.phases]
-    return {"phases": phases} | ({"decisions": growing.records()} if growing else {})
+    return {"phases": phases}
 
 
 def _so_far(job: Job, parts: Parts, course: Course) -> dict[str, Any]:
@@ -65,6 +65,7 @@ def _so_far(job: Job, parts: Parts, course: Course) -> dict[str, Any]:
         "workers": recipe.minibatch.workers,
         "per_worker": recipe.minibatch.per_worker,
         **_grown(course),
+        **_by_measures(parts),
         "diverged_at_step": totals.diverged_at_step,
         "evaluated_on": "holdout" if recipe.data.holdout else "test",
         "exact": recipe.numerics.exact,
@@ -80,6 +81,13 @@ def _noise(course: Course) -> dict[str, Any]:
     blocks = NoiseBlocks(course.totals.noise)
     estimate = blocks.estimate()
     return {} if estimate is None else {"noise_scale": {**estimate.as_json(), "steps": blocks.steps}}
+
+
+def _by_measures(parts: Parts) -> dict[str, Any]:
+    """What measures during the run made of its minibatch and its lr, where they did."""
+    decisions = {"decisions": parts.growing.records()} if parts.growing else {}
+    steps = {"scale_invariant_steps": round(parts.gain.scale_invariant_steps, 3)} if parts.gain else {}
+    return {**decisions, **steps}
 
 
 def _in_parts(task: Task, speed: float | None, parts: Parts) -> dict[str, Any]:
