@@ -12,7 +12,9 @@ from batchscale.build.planning import decay_epochs, momentum_of, recompute_examp
 from batchscale.build.trunk import Trunk, run_plan, run_schedule
 from batchscale.minibatch import StepPlan
 from batchscale.placement import place_workers
+from batchscale.recipe.minibatch import DecidedGrowth, GrowthEntry
 from batchscale.recipe.schema import Recipe
+from batchscale.update.growing import GrowingPlan
 from batchscale.update.rules import RULES
 from batchscale.update.schedule import SCALINGS, PlannedSchedule, first_steps
 from batchscale.words import counted, of_examples
@@ -63,7 +65,7 @@ def derived_numbers(
         Derived(
             "steps",
             f"ceil(epochs x steps per epoch){', phase by phase' if plan.growth else ''}, epochs = {recipe.epochs:g}",
-            f"{plan.total_steps}",
+            f"{'' if plan.total_is_certain else 'at most '}{plan.total_steps}",
         ),
         *_placed(plan, processes, recipe.batch_norm.span, trunk.step if trunk else 0),
         Derived(
@@ -136,14 +138,19 @@ def _phases(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[D
         return []
     rule = _lr_formula(schedule.scaling, "kn / first kn")
     about = {
+        "noise_scale": _decided(growth, plan),
         "phases": f"at {counted(len(plan.growth), 'given epoch')}",
         "doubling": f"x 2 every {counted(growth.options().get('every_epochs', 0), 'epoch', 'g')}",
         "instead_of_decay": f"/ {_factors(recipe.learning_rate.decay.factor)} at a decay while kn <= N / 10 = "
         f"{plan.training_images / 10:g}",
+        "seesaw": f"x 2 at each halving of the decay while kn <= N / 10 = {plan.training_images / 10:g}",
     }
     changes = counted(len(plan.growth), "change") if plan.growth else "never within this run"
+    if isinstance(plan, GrowingPlan):
+        changes = f"at most {counted(plan.reachable()[-1].images, 'image')}"
     rows = [Derived("growth", f"{about[growth.kind]}; lr x {rule}", changes)]
-    for number, phase in enumerate(plan.phases):
+    stated = plan.phases if plan.total_is_certain else ()
+    for number, phase in enumerate(stated):
         k, n = phase.minibatch.workers, phase.minibatch.per_worker
         steps = plan.steps_of(phase)
         rows.append(
@@ -158,10 +165,20 @@ def _phases(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[D
     return rows
 
 
+def _decided(growth: GrowthEntry, plan: StepPlan) -> str:
+    """When the minibatch doubles by a measure."""
+    if not (isinstance(plan, GrowingPlan) and isinstance(growth, DecidedGrowth)):
+        return ""
+    rule = plan.rule
+    return (
+        f"x 2 where {growth.asks_for()} in {counted(rule.confirm, 'decision')} in a row, one every "
+        f"{counted(rule.every_examples, 'image')}, {counted(rule.delay_steps, 'step')} later"
+    )
+
+
 def _placed(plan: StepPlan, processes: int, span: int, first_step: int) -> list[Derived]:
     """Workers per process, for every number of workers from a step on."""
-    phases = (phase for phase in plan.phases if plan.steps_of(phase).stop > first_step)
-    numbers = dict.fromkeys(phase.minibatch.workers for phase in phases)
+    numbers = dict.fromkeys(minibatch.workers for minibatch in plan.reachable(first_step))
     placed = [(k, ", ".join(str(len(part)) for part in place_workers(k, processes, span))) for k in numbers]
     return [
         Derived("workers per process", f"{counted(k, 'worker')} on {counted(processes, 'process')}", text)

@@ -234,7 +234,7 @@ def make_feed(
     padding = augment.padding if augment.crop == "padded" else 0
     # The noise scale needs two gradients of a step; of several processes each has one at least.
     alone = workers(plan.phases[0].minibatch.workers) == range(plan.phases[0].minibatch.workers)
-    noise_steps = recipe.execution.noise_scale_steps
+    noise_steps = recipe.noise_scale_steps
     return Feed(
         dataset.train,
         plan=plan, workers=workers, micro_batch=micro_batch, order=order, normalizer=normalizer,

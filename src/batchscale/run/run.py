@@ -206,7 +206,7 @@ def _trunk_record(trunk: Trunk | None) -> dict[str, Any]:
 def _warnings(parts: Parts, trunk: Trunk | None) -> list[str]:
     """What a reader of the run's figures should know beforehand."""
     lags = lag_warning(parts.recipe, parts.step.plan.total_steps) if parts.step.averages.layers else None
-    ends, jumps = ended_decay_warning(parts.recipe, trunk), jump_warning(parts.recipe, parts.step.plan, trunk)
+    ends, jumps = ended_decay_warning(parts.recipe, trunk), jump_warning(parts.recipe, parts.step.plan.fastest, trunk)
     models = differing_models(parts.world.devices)
     drawn = {part.warning for part in (parts.dataset.train, parts.dataset.test) if isinstance(part, MapExamples)}
     test, noun = parts.dataset.test, parts.step.task.examples
@@ -279,7 +279,9 @@ def _course(
     job: Job, parts: Parts, totals: Totals, first_step: int, prints: dict[str, str], folder: RunFolder | None
 ) -> Course:
     skipped = SkippedFiles(parts.dataset, parts.world, folder, job.recipe.data.skip_bad)
-    progress = Progress(parts.step.plan.total_steps, first_step, job.quiet or parts.world.rank > 0)
+    plan = parts.step.plan
+    progress = Progress(plan.total_steps, first_step, job.quiet or parts.world.rank > 0)
+    progress.expect(plan.total_steps, plan.total_is_certain)
     return Course(parts, totals, first_step, prints, folder, skipped, progress)
 
 

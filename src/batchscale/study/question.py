@@ -11,14 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from pydantic import BeforeValidator, ConfigDict, Field
-from pydantic.fields import FieldInfo
+from pydantic import ConfigDict
 
+from batchscale.asking import flag as flag
+from batchscale.asking import flag_name as flag_name
+from batchscale.asking import read_by as read_by
 from batchscale.recipe import Recipe
 from batchscale.recipe.base import Entry
 
 if TYPE_CHECKING:
-    from batchscale.study.runner.cell import Cell
+    from batchscale.study.runner.cell import Cell, Outcome
 
 
 class StudyQuestion(Entry):
@@ -32,6 +34,7 @@ class StudyQuestion(Entry):
         about: what it trains and tells, with an example.
         of_recipe: the recipe that it is always asked of, and
         of_overrides: that recipe's overrides; None: any recipe.
+        of_runs: it may be asked of a run's folder in place of a recipe.
     """
 
     model_config = ConfigDict(validate_default=True)
@@ -40,9 +43,21 @@ class StudyQuestion(Entry):
     about: ClassVar[str]
     of_recipe: ClassVar[str | None] = None
     of_overrides: ClassVar[tuple[str, ...]] = ()
+    of_runs: ClassVar[bool] = False
 
     def check(self, recipe: Recipe) -> None:
         """Raise where the question is none of this recipe, whatever the data.
+
+        Raises:
+            UsageError: one line.
+        """
+
+    def check_run(self, trained: Recipe, recipe: Recipe) -> None:
+        """Raise where the question is none of a run that is there.
+
+        Args:
+            trained: the run's recipe.
+            recipe: with the command's overrides.
 
         Raises:
             UsageError: one line.
@@ -82,6 +97,18 @@ class StudyQuestion(Entry):
         """
         return None
 
+    def further(self, case: Case[Any], outcomes: Sequence[Outcome]) -> Sequence[Cell]:
+        """The runs that follow from what came out of those before; none where the study is over.
+
+        Args:
+            case: of this question.
+            outcomes: so far.
+
+        Raises:
+            UsageError: one line.
+        """
+        return ()
+
     def check_begun(self, case: Case[Any], cells: Sequence[Cell], runs: Path) -> None:
         """Raise where runs that are there cannot answer this question.
 
@@ -110,6 +137,7 @@ class Case(Generic[Asking]):
         count_images: recipe -> its training images, N; called when a study needs them.
         task_cores: of each process, where a cluster gives them; None: the processes share this machine's.
         data_folder: of the data sets; None for the environment's.
+        run: the folder of the run that it is asked of; None: of a recipe.
     """
 
     question: Asking
@@ -119,6 +147,7 @@ class Case(Generic[Asking]):
     count_images: Callable[[Recipe], int]
     task_cores: int | None = None
     data_folder: Path | None = None
+    run: Path | None = None
 
     @property
     def recipe_name(self) -> str:
@@ -129,21 +158,6 @@ class Case(Generic[Asking]):
     def training_images(self) -> int:
         """N."""
         return self.count_images(self.recipe)
-
-
-def flag(
-    words: str, value: str | None = None, *, default: Any = ..., repeated: str | None = None, **limits: Any
-) -> Any:
-    """A field of a question.
-
-    Args:
-        words: for its help; where the default is None, with what stands in for it.
-        value: how the help writes the value, such as ``KN`` or ``LIST``.
-        default: none where it must be asked.
-        repeated: the flag that adds one value at a time, where the field holds several.
-        limits: pydantic's, such as ``ge=1``.
-    """
-    return Field(default, description=words, json_schema_extra={"value": value, "repeated": repeated}, **limits)
 
 
 class SeededQuestion(StudyQuestion):
@@ -160,32 +174,3 @@ class SeededQuestion(StudyQuestion):
     def seeds_words(self) -> str:
         """How many, as in a sentence."""
         return f"{self.seeds} seeds" if self.seeds > 1 else "one seed"
-
-
-def flag_name(name: str, field: FieldInfo) -> str:
-    """The flag of a field."""
-    repeated = _extra(field)["repeated"]
-    return str(repeated) if repeated else f"--{name.replace('_', '-')}"
-
-
-def value_words(field: FieldInfo) -> str | None:
-    """How a field's help writes its value."""
-    words: str | None = _extra(field)["value"]
-    return words
-
-
-def is_repeated(field: FieldInfo) -> bool:
-    """Whether a field's flag adds one value at a time."""
-    return bool(_extra(field)["repeated"])
-
-
-def _extra(field: FieldInfo) -> dict[str, Any]:
-    extra = field.json_schema_extra
-    return {"value": None, "repeated": None, **(extra if isinstance(extra, dict) else {})}
-
-
-def read_by(parse: Callable[[str], object]) -> BeforeValidator:
-    """A field's words by this function; what is read already stays, a list of JSON as a tuple."""
-    return BeforeValidator(
-        lambda value: parse(value) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
-    )

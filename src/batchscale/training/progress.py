@@ -24,7 +24,7 @@ class Progress:
     """
 
     def __init__(self, total_steps: int, first_step: int, quiet: bool) -> None:
-        self._total, self._quiet = total_steps, quiet
+        self._total, self._most, self._quiet = total_steps, "", quiet
         self._terminal = sys.stderr is not None and sys.stderr.isatty() and not quiet
         self._bar = (
             tqdm(total=total_steps, initial=first_step, unit="step", dynamic_ncols=True) if self._terminal else None
@@ -40,8 +40,15 @@ class Progress:
             self._bar.update(done - self._bar.n)
         elif not self._quiet and time.monotonic() - self._said >= _LINE_SECONDS:
             self._said = time.monotonic()
-            left = (self._said - self._begun) / max(done - self._first, 1) * (self._total - done)
-            self.say(f"step {done}/{self._total}  {speed}  loss {shown}  lr {lr:.4g}  {left:.0f} s left")
+            seconds = (self._said - self._begun) / max(done - self._first, 1) * (self._total - done)
+            left = f"{self._most}{seconds:.0f} s left"
+            self.say(f"step {done}/{self._most}{self._total}  {speed}  loss {shown}  lr {lr:.4g}  {left}")
+
+    def expect(self, total_steps: int, certain: bool) -> None:
+        """The steps of the run as they are now; not certain: it may end after fewer."""
+        self._total, self._most = total_steps, "" if certain else "at most "
+        if self._bar is not None:
+            self._bar.total = total_steps
 
     @contextmanager
     def during(self, what: str) -> Iterator[Callable[[float], None]]:
