@@ -52,9 +52,10 @@ run: words errors members minibatch system recipe task comm data records worker 
 bench: words errors randomness structure minibatch system recipe task comm data records aggregate launch build
 report: words errors system records bench
 study: words errors members randomness system recipe data update records launch build run
+cost: words errors records
 plugins: members recipe
 api: errors recipe task data records run
-cli: words errors members system recipe data records launch build run bench report study batchscale
+cli: words errors members system recipe data records launch build run bench report study cost batchscale
 __init__: errors minibatch placement recipe comm data update records aggregate api
 __main__: system cli
 """
