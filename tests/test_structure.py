@@ -33,6 +33,7 @@ randomness:
 order: randomness
 structure:
 minibatch: errors
+noise_scale:
 placement: errors
 system: words errors
 recipe: words errors members
@@ -45,15 +46,17 @@ records: errors members system recipe batchscale
 worker: words errors randomness structure comm data
 aggregate: errors minibatch comm
 launch: errors system recipe comm
-training: words errors randomness structure minibatch system recipe task comm data update records worker aggregate
+training: words errors randomness structure minibatch noise_scale system recipe task comm data update records worker
+  aggregate
 build: words errors members randomness order structure minibatch placement system recipe models task comm data update
   records worker aggregate launch training batchscale
-run: words errors members minibatch system recipe task comm data records worker launch training build batchscale
+run: words errors members minibatch noise_scale system recipe task comm data records worker launch training build
+  batchscale
 bench: words errors randomness structure minibatch system recipe task comm data records aggregate launch build
 report: words errors system records bench
 study: words errors members randomness system recipe data update records launch build run
 cost: words errors records
-plugins: members recipe
+plugins: errors members recipe
 api: errors recipe task data records run
 cli: words errors members system recipe data records launch build run bench report study cost batchscale
 __init__: errors minibatch placement recipe comm data update records aggregate api

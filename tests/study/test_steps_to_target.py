@@ -26,6 +26,7 @@ from batchscale.study.steps_to_target.regimes import DIMINISHING, MAXIMAL, PERFE
 from batchscale.study.steps_to_target.search import check_begun, search_of
 from batchscale.study.steps_to_target.space import Dimension, Space
 from batchscale.study.steps_to_target.trials import Goal, Reached, Trial, expected_least, parse_goal, summarize
+from batchscale.study.steps_to_target.words import asked as words_asked
 from batchscale.study.steps_to_target.words import sentence, warnings
 
 DOUBLINGS = [2**i for i in range(3, 13)]
@@ -414,7 +415,7 @@ def point(minibatch, steps, half=None, **changes):
     found = {
         "steps_before": steps - 5, "steps_by_half": half or steps, "budget_steps": 5000, "interval_steps": 5,
         "best": trial(0, [1], minibatch=minibatch), "best_value": 4.0, "trials": 8, "reached": 6, "diverged": 1,
-        "failed": 0, **changes,
+        "failed": 0, "goals": ((steps, steps - 5),) * 6, **changes,
     }  # fmt: skip
     return Reached(minibatch, steps, **found)
 
@@ -426,7 +427,8 @@ def test_the_answer_names_regimes_and_the_critical_minibatch():
         "Steps to error below 5 %: 780 at kn = 8, 31 at kn = 4,096; perfect scaling from 8 to 64, diminishing returns "
         "from 128 to 512, maximal data parallelism from 1,024 to 4,096; S_min (1 + B_crit / B) fits to 1 % with "
         f"{answer.fit.critical_minibatch.text('B_crit', 'images')} and "
-        f"{answer.fit.steps_min.text('S_min', 'steps')} (95 %)."
+        f"{answer.fit.steps_min.text('S_min', 'steps')} (95 %); half efficiency, with the luck of the search: "
+        f"{answer.half.interval_text()} images (90 %)."
     )
     assert doubts(points, case("minibatch.per_worker=8")) == []
     steps, lr, epochs = drawn(points)
@@ -439,6 +441,21 @@ def test_the_answer_names_regimes_and_the_critical_minibatch():
     assert re.fullmatch(r"M[\d.]+ [\d.]+V[\d.]+", whisker.get("d"))
     assert lr.series[1].y[3] == pytest.approx(0.1 * 8)
     assert epochs.series[0].y[0] == pytest.approx(780 * 8 / 1150)
+
+
+def test_a_search_without_the_recipes_own_weight_decay_and_what_it_leaves_alone_are_said():
+    points = [point(b, round(s)) for b, s in zip(DOUBLINGS, hyperbola(DOUBLINGS), strict=True)]
+    adam = case("optimizer={name: adamw, weight_decay: 0.01}")
+    (line,) = [line for line in doubts(points, adam) if "weight decay" in line]
+    assert line == (
+        "weight decay was searched from 1e-06 to 0.001, without the recipe's own 0.01: no trial has it; widen "
+        "--weight-decay"
+    )
+    assert "no warmup); beta1, beta2, epsilon stay the recipe's;" in words_asked(adam, [])
+    assert "stay the recipe's" not in words_asked(case(), [])
+    for decay in ("0.001", "0.0"):
+        within = case(f"optimizer={{name: adamw, weight_decay: {decay}}}")
+        assert not any("weight decay" in line for line in doubts(points, within))
 
 
 def test_an_answer_of_too_few_trials_names_no_regime_and_no_critical_minibatch():

@@ -53,8 +53,8 @@ def device(monkeypatch):
         behind(step.loss_scale, "unscale", lambda: device.launch(UPDATE))
         attempts = step.aggregator.attempts
 
-        def summing():
-            yield from attempts()
+        def summing(*apart):
+            yield from attempts(*apart)
             device.launch(AGGREGATION)
 
         step.aggregator.attempts = summing

@@ -88,8 +88,12 @@ class ExactAggregator:
     def last_pass(self) -> None:
         """Nothing to prepare: the sums go out when all workers are in."""
 
-    def attempts(self) -> Iterator[None]:
-        """One step: ``for _ in attempts(): (backward of each worker; add())``, repeated when a value left its range."""
+    def attempts(self, apart: bool = True) -> Iterator[None]:
+        """One step: ``for _ in attempts(): (backward of each worker; add())``, repeated when a value left its range.
+
+        Args:
+            apart: of no effect: each worker's gradient stands alone in the buffer until ``add``.
+        """
         while True:
             self._begin()
             yield

@@ -61,7 +61,8 @@ class FastAggregator:
         self._missing = [0] * len(self.buckets)
         self._pending: deque[Reduction] = deque()
         self._sent = 0
-        self._overlap = False
+        self._overlap = self._apart = False
+        self._summed = self.flat.buffer[:0]  # as long as the gradients, from the first step on that has passes apart
         self.flat.on_gradient(self._ready)
 
     def _cut(self, bucket_bytes: int) -> tuple[list[int], list[torch.Tensor]]:
@@ -76,11 +77,20 @@ class FastAggregator:
         ends = [*cuts[1:], len(flat.buffer)]
         return bucket_of, [flat.buffer[a:b] for a, b in zip(cuts, ends, strict=True)]
 
-    def attempts(self) -> Iterator[None]:
-        """One step: ``for _ in attempts(): (backward of each pass; add())``; after it the sums are there."""
+    def attempts(self, apart: bool = False) -> Iterator[None]:
+        """One step: ``for _ in attempts(): (backward of each pass; add())``; after it the sums are there.
+
+        Args:
+            apart: each pass's gradient stands alone in the buffer until ``add``; so none is sent before the last pass
+                has ended. The sums are the same, bit by bit.
+        """
         self.flat.attach()
-        self._sent = 0
+        self._sent, self._apart = 0, apart
+        if apart:
+            self._summed = torch.zeros_like(self.flat.gradients) if not len(self._summed) else self._summed.zero_()
         yield
+        if apart:
+            self.flat.gradients.copy_(self._summed)
         self.flat.count_used()
         if self._world.size > 1:
             self._send_until(len(self.buckets))
@@ -91,7 +101,7 @@ class FastAggregator:
 
     def last_pass(self) -> None:
         """Say that the next backward pass is this process's last: its buckets go out while it runs."""
-        self._overlap = self._world.size > 1
+        self._overlap = self._world.size > 1 and not self._apart
         self._missing = [0] * len(self.buckets)
         for bucket in self._bucket_of:
             self._missing[bucket] += 1
@@ -99,6 +109,9 @@ class FastAggregator:
     def add(self) -> None:
         """Count in the pass whose backward has just run (autograd has added it up in place)."""
         self._overlap = False
+        if self._apart:
+            self._summed += self.flat.gradients
+            self.flat.gradients.zero_()
 
     def _ready(self, index: int) -> None:
         if not self._overlap:

@@ -43,6 +43,7 @@ class FlatGradients:
         buffer: (length,), of the parameters' type.
         extras: name -> view of all its pieces together.
         counts: name -> view (m,).
+        gradients: view of all gradients, with zeros between them.
         used: (trainable parameters,): how many processes (exact: workers) gave each a gradient.
         pieces: (offset, length) of every extra's piece, then of every gradient: the units of scaling and of buckets.
         arrived: the last parameter that backward gave a gradient, by itself; whoever asks sets it back to None.
@@ -76,6 +77,7 @@ class FlatGradients:
         firsts = {name: end + counts.index(name) for name in counts}
         self.counts = {name: self.buffer[start : start + counts.count(name)] for name, start in firsts.items()}
         self.used = self.buffer[end + len(counts) :]
+        self.gradients = self.buffer[gradients[0][0] : end]
         self._views = [
             self.buffer[o : o + length].as_strided(
                 p.shape, torch.empty_like(p).stride(), self.buffer.storage_offset() + o

@@ -1,11 +1,19 @@
 """Riders: what is summed over all workers beside the gradient, in the gradient's own reduction.
 
 A rider has a place in the flat buffer: real numbers, summed as gradients are (exact mode: free of order), and whole
-numbers. It is asked four times a step:
+numbers. It is asked three times a step:
 
     begin(sums)               on every process, before its first pass: what a process brings, such as a request to stop
     fill(sums, forward_pass)  after each forward pass: what its workers bring, such as the loss
     update(sums, minibatch)   after the sum, where all that decides is finite, before the optimizer's update
+
+A rider that looks at gradients says in which steps (``apart``); there each pass's stands alone, and it is asked more:
+
+    passed(sums, gradient)    after each backward pass: the gradient of its examples
+    summed(sums, gradient)    after the sum, as ``update``: the gradient of the whole minibatch
+
+And told is
+
     answer                    the numbers that the loop is told, where the rider ``tells``
 
 A number that is not finite ends the run where its rider ``decides``, as the loss does. A measure does not: what is not
@@ -59,6 +67,22 @@ class ForwardPass:
     targets: Any
 
 
+@dataclass(frozen=True)
+class PartGradient:
+    """The gradient of a pass, or of the whole minibatch, before the update.
+
+    Attributes:
+        values: flat, (all weights that are trained,): the gradient of its examples' losses, divided by kn; a view that
+            the next pass changes.
+        examples: of the pass, or kn.
+        scale: that ``values`` are to be divided by: fp16's, else 1.
+    """
+
+    values: torch.Tensor
+    examples: int
+    scale: float = 1.0
+
+
 class Rider:
     """What is summed beside the gradient; one of these by name rides in a run.
 
@@ -84,6 +108,16 @@ class Rider:
 
     def update(self, sums: Sums, minibatch: Minibatch) -> None:
         """Use the sum over all k workers; not called where a gradient, or a sum that decides, is not finite."""
+
+    def apart(self, step: int) -> bool:
+        """Whether the gradient of each pass is wanted in this step (0 is the first); the same on all processes."""
+        return False
+
+    def passed(self, sums: Sums, gradient: PartGradient) -> None:
+        """Add what the gradient of a pass brings, in a step that is ``apart``."""
+
+    def summed(self, sums: Sums, gradient: PartGradient) -> None:
+        """Note, on every process alike, what the whole gradient says; where ``update`` is called, before it."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +160,7 @@ class Riders:
         self._beginning: list[_Place] = []
         self._filling: list[_Place] = []
         self._updating: list[_Place] = []
+        self._parting: list[_Place] = []
         self._measures: list[_Place] = []
         self._told: list[torch.Tensor] = []
         self._told_places: dict[str, slice] = {}
@@ -157,6 +192,7 @@ class Riders:
         self._beginning = [place for place in self._places if type(place.rider).begin is not Rider.begin]
         self._filling = [place for place in self._places if type(place.rider).fill is not Rider.fill]
         self._updating = [place for place in self._places if type(place.rider).update is not Rider.update]
+        self._parting = [place for place in self._places if type(place.rider).apart is not Rider.apart]
         self._measures = [place for place in self._places if not place.rider.decides]
         self._tell()
 
@@ -200,6 +236,24 @@ class Riders:
         """See ``Rider.update``."""
         for place in self._updating:
             place.rider.update(place.sums, minibatch)
+
+    def apart(self, step: int) -> bool:
+        """Whether some rider wants each pass's gradient alone in this step."""
+        return any(place.rider.apart(step) for place in self._parting)
+
+    def passed(self, step: int, gradient: PartGradient) -> None:
+        """See ``Rider.passed``."""
+        for place in self._parting:
+            if place.rider.apart(step):
+                place.rider.passed(place.sums, gradient)
+        for place in self._measures:
+            place.take_out()
+
+    def summed(self, step: int, gradient: PartGradient) -> None:
+        """See ``Rider.summed``."""
+        for place in self._parting:
+            if place.rider.apart(step):
+                place.rider.summed(place.sums, gradient)
 
     def answer(self) -> tuple[torch.Tensor, dict[str, slice]]:
         """The numbers of all riders that tell, in one tensor of its own, and where each rider's lie in it."""

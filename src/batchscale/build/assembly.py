@@ -15,7 +15,9 @@ from batchscale.aggregate.riders import Rider, Riders
 from batchscale.build.agreement import together
 from batchscale.build.algorithm import decide, make_reducer
 from batchscale.build.choices import Choices, single_group
+from batchscale.build.constants import check_takes, run_constants
 from batchscale.build.groups import check_gone_on, check_groups, make_groups, pass_workers
+from batchscale.build.growing import noise_decider
 from batchscale.build.inputs import order_of
 from batchscale.build.network import LOW, Network
 from batchscale.build.planning import momentum_of
@@ -35,9 +37,13 @@ from batchscale.task import Task
 from batchscale.training.clock import clock_of
 from batchscale.training.decided import Decided, DecidedEarlier
 from batchscale.training.due import line_names
+from batchscale.training.growing import Decider, Growing
+from batchscale.training.noise_scale import NoiseScaleRider
 from batchscale.training.phases import PhaseSeconds
 from batchscale.training.riders import NEWS, STOP, CountsRider, LossRider, Request, StatisticsRider
 from batchscale.training.step import TrainingStep
+from batchscale.update.ema import AveragedWeights
+from batchscale.update.growing import GrowingPlan
 from batchscale.update.momentum import HasMomentum
 from batchscale.update.optimizers import Optimizer
 from batchscale.worker.noise import GradientNoise
@@ -95,10 +101,11 @@ class Assembly:
         aggregator = self._aggregator(riders, reducer)
         algorithm = decide(recipe.execution.aggregation, reducer, aggregator.buckets, earlier.algorithms)
         named = named_optimizer(recipe, network.model, plan)
+        optimizer = surrounded(recipe, network.model, named)
         step = TrainingStep(
             network.forward, self.task, network.statistics, network.averages, aggregator, riders,
-            surrounded(recipe, network.model, named), run_schedule(recipe, plan, self.trunk), plan, self.workers,
-            self.order.seed, draws_random, self._noise(), self._momentum(named),
+            optimizer, run_schedule(recipe, plan, self.trunk), plan, self.workers,
+            self.order.seed, draws_random, self._noise(), self._constants(named, optimizer),
             groups, self._loss_scale(),
             PhaseSeconds(clock_of(self.world.device)),
         )  # fmt: skip
@@ -142,8 +149,14 @@ class Assembly:
             network.forward, self.task, network.statistics, self.normalizer, (inputs, targets), per_worker
         )
         single = single_group(recipe, draws_random, self.task.unit == "worker")
-        most = self.workers(plan.phases[-1].minibatch.workers)  # k only grows
+        most = self.workers(plan.reachable()[-1].workers)  # k only grows
         return Choices(recipe, self.world, most, timer, single, earlier)
+
+    def growing(self) -> Growing | None:
+        """What takes the decisions of a growing plan."""
+        if not isinstance(self.plan, GrowingPlan):
+            return None
+        return Growing(self.plan, DECIDERS[self.recipe.minibatch.growth.kind](self))
 
     def _riders(self) -> Riders:
         statistics = StatisticsRider(self.network.statistics, self.network.averages)
@@ -154,13 +167,20 @@ class Assembly:
                     f"measure {measure.name}: every line of metrics.jsonl has an entry of this name already; give the "
                     f"rider another name"
                 )
-        most = max(phase.minibatch.images for phase in self.plan.phases)
-        return Riders([LossRider(), statistics, *self.requests.values(), CountsRider(self.task, most), *measures])
+        most = max(minibatch.images for minibatch in self.plan.reachable())
+        counts = CountsRider(self.task, most)
+        return Riders([LossRider(), statistics, *self.requests.values(), counts, *self._noise_scale(), *measures])
+
+    def _noise_scale(self) -> list[Rider]:
+        """The rider that measures the noise scale, where the recipe asks for it."""
+        every = self.recipe.noise_scale_steps
+        most = max(minibatch.workers for minibatch in self.plan.reachable())
+        return [] if every is None else [NoiseScaleRider(every, most, self.world.device)]
 
     def _aggregator(self, riders: Riders, reducer: Reducer) -> FastAggregator | ExactAggregator:
         parameters = list(self.network.model.parameters())
         if self.recipe.numerics.exact:
-            most = max(phase.minibatch.workers for phase in self.plan.phases)
+            most = max(minibatch.workers for minibatch in self.plan.reachable())
             return ExactAggregator(parameters, most, reducer, riders.extras, riders.counts)
         megabytes = self.recipe.execution.aggregation.bucket_megabytes
         bucket_bytes = usual_bucket_bytes(self.world.device) if megabytes == "auto" else int(megabytes * 2**20)
@@ -171,11 +191,19 @@ class Assembly:
             return lambda outputs, step, worker: outputs
         return partial(_noisy, self.recipe, self.plan, self.order.seed)
 
-    def _momentum(self, named: Optimizer) -> Callable[[int], None]:
+    def _constants(self, named: Optimizer, optimizer: Optimizer) -> Callable[[int], None]:
+        """What gives the optimizer the constants of a step."""
         momentum = momentum_of(self.recipe, self.plan)
-        if momentum is None:
-            return lambda step: None
-        return partial(momentum.set, cast(HasMomentum, named))
+        constants = run_constants(self.recipe, self.plan, self.trunk)
+        average = optimizer if isinstance(optimizer, AveragedWeights) else None
+        check_takes(self.recipe, named, constants)
+
+        def set_all(step: int) -> None:
+            if momentum is not None:
+                momentum.set(cast(HasMomentum, named), step)
+            constants.set(named, average, step)
+
+        return set_all
 
     def _loss_scale(self) -> LossScale | NoLossScale:
         if self.recipe.precision != "fp16":
@@ -188,6 +216,11 @@ RIDERS: dict[str, Callable[[Assembly], Rider | None]] = {}
 
 Its numbers stand in every line of metrics.jsonl under the rider's name, as means over the line's steps.
 """
+
+DECIDERS: dict[str, Callable[[Assembly], Decider]] = {
+    "noise_scale": lambda assembly: noise_decider(assembly.recipe.minibatch.growth, assembly.plan),
+}
+"""minibatch.growth.kind, of those that decide during the run -> the measure that decides."""
 
 
 def requests() -> dict[str, Request]:

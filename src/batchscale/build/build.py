@@ -10,6 +10,7 @@ from torch import nn
 
 from batchscale.build.algorithm import check_algorithm
 from batchscale.build.assembly import Assembly, requests
+from batchscale.build.constants import run_constants
 from batchscale.build.deterministic import use_deterministic_algorithms
 from batchscale.build.groups import check_groups, pass_workers
 from batchscale.build.inputs import examples_to_recompute, load_data, make_feed, make_normalizer, order_of
@@ -17,7 +18,8 @@ from batchscale.build.network import WEIGHTS, Network, build_model, build_networ
 from batchscale.build.planning import kept_steps, recompute_examples
 from batchscale.build.probe import Probe
 from batchscale.build.tasks import check_task, make_task
-from batchscale.build.trunk import Trunk, run_plan, run_schedule
+from batchscale.build.trunk import Trunk, run_plan
+from batchscale.build.wrapping import matrices_for
 from batchscale.comm import World
 from batchscale.data.examples import Splits
 from batchscale.data.feed import Normalizer
@@ -86,11 +88,11 @@ def validate(
     plan = run_plan(recipe, len(dataset.train), trunk)
     if recipe.batch_norm.running == "recomputed":
         recompute_examples(recipe, len(dataset.train), plan.phases[-1].minibatch.per_worker)
-    run_schedule(recipe, plan, trunk)
+    run_constants(recipe, plan, trunk)
     kept_steps(recipe, plan)
-    model, statistics, _, _ = replace_batch_norm(
-        build_model(recipe, dataset), torch.float32, torch.device("cpu"), recipe.batch_norm.span
-    )
+    plain = build_model(recipe, dataset)
+    matrices_for(recipe, plain)
+    model, statistics, _, _ = replace_batch_norm(plain, torch.float32, torch.device("cpu"), recipe.batch_norm.span)
     normalize = make_normalizer(recipe, dataset, False, torch.device("cpu"))
     task = make_task(recipe, dataset)
     check_task(recipe, task)
@@ -153,5 +155,5 @@ def build(
     feed = partial(make_feed, recipe, dataset, normalizer, plan, order, workers, most, span)
     return Parts(
         recipe, world, dataset, network.model, step, step.optimizer, step.aggregator, normalizer, decided, may_ask,
-        feed, network.restore, recomputation, kept_steps(recipe, plan),
+        feed, network.restore, recomputation, kept_steps(recipe, plan), assembly.growing(),
     )  # fmt: skip

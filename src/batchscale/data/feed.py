@@ -100,6 +100,7 @@ class Feed:
         augmentation: of the images.
         normalizer: makes the floats.
         span: workers of a group, which a pass never parts.
+        fewest_passes: step -> how many passes it has at least, where its workers are so many.
     """
 
     def __init__(
@@ -113,7 +114,9 @@ class Feed:
         augmentation: Augmentation,
         normalizer: Normalizer,
         span: int = 1,
+        fewest_passes: Callable[[int], int] = lambda step: 1,
     ) -> None:
+        self._fewest_passes = fewest_passes
         self._plan, self._workers, self._micro_batch, self._span = plan, workers, micro_batch, span
         self._order, self._normalize = order, normalizer
         self._gather, self._steps_ahead = images.augmented(order.seed, augmentation), images.steps_ahead
@@ -131,11 +134,11 @@ class Feed:
         return epochs[step - first], images[step - first]
 
     def _shuffle_block(self, first: int) -> tuple[Indices, Indices]:
-        """Epochs and images of a phase's steps from ``first`` on, (steps, images): they share one fixed cost."""
+        """Epochs and images of steps of one minibatch from ``first`` on, (steps, images): they share one fixed cost."""
         phase = self._plan.phase(first)
         workers, n = self._workers(phase.minibatch.workers), phase.minibatch.per_worker
         hosted = np.arange(workers.start * n, workers.stop * n)
-        steps = np.arange(min(max(_BLOCK_IMAGES // len(hosted), 1), self._plan.steps_of(phase).stop - first))
+        steps = np.arange(min(max(_BLOCK_IMAGES // len(hosted), 1), self._plan.same_until(first) - first))
         positions = phase.position(first) + steps[:, None] * phase.minibatch.images + hosted
         epochs, places = np.divmod(positions, phase.epoch_images)
         images = np.empty_like(places)
@@ -148,7 +151,10 @@ class Feed:
         inputs, targets = self._gather(*self.indices(step))
         device, total = self._normalize.device, num_examples(targets)
         group = self._plan.minibatch_at(step).per_worker * self._span
-        most = max(self._micro_batch // group, 1) * group
+        groups, fewest, at_once = total // group, self._fewest_passes(step), max(self._micro_batch // group, 1)
+        if -(-groups // at_once) < fewest:
+            at_once = -(-groups // fewest)
+        most = at_once * group
         passes = [slice(start, min(start + most, total)) for start in range(0, total, most)]
         return [
             Batch(

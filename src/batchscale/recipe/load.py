@@ -187,9 +187,11 @@ def dump_recipe(recipe: Recipe) -> str:
 _LATER: dict[str, Any] = {
     "task": "classification",
     "branch.seed": 0,
+    "branch.warmup": 0,
     "learning_rate.warmup.start": None,
     "learning_rate.decay.end": None,
     "optimizer.momentum_changes": [],
+    "optimizer.scale_decay": False,
     "batch_norm.recompute_examples": None,
     "loss.kind": "cross_entropy",
     "loss.class_weights": [],

@@ -21,7 +21,9 @@ class Model(Entry):
     name: Annotated[str, member_of(MODELS, _LIBRARY_NAME, _LIBRARY_RULE)]
     # of a network that has some, such as width and levels of unet, or dropout of transformer
     options: dict[str, int | float] = Field(default_factory=dict)
-    ema_decay: OpenFraction | None = None  # evaluate an exponential moving average of the weights
+    # evaluate an exponential moving average of the weights; stated at learning_rate.reference_minibatch: in a step of
+    # kappa times its examples ema_decay^kappa, except under learning_rate.scaling=none
+    ema_decay: OpenFraction | None = None
     zero_init_last_gamma: bool = False  # Goyal et al. 2017, section 5.1: last gamma of a residual block starts at 0
     fc_init: Positive | None = None  # Goyal et al. 2017, section 5.1: last linear layer ~ N(0, fc_init^2), bias 0
     pretrained: str | None = None  # a local file of weights: safetensors, or torch.save's

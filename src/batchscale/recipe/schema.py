@@ -1,7 +1,7 @@
 """The recipe's schema: frozen, every entry typed, ranged and explained.
 
 Names of data sets, models, optimizers and all-reduces are those of their families' tables (``members/``), which import
-no torch. Names of schedules stand here as literals; a test holds them equal to the tables in ``update/schedule.py``.
+no torch. Names of schedules and rules stand here as literals; a test holds them equal to the tables in ``update/``.
 ``own`` stands for a module or a data set handed in from Python.
 """
 
@@ -22,7 +22,7 @@ from batchscale.recipe.optimizer import AnyOptimizer, SGDEntry
 from batchscale.recipe.stopping import StopAt, StopBelow
 from batchscale.recipe.union import member_of
 
-ScalingName = Literal["linear", "sqrt", "none"]
+ScalingName = Literal["linear", "sqrt", "adam_sde", "half_life", "half_life_sqrt", "none"]
 WarmupName = Literal["none", "constant", "gradual"]
 DecayName = Literal["none", "step", "cosine", "polynomial"]
 DtypeName = Literal["fp32", "fp64", "bf16", "fp16"]
@@ -81,6 +81,8 @@ class LearningRate(Entry):
 
     reference: NotNegative
     reference_minibatch: Count
+    # how the lr, constants of Adam's and the decay of averaged weights follow kappa = kn / reference_minibatch;
+    # half_life: the lr as stated, half_life_sqrt: x sqrt kappa
     scaling: ScalingName = "linear"
     warmup: Warmup = Warmup()
     decay: DecayEntry = DecayEntry()
@@ -113,6 +115,7 @@ class BranchEntry(Entry):
     """Of a run that goes on from a checkpoint of another one."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # 0: the trunk's own order of examples; else it is drawn anew
+    warmup: Annotated[int, Field(ge=0)] = 0  # examples over which the lr goes from the trunk's to the branch's own
 
 
 class KeepCheckpoints(Entry):
@@ -133,8 +136,13 @@ class Execution(Entry):
     log_steps: Count = 10  # a line of metrics.jsonl every so many steps
     evaluation_epochs: Count = 1  # an evaluation every so many epochs, and at the end
     evaluation_steps: Count | None = None  # an evaluation every so many steps instead, and at the end
+    # an evaluation after these steps instead, and at the end
+    evaluation_at: Annotated[tuple[Count, ...], Field(strict=False)] = ()
+    evaluation_losses: bool = False  # the loss of every evaluation chunk in evaluations.jsonl, for intervals
     stop_below: StopBelow = StopBelow()  # of the held-out images with data.holdout, else of the test set
     stop_at: StopAt | None = None  # of the same examples
+    # the noise scale of the gradient, measured in every so many steps, in which fast mode does not overlap; null: never
+    noise_scale_steps: Count | None = None
     tensorboard: bool = False  # event files in OUT/tensorboard, beside metrics.jsonl
     timeout_seconds: Positive = 60.0  # a process that does not answer this long has hung
     # the same until the first step is done, in evaluations, and beside a process that writes a checkpoint
@@ -158,6 +166,11 @@ class Recipe(Entry):
     numerics: Numerics = Numerics()
     branch: BranchEntry = BranchEntry()
     execution: Execution = Execution()
+
+    @property
+    def noise_scale_steps(self) -> int | None:
+        """The noise scale is measured in every so many steps; None: in none."""
+        return self.minibatch.growth.measures_noise_every() or self.execution.noise_scale_steps
 
     @model_validator(mode="after")
     def _growth_fits_the_run(self) -> Self:
@@ -214,6 +227,31 @@ class Recipe(Entry):
                     f"batch_norm.span={span} must divide minibatch.workers={workers}{grown} "
                     f"(statistics over whole groups of workers); use {math.gcd(span, workers)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _two_gradients_for_the_noise_scale(self) -> Self:
+        every, k, n = self.noise_scale_steps, self.minibatch.workers, self.minibatch.per_worker
+        if every is None:
+            return self
+        growth, watched = self.minibatch.growth.measures_noise_every(), self.execution.noise_scale_steps
+        setting = f"execution.noise_scale_steps={every}" if growth is None else "minibatch.growth.kind=noise_scale"
+        if growth and watched and growth != watched:
+            raise ValueError(
+                f"execution.noise_scale_steps={watched} with minibatch.growth.measure_steps={growth}: growth goes by "
+                f"steps measured every {growth}; leave execution.noise_scale_steps out"
+            )
+        if k == 1:
+            way = f"minibatch.workers=2 minibatch.per_worker={n // 2}" if n > 1 else "minibatch.workers=2"
+            raise ValueError(
+                f"{setting} with minibatch.workers=1: one worker is one pass, and the noise "
+                f"scale needs two gradients of a step; use {way}, or leave {setting} out"
+            )
+        if self.batch_norm.span > 1:
+            raise ValueError(
+                f"{setting} with batch_norm.span={self.batch_norm.span}: workers that share statistics have no "
+                f"gradients independent of each other; use batch_norm.span=1, or leave {setting} out"
+            )
         return self
 
 

@@ -12,6 +12,7 @@ import torch
 
 from batchscale.errors import BatchscaleError, one_line
 from batchscale.minibatch import StepPlan
+from batchscale.noise_scale import NoiseBlocks
 from batchscale.recipe import Recipe
 from batchscale.records import RunFolder, read_result
 from batchscale.records.files import write_json
@@ -60,14 +61,23 @@ def _so_far(job: Job, parts: Parts, course: Course) -> dict[str, Any]:
         "processes": parts.world.size,
         "workers": recipe.minibatch.workers,
         "per_worker": recipe.minibatch.per_worker,
-        **({"phases": _phases(course.plan)} if course.plan.growth else {}),
+        **({"phases": _phases(course.plan)} if course.plan.growth or parts.growing else {}),
+        **({"decisions": parts.growing.records()} if parts.growing else {}),
         "diverged_at_step": totals.diverged_at_step,
         "evaluated_on": "holdout" if recipe.data.holdout else "test",
         "exact": recipe.numerics.exact,
         **({"skipped_steps": totals.skipped_steps, "loss_scales": totals.loss_scales} if fp16 else {}),
         **course.skipped.count(),
+        **_noise(course),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def _noise(course: Course) -> dict[str, Any]:
+    """The noise scale over the whole run, where it was measured."""
+    blocks = NoiseBlocks(course.totals.noise)
+    estimate = blocks.estimate()
+    return {} if estimate is None else {"noise_scale": {**estimate.as_json(), "steps": blocks.steps}}
 
 
 def _in_parts(task: Task, speed: float | None, parts: Parts) -> dict[str, Any]:

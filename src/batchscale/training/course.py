@@ -15,6 +15,7 @@ from batchscale.minibatch import StepPlan
 from batchscale.recipe import Recipe, identity
 from batchscale.records import RunFolder
 from batchscale.training import checkpoint as checkpoints
+from batchscale.training.noise_scale import NOISE, noise_of
 from batchscale.training.parts import Parts
 from batchscale.training.progress import Progress
 from batchscale.training.riders import COUNTS, LOSS, NEWS, STOP, counts_of
@@ -110,8 +111,13 @@ class Course:
         numbers = dict(values.numbers)
         (loss,), counts = numbers.pop(LOSS), counts_of(numbers.pop(COUNTS), self.parts.step.task.training_counts)
         del numbers[STOP], numbers[NEWS]  # requests, not measurements
+        if self.parts.growing is not None:
+            self.parts.growing.note(step, values.numbers)
         examples = self.plan.minibatch_at(step).images
+        noise = noise_of(numbers.pop(NOISE, ()), examples, self.plan.training_images)
         self.totals.add_step(loss, counts, numbers, examples, seconds, self._ends_epoch(step))
+        if noise is not None:
+            self.totals.add_noise(noise)
 
     def weights(self) -> dict[str, dict[str, torch.Tensor]]:
         """What the run leaves: all processes call it together."""
@@ -162,6 +168,8 @@ class Course:
     def _write(self, folder: RunFolder) -> None:
         self._saved_step = self.steps_done
         self.skipped.write()
+        if self.parts.growing is not None:
+            self.totals.growth = self.parts.growing.state()
         content = checkpoints.Checkpoint(
             self.steps_done, self.parts.state(), self.totals.as_json(), identity(self.recipe), self.fingerprint
         )

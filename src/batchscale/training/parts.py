@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -15,6 +15,7 @@ from batchscale.data.examples import Splits
 from batchscale.data.feed import Feed, Normalizer
 from batchscale.recipe.schema import Recipe
 from batchscale.training.decided import Decided
+from batchscale.training.growing import Growing
 from batchscale.training.riders import Request
 from batchscale.training.step import TrainingStep
 from batchscale.update.ema import AveragedWeights
@@ -32,6 +33,7 @@ class Parts:
     Attributes:
         requests: what processes may ask of all, by name: to stop, to share news.
         kept_steps: steps whose checkpoints stay.
+        growing: takes the decisions by which the minibatch grows; None where it does not, or as stated.
     """
 
     recipe: Recipe
@@ -47,7 +49,8 @@ class Parts:
     make_feed: Callable[[], Feed]
     restore: Callable[[], None]
     recomputation: Recomputation | None = None
-    kept_steps: frozenset[int] = frozenset()
+    kept_steps: Container[int] = frozenset()
+    growing: Growing | None = None
 
     def state(self) -> dict[str, torch.Tensor]:
         """Every tensor of the run's state by name: live ones, loaded by copying into them."""

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from batchscale.aggregate import ExactAggregator, FastAggregator
-from batchscale.aggregate.riders import ForwardPass, Riders, numbers
+from batchscale.aggregate.riders import ForwardPass, PartGradient, Riders, numbers
 from batchscale.data.feed import Batch
 from batchscale.minibatch import Minibatch, StepPlan
 from batchscale.randomness import key
@@ -88,7 +88,7 @@ class TrainingStep:
         workers: k -> the numbers of this process's workers.
         draws_random: a pass draws random numbers, keyed by its worker.
         noise: (outputs, step, first worker) -> outputs whose gradients are multiplied.
-        set_momentum: gives the optimizer the momentum of a step.
+        set_constants: gives the optimizer the constants of a step: momentum, and what the scaling rule changes.
         groups: of workers that are normalised together.
         seconds: of its phases, by the clock of the device.
     """
@@ -106,7 +106,7 @@ class TrainingStep:
     seed: int
     draws_random: bool = False
     noise: Callable[[Any, int, int], Any] = _unchanged
-    set_momentum: Callable[[int], None] = lambda step: None
+    set_constants: Callable[[int], None] = lambda step: None
     groups: WorkerGroups = field(default_factory=WorkerGroups)
     loss_scale: LossScale | NoLossScale = field(default_factory=NoLossScale)
     seconds: PhaseSeconds = field(default_factory=PhaseSeconds)
@@ -118,7 +118,8 @@ class TrainingStep:
         """Train on one minibatch: gradient of every worker, their sum, the update."""
         self.seconds.begin("forward")
         minibatch = self.plan.minibatch_at(step)
-        for _ in self.aggregator.attempts():
+        apart = self.riders.apart(step)
+        for _ in self.aggregator.attempts(apart):
             self.riders.begin()
             worker = self.workers(minibatch.workers).start
             units = self.groups.together(passes)
@@ -134,8 +135,10 @@ class TrainingStep:
         self.loss_scale.unscale(minibatch.workers)
         finite = self.riders.finite(self.aggregator.flat.buffer)
         if finite:
+            if apart:
+                self.riders.summed(step, PartGradient(self.aggregator.flat.gradients, minibatch.images))
             self.riders.update(minibatch)
-            self.set_momentum(step)
+            self.set_constants(step)
             self.optimizer.step(lr=self.schedule(step))
         goes_on = self.loss_scale.update(finite, minibatch.workers)
         answer = StepAnswer(finite, goes_on and not finite, *self.riders.answer())
@@ -153,7 +156,11 @@ class TrainingStep:
         if last and not (shared and loss.is_cuda):  # two communicators of NCCL must not be under way at once
             self.aggregator.last_pass()
         self.seconds.begin("backward")
-        loss.backward(torch.full_like(loss, self.loss_scale.factor(minibatch.workers)))  # type: ignore[no-untyped-call]
+        factor = self.loss_scale.factor(minibatch.workers)
+        loss.backward(torch.full_like(loss, factor))  # type: ignore[no-untyped-call]
+        if self.riders.apart(step):
+            gradient = PartGradient(self.aggregator.flat.gradients, num_examples(batch.targets), factor)
+            self.riders.passed(step, gradient)
         self.aggregator.add()
 
     def _in_lanes(self, lanes: Lanes, step: int, worker: int, batches: Sequence[Batch]) -> None:

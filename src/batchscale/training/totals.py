@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from typing import Any, Self
 
+from batchscale.noise_scale import NoiseBlocks, StepNoise
+
 
 @dataclass(frozen=True)
 class LineMeans:
@@ -44,7 +46,10 @@ class Totals:
         diverged_at_step: the step whose loss was not finite.
         skipped_steps: whose gradient overflowed, so that the loss scale was lowered instead of an update.
         loss_scales: [first step, scale] of every loss scale used.
+        growth: decisions about the minibatch, and what the next one will go by, as of the checkpoint.
         evaluation_is_due: the evaluation after the last step was begun and not ended.
+        noise: of the gradients, in blocks of ten measured steps (``NoiseBlocks.sums``).
+        line_noise: [measured steps, sum of |G|^2, sum of tr S] since the last line.
     """
 
     images: int = 0
@@ -68,7 +73,10 @@ class Totals:
     diverged_at_step: int | None = None
     skipped_steps: int = 0
     loss_scales: list[list[float]] = field(default_factory=list)
+    growth: dict[str, Any] = field(default_factory=dict)
     evaluation_is_due: bool = False
+    noise: list[list[float]] = field(default_factory=list)
+    line_noise: list[float] = field(default_factory=lambda: [0, 0.0, 0.0])
 
     def note_scale(self, step: int, scale: float) -> None:
         """Remember a loss scale from its first step on."""
@@ -104,6 +112,23 @@ class Totals:
             self.train_loss = self._epoch_mean()
             self.epoch_loss, self.epoch_images = 0.0, 0
 
+    def add_noise(self, noise: StepNoise) -> None:
+        """Count what a step's gradients said of the noise scale."""
+        NoiseBlocks(self.noise).add(noise)
+        self.line_noise = [total + one for total, one in zip(self.line_noise, (1, *noise), strict=True)]
+
+    def _take_noise(self) -> dict[str, float | None]:
+        """A line's entries of the noise scale, none where no step of it was measured."""
+        (steps, gradient_squared, trace), self.line_noise = self.line_noise, [0, 0.0, 0.0]
+        if not steps:
+            return {}
+        return {
+            "noise_scale": trace / gradient_squared if gradient_squared > 0 else None,
+            "gradient_squared": gradient_squared / steps,
+            "trace": trace / steps,
+            "noise_steps": steps,
+        }
+
     def take_line(self) -> LineMeans:
         """What a line of metrics.jsonl is made of, set back to zero."""
         steps = self.line_steps - self.line_lost_steps
@@ -111,7 +136,7 @@ class Totals:
             name: [total / steps for total in totals] if len(totals) > 1 else totals[0] / steps
             for name, totals in self.line_values.items()
             if totals  # a rider may have no numbers, and do all it does in ``update``
-        }
+        } | self._take_noise()
         means = LineMeans(
             self.line_loss / steps if steps else None, self.line_counts, self.line_images, values, self.line_steps,
             self.line_seconds,

@@ -3,15 +3,18 @@
 m <- b1 m + (1 - b1) g;   v <- b2 v + (1 - b2) g^2
 w <- (1 - lr d) w - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
 
+Where the betas change, b^t is the product of those used.
+
 Source: Loshchilov, Hutter 2019, "Decoupled Weight Decay Regularization", algorithm 2.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
+from batchscale.update.debiasing import Debiasing
 from batchscale.update.live import Groups
 
 
@@ -22,33 +25,58 @@ class AdamW:
 
     Args:
         groups: (parameters, decay d of theirs).
-        beta1: b1 in [0, 1).
+        beta1: b1 in [0, 1); it, beta2 and epsilon may be set anew between steps.
         beta2: b2 in [0, 1).
         epsilon: eps.
+
+    Attributes:
+        decay_factor: what every d is multiplied by in the next step.
 
     Source: Loshchilov and Hutter 2019, algorithm 2.
     """
 
     def __init__(self, groups: Groups, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
-        torch_groups: list[dict[str, Any]] = [{"params": p, "weight_decay": d} for p, d in groups if p]
-        self._parameters = [p for group in torch_groups for p in group["params"]]
-        self._adamw = torch.optim.AdamW(torch_groups, lr=0.0, betas=(beta1, beta2), eps=epsilon, fused=True)
-        self._steps = torch.zeros(len(self._parameters), device=self._parameters[0].device)
-        for parameter, count in zip(self._parameters, self._steps.unbind(), strict=True):
-            first, second = torch.zeros_like(parameter), torch.zeros_like(parameter)
-            self._adamw.state[parameter] = {"step": count, "exp_avg": first, "exp_avg_sq": second}
+        self.beta1, self.beta2, self.epsilon, self.decay_factor = beta1, beta2, epsilon, 1.0
+        filled = [(p, d) for p, d in groups if p]
+        self._parameters = [p for parameters, _ in filled for p in parameters]
+        ends = [sum(len(p) for p, _ in filled[: i + 1]) for i in range(len(filled))]
+        self._groups = [(range(end - len(p), end), d) for end, (p, d) in zip(ends, filled, strict=True)]
+        device = self._parameters[0].device if self._parameters else None
+        self._steps = torch.zeros(len(self._parameters), device=device)
+        self._first, self._second = ([torch.zeros_like(p) for p in self._parameters] for _ in range(2))
+        self._debiasing = Debiasing(self._steps)
 
+    @torch.no_grad()
     def step(self, lr: float) -> None:
         """One update of every parameter from its ``grad``, at this lr."""
-        for group in self._adamw.param_groups:
-            group["lr"] = lr
-        self._adamw.step()
+        changed = self._debiasing.begin(self.beta1, self.beta2)
+        counts = self._steps.unbind()
+        for numbers, stated in self._groups:
+            used, decay = [i for i in numbers if self._parameters[i].grad is not None], stated * self.decay_factor
+            if not used:
+                continue
+            torch._foreach_add_([counts[i] for i in used], 1)
+            if not changed:
+                self._update(used, [counts[i] for i in used], lr, self.epsilon, decay)
+                continue
+            for c in self._debiasing.corrections(used):
+                far = self._debiasing.far(len(c.places))
+                # The kernel decays by lr d: the decay must not see the correction of the lr.
+                self._update([used[i] for i in c.places], far, lr * c.lr, self.epsilon * c.epsilon, decay / c.lr)
+
+    def _update(self, used: Sequence[int], counts: list[torch.Tensor], lr: float, epsilon: float, decay: float) -> None:
+        weights: list[torch.Tensor] = [self._parameters[i] for i in used]
+        gradients = [p.grad for p in (self._parameters[i] for i in used) if p.grad is not None]
+        torch._fused_adamw_(
+            weights, gradients, [self._first[i] for i in used], [self._second[i] for i in used], [], counts, lr=lr,
+            beta1=self.beta1, beta2=self.beta2, weight_decay=decay, eps=epsilon, amsgrad=False, maximize=False,
+        )  # fmt: skip
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that a resume needs, by name: the live tensors, loaded by copying into them."""
-        states = [self._adamw.state[p] for p in self._parameters]
         return {
             "steps": self._steps,
-            **{f"first.{i}": s["exp_avg"] for i, s in enumerate(states)},
-            **{f"second.{i}": s["exp_avg_sq"] for i, s in enumerate(states)},
+            **{f"first.{i}": tensor for i, tensor in enumerate(self._first)},
+            **{f"second.{i}": tensor for i, tensor in enumerate(self._second)},
+            **self._debiasing.state(),
         }

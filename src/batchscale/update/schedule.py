@@ -1,6 +1,6 @@
 """The learning rate as a function of the step: scaling rule, warmup, decay.
 
-lr(t) = eta s(kn / reference)            the target: linear s(r) = r, sqrt s(r) = sqrt r, none s(r) = 1
+lr(t) = eta s(kn / reference)            the target: s(r) is r, sqrt r or 1, by the scaling rule (``update/rules.py``)
 lr(t) = warmup(t), t < T_w;   target * decay(t), t >= T_w
 
 While the minibatch grows, t counts in steps of the first minibatch, and what comes out is multiplied by s(kn_t / kn_0).
@@ -15,13 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from batchscale.minibatch import StepPlan
-
-SCALINGS: dict[str, Callable[[float], float]] = {
-    "linear": lambda ratio: ratio,
-    "sqrt": math.sqrt,
-    "none": lambda ratio: 1.0,
-}
-"""kn / reference minibatch -> factor on the reference lr."""
+from batchscale.update.rules import SCALINGS as SCALINGS
 
 WARMUPS: dict[str, Callable[[float, float, float], float]] = {
     "none": lambda start, target, progress: target,
@@ -56,6 +50,9 @@ class Decay:
         return math.prod(self.factor[:passed]) if isinstance(self.factor, tuple) else self.factor**passed
 
 
+_MOST_HALVINGS = 40  # 2^40 times the first minibatch is above any data set
+
+
 DECAYS: dict[str, Callable[[Decay, float, float], float]] = {
     "none": lambda d, step, progress: 1.0,
     "step": lambda d, step, progress: d.stepped(step),
@@ -63,6 +60,33 @@ DECAYS: dict[str, Callable[[Decay, float, float], float]] = {
     "polynomial": lambda d, step, progress: d.final + (1 - d.final) * (1 - progress) ** d.power,
 }
 """(decay, step, progress in [0, 1] from the warmup's end to the decay's end) -> share of the target lr."""
+
+
+def halvings(decay: Decay, begin: float, end: float) -> list[float]:
+    """Where a decay has halved the lr once more: the first times at which its share is at most 1/2, 1/4, ...
+
+    Args:
+        decay: its steps and its end in the unit of begin and end.
+        begin: of the decay, the warmup's end.
+        end: of the decay.
+
+    Returns:
+        Times in (begin, end], to a millionth; a decay that halves the lr several times at once gives its time as often.
+
+    Source: Meterez et al. 2025 (seesaw).
+    """
+
+    def share(time: float) -> float:
+        return DECAYS[decay.kind](decay, time, min(max((time - begin) / (end - begin), 0.0), 1.0))
+
+    times: list[float] = []
+    while len(times) < _MOST_HALVINGS and share(end) <= (half := 0.5 ** (len(times) + 1)):
+        low, high = begin, end  # no decay ever rises
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (low, middle) if share(middle) <= half * (1 + 1e-12) else (middle, high)
+        times.append(round(high, 6))
+    return times
 
 
 def scaled_lr(reference: float, reference_minibatch: int, minibatch_images: int, rule: str) -> float:
@@ -128,17 +152,24 @@ class Schedule:
 class BranchFactor:
     """How a branch's lr relates to its trunk's at the same number of examples seen.
 
-    lr_branch = s(f) lr_trunk
+    lr_branch = s(f) lr_trunk;   over a warmup of w examples (1 + (s(f) - 1) x / w) lr_trunk, x seen since it began
 
     Attributes:
         first_step: of the branch.
         minibatch_factor: f, its minibatch over the trunk's where it begins.
         rule: s, a member of SCALINGS.
+        warmup: w; 0: s(f) from the first step on.
     """
 
     first_step: int
     minibatch_factor: float
     rule: str
+    warmup: int = 0
+
+    def after(self, examples: int) -> float:
+        """The factor on the lr, so many examples since it began."""
+        whole = SCALINGS[self.rule](self.minibatch_factor)
+        return whole if examples >= self.warmup else 1.0 + (whole - 1.0) * examples / self.warmup
 
 
 @dataclass(frozen=True)
@@ -174,7 +205,7 @@ class PlannedSchedule:
         for branch in self.branches:
             if step >= branch.first_step:
                 grown /= branch.minibatch_factor
-                factor *= SCALINGS[branch.rule](branch.minibatch_factor)
+                factor *= branch.after(self.plan.images(step) - self.plan.images(branch.first_step))
         return factor * SCALINGS[self.scaling](grown)
 
 

@@ -1,20 +1,28 @@
-"""A folder -> its report.html: a study, a run, or results of benchmarks, told by what the folder holds."""
+"""A folder -> its report.html: a study, a run, or results of benchmarks, told by what the folder holds.
+
+Several folders -> the page of the critical minibatch, measured in several ways.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from batchscale.bench.findings import saved_findings
 from batchscale.errors import FolderError
-from batchscale.records.files import write_whole
+from batchscale.records.files import cannot_write, write_whole
 from batchscale.records.findings import Findings
+from batchscale.report.critical.findings import critical_findings
+from batchscale.report.critical.recipes import check_one_recipe
+from batchscale.report.critical.sources import read_source
 from batchscale.report.page.html import render
 from batchscale.report.page.runs import Run, read_run, read_runs
 from batchscale.report.run_findings import run_findings
 from batchscale.report.study_findings import study_findings
 
-NAME = "report.html"
+NAME, TOGETHER = "report.html", "critical-minibatch.html"
 
 
 @dataclass(frozen=True)
@@ -26,12 +34,16 @@ class Written:
         kind: of the findings.
         runs: shown.
         skipped: (folder or file, reason).
+        answer: of several folders' page, one sentence and more.
+        result: of several folders' page, the answer as numbers.
     """
 
     path: Path
     kind: str
     runs: int
     skipped: list[tuple[str, str]]
+    answer: str = ""
+    result: dict[str, Any] = field(default_factory=dict)
 
 
 def write_report(folder: Path) -> Path:
@@ -45,13 +57,47 @@ def write_report(folder: Path) -> Path:
 
 def write(folder: Path) -> Written:
     """As write_report, and tell what stands in it."""
-    if not folder.is_dir():
-        raise FolderError(f"{folder}: is no folder; give the folder of a study, a run or results of bench")
+    _check_is_folder(folder)
     findings, runs, skipped = _gathered(folder)
     path = folder / NAME
     page = render(findings, runs, skipped).encode("utf-8")
     write_whole(path, page, f"or copy {folder} to where you may write, and report on the copy")
     return Written(path, findings.kind, len(runs), skipped)
+
+
+def _check_is_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise FolderError(f"{folder}: is no folder; give the folder of a study, a run or results of bench")
+
+
+def write_together(folders: Sequence[Path], command: Sequence[str], out: Path | None = None) -> Written:
+    """Write the page of the critical minibatch, of several folders of one recipe.
+
+    Args:
+        folders: of studies steps-to-target and branch, measures of the noise scale, and runs that measured it.
+        command: that asks for it.
+        out: the folder that the page goes to; None: the first of the folders, whose own page stays.
+
+    Raises:
+        FolderError: one of them says nothing of the critical minibatch, they are of different recipes, or of one way.
+    """
+    for folder in folders:
+        _check_is_folder(folder)
+    sources = [read_source(folder) for folder in dict.fromkeys(folders)]
+    check_one_recipe(sources)
+    if len({source.kind for source in sources}) < 2:
+        raise FolderError(
+            f"{', '.join(map(str, folders))}: one way to the critical minibatch alone ({sources[0].kind}); give "
+            f"folders of two ways and more, or one folder"
+        )
+    findings = critical_findings(sources, command)
+    path = (out or folders[0]) / TOGETHER
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path.parent, error) from error
+    write_whole(path, render(findings).encode("utf-8"))
+    return Written(path, findings.kind, 0, [], findings.answer, findings.result)
 
 
 def _gathered(folder: Path) -> tuple[Findings, list[Run], list[tuple[str, str]]]:

@@ -10,6 +10,7 @@ from batchscale.study.examples import parts_of
 from batchscale.study.question import Case
 from batchscale.study.runner.cell import Outcome
 from batchscale.study.steps_to_target.hyperbola import Hyperbola, fit
+from batchscale.study.steps_to_target.luck import CriticalMinibatch, half_efficiency
 from batchscale.study.steps_to_target.question import Question
 from batchscale.study.steps_to_target.regimes import Regime, local_slopes, regimes, slope_ranges
 from batchscale.study.steps_to_target.search import search_of
@@ -27,11 +28,13 @@ class Answer:
         points: one a minibatch, rising.
         regimes: those seen.
         fit: None for fewer than four minibatches that reached the goal.
+        half: the critical minibatch of the fit, with an interval that holds the luck of the search, too.
     """
 
     points: tuple[Reached, ...]
     regimes: tuple[Regime, ...]
     fit: Hyperbola | None
+    half: CriticalMinibatch
 
     @property
     def reached(self) -> list[Reached]:
@@ -41,7 +44,7 @@ class Answer:
     @property
     def few_trials(self) -> bool:
         """Whether most points that reached the goal had too few trials."""
-        return 2 * sum(map(few_trials, self.reached)) > len(self.reached)
+        return _mostly_few(self.reached)
 
 
 def few_trials(point: Reached) -> bool:
@@ -49,6 +52,10 @@ def few_trials(point: Reached) -> bool:
     steps, half = point.steps, point.steps_by_half
     short = point.reached < _FEWEST_REACHED
     return steps is not None and half is not None and (short or half > _HALF_IS_MUCH_WORSE * steps)
+
+
+def _mostly_few(reached: Sequence[Reached]) -> bool:
+    return 2 * sum(map(few_trials, reached)) > len(reached)
 
 
 def _curve(points: Sequence[Reached]) -> tuple[list[int], list[int], list[int]]:
@@ -64,11 +71,10 @@ def answer_of(case: Case[Question], outcomes: Sequence[Outcome]) -> Answer:
 
 def answer_of_points(points: Sequence[Reached]) -> Answer:
     """Regimes and hyperbola of the points that reached the goal."""
-    answer = Answer(tuple(points), tuple(regimes(*_curve(points))), fit(*_curve(points)))
-    if not answer.few_trials:
-        return answer
-    doubt = "most minibatches had too few trials"
-    return replace(answer, regimes=tuple(replace(regime, doubt=regime.doubt or doubt) for regime in answer.regimes))
+    few = _mostly_few([point for point in points if point.steps is not None])
+    doubt = "most minibatches had too few trials" if few else None
+    seen = (replace(regime, doubt=regime.doubt or doubt) for regime in regimes(*_curve(points)))
+    return Answer(tuple(points), tuple(seen), fit(*_curve(points)), half_efficiency(points, doubt))
 
 
 def as_json(case: Case[Question], answer: Answer) -> dict[str, Any]:
@@ -85,6 +91,7 @@ def as_json(case: Case[Question], answer: Answer) -> dict[str, Any]:
         "regimes": [regime.as_json() for regime in answer.regimes],
         "hyperbola": answer.fit and answer.fit.as_json(),
         **in_parts,
+        "critical": [answer.half.as_json(parts, each)],
     }
 
 

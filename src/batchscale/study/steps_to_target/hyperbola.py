@@ -26,15 +26,17 @@ from scipy import optimize, stats
 
 FEWEST_POINTS = 4  # two numbers are fitted: fewer leave no scatter to judge them by
 _CONFIDENCE = 0.95
+FEWEST_DRAWN = 3  # of a curve drawn again, whose own scatter is not asked for
 _BEYOND = math.log(1e3)  # how far beyond the studied minibatches B_crit is looked for
 _GRID = 4001
+_COARSE_GRID = 1001  # of curves drawn again: 2 % apart, before the parabola through the lowest three
 _AT_END = 1e-3  # of log B_crit: nearer to the end of the search than this, the minimum lies at the end
 Values = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A number and its 95 % confidence interval.
+    """A number and its confidence interval, of 95 % where nothing else is said.
 
     Args:
         value: None: not seen, the minibatches studied give a bound at most.
@@ -124,13 +126,25 @@ class _Profile:
         return np.sum((self.middle - curve) ** 2, axis=-1)
 
 
-def fit(minibatches: Sequence[int], steps: Sequence[float], steps_before: Sequence[float]) -> Hyperbola | None:
+def log_width(steps: Sequence[float], steps_before: Sequence[float]) -> Values:
+    """w = log(S / S_before), what evaluations round away; of an S_before of 0, log 2 (n)."""
+    last = np.array(steps, dtype=float)
+    return np.asarray(np.log(last / np.maximum(np.array(steps_before, dtype=float), last / 2)))
+
+
+def fit(
+    minibatches: Sequence[int],
+    steps: Sequence[float],
+    steps_before: Sequence[float],
+    confidence: float = _CONFIDENCE,
+) -> Hyperbola | None:
     """The hyperbola through (minibatch, steps), each point with the same relative error.
 
     Args:
         minibatches: B, images, each once.
         steps: S, to the goal: of the first evaluation below it.
         steps_before: of the evaluation before, above it; 0: half of S counts, for its logarithm.
+        confidence: of the intervals.
 
     Returns:
         The fit; None for fewer than four points.
@@ -140,11 +154,11 @@ def fit(minibatches: Sequence[int], steps: Sequence[float], steps_before: Sequen
     if len(minibatches) < FEWEST_POINTS:
         return None
     images, last = np.array(minibatches, dtype=float), np.array(steps, dtype=float)
-    width = np.log(last / np.maximum(np.array(steps_before, dtype=float), last / 2))
+    width = log_width(steps, steps_before)
     profile = _Profile(images, np.log(last) - width / 2)
     best, free = _minimum(profile.squares, np.linspace(*profile.ends, _GRID)), len(images) - 2
     least, rounded = float(profile.squares(best)), float(np.mean(width**2)) / 12
-    quantile = float(stats.t.ppf(0.5 + _CONFIDENCE / 2, free))
+    quantile = float(stats.t.ppf(0.5 + confidence / 2, free))
     allowed = least + quantile**2 * max(least / free, rounded) + 1e-24  # rounding of an exact fit
     critical = math.exp(best)
     return Hyperbola(
@@ -153,6 +167,36 @@ def fit(minibatches: Sequence[int], steps: Sequence[float], steps_before: Sequen
         len(images),
         "below" if critical < images.min() else "above" if critical > images.max() else None,
     )
+
+
+def log_critical_of_many(minibatches: Sequence[int], middles: Values, reached: npt.NDArray[np.bool_]) -> Values:
+    """log B_crit of many curves at once, by the least squares of ``fit``.
+
+    RSS = sum_i w_i (y_i - f_i)^2 - (sum_i w_i (y_i - f_i))^2 / sum_i w_i,   f = log(1 + B_crit / B), w: reached or not
+
+    Args:
+        minibatches: B, images (n).
+        middles: y, log steps (R, n); any number where the goal was not reached.
+        reached: which of them count (R, n).
+
+    Returns:
+        (R); -inf and inf where the minimum lies at an end of the search, nan for fewer than three points.
+    """
+    profile = _Profile(np.array(minibatches, dtype=float), np.zeros(len(minibatches)))
+    grid = np.linspace(*profile.ends, _COARSE_GRID)
+    curve = np.log1p(np.exp(grid)[:, None] / profile.images)
+    weights, count = reached.astype(float), np.maximum(reached.sum(axis=1, keepdims=True), 1)
+    y = np.where(reached, middles, 0.0)
+    y = (y - y.sum(axis=1, keepdims=True) / count) * weights  # without its mean: fewer digits cancel
+    squares = weights @ (curve**2).T - 2 * y @ curve.T - (weights @ curve.T) ** 2 / count  # without y's own
+    near = np.argmin(squares, axis=1)
+    inside = np.clip(near, 1, len(grid) - 2)
+    left, lowest, right = (np.take_along_axis(squares, (inside + i)[:, None], 1)[:, 0] for i in (-1, 0, 1))
+    bend = np.maximum(left - 2 * lowest + right, np.finfo(float).tiny)
+    log_critical = grid[inside] + np.clip((left - right) / (2 * bend), -1, 1) * (grid[1] - grid[0])
+    log_critical[near == 0], log_critical[near == len(grid) - 1] = -math.inf, math.inf
+    log_critical[reached.sum(axis=1) < FEWEST_DRAWN] = math.nan
+    return np.asarray(log_critical)
 
 
 def _intervals(profile: _Profile, best: float, allowed: float) -> tuple[Interval, Interval, Interval]:

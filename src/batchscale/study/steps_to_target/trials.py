@@ -182,6 +182,7 @@ class Reached:
         best: the trial that needed fewest steps, or came nearest; None where none left an evaluation.
         best_value: the best value of the goal's measure over all trials.
         trials, reached, diverged, failed: counts.
+        goals: (steps, steps_before) of every trial that reached it, rising.
     """
 
     minibatch: int
@@ -196,6 +197,7 @@ class Reached:
     reached: int
     diverged: int
     failed: int
+    goals: tuple[tuple[int, int], ...]
 
 
 def summarize(trials: Sequence[Trial], goal: Goal, budget_steps: int, interval_steps: int) -> Reached:
@@ -226,6 +228,7 @@ def summarize(trials: Sequence[Trial], goal: Goal, budget_steps: int, interval_s
         len(goals),
         sum(trial.status == "diverged" for trial in trials),
         sum(trial.status in ("failed", "missing") for trial in trials),
+        tuple(sorted(goals.values())),
     )
 
 

@@ -10,6 +10,7 @@ from batchscale.study.question import Case
 from batchscale.study.runner.cell import Outcome
 from batchscale.study.steps_to_target.answer import Answer, few_trials
 from batchscale.study.steps_to_target.hyperbola import FEWEST_POINTS
+from batchscale.study.steps_to_target.luck import CriticalMinibatch
 from batchscale.study.steps_to_target.question import Question, has_momentum, images_left
 from batchscale.study.steps_to_target.regimes import DIMINISHING, MAXIMAL, PERFECT, Regime
 from batchscale.study.steps_to_target.trials import Goal, Reached
@@ -35,10 +36,16 @@ def asked(case: Case[Question], outcomes: Sequence[Outcome]) -> str:
         f"How many steps does {case.recipe_name} need to {question.goal.text} on {case.recipe.data.holdout:,} held-out "
         f"training images, at each "
         f"minibatch? {counted(question.trials, 'trial')} each, a quasi-random search over {measured}, weight decay "
-        f"and the share of the lr left at the end of the step budget (linear decay, no warmup); "
+        f"and the share of the lr left at the end of the step budget (linear decay, no warmup){_unsearched(case)}; "
         f"{images_left(case):,} training images; one seed for data order and first weights."
         f"{words_of([outcome.cell for outcome in outcomes])}"
     )
+
+
+def _unsearched(case: Case[Question]) -> str:
+    """What a search of Adam leaves as it is, though its best may move with the minibatch."""
+    betas = [name for name in ("beta1", "beta2", "epsilon") if name in case.recipe.optimizer.options()]
+    return f"; {', '.join(betas)} stay the recipe's" if betas else ""
 
 
 def sentence(case: Case[Question], answer: Answer) -> str:
@@ -94,8 +101,16 @@ def _fit_text(case: Case[Question], answer: Answer) -> str:
     return (
         f"S_min (1 + B_crit / B) fits to {hyperbola.scatter_percent:.0f} % with "
         f"{critical.text('B_crit', 'images')}{in_parts} and "
-        f"{hyperbola.steps_min.text('S_min', 'steps')} (95 %)"
+        f"{hyperbola.steps_min.text('S_min', 'steps')} (95 %){_half_text(answer.half, parts, each)}"
     )
+
+
+def _half_text(half: CriticalMinibatch, parts: str, each: int) -> str:
+    """The interval that is to be compared with other ways to the critical minibatch."""
+    if half.minibatch is None:
+        return ""
+    in_parts = f", {half.interval_text(each)} {parts}" if parts else ""
+    return f"; half efficiency, with the luck of the search: {half.interval_text()} images{in_parts} (90 %)"
 
 
 def warnings(case: Case[Question], answer: Answer, outcomes: Sequence[Outcome]) -> Iterator[str]:
@@ -107,6 +122,12 @@ def warnings(case: Case[Question], answer: Answer, outcomes: Sequence[Outcome]) 
         yield (
             f"kn = {', '.join(small)}: below minibatch.per_worker={per_worker}, so one worker of kn images: "
             f"batch norm, where the model has it, sees fewer images than at larger minibatches"
+        )
+    own, (low, high) = case.recipe.optimizer.weight_decay, case.question.weight_decay
+    if own and not low <= own <= high:
+        yield (
+            f"weight decay was searched from {low:g} to {high:g}, without the recipe's own {own:g}: no trial has it; "
+            f"widen --weight-decay"
         )
     for regime in answer.regimes:
         if regime.doubt:
@@ -120,7 +141,25 @@ def warnings(case: Case[Question], answer: Answer, outcomes: Sequence[Outcome]) 
             f"{answer.fit.critical_minibatch.text('B_crit', 'images')}: {where} minibatch that reached the goal, so a "
             f"bound, no measurement; widen --minibatches"
         )
+    yield from _doubts_of_half(answer)
     yield from (f"{o.folder.name} failed: {o.error}" for o in outcomes if o.status == "failed")
+
+
+def _doubts_of_half(answer: Answer) -> Iterator[str]:
+    """Of the critical minibatch: trials that still move it, and a curve of another form."""
+    half = answer.half
+    if half.unsettled:
+        by_half = f"{half.by_half:.3g} images" if half.as_json()["minibatch_by_half"] else "none"
+        yield (
+            f"B_crit is unsettled: half of the trials would have told {by_half} in place of {half.minibatch:.3g}; "
+            f"give more --trials"
+        )
+    enough = not any(map(few_trials, answer.reached))  # else the luck of some is not known
+    if answer.fit is not None and half.minibatch is not None and half.other_form and enough:
+        yield (
+            f"the points lie {answer.fit.scatter_percent:.0f} % off S_min (1 + B_crit / B), and the luck of the search "
+            f"explains {half.luck_percent:.0f} %: the curve may have another form, and no one B_crit"
+        )
 
 
 def _doubts(point: Reached, goal: Goal) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""The critical minibatch of one recipe, measured in up to three ways, side by side."""
