@@ -55,7 +55,7 @@ run: words errors members minibatch noise_scale system recipe task comm data rec
 bench: words errors randomness structure minibatch system recipe task comm data records aggregate launch build
 report: words errors system records bench
 study: words errors members randomness system recipe data update records launch build run
-cost: words errors records
+cost: words errors records study
 plugins: errors members recipe
 api: errors recipe task data records run
 cli: words errors members system recipe data records launch build run bench report study cost batchscale

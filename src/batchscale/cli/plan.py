@@ -29,6 +29,13 @@ precision.
   batchscale plan validate SERIES.csv OTHERS.csv --calibrate host --json
   batchscale plan validate SERIES.csv --calibrate host --link 50,10 --gradient-mb 102
 """
+_EPOCHS = """\
+Fit E(B) = E_min (1 + B / B_crit), the data that a goal needs at minibatch B, to tables of what was needed, and test
+whether that form holds: each point is predicted from all others of its workload. Columns of TABLE.csv: benchmark,
+minibatch, mean_to_target (or epochs_mean), and unit.
+
+  batchscale plan epochs TABLE.csv
+"""
 _PRIORS = """\
 Fit the priors of the small form to tables of speeds: how much slower a step becomes at each doubling of the hosts, how
 far a doubling lies from that, and what leaving the first host costs. The package ships those of published tables.
@@ -59,6 +66,10 @@ def add(commands: Any) -> None:
     validate.add_argument("--gradient-mb", type=_megabytes, metavar="MB", help="megabytes of gradients a step")
     add_common(validate)
     validate.set_defaults(run=run_validate)
+    epochs = _kind(kinds, "epochs", "data to a goal against the minibatch, and whether the form holds", _EPOCHS)
+    epochs.add_argument("table", type=Path, metavar="TABLE.csv", help="what was needed at each minibatch")
+    add_common(epochs)
+    epochs.set_defaults(run=run_epochs)
     priors = _kind(kinds, "priors", "fit the priors of the small form to tables", _PRIORS)
     _add_series(priors)
     priors.add_argument("--out", type=Path, metavar="FILE", help="write them as JSON, too")
@@ -141,6 +152,16 @@ def _floor(options: argparse.Namespace) -> Floor | None:
     from batchscale.cost.validate import Floor
 
     return Floor(Link(*options.link), options.gradient_mb * 1e6)
+
+
+def run_epochs(options: argparse.Namespace) -> int:
+    """Fit, test, print."""
+    from batchscale.cost.epochs import fit_epochs, read_workloads
+    from batchscale.cost.epochs_words import epochs_findings
+
+    fits = [fit_epochs(workload) for workload in read_workloads(options.table)]
+    _print(epochs_findings(fits, this_command(options.typed)), options)
+    return 0
 
 
 def run_priors(options: argparse.Namespace) -> int:
