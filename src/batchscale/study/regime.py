@@ -15,7 +15,7 @@ import math
 from fractions import Fraction
 from typing import Any
 
-from batchscale.minibatch import Minibatch, StepPlan
+from batchscale.build.planning import plan_of
 from batchscale.recipe import Recipe, recipe_from
 
 _DIGITS = 10**10  # epochs are cut off here: rounded up they would be a step too many
@@ -30,7 +30,9 @@ def regime_factor(recipe: Recipe, reference: tuple[int, int], minibatch: tuple[i
         minibatch: (k, n).
         images: N.
     """
-    plans = (StepPlan(Minibatch(*size), images, recipe.epochs, recipe.data.partial) for size in (reference, minibatch))
+    sizes = ({"workers": k, "per_worker": n} for k, n in (reference, minibatch))
+    entries = (recipe.minibatch.model_copy(update=size) for size in sizes)
+    plans = (plan_of(recipe.model_copy(update={"minibatch": entry}), images) for entry in entries)
     first, second = (plan.phases[0].steps_per_epoch for plan in plans)
     return first / second
 
