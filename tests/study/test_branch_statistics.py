@@ -167,7 +167,7 @@ def test_points_are_multiples_of_every_factor_and_averages_are_alike_in_examples
 
 
 def test_half_efficiency_counts_the_examples_beyond_the_window():
-    """Factor 1 has loss 1 at 128; factor 2 at 192, factor 4 at 320, beyond twice the window: r = 1.5 and not reached."""
+    """Factor 1 has loss 1 at 128; factor 2 at 192, factor 4 at 320, past twice the window: r = 1.5 and none."""
     paths = {1: {0: 3.0, 128: 1.0}, 2: {0: 3.0, 128: 1.5, 192: 1.0}, 4: {0: 3.0, 128: 2.0, 256: 1.5, 320: 1.0}}
     curves = {
         ("branch", 10, "sqrt", factor, 1.0): {s: BranchCurve("done", "", losses, went_on=True) for s in (1, 2, 3)}
