@@ -164,3 +164,15 @@ def test_points_are_multiples_of_every_factor_and_averages_are_alike_in_examples
     assert all(point % 128 == 0 for point in uneven.points)
     assert (uneven.points[-1], uneven.half) == (640, 256)
     assert Window(4, (1, 4), 16).half is None
+
+
+def test_half_efficiency_counts_the_examples_beyond_the_window():
+    """Factor 1 has loss 1 at 128; factor 2 at 192, factor 4 at 320, past twice the window: r = 1.5 and none."""
+    paths = {1: {0: 3.0, 128: 1.0}, 2: {0: 3.0, 128: 1.5, 192: 1.0}, 4: {0: 3.0, 128: 2.0, 256: 1.5, 320: 1.0}}
+    curves = {
+        ("branch", 10, "sqrt", factor, 1.0): {s: BranchCurve("done", "", losses, went_on=True) for s in (1, 2, 3)}
+        for factor, losses in paths.items()
+    }
+    half = critical_of(curves, Window(8, (1, 2, 4), 128), 10, "sqrt", 1.0).whole.half
+    assert half.factor == pytest.approx(3.0)  # r = 1, 1.5, then on the same line to 2
+    assert half.interval == pytest.approx((3.0, 3.0))

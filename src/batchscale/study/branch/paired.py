@@ -99,7 +99,7 @@ def difference(factor: int, losses: Mapping[int, float], reference: Mapping[int,
 
 
 @dataclass(frozen=True)
-class NoLoss:
+class WithoutLoss:
     """How far the minibatch may grow.
 
     Attributes:
@@ -113,7 +113,7 @@ class NoLoss:
     verdicts: Mapping[int, Verdict]
 
 
-def largest_without_loss(differences: Sequence[Difference], tolerance: float) -> NoLoss:
+def largest_without_loss(differences: Sequence[Difference], tolerance: float) -> WithoutLoss:
     """The tests of all factors in a fixed sequence.
 
     Args:
@@ -128,7 +128,7 @@ def largest_without_loss(differences: Sequence[Difference], tolerance: float) ->
             break
         largest = factor
     worse = next((factor for factor, verdict in verdicts.items() if verdict == "worse"), None)
-    return NoLoss(largest if told else None, worse, verdicts)
+    return WithoutLoss(largest if told else None, worse, verdicts)
 
 
 def set_error(chunks: Sequence[tuple[int, float]]) -> float | None:

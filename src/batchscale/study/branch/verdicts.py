@@ -12,7 +12,7 @@ from batchscale.study.branch.curve import BranchCurve, pooled
 from batchscale.study.branch.efficiency import HalfEfficiency, crossing, examples_to, half_efficiency
 from batchscale.study.branch.paired import (
     Difference,
-    NoLoss,
+    WithoutLoss,
     difference,
     examples_that_would_do,
     largest_without_loss,
@@ -42,7 +42,7 @@ class Verdicts:
     reference: float | None
     tolerance: float
     differences: tuple[Difference, ...]
-    no_loss: NoLoss
+    no_loss: WithoutLoss
     half: HalfEfficiency
 
 
