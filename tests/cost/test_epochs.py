@@ -63,8 +63,7 @@ def test_another_form_is_refused_by_its_numbers(form, reason):
 def test_workloads_that_follow_the_form_with_the_scatter_of_repeats_are_accepted():
     generator = np.random.default_rng(4)
     refusals = [
-        fit_epochs(workload(lambda b: holds(b) * np.exp(0.04 * generator.standard_normal()))).refusal
-        for _ in range(25)
+        fit_epochs(workload(lambda b: holds(b) * np.exp(0.04 * generator.standard_normal()))).refusal for _ in range(25)
     ]
     assert sum(refusal is not None for refusal in refusals) <= 1
 
