@@ -3,6 +3,7 @@
 REFERENCE: the folder of the published tables (scaling/*.csv, data_to_target.csv).
 """
 
+# ruff: noqa: E501 (a line of the page is a sentence)
 from __future__ import annotations
 
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from batchscale.cost.cluster import cluster_names
 from batchscale.cost.epochs import fit_epochs, read_workloads
 from batchscale.cost.epochs_words import epochs_findings
 from batchscale.cost.priors import MEANING, RANGES, shipped_priors
@@ -47,7 +49,7 @@ A prediction goes on from the last measured point: x doublings of the hosts cost
 Measured steps beyond the first host update L and S of their series; the step that leaves the host does not, for it says next to nothing of later ones.
 The medians are fitted by `batchscale plan priors`; the spreads are stated: within a factor of two (L, S) or four (C) for two series of three.
 A source that the shipped priors know is predicted by priors fitted anew to the other sources.
-
+The form itself and its spreads were chosen with these tables in view, so expect other series to be predicted somewhat worse.
 """
 
 
@@ -101,7 +103,8 @@ def main(arguments: Sequence[str]) -> None:
     print(section(validate(series, "two"), "From two points of a host or more"), end="\n\n")
     print(section(validate(series, "host"), "From inside one host"), end="\n\n")
     print("A link that is known (`--link GBIT,MICROSECONDS --gradient-mb MB`) bounds it: no step is shorter than its "
-          "all-reduce.\n")  # fmt: skip
+          "all-reduce.\n`--cluster` takes it from a file; shipped are "
+          f"{', '.join(cluster_names())}, each number with its source.\n")  # fmt: skip
     print("## Data to the goal\n\n```bash\nbatchscale plan epochs table.csv\n```\n")
     print("E(B) = E_min (1 + B / B_crit) is fitted to the data that a goal needed at each minibatch B.")
     print("It is refused where its points scatter by more than 10 %, where half of them lie more than 10 % from what "
