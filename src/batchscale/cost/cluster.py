@@ -34,7 +34,7 @@ class SourcedCount(_Part):
     source: str = Field(min_length=8)
 
 
-class Cluster(_Part):
+class ClusterFile(_Part):
     """What a plan knows of a cluster; a number that no source gives is left out.
 
     Args:
@@ -65,7 +65,7 @@ def cluster_names() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
 
 
-def read_cluster(name: str) -> Cluster:
+def read_cluster(name: str) -> ClusterFile:
     """A shipped cluster by its name, or one's own by its file.
 
     Raises:
@@ -83,7 +83,7 @@ def read_cluster(name: str) -> Cluster:
                 f"{did_you_mean(name, names)}shipped are {', '.join(names)}"
             ) from None
     try:
-        return Cluster.model_validate(yaml.safe_load(text))
+        return ClusterFile.model_validate(yaml.safe_load(text))
     except yaml.YAMLError as error:
         raise DataError(f"{shown(name)}: not a YAML document ({' '.join(str(error).split())}); correct it") from None
     except ValidationError as error:
