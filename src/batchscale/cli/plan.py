@@ -58,6 +58,9 @@ def add(commands: Any) -> None:
     )
     link = validate.add_mutually_exclusive_group()
     link.add_argument(
+        "--cluster", metavar="FILE", help="a cluster's file, or the name of a shipped one, in place of --link"
+    )
+    link.add_argument(
         "--link",
         type=link_of,
         metavar="GBIT,MICROSECONDS",
@@ -135,23 +138,28 @@ def _floor(options: argparse.Namespace) -> Floor | None:
     Raises:
         UsageError: they do not go together.
     """
-    if options.link is None:
+    if options.link is None and options.cluster is None:
         if options.gradient_mb is not None:
             raise UsageError(
-                f"--gradient-mb={options.gradient_mb:g}: says nothing without a link; give --link GBIT,MICROSECONDS"
+                f"--gradient-mb={options.gradient_mb:g}: says nothing without a link; give --link or --cluster"
             )
         return None
     if options.calibrate != "host":
         raise UsageError(
-            f"--calibrate={options.calibrate}: two measured points hold what a link costs; leave --link out, or use "
-            f"--calibrate host"
+            f"--calibrate={options.calibrate}: two measured points hold what a link costs; leave --link and "
+            f"--cluster out, or use --calibrate host"
         )
-    if options.gradient_mb is None:
-        raise UsageError("--link: what goes over it must be known, too; give --gradient-mb MB")
+    from batchscale.cost.cluster import read_cluster
     from batchscale.cost.links import Link
     from batchscale.cost.validate import Floor
 
-    return Floor(Link(*options.link), options.gradient_mb * 1e6)
+    link = Link(*options.link) if options.cluster is None else read_cluster(options.cluster).link()
+    if options.gradient_mb is None and options.cluster is not None:
+        print("warning: --cluster: without --gradient-mb MB its link says nothing of a step", file=sys.stderr)
+        return None
+    if options.gradient_mb is None:
+        raise UsageError("--link: what goes over it must be known, too; give --gradient-mb MB")
+    return Floor(link, options.gradient_mb * 1e6)
 
 
 def run_epochs(options: argparse.Namespace) -> int:
