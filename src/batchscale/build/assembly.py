@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import cast
 
 import torch
@@ -17,7 +17,6 @@ from batchscale.build.algorithm import decide, make_reducer
 from batchscale.build.choices import Choices, single_group
 from batchscale.build.constants import check_takes, run_constants
 from batchscale.build.groups import check_gone_on, check_groups, make_groups, pass_workers
-from batchscale.build.growing import noise_decider
 from batchscale.build.inputs import order_of
 from batchscale.build.network import LOW, Network
 from batchscale.build.planning import momentum_of
@@ -38,10 +37,12 @@ from batchscale.training.clock import clock_of
 from batchscale.training.decided import Decided, DecidedEarlier
 from batchscale.training.due import line_names
 from batchscale.training.growing import Decider, Growing
-from batchscale.training.noise_scale import NoiseScaleRider
+from batchscale.training.noise_growth import noise_decider
+from batchscale.training.noise_scale import NoiseScaleRider, noise_of
 from batchscale.training.phases import PhaseSeconds
 from batchscale.training.riders import NEWS, STOP, CountsRider, LossRider, Request, StatisticsRider
 from batchscale.training.step import TrainingStep
+from batchscale.update.adascale import AdaScale
 from batchscale.update.ema import AveragedWeights
 from batchscale.update.growing import GrowingPlan
 from batchscale.update.momentum import HasMomentum
@@ -104,7 +105,7 @@ class Assembly:
         optimizer = surrounded(recipe, network.model, named)
         step = TrainingStep(
             network.forward, self.task, network.statistics, network.averages, aggregator, riders,
-            optimizer, run_schedule(recipe, plan, self.trunk), plan, self.workers,
+            optimizer, self.gain or run_schedule(recipe, plan, self.trunk), plan, self.workers,
             self.order.seed, draws_random, self._noise(), self._constants(named, optimizer),
             groups, self._loss_scale(),
             PhaseSeconds(clock_of(self.world.device)),
@@ -175,7 +176,23 @@ class Assembly:
         """The rider that measures the noise scale, where the recipe asks for it."""
         every = self.recipe.noise_scale_steps
         most = max(minibatch.workers for minibatch in self.plan.reachable())
-        return [] if every is None else [NoiseScaleRider(every, most, self.world.device)]
+        return [] if every is None else [NoiseScaleRider(every, most, self.world.device, self._hears())]
+
+    def _hears(self) -> Callable[[Sequence[float], int], None] | None:
+        """What hears of a measured step before its update: the gain of AdaScale."""
+        if (gain := self.gain) is None:
+            return None
+        images = self.plan.training_images
+        return lambda numbers, examples: gain.hear(noise_of(numbers, examples, images), examples)
+
+    @cached_property
+    def gain(self) -> AdaScale | None:
+        """The lr by measured gains, of learning_rate.scaling=adascale."""
+        entry, plan = self.recipe.learning_rate, self.plan
+        if entry.scaling != "adascale":
+            return None
+        first, share = run_schedule(self.recipe, plan, self.trunk).first, entry.reference_minibatch
+        return AdaScale(lambda step: first(step * share / plan.minibatch.images), share)
 
     def _aggregator(self, riders: Riders, reducer: Reducer) -> FastAggregator | ExactAggregator:
         parameters = list(self.network.model.parameters())

@@ -156,4 +156,5 @@ def build(
     return Parts(
         recipe, world, dataset, network.model, step, step.optimizer, step.aggregator, normalizer, decided, may_ask,
         feed, network.restore, recomputation, kept_steps(recipe, plan), assembly.growing(),
+        assembly.gain,
     )  # fmt: skip

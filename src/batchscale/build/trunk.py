@@ -74,6 +74,12 @@ class Trunk:
         refused = [name for name in names if not name.startswith(_MAY_DIFFER) or name in _MUST_STAY]
         if recipe.minibatch.growth.kind == "none" or self._same_phases(recipe):
             refused = [name for name in refused if not name.startswith(_GROWTH)]
+        rules = [entries["learning_rate.scaling"], trunk_entries["learning_rate.scaling"]]
+        if "adascale" in rules and len(set(rules)) > 1:
+            raise CheckpointError(
+                f"--branch {self.folder}: learning_rate.scaling={rules[0]}, and the trunk has {rules[1]}: adascale "
+                f"goes on from steps that were measured, and nothing goes on from adascale's; use the trunk's rule"
+            )
         if "minibatch.per_worker" in refused:
             raise CheckpointError(
                 f"--branch {self.folder}: minibatch.per_worker={entries['minibatch.per_worker']}, and the trunk has "
