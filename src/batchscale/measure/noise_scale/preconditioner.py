@@ -49,4 +49,4 @@ def _left(state: State, stated: float, place: int) -> float:
     if products is not None and float(products[1, place]) >= 0:
         return float(products[1, place])
     used = stated if betas is None or float(betas[1]) < 0 else float(betas[1])
-    return used ** float(state.tensors["optimizer.steps"][place])
+    return float(used ** float(state.tensors["optimizer.steps"][place]))
