@@ -9,7 +9,7 @@ from support.worlds import in_processes
 import batchscale
 
 WITH_EXAMPLES = {
-    "Dataset", "LARS", "Minibatch", "Reducer", "SGD", "Schedule", "StepPlan", "ddp_hook", "decay_groups",
+    "Dataset", "LARS", "Minibatch", "NoiseScale", "Reducer", "SGD", "Schedule", "StepPlan", "ddp_hook", "decay_groups",
     "place_workers", "scaled_lr", "train",
 }  # fmt: skip
 

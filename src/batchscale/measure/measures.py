@@ -16,9 +16,11 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from batchscale.errors import FolderError
 from batchscale.measure.question import MeasureQuestion
 from batchscale.records.findings import Findings
 from batchscale.records.provenance import environment
+from batchscale.records.result import read_result
 
 if TYPE_CHECKING:
     from batchscale.build.state import State
@@ -59,7 +61,7 @@ def measured(kind: str, question: MeasureQuestion, states: Sequence[State], comm
     return Findings(
         kind=kind,
         title=words.title(answer),
-        recipe=states[0].run.name,
+        recipe=_recipe_name(states[0]),
         asked=words.asked(answer),
         answer=words.sentence(answer),
         command=tuple(command),
@@ -69,3 +71,11 @@ def measured(kind: str, question: MeasureQuestion, states: Sequence[State], comm
         result=numbers.as_json(answer),
         environment=environment(command),
     )
+
+
+def _recipe_name(state: State) -> str:
+    """As the run's result has it; of a run that has not ended, its folder's name."""
+    try:
+        return read_result(state.run).recipe
+    except FolderError:
+        return state.run.name

@@ -65,13 +65,12 @@ def _so_far(job: Job, parts: Parts, course: Course) -> dict[str, Any]:
         "workers": recipe.minibatch.workers,
         "per_worker": recipe.minibatch.per_worker,
         **_grown(course),
-        **_by_measures(parts),
+        **_by_measures(parts, course),
         "diverged_at_step": totals.diverged_at_step,
         "evaluated_on": "holdout" if recipe.data.holdout else "test",
         "exact": recipe.numerics.exact,
         **({"skipped_steps": totals.skipped_steps, "loss_scales": totals.loss_scales} if fp16 else {}),
         **course.skipped.count(),
-        **_noise(course),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
@@ -83,11 +82,11 @@ def _noise(course: Course) -> dict[str, Any]:
     return {} if estimate is None else {"noise_scale": {**estimate.as_json(), "steps": blocks.steps}}
 
 
-def _by_measures(parts: Parts) -> dict[str, Any]:
-    """What measures during the run made of its minibatch and its lr, where they did."""
+def _by_measures(parts: Parts, course: Course) -> dict[str, Any]:
+    """What measures during the run say, and what they made of its minibatch and its lr, where they did."""
     decisions = {"decisions": parts.growing.records()} if parts.growing else {}
     steps = {"scale_invariant_steps": round(parts.gain.scale_invariant_steps, 3)} if parts.gain else {}
-    return {**decisions, **steps}
+    return {**decisions, **steps, **_noise(course)}
 
 
 def _in_parts(task: Task, speed: float | None, parts: Parts) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """AdamW's preconditioner at a step: P = 1 / (sqrt(v / (1 - b2^t)) + eps), a number for every weight.
 
+Where the betas have changed on the way, the product of all b2 used stands for b2^t, as in the optimizer.
+
 Source: Kingma and Ba 2015, algorithm 1; the noise scale in its metric, tr(P S) / (G' P G): McCandlish et al. 2018,
 appendix C, with P for the inverse of the Hessian.
 """
@@ -30,6 +32,21 @@ def preconditioner(state: State) -> torch.Tensor | None:
     for parameter in (p for p in state.model.parameters() if p.requires_grad):
         place = places[id(parameter)]
         second = state.tensors[f"optimizer.second.{place}"].double()
-        corrected = second / (1 - entry.beta2 ** float(steps[place]))
+        corrected = second / (1 - _left(state, entry.beta2, place))
         parts.append((1 / (corrected.sqrt() + entry.epsilon)).reshape(-1))
     return torch.cat(parts).to(state.device)
+
+
+def _left(state: State, stated: float, place: int) -> float:
+    """b2^t of a tensor: how much of the zeros that v began with is left in it.
+
+    Args:
+        state: opened.
+        stated: b2 of the recipe, at its reference minibatch.
+        place: of the tensor among the optimizer's.
+    """
+    products, betas = state.tensors.get("optimizer.products"), state.tensors.get("optimizer.betas")
+    if products is not None and float(products[1, place]) >= 0:
+        return float(products[1, place])
+    used = stated if betas is None or float(betas[1]) < 0 else float(betas[1])
+    return float(used ** float(state.tensors["optimizer.steps"][place]))
