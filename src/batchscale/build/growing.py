@@ -8,11 +8,8 @@ from typing import Any
 
 from batchscale.errors import RecipeError
 from batchscale.minibatch import StepPlan
-from batchscale.recipe.minibatch import DecidedGrowth, GrowthByNoiseScale, GrowthEntry
+from batchscale.recipe.minibatch import DecidedGrowth
 from batchscale.recipe.schema import Recipe
-from batchscale.training.growing import Decider
-from batchscale.training.noise_growth import NoiseScaleDecider
-from batchscale.training.noise_scale import NOISE, noise_of
 from batchscale.update.growing import Decision, GrowingPlan, GrowthRule
 
 
@@ -69,16 +66,6 @@ def _check_measured(entry: DecidedGrowth, plan: GrowingPlan) -> None:
 def decisions_of(totals: Mapping[str, Any]) -> tuple[Decision, ...]:
     """The decisions about the minibatch that a checkpoint's totals hold."""
     return tuple(Decision.from_json(decision) for decision in totals.get("growth", {}).get("decisions", ()))
-
-
-def noise_decider(entry: GrowthEntry, plan: StepPlan) -> Decider:
-    """Of minibatch.growth.kind=noise_scale, by the numbers of the rider that measures it."""
-    assert isinstance(entry, GrowthByNoiseScale)
-
-    def reads(step: int, numbers: Mapping[str, Sequence[float]]) -> tuple[float, float] | None:
-        return noise_of(numbers[NOISE], plan.minibatch_at(step).images, plan.training_images)
-
-    return NoiseScaleDecider(entry.multiple, reads)
 
 
 class KeptSteps(Container[int]):

@@ -61,8 +61,7 @@ def _so_far(job: Job, parts: Parts, course: Course) -> dict[str, Any]:
         "processes": parts.world.size,
         "workers": recipe.minibatch.workers,
         "per_worker": recipe.minibatch.per_worker,
-        **({"phases": _phases(course.plan)} if course.plan.growth or parts.growing else {}),
-        **_by_measures(parts),
+        **_grown(parts, course.plan),
         "diverged_at_step": totals.diverged_at_step,
         "evaluated_on": "holdout" if recipe.data.holdout else "test",
         "exact": recipe.numerics.exact,
@@ -80,11 +79,12 @@ def _noise(course: Course) -> dict[str, Any]:
     return {} if estimate is None else {"noise_scale": {**estimate.as_json(), "steps": blocks.steps}}
 
 
-def _by_measures(parts: Parts) -> dict[str, Any]:
-    """What measures during the run made of its minibatch and its lr, where they did."""
+def _grown(parts: Parts, plan: StepPlan) -> dict[str, Any]:
+    """What became of the minibatch and the lr: every phase, and what measures during the run have made of both."""
+    phases = {"phases": _phases(plan)} if plan.growth or parts.growing else {}
     decisions = {"decisions": parts.growing.records()} if parts.growing else {}
     steps = {"scale_invariant_steps": round(parts.gain.scale_invariant_steps, 3)} if parts.gain else {}
-    return {**decisions, **steps}
+    return {**phases, **decisions, **steps}
 
 
 def _in_parts(task: Task, speed: float | None, parts: Parts) -> dict[str, Any]:
