@@ -24,7 +24,7 @@ _NOISE = "noise-scale"
 
 
 @dataclass(frozen=True)
-class NoLoss:
+class LargestWithoutLoss:
     """The largest minibatch without loss after a checkpoint.
 
     Args:
@@ -65,7 +65,7 @@ class CriticalSource:
     entries: Mapping[str, str]
     minibatch: float
     readings: tuple[CriticalReading, ...]
-    no_loss: tuple[NoLoss, ...] = ()
+    no_loss: tuple[LargestWithoutLoss, ...] = ()
     line: tuple[tuple[float, float | None], ...] = ()
     warnings: int = 0
     parts: tuple[str, int] = ("", 1)
@@ -140,13 +140,13 @@ def _half(kind: Kind, name: str, entry: Mapping[str, Any], kn: float) -> Critica
     return CriticalReading(kind, name, _seen(entry, kn), _number(value), low, high, "; ".join(notes), beside)
 
 
-def _no_losses(names: Mapping[Any, str], critical: list[dict[str, Any]], kn: float) -> Iterator[NoLoss]:
+def _no_losses(names: Mapping[Any, str], critical: list[dict[str, Any]], kn: float) -> Iterator[LargestWithoutLoss]:
     for entry in critical:
         if entry.get("definition") == "no_loss":
             note = "unsettled" if entry.get("settled") is False else ""
             _, worse = _ends(entry.get("interval"))
             largest = _number(entry.get("minibatch"))
-            yield NoLoss(names[entry.get("rule")], _seen(entry, kn) or 0.0, largest, worse, note)
+            yield LargestWithoutLoss(names[entry.get("rule")], _seen(entry, kn) or 0.0, largest, worse, note)
 
 
 def _seen(entry: Mapping[str, Any], kn: float) -> float | None:

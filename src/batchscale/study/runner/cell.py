@@ -10,14 +10,16 @@ import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from batchscale.build.trunk import Trunk
 from batchscale.recipe import Recipe, identity
 from batchscale.records import Result
 from batchscale.records.score import Score
 from batchscale.run.job import BranchPoint
 from batchscale.update.schedule import scaled_lr
+
+if TYPE_CHECKING:  # it imports torch, which takes seconds
+    from batchscale.build.trunk import Trunk
 
 Status = Literal["done", "diverged", "failed", "missing"]
 _NO_SCORE, _ITS_TASK = Score(name="error", value=None, unit="%"), "classification"  # of a run without a result
