@@ -312,7 +312,7 @@ def test_the_rule_multiplies_the_trunks_lr_at_the_same_examples(rule, factor):
     [
         (("minibatch.per_worker=4", "numerics.micro_batch=4"), 3, "minibatch.per_worker=4, and the trunk has 8"),
         (("optimizer={name: lars}",), 3, "optimizer.name"),
-        (("model.ema_decay=0.9",), 3, "model.ema_decay"),
+        (("batch_norm.running=none",), 3, "batch_norm.running"),
         (("seed=1",), 3, "seed"),
         ((), 4, "no checkpoint of this step; it has 4 checkpoints, of step 3, 6, 7, 11"),
         (("epochs=1",), 6, "no step is left"),

@@ -34,6 +34,7 @@ COMMANDS = {
     ),
     "scaling": ("study", "scaling", *SMALL, "minibatch.workers=2", "--processes", "1,2", "--mode", "strong",
                 "--seeds", "1"),
+    "branch": ("study", "branch", *SMALL, "--at", "4", "--factors", "2", "--window", "128", "--seeds", "1"),
     "demo": ("demo", "--seeds", "1"),
 }  # fmt: skip
 """Kind: a small one of it, of at least two runs."""
@@ -102,7 +103,9 @@ def stopping_after_one(monkeypatch, stopped_by=signal.SIGINT):
 
 
 def files_of(folder):
-    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.rglob("*")}
+    """All but the lock, which whoever branches from a run takes for a moment."""
+    files = (path for path in folder.rglob("*") if path.name != ".lock")
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 
 @pytest.mark.parametrize("kind", STUDIES)

@@ -110,7 +110,7 @@ def check_takes(recipe: Recipe, named: object, constants: PlannedConstants) -> N
 
 def jump_warning(recipe: Recipe, plan: StepPlan, trunk: Trunk | None = None) -> str | None:
     """That a rule makes Adam's mean so short that little of it is left; None where it does not."""
-    constants = run_constants(recipe, plan, trunk)
+    constants, entry = run_constants(recipe, plan, trunk), recipe.learning_rate
     if "beta1" not in constants.changed():
         return None
     shares = {
@@ -120,7 +120,7 @@ def jump_warning(recipe: Recipe, plan: StepPlan, trunk: Trunk | None = None) -> 
     if share < _JUMP - 1e-9 or constants.stated["beta1"] <= 1 - share:
         return None
     return (
-        f"learning_rate.scaling={constants.rule} at kn = {minibatch}: kappa (1 - beta1) = {share:.3g}, so beta1 is "
+        f"learning_rate.scaling={entry.scaling} at kn = {minibatch}: kappa (1 - beta1) = {share:.3g}, so beta1 is "
         f"{1 - share:.3g}; from about {_JUMP:g} on a jump of the betas alone has cost more than the minibatch gained; "
         f"a smaller minibatch, or learning_rate.scaling=half_life_sqrt, leaves beta1 longer"
     )

@@ -14,8 +14,8 @@ from batchscale.placement import place_workers
 from batchscale.recipe import Recipe, identity, recipe_from
 from batchscale.update.schedule import BranchFactor, PlannedSchedule
 
-_MAY_DIFFER = ("minibatch.workers", "learning_rate.", "optimizer.", "epochs", "branch.")
-"""What a branch's recipe may change: the number of workers, lr, constants of the optimizer, length."""
+_MAY_DIFFER = ("minibatch.workers", "learning_rate.", "optimizer.", "model.ema_decay", "epochs", "branch.")
+"""What a branch's recipe may change: workers, lr, constants of the optimizer, the average of the weights, length."""
 _MUST_STAY = ("optimizer.name",)
 _GROWTH = "minibatch.growth"  # the trunk's, times f; or none: no further growth
 
@@ -79,8 +79,8 @@ class Trunk:
             )
             raise CheckpointError(
                 f"--branch {self.folder}: the recipe differs from the trunk's in more than a branch may: {listed}; it "
-                f"may change minibatch.workers, learning_rate, epochs, branch.seed and the optimizer's constants; else "
-                f"give the trunk's recipe"
+                f"may change minibatch.workers, learning_rate, epochs, branch.seed, model.ema_decay and the "
+                f"optimizer's constants; else give the trunk's recipe"
             )
 
     def _same_phases(self, recipe: Recipe) -> bool:
@@ -130,10 +130,12 @@ def run_plan(recipe: Recipe, training_images: int, trunk: Trunk | None = None) -
             branch that has no step left, or begins where the plan cannot change.
     """
     if trunk is None:
-        if recipe.branch.seed:
-            raise RecipeError(
-                f"branch.seed={recipe.branch.seed}: orders the examples of a branch; give its trunk with --branch RUN"
-            )
+        for name, value, does in (
+            ("seed", recipe.branch.seed, "orders the examples"),
+            ("warmup", recipe.branch.warmup, "is of the lr"),
+        ):
+            if value:
+                raise RecipeError(f"branch.{name}={value}: {does} of a branch; give its trunk with --branch RUN")
         return plan_of(recipe, training_images)
     trunk_plan = trunk.plan(training_images)
     epoch = trunk_plan.epoch_at(trunk.step)
@@ -184,7 +186,8 @@ def run_schedule(recipe: Recipe, plan: StepPlan, trunk: Trunk | None = None) -> 
     images, stops = plan.training_images, Fraction(10**9)  # the epoch from which growth takes no decay any more
     branches, child, root = [], recipe, trunk
     while True:
-        branches.append(BranchFactor(root.step, float(root.factor(child)), child.learning_rate.scaling))
+        factor, scaling = float(root.factor(child)), child.learning_rate.scaling
+        branches.append(BranchFactor(root.step, factor, scaling, child.branch.warmup))
         if child.minibatch.growth.kind == "none":
             stops = min(stops, root.plan(images).epoch_at(root.step))
         if root.trunk is None:

@@ -187,6 +187,7 @@ def dump_recipe(recipe: Recipe) -> str:
 _LATER: dict[str, Any] = {
     "task": "classification",
     "branch.seed": 0,
+    "branch.warmup": 0,
     "learning_rate.warmup.start": None,
     "learning_rate.decay.end": None,
     "optimizer.momentum_changes": [],

@@ -115,6 +115,7 @@ class BranchEntry(Entry):
     """Of a run that goes on from a checkpoint of another one."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0  # 0: the trunk's own order of examples; else it is drawn anew
+    warmup: Annotated[int, Field(ge=0)] = 0  # examples over which the lr goes from the trunk's to the branch's own
 
 
 class KeepCheckpoints(Entry):
@@ -135,6 +136,9 @@ class Execution(Entry):
     log_steps: Count = 10  # a line of metrics.jsonl every so many steps
     evaluation_epochs: Count = 1  # an evaluation every so many epochs, and at the end
     evaluation_steps: Count | None = None  # an evaluation every so many steps instead, and at the end
+    # an evaluation after these steps instead, and at the end
+    evaluation_at: Annotated[tuple[Count, ...], Field(strict=False)] = ()
+    evaluation_losses: bool = False  # the loss of every evaluation chunk in evaluations.jsonl, for intervals
     stop_below: StopBelow = StopBelow()  # of the held-out images with data.holdout, else of the test set
     stop_at: StopAt | None = None  # of the same examples
     # the noise scale of the gradient, measured in every so many steps, in which fast mode does not overlap; null: never

@@ -13,7 +13,8 @@ from batchscale.training import checkpoint as checkpoints
 from batchscale.training.parts import AVERAGES, MODEL, Parts
 from batchscale.training.totals import Totals
 
-_RANGES = "aggregate."  # exact mode's state, which fast mode has not
+_OF_ONE_ALONE = ("aggregate.", "optimizer.ema")
+"""State that a trunk may have without its branch, and a branch without its trunk: exact mode's, averaged weights."""
 
 
 def take_up(parts: Parts, opened: Opened, prints: dict[str, str]) -> tuple[int, Totals]:
@@ -36,7 +37,7 @@ def take_up(parts: Parts, opened: Opened, prints: dict[str, str]) -> tuple[int, 
         _share_initial_weights(parts)
         return 0, Totals()
     if opened.at_trunk:
-        _restore(parts, _with_ranges(as_of_now(checkpoint, parts, _trunk_plan(parts, opened)), parts), checkpoint.step)
+        _restore(parts, _carried(as_of_now(checkpoint, parts, _trunk_plan(parts, opened)), parts), checkpoint.step)
         return checkpoint.step, Totals()
     if parts.recipe.numerics.exact or checkpoint.fingerprint.get("exact") == "True":
         check_resume(checkpoint.fingerprint, prints)
@@ -51,13 +52,15 @@ def _trunk_plan(parts: Parts, opened: Opened) -> StepPlan:
     return opened.trunk.plan(plan.training_images) if opened.trunk else plan
 
 
-def _with_ranges(checkpoint: checkpoints.Checkpoint, parts: Parts) -> dict[str, torch.Tensor]:
-    """A trunk's state with exact mode's ranges where the branch wants them: the trunk's, or the ones of a beginning."""
-    ranges = {name: tensor for name, tensor in parts.state().items() if name.startswith(_RANGES)}
+def _carried(checkpoint: checkpoints.Checkpoint, parts: Parts) -> dict[str, torch.Tensor]:
+    """A trunk's state, with what the branch alone has as it is at a beginning, without what the trunk alone has."""
+    fresh = {name: tensor for name, tensor in parts.state().items() if name.startswith(_OF_ONE_ALONE)}
     carried = {
-        name: tensor for name, tensor in checkpoint.tensors.items() if not name.startswith(_RANGES) or name in ranges
+        name: tensor
+        for name, tensor in checkpoint.tensors.items()
+        if not name.startswith(_OF_ONE_ALONE) or name in fresh
     }
-    return ranges | carried
+    return fresh | carried
 
 
 def _restore(parts: Parts, tensors: dict[str, torch.Tensor], step: int) -> None:

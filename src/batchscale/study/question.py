@@ -18,7 +18,7 @@ from batchscale.recipe import Recipe
 from batchscale.recipe.base import Entry
 
 if TYPE_CHECKING:
-    from batchscale.study.runner.cell import Cell
+    from batchscale.study.runner.cell import Cell, Outcome
 
 
 class StudyQuestion(Entry):
@@ -32,6 +32,7 @@ class StudyQuestion(Entry):
         about: what it trains and tells, with an example.
         of_recipe: the recipe that it is always asked of, and
         of_overrides: that recipe's overrides; None: any recipe.
+        of_runs: it may be asked of a run's folder in place of a recipe.
     """
 
     model_config = ConfigDict(validate_default=True)
@@ -40,9 +41,21 @@ class StudyQuestion(Entry):
     about: ClassVar[str]
     of_recipe: ClassVar[str | None] = None
     of_overrides: ClassVar[tuple[str, ...]] = ()
+    of_runs: ClassVar[bool] = False
 
     def check(self, recipe: Recipe) -> None:
         """Raise where the question is none of this recipe, whatever the data.
+
+        Raises:
+            UsageError: one line.
+        """
+
+    def check_run(self, trained: Recipe, recipe: Recipe) -> None:
+        """Raise where the question is none of a run that is there.
+
+        Args:
+            trained: the run's recipe.
+            recipe: with the command's overrides.
 
         Raises:
             UsageError: one line.
@@ -82,6 +95,18 @@ class StudyQuestion(Entry):
         """
         return None
 
+    def further(self, case: Case[Any], outcomes: Sequence[Outcome]) -> Sequence[Cell]:
+        """The runs that follow from what came out of those before; none where the study is over.
+
+        Args:
+            case: of this question.
+            outcomes: so far.
+
+        Raises:
+            UsageError: one line.
+        """
+        return ()
+
     def check_begun(self, case: Case[Any], cells: Sequence[Cell], runs: Path) -> None:
         """Raise where runs that are there cannot answer this question.
 
@@ -110,6 +135,7 @@ class Case(Generic[Asking]):
         count_images: recipe -> its training images, N; called when a study needs them.
         task_cores: of each process, where a cluster gives them; None: the processes share this machine's.
         data_folder: of the data sets; None for the environment's.
+        run: the folder of the run that it is asked of; None: of a recipe.
     """
 
     question: Asking
@@ -119,6 +145,7 @@ class Case(Generic[Asking]):
     count_images: Callable[[Recipe], int]
     task_cores: int | None = None
     data_folder: Path | None = None
+    run: Path | None = None
 
     @property
     def recipe_name(self) -> str:
@@ -132,7 +159,13 @@ class Case(Generic[Asking]):
 
 
 def flag(
-    words: str, value: str | None = None, *, default: Any = ..., repeated: str | None = None, **limits: Any
+    words: str,
+    value: str | None = None,
+    *,
+    default: Any = ...,
+    repeated: str | None = None,
+    bare: str | None = None,
+    **limits: Any,
 ) -> Any:
     """A field of a question.
 
@@ -141,9 +174,12 @@ def flag(
         value: how the help writes the value, such as ``KN`` or ``LIST``.
         default: none where it must be asked.
         repeated: the flag that adds one value at a time, where the field holds several.
+        bare: the value of the flag alone, without one; None: it needs one.
         limits: pydantic's, such as ``ge=1``.
     """
-    return Field(default, description=words, json_schema_extra={"value": value, "repeated": repeated}, **limits)
+    return Field(
+        default, description=words, json_schema_extra={"value": value, "repeated": repeated, "bare": bare}, **limits
+    )
 
 
 class SeededQuestion(StudyQuestion):
@@ -179,9 +215,15 @@ def is_repeated(field: FieldInfo) -> bool:
     return bool(_extra(field)["repeated"])
 
 
+def bare_value(field: FieldInfo) -> str | None:
+    """The value of a field's flag that is given without one; None where it needs one."""
+    words: str | None = _extra(field)["bare"]
+    return words
+
+
 def _extra(field: FieldInfo) -> dict[str, Any]:
     extra = field.json_schema_extra
-    return {"value": None, "repeated": None, **(extra if isinstance(extra, dict) else {})}
+    return {"value": None, "repeated": None, "bare": None, **(extra if isinstance(extra, dict) else {})}
 
 
 def read_by(parse: Callable[[str], object]) -> BeforeValidator:

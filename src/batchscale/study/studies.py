@@ -31,6 +31,7 @@ STUDIES = {
     "warmup": "batchscale.study.warmup",
     "steps-to-target": "batchscale.study.steps_to_target",
     "scaling": "batchscale.study.scaling",
+    "branch": "batchscale.study.branch",
     "demo": "batchscale.study.demo",
 }
 """Kind of study: the package that holds its four files."""

@@ -68,12 +68,14 @@ class Evaluated:
         loss: mean over them.
         counts: summed over them.
         predictions: of all examples in their order; on rank 0 alone.
+        chunks: (examples, mean loss) of every chunk that could be read, in their order.
     """
 
     examples: int
     loss: float
     counts: tuple[int, ...]
     predictions: Sequence[Any] = ()
+    chunks: tuple[tuple[int, float], ...] = ()
 
 
 class Task(ABC):

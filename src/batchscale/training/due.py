@@ -106,10 +106,12 @@ class EvaluationDue:
     together = True
 
     def due(self, course: Course) -> bool:
-        """By execution.evaluation_steps, else execution.evaluation_epochs."""
+        """By execution.evaluation_at, evaluation_steps or evaluation_epochs, the first of them that is given."""
         every = course.recipe.execution
         if course.at_last_step:
             return True
+        if every.evaluation_at:
+            return course.steps_done in every.evaluation_at
         if every.evaluation_steps is not None:
             return course.steps_done % every.evaluation_steps == 0
         return course.ends_epoch and course.plan.epochs_done(course.steps_done) % every.evaluation_epochs == 0
@@ -142,6 +144,8 @@ class EvaluationDue:
             "scores": scores,
             "on": on_part,
         }
+        if course.recipe.execution.evaluation_losses:
+            line["chunks"] = evaluated.chunks
         course.append("evaluations.jsonl", line)
         course.progress.say(f"epoch {course.epochs:.4g}: {on_part} {task.sentence(scores, evaluated)}")
 

@@ -81,7 +81,8 @@ def _summed(rows: list[list[float]], predictions: Sequence[Any], wanted: int, no
         raise DataError(
             f"evaluation: not one of {counted(wanted, noun.removesuffix('s'))} can be read; see `batchscale data check`"
         )
-    return Evaluated(evaluated, loss / evaluated, tuple(counts), predictions)
+    chunks = tuple((int(examples), total / examples) for examples, total, *_ in rows if examples)
+    return Evaluated(evaluated, loss / evaluated, tuple(counts), predictions, chunks)
 
 
 def _in_order(world: World, predictions: dict[int, Sequence[Any]]) -> list[Any]:

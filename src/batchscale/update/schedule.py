@@ -122,17 +122,24 @@ class Schedule:
 class BranchFactor:
     """How a branch's lr relates to its trunk's at the same number of examples seen.
 
-    lr_branch = s(f) lr_trunk
+    lr_branch = s(f) lr_trunk;   over a warmup of w examples (1 + (s(f) - 1) x / w) lr_trunk, x seen since it began
 
     Attributes:
         first_step: of the branch.
         minibatch_factor: f, its minibatch over the trunk's where it begins.
         rule: s, a member of SCALINGS.
+        warmup: w; 0: s(f) from the first step on.
     """
 
     first_step: int
     minibatch_factor: float
     rule: str
+    warmup: int = 0
+
+    def after(self, examples: int) -> float:
+        """The factor on the lr, so many examples since it began."""
+        whole = SCALINGS[self.rule](self.minibatch_factor)
+        return whole if examples >= self.warmup else 1.0 + (whole - 1.0) * examples / self.warmup
 
 
 @dataclass(frozen=True)
@@ -168,7 +175,7 @@ class PlannedSchedule:
         for branch in self.branches:
             if step >= branch.first_step:
                 grown /= branch.minibatch_factor
-                factor *= SCALINGS[branch.rule](branch.minibatch_factor)
+                factor *= branch.after(self.plan.images(step) - self.plan.images(branch.first_step))
         return factor * SCALINGS[self.scaling](grown)
 
 

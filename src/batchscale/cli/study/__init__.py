@@ -39,7 +39,11 @@ def _add_study(studies: Any, kind: str) -> None:
         description=question.about,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="a shipped recipe's name, or a YAML file")
+    sources = "a shipped recipe's name, or a YAML file"
+    if question.of_runs:
+        parser.add_argument("recipe", metavar="RECIPE|RUN", help=f"{sources}; or the folder of a run")
+    else:
+        parser.add_argument("recipe", metavar="RECIPE", help=sources)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override a recipe entry, in all runs")
     parser.add_argument(
         "--out", type=folder_path, metavar="DIR", help="the study's folder (default runs/RECIPE-STUDY-TIME)"

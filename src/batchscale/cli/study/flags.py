@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from batchscale.errors import UsageError
-from batchscale.study.question import Asking, StudyQuestion, flag_name, is_repeated, value_words
+from batchscale.study.question import Asking, StudyQuestion, bare_value, flag_name, is_repeated, value_words
 
 _LARGEST = 1e9  # of a number without a bound above
 
@@ -76,7 +76,10 @@ def _reading(field: FieldInfo) -> dict[str, Any]:
         return {"action": "append", "metavar": metavar}
     if kind is int:
         return {"type": _whole_number(field), "metavar": metavar}
-    return {"type": _number(field), "metavar": metavar} if kind is float else {"metavar": metavar}
+    if kind is float:
+        return {"type": _number(field), "metavar": metavar}
+    bare = bare_value(field)
+    return {"metavar": metavar} if bare is None else {"metavar": metavar, "nargs": "?", "const": bare}
 
 
 def _kind(annotation: Any) -> Any:

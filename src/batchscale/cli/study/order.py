@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchscale.cli.options import command_words, data_folder, default_folder, print_json
-from batchscale.errors import UsageError
+from batchscale.errors import FolderError, UsageError
 from batchscale.recipe import Recipe, load_recipe
 from batchscale.records.command import this_command
+from batchscale.records.folder import holds_run
 from batchscale.study.question import Case, StudyQuestion
 from batchscale.study.runner.slurm import Cluster, cluster_from
 from batchscale.study.studies import cells_of, findings_of
@@ -70,7 +71,10 @@ def answer(options: argparse.Namespace, kind: str, question: StudyQuestion) -> A
     cluster = _cluster(options)
     source, overrides = question.own_recipe or (options.recipe, ())
     overrides = (*overrides, *getattr(options, "overrides", ()))
-    asked_recipe = load_recipe(source, overrides)
+    run = _run_of(question, source)
+    asked_recipe = load_recipe(source if run is None else run / "recipe.yaml", overrides)
+    if run is not None:
+        question.check_run(load_recipe(run / "recipe.yaml"), asked_recipe)
     question.check(asked_recipe)
     if question.measures_time(asked_recipe) and options.jobs not in (None, 1):
         raise UsageError(f"--jobs={options.jobs}: this study measures time, one run at a time; leave --jobs out")
@@ -82,7 +86,7 @@ def answer(options: argparse.Namespace, kind: str, question: StudyQuestion) -> A
     if options.out is not None:
         check_study(options.out, kind, recipe)
     case = Case(
-        question, source, overrides, recipe, count_images, cluster.task_cores(recipe) if cluster else None, data
+        question, source, overrides, recipe, count_images, cluster.task_cores(recipe) if cluster else None, data, run
     )
     cells = cells_of(kind, case)
     with _open(options, kind, case, data, cluster) as study:
@@ -91,10 +95,25 @@ def answer(options: argparse.Namespace, kind: str, question: StudyQuestion) -> A
         if waiting and (line := question.foreword(len(waiting), options.jobs or 1)):
             print(line, file=sys.stderr, flush=True)
         outcomes = study.run(cells)
+        while further := question.further(case, outcomes):
+            outcomes = [*outcomes, *study.run(further)]
         findings = findings_of(kind, case, outcomes, study.command)
         study.finish(findings)
         options.keeps = str(study.out)
         return Answered(study.out, write_report(study.out), findings, outcomes)
+
+
+def _run_of(question: StudyQuestion, source: str) -> Path | None:
+    """The folder of the run that a question is asked of; None: of a recipe.
+
+    Raises:
+        FolderError: the folder holds no run.
+    """
+    if not question.of_runs or not Path(source).is_dir():
+        return None
+    if not holds_run(Path(source)):
+        raise FolderError(f"{source}: holds no run; give the folder of a run, or a recipe")
+    return Path(source)
 
 
 def _cluster(options: argparse.Namespace) -> Cluster | None:

@@ -48,14 +48,21 @@ class Standing:
         return f"{hours} h {minutes:02d} min left" if hours else f"{minutes} min {seconds:02d} s left"
 
 
-def share_done(folder: Path, epochs: float) -> float:
-    """The share of its epochs that a run has trained, from its last line of metrics."""
+def share_done(folder: Path, epochs: float, first_epoch: float = 0.0) -> float:
+    """The share of its epochs, of a branch from its first one on, that a run has trained: by its last line of metrics.
+
+    Args:
+        folder: of the run.
+        epochs: where it ends.
+        first_epoch: where it begins.
+    """
     try:
         with open(folder / "metrics.jsonl", "rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(file.tell() - 4096, 0))
             lines = file.read().split(b"\n")
-        return min(float(json.loads(lines[-2])["epoch"]) / epochs, 1.0)
+        done = (float(json.loads(lines[-2])["epoch"]) - first_epoch) / (epochs - first_epoch)
+        return min(max(done, 0.0), 1.0)
     except (OSError, ValueError, IndexError, KeyError, TypeError):  # none yet, or one that is being written
         return 0.0
 

@@ -12,9 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from batchscale.build.trunk import Trunk
 from batchscale.recipe import Recipe, identity
 from batchscale.records import Result
 from batchscale.records.score import Score
+from batchscale.run.job import BranchPoint
 from batchscale.update.schedule import scaled_lr
 
 Status = Literal["done", "diverged", "failed", "missing"]
@@ -29,20 +31,31 @@ class Cell:
         labels: where it stands in the study, such as {"way": "no warmup", "seed": 1}.
         recipe: resolved.
         processes: W; part of the key only where the study varies it, as a label "processes".
+        trunk: of a branch: its folder holds the run, and the checkpoint of its step once that has ended.
+        first_epoch: where a branch begins.
     """
 
     labels: dict[str, Any]
     recipe: Recipe
     processes: int = 1
+    trunk: Trunk | None = None
+    first_epoch: float = 0.0
 
     @cached_property
     def key(self) -> str:
         """Name of the run's folder."""
         content: Any = identity(self.recipe)
+        if self.trunk is not None:
+            content = [content, _origin(self.trunk)]
         if "processes" in self.labels:
             content = [content, self.processes]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
         return f"kn{self.minibatch_images}-seed{self.recipe.seed}-{digest}"
+
+    @property
+    def branch(self) -> BranchPoint | None:
+        """Where it goes on from, of a branch."""
+        return None if self.trunk is None else BranchPoint(Path(self.trunk.folder), self.trunk.step)
 
     @property
     def minibatch_images(self) -> int:
@@ -78,11 +91,11 @@ class Outcome:
         """The labels and the result, flat."""
         result = self.result
         held_out = result.evaluated_on == "holdout" if result else self.cell.recipe.data.holdout > 0
+        cell = self.cell
+        general = {"minibatch": cell.minibatch_images, "lr": cell.target_lr, "seed": cell.recipe.seed}
         return {
-            **self.cell.labels,
-            "minibatch": self.cell.minibatch_images,
-            "lr": self.cell.target_lr,
-            "seed": self.cell.recipe.seed,
+            **cell.labels,
+            **{name: value for name, value in general.items() if name not in cell.labels},
             "status": self.status,
             **score_entries(result.judged_by if result else _NO_SCORE, held_out),
             "train_loss": result and result.train_loss,
@@ -93,6 +106,12 @@ class Outcome:
             "folder": f"runs/{self.folder.name}",
             "error": self.error,
         }
+
+
+def _origin(trunk: Trunk) -> list[Any]:
+    """What a branch hangs on of its trunk: not where that lies; its state only where no study has trained it."""
+    inner = None if trunk.trunk is None else _origin(trunk.trunk)
+    return [identity(trunk.recipe), trunk.step, trunk.state_sha256, inner]
 
 
 def score_key(score: Score) -> str:

@@ -23,7 +23,7 @@ class _Running:
     share_before: float
 
     def share(self) -> float:
-        return share_done(self.work.folder, self.cell.recipe.epochs)
+        return share_done(self.work.folder, self.cell.recipe.epochs, self.cell.first_epoch)
 
 
 class Crew:
@@ -73,7 +73,7 @@ class Crew:
     def _start(self) -> None:
         while self._waiting and len(self._running) < self._jobs:
             cell, work = self._waiting.pop(0)
-            share = share_done(work.folder, cell.recipe.epochs)
+            share = share_done(work.folder, cell.recipe.epochs, cell.first_epoch)
             self._running.append(_Running(cell, work, self._launcher.start(work), time.monotonic(), share))
 
     def _collect(self, board: Lines | Live, stopping: bool) -> None:

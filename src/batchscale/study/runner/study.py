@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from batchscale.errors import BatchscaleError, UsageError
 from batchscale.launch.signals import StopSignals
 from batchscale.recipe import Recipe
+from batchscale.recipe.schema import BranchEntry
 from batchscale.records.findings import Findings
 from batchscale.study.runner.board import make_board
 from batchscale.study.runner.cell import Cell, Outcome
@@ -155,7 +156,8 @@ class Study:
         return self.out / "runs" / cell.key
 
     def _work_of(self, cell: Cell) -> Work:
-        return Work(self.recipe_name, cell.recipe, self._run_folder(cell), self._data_folder, cell.processes)
+        folder = self._run_folder(cell)
+        return Work(self.recipe_name, cell.recipe, folder, self._data_folder, cell.processes, cell.branch)
 
     def _outcome(self, cell: Cell) -> Outcome:
         known = self._ended.get(cell.key)
@@ -191,10 +193,14 @@ class Study:
 
         loaded: tuple[Data, Splits] | None = None
         for cell in cells:
-            like = Cell({"processes": cell.processes}, cell.recipe.model_copy(update={"seed": 0}), cell.processes).key
+            seedless = cell.recipe.model_copy(update={"seed": 0, "branch": BranchEntry()})
+            like = Cell({"processes": cell.processes}, seedless, cell.processes, cell.trunk).key
             if like not in self._validated:
                 dataset = loaded[1] if loaded and loaded[0] == cell.recipe.data else None
-                loaded = cell.recipe.data, validate(cell.recipe, self._data_folder, cell.processes, dataset)
+                loaded = (
+                    cell.recipe.data,
+                    validate(cell.recipe, self._data_folder, cell.processes, dataset, cell.trunk),
+                )
                 self._validated.add(like)
                 self._contents[cell.recipe.data.model_dump_json()] = loaded[1].contents
 

@@ -9,6 +9,8 @@ from typing import Protocol
 
 from batchscale.recipe import Recipe
 from batchscale.records.command import repetition
+from batchscale.records.folder import holds_run
+from batchscale.run.job import BranchPoint
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Work:
         folder: of the run.
         data_folder: of the data sets.
         processes: W.
+        branch: where it goes on from, of a branch.
     """
 
     recipe_name: str
@@ -28,6 +31,7 @@ class Work:
     folder: Path
     data_folder: Path | None
     processes: int
+    branch: BranchPoint | None = None
 
     @property
     def log(self) -> Path:
@@ -81,4 +85,9 @@ def train_task(work: Work) -> None:
     from batchscale.run.start import start
 
     command = repetition(work.folder, work.processes, work.data_folder)
-    start(Job(work.recipe_name, work.recipe, work.folder, work.data_folder, "auto", command=command), work.processes)
+    branch = work.branch
+    if branch is not None:
+        command = (*command, "--branch", str(branch.run), "--at", str(branch.step))
+        branch = None if holds_run(work.folder) else branch  # one that has begun needs its trunk no more
+    job = Job(work.recipe_name, work.recipe, work.folder, work.data_folder, "auto", command=command, branch=branch)
+    start(job, work.processes)
