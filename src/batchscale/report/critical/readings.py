@@ -71,7 +71,7 @@ def short(value: float) -> str:
 
 
 @dataclass(frozen=True)
-class NoLoss:
+class WithoutLoss:
     """The largest minibatch without loss after a checkpoint.
 
     Args:
@@ -112,7 +112,7 @@ class CriticalSource:
     entries: Mapping[str, str]
     minibatch: float
     readings: tuple[CriticalReading, ...]
-    no_loss: tuple[NoLoss, ...] = ()
+    no_loss: tuple[WithoutLoss, ...] = ()
     line: tuple[tuple[float, float | None], ...] = ()
     warnings: int = 0
     parts: tuple[str, int] = ("", 1)
