@@ -455,3 +455,48 @@ def test_a_builder_of_a_plugin_that_fails_is_one_line(tmp_path, override, senten
     assert sentence in lines[0]
     assert "Traceback" not in ended.stderr
     assert "building" not in ended.stdout
+
+
+POEM = b"the minibatch grows and the steps are few, " * 60
+
+OTHER_DATA = f"""
+POEM = {POEM!r}
+from batchscale.data.boxes.box_sources import DigitBoxes
+from batchscale.data.language.text_sources import Text, TextSource
+from batchscale.plugins import register_data
+
+
+class Poem(TextSource):
+    def texts(self, folder, reading):
+        return Text(POEM, POEM[:400], ("poem", "its test part"), "")
+
+
+register_data("poem", Poem("poem", 0, (), ()), holds="text")
+register_data("my_scenes", DigitBoxes("my_scenes", 11, (30.0,), (60.0,)), holds="boxes")
+"""
+
+SHORT = ("epochs=0.02", "numerics.threads=1", "execution.device=cpu", "minibatch={workers: 2, per_worker: 2}")
+
+
+def test_texts_and_boxes_of_a_plugin_take_the_entries_of_theirs(tmp_path):
+    write_plugin(tmp_path, "other_data", OTHER_DATA)
+    with pytest.raises(RecipeError, match=r"or one of a plugin"):
+        load_recipe("topics-transformer", ["data.name=poem"])
+    loading.load(["other_data"])
+    with pytest.raises(RecipeError, match=r"data.name=poem is a text, and data.sequence is missing"):
+        load_recipe("digits-cnn", ["data.name=poem", "task=language"])
+    poem = (*SHORT, "data={name: poem, sequence: 8}", "model.options={width: 8, layers: 1, heads: 2}", "epochs=0.1")
+    assert batchscale.train("topics-transformer", poem, quiet=True).status == "done"
+    boxes = (
+        *SHORT, "data={name: my_scenes, resize: [32, 48]}", "numerics.evaluation_chunk=50", "data.holdout=4",
+        "model.options={width: 8, pyramid: 8, hidden: 16, anchor: 8, proposals: 12, sampled: 8}",
+    )  # fmt: skip
+    assert batchscale.train("digits-scenes-detection", boxes, quiet=True).status == "done"
+
+
+def test_what_a_data_set_holds_is_one_of_the_known_things():
+    with pytest.raises(UsageError, match=r"data set 'x': holds='films': must be one of labels, pairs, boxes, text"):
+        plugins.register_data("x", "module:X", holds="films")
+    assert "x" not in members.DATASETS
+    plugins.register_data("x", "module:X", holds="pairs")
+    assert load_recipe("nuclei-unet", ["data={name: x, augment: {size: 64}}"]).data.augment.size == 64

@@ -27,6 +27,7 @@ SOURCE = Path(batchscale.__file__).parent
 
 _TABLE = """
 words:
+asking:
 errors: words
 members: words errors
 randomness:
@@ -44,7 +45,7 @@ data: words errors members randomness order structure minibatch system
 update: errors minibatch recipe
 records: errors members system recipe batchscale
 worker: words errors randomness structure comm data
-aggregate: errors minibatch comm
+aggregate: errors minibatch noise_scale comm
 launch: errors system recipe comm
 training: words errors randomness structure minibatch noise_scale system recipe task comm data update records worker
   aggregate
@@ -54,10 +55,11 @@ run: words errors members minibatch noise_scale system recipe task comm data rec
   batchscale
 bench: words errors randomness structure minibatch system recipe task comm data records aggregate launch build
 report: words errors system records bench
-study: words errors members randomness system recipe data update records launch build run
-plugins: members recipe
+measure: asking words errors randomness structure noise_scale recipe data update records build
+study: asking words errors members randomness system recipe data update records launch build run
+plugins: errors members recipe
 api: errors recipe task data records run
-cli: words errors members system recipe data records launch build run bench report study batchscale
+cli: asking words errors members system recipe data records launch build run bench report measure study batchscale
 __init__: errors minibatch placement recipe comm data update records aggregate api
 __main__: system cli
 """

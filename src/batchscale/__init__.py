@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from batchscale.aggregate import ExactAggregator as ExactAggregator
     from batchscale.aggregate import FastAggregator as FastAggregator
+    from batchscale.aggregate import NoiseScale as NoiseScale
     from batchscale.aggregate import ddp_hook as ddp_hook
     from batchscale.api import train as train
     from batchscale.comm import Reducer as Reducer
@@ -47,6 +48,7 @@ _HOME = {
     "LAMB": "update.lamb",
     "LARS": "update.lars",
     "Minibatch": "minibatch",
+    "NoiseScale": "aggregate",
     "RMSpropWarmup": "update.rmsprop_warmup",
     "Recipe": "recipe",
     "Reducer": "comm",

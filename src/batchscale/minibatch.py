@@ -209,6 +209,29 @@ class StepPlan:
         """The first step count at which the epochs are done: no minibatch size sees fewer images than another."""
         return math.ceil(self.steps(self.epochs))
 
+    @property
+    def total_is_certain(self) -> bool:
+        """Whether no decision during the run can make the steps fewer."""
+        return True
+
+    @property
+    def as_stated(self) -> StepPlan:
+        """The plan that the recipe alone states, without what was decided during the run."""
+        return self
+
+    @property
+    def fastest(self) -> StepPlan:
+        """The plan whose minibatch grows as early as it may."""
+        return self
+
+    def reachable(self, step: int = 0) -> tuple[Minibatch, ...]:
+        """Every minibatch that this step, or a later one, may have, the smallest first."""
+        return tuple(phase.minibatch for phase in self.phases if self.steps_of(phase).stop > step)
+
+    def same_until(self, step: int) -> int:
+        """The step from which on the minibatch may be another one than in this step."""
+        return self.steps_of(self.phase(step)).stop
+
     def steps_of(self, phase: Phase) -> range:
         """The steps of a phase."""
         index = self.phases.index(phase) + 1

@@ -102,17 +102,17 @@ class NoiseEstimate:
             "resolved": self.resolved,
         }
 
-    def sentence(self) -> str:
-        """What it says, for people."""
+    def sentence(self, noun: str = "examples") -> str:
+        """What it says, for people; ``noun``: what examples are called."""
         per_cent = f"{100 * self.level:g} %"
         if self.noise_scale is None:
-            return f"not resolved: |G|^2 is not above zero; at least {self.low:.4g} examples ({per_cent})"
+            return f"not resolved: |G|^2 is not above zero; at least {self.low:.4g} {noun} ({per_cent})"
         if self.high is None:
             return (
-                f"not resolved: {self.noise_scale:.4g} examples, at least {self.low:.4g}, without an upper bound "
+                f"not resolved: {self.noise_scale:.4g} {noun}, at least {self.low:.4g}, without an upper bound "
                 f"({per_cent})"
             )
-        return f"{self.noise_scale:.4g} examples, {self.low:.4g} to {self.high:.4g} ({per_cent})"
+        return f"{self.noise_scale:.4g} {noun}, {self.low:.4g} to {self.high:.4g} ({per_cent})"
 
 
 class Covariance(NamedTuple):

@@ -13,9 +13,10 @@ are checked without importing torch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
-from batchscale.members import ALL_REDUCES, BETWEEN, DATASETS, MODELS, ON_DISK, TASKS
+from batchscale.errors import UsageError
+from batchscale.members import ALL_REDUCES, BETWEEN, DATASETS, MODELS, ON_DISK, PAIRS, TASKS, TEXTS, WITH_BOXES
 from batchscale.recipe.optimizer import OPTIMIZER_ENTRIES, OPTIMIZERS, OptimizerEntry, WithMomentum
 
 
@@ -32,20 +33,29 @@ def register_model(name: str, builder: Callable[[tuple[int, ...], int], Any] | s
     MODELS.add(name, builder)
 
 
-def register_data(name: str, source: Any, *, on_disk: bool = False) -> None:
+def register_data(
+    name: str, source: Any, *, on_disk: bool = False, holds: Literal["labels", "pairs", "boxes", "text"] = "labels"
+) -> None:
     """A data set for ``data.name``.
 
     Args:
         name: in recipes.
-        source: a ``batchscale.data.source.Source`` of this name.
+        source: a ``batchscale.data.source.Source`` of this name; of other examples than images with one label each a
+            ``ReadAsItLies``, whose ``open`` gives ``Splits`` of any structure.
         on_disk: its images are decoded as they are used, as ``data.subset`` and the like suppose.
+        holds: what a recipe may say of it: pairs of image and mask (``data.augment.size``), images with boxes
+            (``data.resize``), a text (``data.sequence``, which it then needs, ``data.tokens``, ``data.test_share``).
 
     Raises:
-        UsageError: another data set has this name.
+        UsageError: another data set has this name, or ``holds`` is none of these.
     """
+    listed = {"labels": None, "pairs": PAIRS, "boxes": WITH_BOXES, "text": TEXTS}
+    if holds not in listed:
+        raise UsageError(f"data set {name!r}: holds={holds!r}: must be one of {', '.join(listed)}")
     DATASETS.add(name, source)
-    if on_disk and name not in ON_DISK:
-        ON_DISK.append(name)
+    for names in (ON_DISK if on_disk else None, listed[holds]):
+        if names is not None and name not in names:
+            names.append(name)
 
 
 def register_task(name: str, task: Callable[..., Any] | str) -> None:

@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Iterable
 
+_IMAGES = re.compile(r"\b([Ii])mage(s?)\b")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -40,6 +41,21 @@ def counted(number: float | str, noun: str, form: str = "") -> str:
     several = "es" if noun.endswith("s") else "s"
     written = f"{number:{form}}"
     return f"{written} {noun}{'' if written == '1' else several}"
+
+
+def of_examples(text: str, examples: str) -> str:
+    """Words that speak of images, of a task's examples: "training sequences".
+
+    Args:
+        text: of images.
+        examples: what the task calls several of them, such as "sequences".
+    """
+
+    def word(match: re.Match[str]) -> str:
+        plain = examples if match[2] else examples.removesuffix("s")
+        return plain.capitalize() if match[1] == "I" else plain
+
+    return _IMAGES.sub(word, text)
 
 
 def has(number: int) -> str:

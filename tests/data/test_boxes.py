@@ -290,4 +290,4 @@ def test_a_segmentation_that_is_none_is_one_line(segmentation):
 def test_a_picture_too_large_to_be_one_is_one_line(tmp_path):
     Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
     with pytest.raises(DataError, match=r"huge.png: cannot be read as a picture"):
-        read_picture(tmp_path / "huge.png")
+        read_picture(tmp_path / "huge.png", (20_000, 20_000))

@@ -19,6 +19,8 @@ _GROWTH = {
     "phases": "minibatch.growth={kind: phases, phases: [{epoch: 5, workers: 16}]}",
     "doubling": "minibatch.growth={kind: doubling}",
     "instead_of_decay": "minibatch.growth={kind: instead_of_decay}",
+    "noise_scale": "minibatch={workers: 2, per_worker: 32, growth: {kind: noise_scale, largest: 1024}}",
+    "seesaw": "minibatch.growth={kind: seesaw}",
 }
 
 

@@ -113,6 +113,28 @@ def test_exact_runs_by_a_rule_are_the_same_for_every_w_also_stopped_and_resumed(
     assert outcomes == [alone] * 2
 
 
+MUON = "optimizer={name: muon, beta1: 0.95, beta2: 0.98, weight_decay: 0.1, scale_decay: true}"
+
+
+def with_matrices(rank, dataset, overrides, out=None, resume="no"):
+    recipe = {**RECIPE, "model": {"name": "own"}}
+    result = batchscale.train(recipe, overrides, model=net(), data=dataset, out=out, quiet=True, resume=resume)
+    return result.weights_sha256, result.weights_ema_sha256, result.test_loss
+
+
+@pytest.mark.parametrize("optimizer", [MUON, "optimizer={name: larc, trust_coefficient: 0.1}"], ids=["muon", "larc"])
+def test_exact_runs_of_muon_and_larc_are_the_same_for_every_w_and_resume(data, tmp_path, monkeypatch, optimizer):
+    rule = "adam_sde" if "muon" in optimizer else "sqrt"
+    overrides = (*ruled(rule, optimizer), EXACT)
+    alone = with_matrices(0, data, overrides)
+    monkeypatch.setitem(DUES, "stop", stop_after(8))
+    with pytest.raises(Stopped):
+        with_matrices(0, data, overrides, tmp_path / "run", "auto")
+    monkeypatch.undo()
+    assert in_processes(2, with_matrices, data, overrides, tmp_path / "run", "yes") == [alone] * 2
+    assert in_processes(3, with_matrices, data, overrides) == [alone] * 3
+
+
 def trained_again(rank, dataset, overrides, out):
     return trained(rank, dataset, overrides, out, resume="yes")
 

@@ -50,6 +50,7 @@ def test_it_takes_as_long_as_its_rounds_of_runs():
     assert seconds(5, 4) == seconds(8, 4)  # a round of one lasts as long as one of four
     assert seconds(12, 2) < 90
     assert Question().foreword(12, 2) == f"12 runs, 2 at once: about {seconds(12, 2):.0f} s"
+    assert Question(task="language").foreword(3, 2) == "3 runs, 2 at once: one to three minutes on two cores"
 
 
 def test_it_ends_with_a_page_and_goes_on_without_repeating_a_run(tmp_path, monkeypatch, capsys):

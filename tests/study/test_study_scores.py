@@ -45,6 +45,12 @@ def mirrored(error, score):
     return error if score is ERROR or error is None else 100.0 - error
 
 
+def stated(score, flag):
+    """Half a point, stated where it is not the usual difference."""
+    return {} if score is ERROR else {flag: 0.5}
+
+
+CELL = case_of("grid", ways=["a:"]).recipe
 GRID = {"a": (4.0, 6.0), "b": (1.0, 2.0), "wild": (3.0, None)}
 WARMUP = {"reference": (1.0, 1.2), "none": (9.0, None), "gradual": (1.5, 1.7)}
 ERRORS = {32: (1.0, 1.2), 64: (1.3, 1.4), 128: (5.0, 5.5)}
@@ -88,7 +94,7 @@ def test_warmup_names_the_best_kind(score):
 
 
 def test_the_elbow_is_where_the_score_gets_worse(score):
-    case = case_of("minibatch-error", minibatches=(32, 64, 128), rules="none", seeds=2)
+    case = case_of("minibatch-error", minibatches=(32, 64, 128), rules="none", seeds=2, **stated(score, "tolerance"))
     found = of_kind("minibatch-error", case, ERRORS, "minibatch", score)
     elbow = found.result["elbow"]
     assert (elbow["minibatch"], elbow["at_least"]) == (64, False)
@@ -107,7 +113,14 @@ def test_the_elbow_is_where_the_score_gets_worse(score):
 
 
 def test_weak_scaling_ends_where_the_score_gets_worse(score):
-    case = case_of("scaling", overrides=["minibatch.workers=4"], processes=(1, 2, 4), mode="weak", seeds=2)
+    case = case_of(
+        "scaling",
+        overrides=["minibatch.workers=4"],
+        processes=(1, 2, 4),
+        mode="weak",
+        seeds=2,
+        **stated(score, "error_bound"),
+    )
     found = of_kind("scaling", case, WEAK, "processes", score)
     assert found.result["scaling"]["limits"]["weak"]["within"] == 2
     assert {
@@ -115,6 +128,31 @@ def test_weak_scaling_ends_where_the_score_gets_worse(score):
         "iou": "mean test iou falls to more than 0.5 below W = 1's 97.90 between 2 and 4 processes",
     }[score["name"]] in found.answer
     assert found.figures[-1].marks[0].y == pytest.approx(mirrored(2.6, score))
+
+
+def test_without_a_stated_difference_a_plain_score_may_be_a_hundredth_worse():
+    """0.5 is half a point of percent; of an IoU of 0.8, or of nats, it would be nearly all or nothing."""
+    values = {32: (20.0, 20.0), 64: (20.7, 20.7), 128: (20.9, 20.9)}  # IoU 80, 79.3, 79.1: a hundredth is 0.8
+    case = case_of("minibatch-error", minibatches=(32, 64, 128), rules="none", seeds=2)
+    found = of_kind("minibatch-error", case, values, "minibatch", IOU)
+    assert (found.result["elbow"]["minibatch"], found.result["elbow"]["tolerance_points"]) == (64, 0.8)
+    assert "leaves that at kn = 32 by more than 1 %?" in found.asked
+    assert "the mean test iou stays within 1 % of kn = 32 (80.00) up to kn = 64" in found.answer
+    assert (found.figures[0].marks[0].label, found.figures[0].marks[0].y) == ("reference - 0.8", pytest.approx(79.2))
+    case = case_of("scaling", overrides=["minibatch.workers=4"], processes=(1, 2, 4), mode="weak", seeds=2)
+    found = of_kind("scaling", case, dict(zip((1, 2, 4), values.values(), strict=True)), "processes", IOU)
+    assert found.result["scaling"]["limits"]["weak"]["within"] == 2
+    assert found.result["scaling"]["error_bound_points"] == 0.8
+    assert "mean test iou falls to more than 1 % below W = 1's 80.00 between 2 and 4 processes" in found.answer
+
+
+def test_of_percent_the_usual_difference_is_half_a_point():
+    percent, plain = (judged_of([outcome(Cell({}, CELL), 1.0, kind)]) for kind in (ERROR, IOU))
+    assert [percent.tolerance(stated, 80.0) for stated in (None, 0.0, 2.0)] == [0.5, 0.0, 2.0]
+    assert [plain.tolerance(stated, -80.0) for stated in (None, 0.0, 2.0)] == [0.8, 0.0, 2.0]
+    assert plain.tolerance(None, float("inf")) == 0.0  # nothing is within anything of a run that diverged
+    assert [each.tolerance_words(None) for each in (percent, plain)] == ["0.5 points", "1 %"]
+    assert [each.tolerance_words(0.02) for each in (percent, plain)] == ["0.02 points", "0.02"]
 
 
 def test_a_row_and_a_line_of_progress_name_the_score():

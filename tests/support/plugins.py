@@ -23,13 +23,15 @@ def tables_put_back() -> Iterator[None]:
     modules, path = set(sys.modules), list(sys.path)
     with mock.patch.dict(os.environ), mock.patch.dict(OPTIMIZER_ENTRIES._members), mock.patch.dict(loading._loaded):
         kept = [(dict(table._homes), dict(table._owners)) for table in TABLES]
-        on_disk, complete_for = list(members.ON_DISK), list(loading._complete_for)
+        lists = (members.ON_DISK, members.PAIRS, members.WITH_BOXES, members.TEXTS, loading._complete_for)
+        kept_lists = [list(names) for names in lists]
         try:
             yield
         finally:
             for table, (homes, owners) in zip(TABLES, kept, strict=True):
                 table._homes, table._owners = homes, owners
-            members.ON_DISK[:], loading._complete_for[:] = on_disk, complete_for
+            for names, kept_names in zip(lists, kept_lists, strict=True):
+                names[:] = kept_names
             added = tuple(set(sys.path) - set(path))
             for name in set(sys.modules) - modules:
                 if str(getattr(sys.modules[name], "__file__", "")).startswith(added):

@@ -1,6 +1,7 @@
 """Detection: a worker's loss in a plain loop's numbers, AP as pycocotools has it, the same run for any W."""
 
 import contextlib
+import copy
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from batchscale.data.augmentation import mirrored
 from batchscale.data.boxes.box_sources import DIGITS_SCENES_DETECTION
 from batchscale.data.source import Reading
 from batchscale.errors import DataError, RecipeError
+from batchscale.models import named_model
 from batchscale.order import StreamOrder
 from batchscale.randomness import key
 from batchscale.recipe import recipe_from
@@ -322,6 +324,7 @@ def test_images_of_several_sizes_and_an_image_without_a_box_train(model):
         (("numerics.micro_batch=4",), r"numerics.micro_batch=4: the model draws random numbers, so it runs one worker"),
         (("optimizer.gradient_noise=0.1",), r"task=detection has one of a whole worker"),
         (("execution.stop_at={score: iou, above: 3}",), r"task=detection has no score 'iou'; it has ap, ap50, ap75"),
+        (("execution.stop_at={score: ap, above: 300}",), r"above=300: ap is a percentage, from 0 to 100, so"),
         (("data.augment.crop=padded",), r"data.augment.crop=padded: would cut boxes"),
         (("task=segmentation",), r"."),
         (("task=classification",), r"."),
@@ -374,6 +377,38 @@ def test_mask_rcnn_trains_and_is_judged_on_photographs_of_coco():
     assert set(content["scores"]) == {"ap", "ap50", "ap75", "mask-ap", "mask-ap50"}
     assert 0 < content["train_loss"] < 100
     assert 0 < content["test_loss"] < 100
+
+
+def test_images_without_objects_or_proposals_have_a_loss():
+    """A mean over no samples was nan: of a run's loss, and of its test loss after a first step that went too far."""
+    recipe = recipe_from(RECIPE)
+    data = load_data(recipe, None)
+    plain = named_model("faster_rcnn_resnet18", data.image_shape, data.num_classes, TINY)
+    with torch.no_grad():
+        plain.rpn.head.bbox_pred.bias[0::4] = -100.0  # every proposal lies left of the image
+    model = build_model(recipe, data, copy.deepcopy(plain))
+    image, task = torch.randn(1, 32, 32), Detection(data.num_classes)
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    digit = {"boxes": torch.tensor([[5.0, 6.0, 17.0, 20.0]]), "labels": torch.tensor([1])}
+    assert plain.train()([image], [empty])["loss_classifier"].isnan()  # torchvision's own
+
+    loss, losses = task.train_pass(model.train(), [image, image], [empty, empty])
+    background = model.roi_heads.box_predictor.cls_score.bias.detach().log_softmax(0)[0]
+    assert float(losses["loss_classifier"].detach()) == pytest.approx(-float(background), abs=0.5)
+    assert float(losses["loss_box_reg"].detach()) == 0.0
+    loss.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+    evaluated = task.evaluate_pass(model.eval(), [image], [empty])
+    assert evaluated.loss.isfinite()
+    assert evaluated.predictions[0]["detected"]["boxes"] == []
+
+    model.load_state_dict(plain.state_dict())
+    for pass_ in ([empty, digit], [digit]):  # something to sample: the bits are torchvision's
+        sums = []
+        for detector in (plain.train(), model.train()):
+            torch.manual_seed(0)
+            sums.append(float(sum(detector([image] * len(pass_), pass_).values()).detach()))
+        assert sums[0] == sums[1]
 
 
 @pytest.mark.parametrize(

@@ -304,3 +304,35 @@ def test_scores_that_raise_keep_the_steps_before_them(data, tmp_path):
     with pytest.raises(ZeroDivisionError):
         batchscale.train(RECIPE, every, data=data, task=raising, model=model, out=tmp_path / "run", quiet=True)
     assert [folder.name for folder in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-0000000004"]
+
+
+@pytest.mark.parametrize(
+    ("goal", "message"),
+    [
+        ("stop_at={score: error, below: 0}", "never below"),
+        ("stop_at={score: error, below: -1}", "never below"),
+        ("stop_at={score: error, below: 300}", "always below"),
+        ("stop_below.error_percent=101", "always below"),
+        ("stop_at={score: mean-ap, above: 100}", "never above"),
+        ("stop_at={score: mean-ap, above: -3}", "always above"),
+        ("stop_at={score: classes-absent, below: 300}", ""),  # a plain number has no range that is known
+        ("stop_at={score: error, below: 100}", ""),
+        ("stop_at={score: mean-ap, above: 0}", ""),
+    ],
+)
+def test_a_goal_outside_the_range_of_a_percentage_is_one_line(goal, message):
+    name = "multilabel" if "mean-ap" in goal or "absent" in goal else "classification"
+    recipe, task = load_recipe("digits-cnn", [f"execution.{goal}", f"task={name}"]), TASKS[name](4)
+    if not message:
+        return check_task(recipe, task)
+    with pytest.raises(RecipeError, match=rf"from 0 to 100, so it is {message} this; give a goal between"):
+        check_task(recipe, task)
+
+
+def test_scores_in_percent_have_two_decimals():
+    """AP of 0.01234 was "0.01234 %", of 12.3456 "12.35 %"."""
+    assert [ScoreKind("ap", "%", "higher").words(value) for value in (0.01234, 12.3456)] == ["ap 0.01 %", "ap 12.35 %"]
+    assert [ScoreKind("perplexity").words(value) for value in (0.01234, 12.3456)] == [
+        "perplexity 0.01234",
+        "perplexity 12.35",
+    ]

@@ -37,8 +37,12 @@ EVALUATION = {
     (TO_DEVICE, "training/evaluation.py:evaluate"): "its labels",
     (TO_HOST, "training/evaluation.py:evaluate"): "the sums of all chunks, once",
 }
+_RATES = {
+    (TO_HOST, "update/lars.py:local_rates"): "the ratio of every tensor: the fused kernel takes numbers of Python"
+}
 OF_OPTIMIZER = {
-    "lars": {(TO_HOST, "update/lars.py:_local"): "the ratio of every tensor: the fused kernel takes numbers of Python"},
+    "lars": _RATES,
+    "larc": _RATES,
     "lamb": {(TO_HOST, "update/lamb.py:_ratios"): "the ratio of every tensor"},
 }
 NOISE = {(TO_DEVICE, "worker/noise.py:__call__"): "the factors of a pass: drawn on the host, the same for every device"}
@@ -123,7 +127,8 @@ FAST, EXACTLY = "numerics.micro_batch=32", "numerics.exact=true"
 def test_no_optimizer_mixes_devices_and_its_crossings_are_listed(built, name, form, mode):
     """The first step, where state begins, and the next."""
     entry = f"optimizer={{name: {name}{form and ', ' + form}}}"
-    _, steps, _ = feed_and_step(built(entry, mode), steps=2)
+    layers = ("model.name=keskar_f1",) if name == "muon" else ()  # a net of matrices
+    _, steps, _ = feed_and_step(built(entry, mode, *layers), steps=2)
     listed = {**STEP, **OF_OPTIMIZER.get(name, {}), **(EXACT if mode == EXACTLY else {})}
     assert set(steps) == set(listed)
 

@@ -197,6 +197,7 @@ GROWTHS = {
         "minibatch={workers: 3, per_worker: 1, growth: {kind: instead_of_decay}}",
         "learning_rate.decay={kind: step, epochs: [0.5, 1.5], factor: 0.5}",
     ),
+    "seesaw": ("minibatch={workers: 3, per_worker: 1, growth: {kind: seesaw}}", "learning_rate.scaling=sqrt"),
     "groups": (
         "minibatch={workers: 6, per_worker: 4, growth: "
         "{kind: phases, phases: [{epoch: 1, per_worker: 5}, {epoch: 1.5, workers: 8}]}}",

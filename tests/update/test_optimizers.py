@@ -64,7 +64,7 @@ every = pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 
 @every
 def test_the_recipes_options_are_the_constructors(name):
-    options = set(inspect.signature(OPTIMIZERS[name]).parameters) - {"groups", "epoch_at"}
+    options = set(inspect.signature(OPTIMIZERS[name]).parameters) - {"groups", "epoch_at", "matrices"}
     planned = {"decay_norms", "decay_biases", "momentum_changes", "scale_decay"}
     assert options == set(OPTIMIZER_ENTRIES.options_of(name)) - planned
 

@@ -3,5 +3,6 @@
 from batchscale.aggregate.exact import ExactAggregator
 from batchscale.aggregate.fast import FastAggregator
 from batchscale.aggregate.hook import ddp_hook
+from batchscale.aggregate.noise_scale import NoiseScale
 
-__all__ = ["ExactAggregator", "FastAggregator", "ddp_hook"]
+__all__ = ["ExactAggregator", "FastAggregator", "NoiseScale", "ddp_hook"]

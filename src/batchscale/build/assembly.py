@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import cast
 
 import torch
@@ -36,11 +36,15 @@ from batchscale.task import Task
 from batchscale.training.clock import clock_of
 from batchscale.training.decided import Decided, DecidedEarlier
 from batchscale.training.due import line_names
-from batchscale.training.noise_scale import NoiseScaleRider
+from batchscale.training.growing import Decider, Growing
+from batchscale.training.noise_growth import noise_decider
+from batchscale.training.noise_scale import NoiseScaleRider, noise_of
 from batchscale.training.phases import PhaseSeconds
 from batchscale.training.riders import NEWS, STOP, CountsRider, LossRider, Request, StatisticsRider
 from batchscale.training.step import TrainingStep
+from batchscale.update.adascale import AdaScale
 from batchscale.update.ema import AveragedWeights
+from batchscale.update.growing import GrowingPlan
 from batchscale.update.momentum import HasMomentum
 from batchscale.update.optimizers import Optimizer
 from batchscale.worker.noise import GradientNoise
@@ -101,7 +105,7 @@ class Assembly:
         optimizer = surrounded(recipe, network.model, named)
         step = TrainingStep(
             network.forward, self.task, network.statistics, network.averages, aggregator, riders,
-            optimizer, run_schedule(recipe, plan, self.trunk), plan, self.workers,
+            optimizer, self.gain or run_schedule(recipe, plan, self.trunk), plan, self.workers,
             self.order.seed, draws_random, self._noise(), self._constants(named, optimizer),
             groups, self._loss_scale(),
             PhaseSeconds(clock_of(self.world.device)),
@@ -146,8 +150,14 @@ class Assembly:
             network.forward, self.task, network.statistics, self.normalizer, (inputs, targets), per_worker
         )
         single = single_group(recipe, draws_random, self.task.unit == "worker")
-        most = self.workers(plan.phases[-1].minibatch.workers)  # k only grows
+        most = self.workers(plan.reachable()[-1].workers)  # k only grows
         return Choices(recipe, self.world, most, timer, single, earlier)
+
+    def growing(self) -> Growing | None:
+        """What takes the decisions of a growing plan."""
+        if not isinstance(self.plan, GrowingPlan):
+            return None
+        return Growing(self.plan, DECIDERS[self.recipe.minibatch.growth.kind](self))
 
     def _riders(self) -> Riders:
         statistics = StatisticsRider(self.network.statistics, self.network.averages)
@@ -158,20 +168,36 @@ class Assembly:
                     f"measure {measure.name}: every line of metrics.jsonl has an entry of this name already; give the "
                     f"rider another name"
                 )
-        most = max(phase.minibatch.images for phase in self.plan.phases)
+        most = max(minibatch.images for minibatch in self.plan.reachable())
         counts = CountsRider(self.task, most)
         return Riders([LossRider(), statistics, *self.requests.values(), counts, *self._noise_scale(), *measures])
 
     def _noise_scale(self) -> list[Rider]:
         """The rider that measures the noise scale, where the recipe asks for it."""
-        every = self.recipe.execution.noise_scale_steps
-        most = max(phase.minibatch.workers for phase in self.plan.phases)
-        return [] if every is None else [NoiseScaleRider(every, most, self.world.device)]
+        every = self.recipe.noise_scale_steps
+        most = max(minibatch.workers for minibatch in self.plan.reachable())
+        return [] if every is None else [NoiseScaleRider(every, most, self.world.device, self._hears())]
+
+    def _hears(self) -> Callable[[Sequence[float], int], None] | None:
+        """What hears of a measured step before its update: the gain of AdaScale."""
+        if (gain := self.gain) is None:
+            return None
+        images = self.plan.training_images
+        return lambda numbers, examples: gain.hear(noise_of(numbers, examples, images), examples)
+
+    @cached_property
+    def gain(self) -> AdaScale | None:
+        """The lr by measured gains, of learning_rate.scaling=adascale."""
+        entry, plan = self.recipe.learning_rate, self.plan
+        if entry.scaling != "adascale":
+            return None
+        first, share = run_schedule(self.recipe, plan, self.trunk).first, entry.reference_minibatch
+        return AdaScale(lambda step: first(step * share / plan.minibatch.images), share)
 
     def _aggregator(self, riders: Riders, reducer: Reducer) -> FastAggregator | ExactAggregator:
         parameters = list(self.network.model.parameters())
         if self.recipe.numerics.exact:
-            most = max(phase.minibatch.workers for phase in self.plan.phases)
+            most = max(minibatch.workers for minibatch in self.plan.reachable())
             return ExactAggregator(parameters, most, reducer, riders.extras, riders.counts)
         megabytes = self.recipe.execution.aggregation.bucket_megabytes
         bucket_bytes = usual_bucket_bytes(self.world.device) if megabytes == "auto" else int(megabytes * 2**20)
@@ -207,6 +233,11 @@ RIDERS: dict[str, Callable[[Assembly], Rider | None]] = {}
 
 Its numbers stand in every line of metrics.jsonl under the rider's name, as means over the line's steps.
 """
+
+DECIDERS: dict[str, Callable[[Assembly], Decider]] = {
+    "noise_scale": lambda assembly: noise_decider(assembly.recipe.minibatch.growth, assembly.plan),
+}
+"""minibatch.growth.kind, of those that decide during the run -> the measure that decides."""
 
 
 def requests() -> dict[str, Request]:

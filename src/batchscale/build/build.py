@@ -19,6 +19,7 @@ from batchscale.build.planning import kept_steps, recompute_examples
 from batchscale.build.probe import Probe
 from batchscale.build.tasks import check_task, make_task
 from batchscale.build.trunk import Trunk, run_plan
+from batchscale.build.wrapping import matrices_for
 from batchscale.comm import World
 from batchscale.data.examples import Splits
 from batchscale.data.feed import Normalizer
@@ -89,9 +90,9 @@ def validate(
         recompute_examples(recipe, len(dataset.train), plan.phases[-1].minibatch.per_worker)
     run_constants(recipe, plan, trunk)
     kept_steps(recipe, plan)
-    model, statistics, _, _ = replace_batch_norm(
-        build_model(recipe, dataset), torch.float32, torch.device("cpu"), recipe.batch_norm.span
-    )
+    plain = build_model(recipe, dataset)
+    matrices_for(recipe, plain)
+    model, statistics, _, _ = replace_batch_norm(plain, torch.float32, torch.device("cpu"), recipe.batch_norm.span)
     normalize = make_normalizer(recipe, dataset, False, torch.device("cpu"))
     task = make_task(recipe, dataset)
     check_task(recipe, task)
@@ -154,5 +155,6 @@ def build(
     feed = partial(make_feed, recipe, dataset, normalizer, plan, order, workers, most, span)
     return Parts(
         recipe, world, dataset, network.model, step, step.optimizer, step.aggregator, normalizer, decided, may_ask,
-        feed, network.restore, recomputation, kept_steps(recipe, plan),
+        feed, network.restore, recomputation, kept_steps(recipe, plan), assembly.growing(),
+        assembly.gain,
     )  # fmt: skip

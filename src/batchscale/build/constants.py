@@ -10,7 +10,6 @@ from functools import partial
 from batchscale.build.trunk import Trunk, run_schedule
 from batchscale.errors import RecipeError
 from batchscale.minibatch import Phase, StepPlan
-from batchscale.recipe.optimizer import AdamWEntry
 from batchscale.recipe.schema import Recipe
 from batchscale.update.constants import PlannedConstants
 from batchscale.update.rules import RULES
@@ -30,17 +29,19 @@ def run_constants(recipe: Recipe, plan: StepPlan, trunk: Trunk | None = None) ->
     Raises:
         RecipeError: a rule of constants that the optimizer has not, or one that would make a beta 0 or negative.
     """
+    if (fastest := plan.fastest) is not plan:
+        run_constants(recipe, fastest, trunk)  # what growth may come to during the run is refused beforehand
     root = trunk
     while root is not None and root.trunk is not None:
         root = root.trunk
-    entry, options = recipe.optimizer, recipe.optimizer.options()
+    options = recipe.optimizer.options()
     names = dict.fromkeys(name for rule in RULES.values() for name in rule.constants)
     constants = PlannedConstants(
         run_schedule(recipe, plan, trunk),
         (root.recipe if root else recipe).learning_rate.scaling,
         recipe.learning_rate.reference_minibatch,
         {name: options[name] for name in names if name in options},
-        isinstance(entry, AdamWEntry) and entry.scale_decay,
+        bool(options.get("scale_decay", False)),
     )
     for rule in _rules(constants):
         _check_optimizer(recipe, rule)

@@ -7,14 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from batchscale.build.constants import constant_rows
+from batchscale.build.examples import examples_of
 from batchscale.build.planning import decay_epochs, momentum_of, recompute_examples
 from batchscale.build.trunk import Trunk, run_plan, run_schedule
 from batchscale.minibatch import StepPlan
 from batchscale.placement import place_workers
+from batchscale.recipe.minibatch import DecidedGrowth, GrowthEntry
 from batchscale.recipe.schema import Recipe
+from batchscale.update.growing import GrowingPlan
 from batchscale.update.rules import RULES
 from batchscale.update.schedule import SCALINGS, PlannedSchedule, first_steps
-from batchscale.words import counted
+from batchscale.words import counted, of_examples
 from batchscale.worker.scale import FIRST_LOSS_SCALE, LOSS_SCALE_UNIT, growth_steps
 
 FEW_STEPS = 50
@@ -36,8 +39,18 @@ _REDUCED = {
 }
 
 
-def derived_numbers(recipe: Recipe, training_images: int, processes: int, trunk: Trunk | None = None) -> list[Derived]:
-    """Minibatch, steps, workers per process and the lr at each phase, each with its formula."""
+def derived_numbers(
+    recipe: Recipe, training_images: int, processes: int, trunk: Trunk | None = None, examples: str = ""
+) -> list[Derived]:
+    """Minibatch, steps, workers per process and the lr at each phase, each with its formula.
+
+    Args:
+        recipe: resolved.
+        training_images: N.
+        processes: W.
+        trunk: of a branch.
+        examples: what a task of one's own calls its examples; "": as the recipe's task.
+    """
     k, n = recipe.minibatch.workers, recipe.minibatch.per_worker
     plan = run_plan(recipe, training_images, trunk)
     schedule = run_schedule(recipe, plan, trunk)
@@ -52,7 +65,7 @@ def derived_numbers(recipe: Recipe, training_images: int, processes: int, trunk:
         Derived(
             "steps",
             f"ceil(epochs x steps per epoch){', phase by phase' if plan.growth else ''}, epochs = {recipe.epochs:g}",
-            f"{plan.total_steps}",
+            f"{'' if plan.total_is_certain else 'at most '}{plan.total_steps}",
         ),
         *_placed(plan, processes, recipe.batch_norm.span, trunk.step if trunk else 0),
         Derived(
@@ -70,7 +83,17 @@ def derived_numbers(recipe: Recipe, training_images: int, processes: int, trunk:
         *(Derived(*row) for row in constant_rows(recipe, plan, trunk)),
     ]
     rows.append(Derived("last lr", f"decay {entry.decay.kind}", f"{schedule(plan.total_steps - 1):.4g}"))
-    return rows
+    return _in_words(rows, examples or examples_of(recipe))
+
+
+def _in_words(rows: list[Derived], noun: str) -> list[Derived]:
+    """The numbers of the task's examples; they are written of images."""
+    return [
+        row  # it holds a folder's name, which is no words
+        if row.name == "branch"
+        else Derived(*(of_examples(text, noun) for text in (row.name, row.formula, row.value)))
+        for row in rows
+    ]
 
 
 def _lr_formula(rule: str, ratio: str) -> str:
@@ -115,14 +138,19 @@ def _phases(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[D
         return []
     rule = _lr_formula(schedule.scaling, "kn / first kn")
     about = {
+        "noise_scale": _decided(growth, plan),
         "phases": f"at {counted(len(plan.growth), 'given epoch')}",
         "doubling": f"x 2 every {counted(growth.options().get('every_epochs', 0), 'epoch', 'g')}",
         "instead_of_decay": f"/ {_factors(recipe.learning_rate.decay.factor)} at a decay while kn <= N / 10 = "
         f"{plan.training_images / 10:g}",
+        "seesaw": f"x 2 at each halving of the decay while kn <= N / 10 = {plan.training_images / 10:g}",
     }
     changes = counted(len(plan.growth), "change") if plan.growth else "never within this run"
+    if isinstance(plan, GrowingPlan):
+        changes = f"at most {counted(plan.reachable()[-1].images, 'image')}"
     rows = [Derived("growth", f"{about[growth.kind]}; lr x {rule}", changes)]
-    for number, phase in enumerate(plan.phases):
+    stated = plan.phases if plan.total_is_certain else ()
+    for number, phase in enumerate(stated):
         k, n = phase.minibatch.workers, phase.minibatch.per_worker
         steps = plan.steps_of(phase)
         rows.append(
@@ -137,10 +165,20 @@ def _phases(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[D
     return rows
 
 
+def _decided(growth: GrowthEntry, plan: StepPlan) -> str:
+    """When the minibatch doubles by a measure."""
+    if not (isinstance(plan, GrowingPlan) and isinstance(growth, DecidedGrowth)):
+        return ""
+    rule = plan.rule
+    return (
+        f"x 2 where {growth.asks_for()} in {counted(rule.confirm, 'decision')} in a row, one every "
+        f"{counted(rule.every_examples, 'image')}, {counted(rule.delay_steps, 'step')} later"
+    )
+
+
 def _placed(plan: StepPlan, processes: int, span: int, first_step: int) -> list[Derived]:
     """Workers per process, for every number of workers from a step on."""
-    phases = (phase for phase in plan.phases if plan.steps_of(phase).stop > first_step)
-    numbers = dict.fromkeys(phase.minibatch.workers for phase in phases)
+    numbers = dict.fromkeys(minibatch.workers for minibatch in plan.reachable(first_step))
     placed = [(k, ", ".join(str(len(part)) for part in place_workers(k, processes, span))) for k in numbers]
     return [
         Derived("workers per process", f"{counted(k, 'worker')} on {counted(processes, 'process')}", text)

@@ -103,8 +103,7 @@ def make_groups(
     """
     span = recipe.batch_norm.span
     sums: dict[int, Sum] = {}
-    phases = [phase for phase in plan.phases if plan.steps_of(phase).stop > first_step]
-    for workers in sorted({phase.minibatch.workers for phase in phases}):
+    for workers in sorted({minibatch.workers for minibatch in plan.reachable(first_step)}):
         if sets := processes_of_groups(place_workers(workers, world.size, span), span):
             sums[workers] = sum_among(world, sets)
     lanes = Lanes(network.model, world.device, draws_random) if in_lanes(recipe, task) else None

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from batchscale.build.examples import told_of_examples
 from batchscale.build.network import WEIGHTS
 from batchscale.build.planning import recompute_examples, share_of
 from batchscale.build.trunk import Trunk
@@ -77,10 +78,22 @@ def _read_data(recipe: Recipe, folder: Path | None, own_data: OwnData | None, li
             "data.name=own: stands for a data set handed in from Python; use batchscale.train(..., data=...)"
         )
     if own_data is not None:
+        _check_masks(recipe)
         splits = own_splits(own_data, recipe.data.classes, _decoders(recipe), recipe.task)
     else:
         splits = open_dataset(recipe.data.name, folder, reading_of(recipe, listing))
-    return _parted(splits, recipe.data)
+    with told_of_examples(recipe):
+        return _parted(splits, recipe.data)
+
+
+def _check_masks(recipe: Recipe) -> None:
+    """Raise where one's own data are to be read with masks: they are as they are; a detector may learn theirs."""
+    masks = recipe.data.masks
+    if masks is not None and (recipe.task, masks) != ("detection", "instances"):
+        raise DataError(
+            f"data.masks={masks}: says how masks are read from files, and data of one's own are taken as they are; "
+            f"leave it out"
+        )
 
 
 def _check_drawn(recipe: Recipe, dataset: Splits) -> None:
@@ -221,7 +234,7 @@ def make_feed(
     padding = augment.padding if augment.crop == "padded" else 0
     # The noise scale needs two gradients of a step; of several processes each has one at least.
     alone = workers(plan.phases[0].minibatch.workers) == range(plan.phases[0].minibatch.workers)
-    noise_steps = recipe.execution.noise_scale_steps
+    noise_steps = recipe.noise_scale_steps
     return Feed(
         dataset.train,
         plan=plan, workers=workers, micro_batch=micro_batch, order=order, normalizer=normalizer,

@@ -11,7 +11,7 @@ from torch import nn
 from batchscale.data.examples import Splits
 from batchscale.errors import RecipeError
 from batchscale.models import MODELS, named_model
-from batchscale.models.detectors import freeze_batch_norm, is_detector
+from batchscale.models.detectors import always_sample, freeze_batch_norm, is_detector
 from batchscale.models.initial import init_last_linear, zero_last_gammas
 from batchscale.models.library import is_library_name
 from batchscale.models.pretrained import load_pretrained
@@ -50,6 +50,8 @@ def build_model(recipe: Recipe, dataset: Splits, model: nn.Module | None = None)
                 f"model.name={recipe.model.name}: finds objects, which task={recipe.task} does not learn; use "
                 f"task=detection, or another model"
             )
+    if hasattr(model, "roi_heads"):
+        always_sample(model)
     if recipe.model.zero_init_last_gamma:
         zero_last_gammas(model, recipe.model.name)
     if recipe.model.fc_init is not None:

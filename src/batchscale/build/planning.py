@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Container
 from dataclasses import dataclass
 from fractions import Fraction
 
+from batchscale.build.examples import examples_of, told_of_examples
+from batchscale.build.growing import KeptSteps, with_decisions
 from batchscale.errors import RecipeError
 from batchscale.minibatch import Change, Minibatch, StepPlan
 from batchscale.placement import place_workers
@@ -13,7 +16,16 @@ from batchscale.recipe.optimizer import WithMomentum
 from batchscale.recipe.schema import Recipe
 from batchscale.update.growth import GROWTHS, Growth
 from batchscale.update.momentum import PlannedMomentum
-from batchscale.update.schedule import BranchFactor, Decay, PlannedSchedule, Schedule, first_steps, scaled_lr
+from batchscale.update.schedule import (
+    SCALINGS,
+    BranchFactor,
+    Decay,
+    PlannedSchedule,
+    Schedule,
+    first_steps,
+    halvings,
+    scaled_lr,
+)
 
 _RECOMPUTE_WORKERS = 64  # whose n examples each batch norm's statistics are recomputed over, unless the recipe says
 
@@ -35,13 +47,50 @@ def plan_of(recipe: Recipe, training_images: int) -> StepPlan:
     factor = decay.factor if isinstance(decay.factor, float) else 1.0  # several: refused beside instead_of_decay
     growth = Growth(
         entry.kind, first, recipe.epochs, training_images, phases=stated, decay_epochs=decay.epochs,
-        decay_factor=factor, **entry.options(),
+        decay_factor=factor, halving_epochs=_halving_epochs(recipe, training_images), **entry.options(),
     )  # fmt: skip
     changes = GROWTHS[entry.kind](growth)
-    plan = StepPlan(first, training_images, recipe.epochs, recipe.data.partial, changes)
+    with told_of_examples(recipe):
+        plan = StepPlan(first, training_images, recipe.epochs, recipe.data.partial, changes)
     for phase in plan.phases:
         place_workers(phase.minibatch.workers, 1, recipe.batch_norm.span)
-    return plan
+    return with_decisions(recipe, plan)
+
+
+def _halving_epochs(recipe: Recipe, training_images: int) -> tuple[float, ...]:
+    """The epochs at which the lr's decay has halved it once more; () unless growth goes by them.
+
+    Raises:
+        RecipeError: no decay, or an lr that does not follow the root of the minibatch.
+    """
+    entry, first = recipe.learning_rate, Minibatch(recipe.minibatch.workers, recipe.minibatch.per_worker)
+    if recipe.minibatch.growth.kind != "seesaw":
+        return ()
+    if entry.decay.kind == "none":
+        raise RecipeError(
+            "minibatch.growth.kind=seesaw with learning_rate.decay.kind=none: the minibatch doubles where the decay "
+            "halves the lr; give a decay, such as learning_rate.decay={kind: cosine}"
+        )
+    if SCALINGS[entry.scaling](4.0) != SCALINGS["sqrt"](4.0):
+        raise RecipeError(
+            f"minibatch.growth.kind=seesaw with learning_rate.scaling={entry.scaling}: under seesaw the lr follows the "
+            f"schedule x the root of the minibatch; use learning_rate.scaling=sqrt, adam_sde or half_life_sqrt"
+        )
+    steps = StepPlan(first, training_images, recipe.epochs, recipe.data.partial).phases[0].steps_per_epoch
+    begin = float((entry.warmup.steps or 0) / steps) if entry.warmup.epochs is None else entry.warmup.epochs
+    decay = Decay(entry.decay.kind, entry.decay.epochs, entry.decay.factor, entry.decay.power, entry.decay.final)
+    end = entry.decay.end or recipe.epochs
+    return tuple(halvings(decay, begin if entry.warmup.kind != "none" else 0.0, end))
+
+
+def as_long(recipe: Recipe, epochs: float) -> Recipe:
+    """The recipe of a run of so many epochs, where it is shorter, that grows as it did."""
+    entry = recipe.learning_rate
+    ends = recipe.minibatch.growth.kind == "seesaw" and entry.decay.kind in ("cosine", "polynomial")
+    if ends and entry.decay.end is None and epochs > recipe.epochs:
+        decay = entry.decay.model_copy(update={"end": recipe.epochs})
+        recipe = recipe.model_copy(update={"learning_rate": entry.model_copy(update={"decay": decay})})
+    return recipe.model_copy(update={"epochs": max(epochs, recipe.epochs)})
 
 
 def decay_epochs(recipe: Recipe, training_images: int) -> list[float]:
@@ -85,7 +134,7 @@ def schedule_of(recipe: Recipe, plan: StepPlan, branched: BranchedFrom | None = 
         RecipeError: a warmup that starts above the target, or that has not ended where the decay ends.
     """
     entry = recipe.learning_rate
-    steps_per_epoch, durations = plan.phases[0].steps_per_epoch, branched.plan if branched else plan
+    steps_per_epoch, durations = plan.phases[0].steps_per_epoch, (branched.plan if branched else plan).as_stated
     decays = _decays(recipe, branched.grown) if branched else decay_epochs(recipe, plan.training_images)
     if entry.warmup.steps is not None:
         warmup = first_steps(durations, entry.warmup.steps)
@@ -123,14 +172,15 @@ def recompute_examples(recipe: Recipe, training_images: int, per_worker: int) ->
     if wanted is None:
         return min(training_images, max(_RECOMPUTE_WORKERS * per_worker, group))
     if not group <= wanted <= training_images:
+        examples = examples_of(recipe)
         raise RecipeError(
-            f"batch_norm.recompute_examples={wanted}: must lie between the {group} images that are normalised together "
-            f"and the {training_images} training images; use {min(max(wanted, group), training_images)}"
+            f"batch_norm.recompute_examples={wanted}: must lie between the {group} {examples} that are normalised "
+            f"together and the {training_images} training {examples}; use {min(max(wanted, group), training_images)}"
         )
     return wanted
 
 
-def kept_steps(recipe: Recipe, plan: StepPlan) -> frozenset[int]:
+def kept_steps(recipe: Recipe, plan: StepPlan) -> Container[int]:
     """The steps whose checkpoints stay: execution.keep_checkpoints, epochs counted to their last step.
 
     Raises:
@@ -149,8 +199,7 @@ def kept_steps(recipe: Recipe, plan: StepPlan) -> frozenset[int]:
                 f"execution.keep_checkpoints.steps: {step} lies beyond the run's last step, {plan.total_steps}; name "
                 f"an earlier one"
             )
-    at_epochs = (min(math.ceil(plan.steps(epoch)), plan.total_steps) for epoch in kept.epochs)
-    return frozenset([*kept.steps, *at_epochs])
+    return KeptSteps(plan, kept.steps, kept.epochs)
 
 
 def _check(schedule: Schedule) -> None:

@@ -10,7 +10,7 @@ from batchscale.errors import RecipeError
 from batchscale.members import TASKS
 from batchscale.recipe import Recipe
 from batchscale.recipe.stopping import StopAt
-from batchscale.task import Task, TaskBuilder
+from batchscale.task import ScoreKind, Task, TaskBuilder
 from batchscale.training.due import EVALUATION_NAMES
 
 
@@ -53,8 +53,9 @@ def check_task(recipe: Recipe, task: Task) -> None:
         )
     if recipe.execution.stop_at is not None:
         _check_direction(recipe.execution.stop_at, task)
-    if recipe.execution.stop_below.error_percent is not None:
-        task.score_named("error", "execution.stop_below.error_percent")
+    if (bound := recipe.execution.stop_below.error_percent) is not None:
+        setting = "execution.stop_below.error_percent"
+        _check_range(task.score_named("error", setting), "below", bound, setting)
 
 
 def _check_names(task: Task) -> None:
@@ -77,3 +78,15 @@ def _check_direction(stop_at: StopAt, task: Task) -> None:
             raise RecipeError(
                 f"execution.stop_at.{other}={bound:g}: {kind.name} is better where it is {kind.better}: use {side}"
             )
+        if bound is not None:
+            _check_range(kind, side, bound, f"execution.stop_at.{side}")
+
+
+def _check_range(kind: ScoreKind, side: str, bound: float, setting: str) -> None:
+    """Raise where a share in percent could never be past a goal, or always is."""
+    if kind.unit != "%" or (0 < bound <= 100 if side == "below" else 0 <= bound < 100):
+        return
+    raise RecipeError(
+        f"{setting}={bound:g}: {kind.name} is a percentage, from 0 to 100, so it is "
+        f"{'never' if (side == 'above') == (bound >= 100) else 'always'} {side} this; give a goal between"
+    )

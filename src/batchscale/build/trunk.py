@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Self
 
-from batchscale.build.planning import BranchedFrom, plan_of, schedule_of
+from batchscale.build.examples import examples_of, told_of_examples
+from batchscale.build.growing import with_decisions
+from batchscale.build.planning import BranchedFrom, as_long, plan_of, schedule_of
 from batchscale.errors import CheckpointError, RecipeError
 from batchscale.minibatch import Change, Minibatch, StepPlan
 from batchscale.placement import place_workers
 from batchscale.recipe import Recipe, identity, recipe_from
+from batchscale.update.growing import Decision, GrowingPlan
 from batchscale.update.schedule import BranchFactor, PlannedSchedule
 
 _MAY_DIFFER = ("minibatch.workers", "learning_rate.", "optimizer.", "model.ema_decay", "epochs", "branch.")
@@ -30,6 +33,7 @@ class Trunk:
         state_sha256: of that checkpoint's state.
         recipe: of the trunk.
         trunk: the trunk's own, where it is a branch itself.
+        decisions: about the minibatch, up to the step.
     """
 
     folder: str
@@ -37,6 +41,7 @@ class Trunk:
     state_sha256: str
     recipe: Recipe
     trunk: Trunk | None = None
+    decisions: tuple[Decision, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """For branch.json: all that a resume of the branch needs, without the trunk's folder."""
@@ -46,6 +51,7 @@ class Trunk:
             "state_sha256": self.state_sha256,
             "recipe": self.recipe.model_dump(mode="json"),
             "trunk": self.trunk.as_json() if self.trunk else None,
+            "decisions": [decision.as_json() for decision in self.decisions],
         }
 
     @classmethod
@@ -54,7 +60,8 @@ class Trunk:
         inner = content["trunk"]
         recipe = recipe_from(content["recipe"])
         trunk = cls.from_json(inner) if inner else None
-        return cls(content["folder"], content["step"], content["state_sha256"], recipe, trunk)
+        decisions = tuple(Decision.from_json(decision) for decision in content.get("decisions", ()))
+        return cls(content["folder"], content["step"], content["state_sha256"], recipe, trunk, decisions)
 
     def check(self, recipe: Recipe) -> None:
         """Raise unless a recipe may go on from here.
@@ -67,11 +74,17 @@ class Trunk:
         refused = [name for name in names if not name.startswith(_MAY_DIFFER) or name in _MUST_STAY]
         if recipe.minibatch.growth.kind == "none" or self._same_phases(recipe):
             refused = [name for name in refused if not name.startswith(_GROWTH)]
+        rules = [entries["learning_rate.scaling"], trunk_entries["learning_rate.scaling"]]
+        if "adascale" in rules and len(set(rules)) > 1:
+            raise CheckpointError(
+                f"--branch {self.folder}: learning_rate.scaling={rules[0]}, and the trunk has {rules[1]}: adascale "
+                f"goes on from steps that were measured, and nothing goes on from adascale's; use the trunk's rule"
+            )
         if "minibatch.per_worker" in refused:
             raise CheckpointError(
                 f"--branch {self.folder}: minibatch.per_worker={entries['minibatch.per_worker']}, and the trunk has "
-                f"{trunk_entries['minibatch.per_worker']}: a branch has other workers, never other images of a worker; "
-                f"change minibatch.workers"
+                f"{trunk_entries['minibatch.per_worker']}: a branch has other workers, never other "
+                f"{examples_of(recipe)} of a worker; change minibatch.workers"
             )
         if refused:
             listed = ", ".join(
@@ -113,8 +126,10 @@ class Trunk:
 
     def plan(self, training_images: int, epochs: float = 0.0) -> StepPlan:
         """The trunk's own steps; as if it were so many epochs long, where it is shorter."""
-        recipe = self.recipe.model_copy(update={"epochs": max(epochs, self.recipe.epochs)})
-        return run_plan(recipe, training_images, self.trunk)
+        plan = run_plan(as_long(self.recipe, epochs), training_images, self.trunk)
+        if isinstance(plan, GrowingPlan):
+            plan.restore(self.decisions)
+        return plan
 
 
 def run_plan(recipe: Recipe, training_images: int, trunk: Trunk | None = None) -> StepPlan:
@@ -149,10 +164,11 @@ def run_plan(recipe: Recipe, training_images: int, trunk: Trunk | None = None) -
     end = Fraction(str(recipe.epochs))
     changes = (Change(epoch, trunk_plan.minibatch_at(trunk.step)), *(each for each in later if each.epoch < end))
     scaled = (Change(change.epoch, trunk.scaled(recipe, change.minibatch)) for change in changes)
-    plan = StepPlan(trunk_plan.minibatch, training_images, recipe.epochs, trunk_plan.partial, (*earlier, *scaled))
+    with told_of_examples(recipe):
+        plan = StepPlan(trunk_plan.minibatch, training_images, recipe.epochs, trunk_plan.partial, (*earlier, *scaled))
     for phase in plan.phases:
         place_workers(phase.minibatch.workers, 1, recipe.batch_norm.span)
-    return plan
+    return with_decisions(recipe, plan, trunk.decisions)
 
 
 def _check_begins(recipe: Recipe, trunk_plan: StepPlan, step: int, epoch: Fraction) -> None:

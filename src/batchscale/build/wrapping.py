@@ -10,8 +10,27 @@ from batchscale.recipe.optimizer import OPTIMIZERS
 from batchscale.recipe.schema import Recipe
 from batchscale.update.clip import ClippedGradient
 from batchscale.update.ema import AveragedWeights
+from batchscale.update.muon import hidden_matrices
 from batchscale.update.optimizers import Optimizer
 from batchscale.update.sgd import decay_groups
+
+
+def matrices_for(recipe: Recipe, model: nn.Module) -> list[nn.Parameter]:
+    """The matrices that the recipe's optimizer is for, [] for one that is for any tensors.
+
+    Raises:
+        RecipeError: the model has none.
+    """
+    if not recipe.optimizer.wants_matrices:
+        return []
+    matrices = hidden_matrices(model)
+    if not matrices:
+        raise RecipeError(
+            f"optimizer.name={recipe.optimizer.name}: model.name={recipe.model.name} has no matrix for it: no "
+            f"weight of two dimensions beside embeddings and the output head, which go by AdamW (kernels of "
+            f"convolutions have four); use optimizer.name=adamw, or a net with linear layers such as transformer"
+        )
+    return matrices
 
 
 def named_optimizer(recipe: Recipe, model: nn.Module, plan: StepPlan) -> Optimizer:
@@ -32,6 +51,8 @@ def named_optimizer(recipe: Recipe, model: nn.Module, plan: StepPlan) -> Optimiz
     decay_norms, decay_biases = options.pop("decay_norms", False), options.pop("decay_biases", False)
     if entry.goes_by_epochs:
         options["epoch_at"] = lambda steps: float(plan.epoch_at(steps))
+    if entry.wants_matrices:
+        options["matrices"] = matrices_for(recipe, model)
     groups = decay_groups(model, entry.weight_decay, decay_norms, decay_biases)
     build = OPTIMIZERS[entry.name]
     counts = " and ".join(str(len(tensors)) for tensors, _ in groups)

@@ -134,11 +134,11 @@ class Feed:
         return epochs[step - first], images[step - first]
 
     def _shuffle_block(self, first: int) -> tuple[Indices, Indices]:
-        """Epochs and images of a phase's steps from ``first`` on, (steps, images): they share one fixed cost."""
+        """Epochs and images of steps of one minibatch from ``first`` on, (steps, images): they share one fixed cost."""
         phase = self._plan.phase(first)
         workers, n = self._workers(phase.minibatch.workers), phase.minibatch.per_worker
         hosted = np.arange(workers.start * n, workers.stop * n)
-        steps = np.arange(min(max(_BLOCK_IMAGES // len(hosted), 1), self._plan.steps_of(phase).stop - first))
+        steps = np.arange(min(max(_BLOCK_IMAGES // len(hosted), 1), self._plan.same_until(first) - first))
         positions = phase.position(first) + steps[:, None] * phase.minibatch.images + hosted
         epochs, places = np.divmod(positions, phase.epoch_images)
         images = np.empty_like(places)

@@ -41,10 +41,12 @@ def own_splits(data: Any, num_classes: int | None, processes: int, task: str = "
     Raises:
         DataError: data of another form, or a label that is no class.
     """
-    if isinstance(data, Splits):
-        return data
-    if hasattr(data, "splits"):
-        splits: Splits = data.splits()
+    if isinstance(data, Splits) or hasattr(data, "splits"):
+        splits: Splits = data if isinstance(data, Splits) else data.splits()
+        if num_classes not in (None, splits.num_classes):
+            raise DataError(
+                f"data.classes={num_classes}: the data handed in says that it has {splits.num_classes}; leave it out"
+            )
         return splits
     if not isinstance(data, tuple) or len(data) != 2:
         raise DataError(

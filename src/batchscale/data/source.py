@@ -52,6 +52,12 @@ class Reading:
     listing: Any = field(default=None, compare=False, repr=False)
 
 
+_MEANT_FOR = {
+    "masks": "data with masks",
+    "classes": "masks that hold classes, or data of one's own",
+}
+
+
 def data_folder(folder: Path | None) -> Path | None:
     """The folder given with --data, else the one that BATCHSCALE_DATA names, else None."""
     if folder is not None:
@@ -101,8 +107,30 @@ class Source(ABC):
         """
 
     def open(self, folder: Path | None, reading: Reading) -> Splits:
-        """The data set as a run uses it."""
+        """The data set as a run uses it.
+
+        Raises:
+            DataError: as ``load``, or entries that say how masks are read.
+        """
+        self.refuse(reading, "masks", "classes")
         return self.load(folder).splits()
+
+    def refuse(self, reading: Reading, *entries: str) -> None:
+        """Raise where an entry is set that says nothing of this set.
+
+        Args:
+            reading: as the recipe has it.
+            entries: "masks", "classes".
+
+        Raises:
+            DataError: what the entry is for.
+        """
+        for entry in entries:
+            if (value := getattr(reading, entry)) is not None:
+                raise DataError(
+                    f"data.{entry}={value}: is for {_MEANT_FOR[entry]}, which data.name={self.name} is not; leave it "
+                    f"out"
+                )
 
     @abstractmethod
     def fetch(self, into: Path) -> Path:

@@ -71,7 +71,7 @@ ON_DISK = ["imagenet", "folder"]
 
 WITH_BOXES = ["coco", "voc_detection", "bccd", "digits_scenes_detection", "voc_labels", "bccd_labels"]
 """Those data sets whose images have boxes, and may differ in size."""
-PAIRS = ("nuclei", "pairs", "voc_segmentation")
+PAIRS = ["nuclei", "pairs", "voc_segmentation"]
 """Those data sets whose images are pairs of files with masks, of several sizes perhaps, and may be cropped."""
 TEXTS = ["text", "shakespeare", "topics"]
 """Those data sets that are texts, and are cut into sequences."""

@@ -44,6 +44,23 @@ def torchvision_detector(name: str, channels: int, num_classes: int, options: Ma
     return model
 
 
+def always_sample(model: nn.Module) -> None:
+    """Give a detector's heads the whole image to learn from, as background, in a pass that has nothing else.
+
+    torchvision's losses of the heads are means over sampled proposals and objects. Of images without an object, for
+    which the network, its weights still wild, proposes no box either, that is 0 / 0; all other passes stay as they are.
+    """
+    model.get_submodule("roi_heads").register_forward_pre_hook(_with_samples)
+
+
+def _with_samples(heads: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    features, proposals, sizes, targets = arguments
+    if not heads.training or any(map(len, proposals)) or any(len(target["boxes"]) for target in targets):
+        return None
+    whole = [boxes.new_tensor([[0, 0, size[1], size[0]]]) for boxes, size in zip(proposals, sizes, strict=True)]
+    return features, whole, sizes, targets
+
+
 def freeze_batch_norm(model: nn.Module) -> None:
     """Put torchvision's frozen batch norm in the place of every batch norm: constants, as its weights were made with.
 

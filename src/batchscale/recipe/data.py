@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from batchscale.members import DATASETS, ON_DISK, PAIRS, TEXTS, WITH_BOXES
 from batchscale.recipe.base import Count, Entry, OpenFraction, Share
@@ -51,6 +51,18 @@ class Data(Entry):
     sequence: Count | None = None  # of a text: T, the tokens of an example, its input and, one further on, its target
     # of a text in one file: the share at its end that is evaluated; of topics: the share of them, whole ones
     test_share: OpenFraction = 0.1
+
+    @field_validator("resize", mode="before")
+    @classmethod
+    def _two_sides(cls, value: object) -> object:
+        sides = value if isinstance(value, (list, tuple)) else ()
+        whole = [side for side in sides if isinstance(side, int) and not isinstance(side, bool) and side >= 1]
+        if value is not None and not len(whole) == len(sides) == 2:
+            raise ValueError(
+                f"is {value!r}: must be two whole numbers of at least 1, height and width; write for example "
+                f"data.resize=[240, 320]"
+            )
+        return value
 
     @model_validator(mode="after")
     def _text_is_cut_into_sequences(self) -> Self:

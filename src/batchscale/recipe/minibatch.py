@@ -49,6 +49,17 @@ class GrowthEntry(Entry):
         """Whether the lr is scaled to every new minibatch."""
         return True
 
+    def measures_noise_every(self) -> int | None:
+        """Every so many steps the noise scale is measured; None where growth does not go by it."""
+        return None
+
+    def check_fits(self, workers: int, per_worker: int) -> None:
+        """Raise where a run cannot begin with this minibatch.
+
+        Raises:
+            ValueError: one line.
+        """
+
 
 class NoGrowth(GrowthEntry):
     """One minibatch for the whole run."""
@@ -106,8 +117,63 @@ class GrowthInsteadOfDecay(GrowthEntry):
         return False
 
 
+class DecidedGrowth(GrowthEntry):
+    """The number of workers doubles by decisions of a measure, during the run."""
+
+    largest: Count  # of the minibatch, in images
+    every_examples: Count | None = None  # a decision every so many images (null: an epoch's)
+    confirm: Count = 2  # decisions in a row that must agree
+    hold_examples: Annotated[int, Field(ge=0)] = 0  # images between two doublings at least
+    # steps from a decision to the first step that it changes: the feed makes up to 3 ready in advance
+    delay_steps: Annotated[int, Field(ge=4)] = 8
+    learning_rate: LearningRateWord = "follows"
+
+    def asks_for(self) -> str:
+        """What the measure must show for a larger minibatch, in words."""
+        raise NotImplementedError
+
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def lr_follows(self) -> bool:
+        return self.learning_rate == "follows"
+
+    def check_fits(self, workers: int, per_worker: int) -> None:
+        first = workers * per_worker
+        if self.largest < 2 * first:
+            raise ValueError(
+                f"growth.largest={self.largest}: must be at least twice the first minibatch, {workers} x {per_worker} "
+                f"= {first} images; raise it, or use growth={{kind: none}}"
+            )
+
+
+class GrowthByNoiseScale(DecidedGrowth):
+    """Larger minibatches where the measured noise scale is a multiple of them."""
+
+    kind: Literal["noise_scale"] = "noise_scale"
+    # the minibatch doubles where the noise scale is above so many times it; 2: what it doubles to is below the scale
+    multiple: Positive = 2.0
+    measure_steps: Count = 10  # every so many steps measure
+
+    def asks_for(self) -> str:
+        return f"noise scale > {self.multiple:g} kn"
+
+    def measures_noise_every(self) -> int | None:
+        return self.measure_steps
+
+
+class SeesawGrowth(GrowthEntry):
+    """Twice as many images at each halving of the lr's decay; the lr falls by the root of it."""
+
+    kind: Literal["seesaw"] = "seesaw"
+    of: GrowingPart = "workers"
+
+
 GROWTH_ENTRIES: EntryUnion[GrowthEntry] = EntryUnion(
-    "minibatch.growth", GrowthEntry, "kind", (NoGrowth, StatedGrowth, DoublingGrowth, GrowthInsteadOfDecay)
+    "minibatch.growth",
+    GrowthEntry,
+    "kind",
+    (NoGrowth, StatedGrowth, DoublingGrowth, GrowthInsteadOfDecay, SeesawGrowth, GrowthByNoiseScale),
 )
 AnyGrowth = Annotated[SerializeAsAny[GrowthEntry], WrapValidator(GROWTH_ENTRIES)]
 
@@ -126,6 +192,11 @@ class MinibatchEntry(Entry):
             _, k, n = phases[-1]
             phases.append((change.epoch, change.workers or k, change.per_worker or n))
         return phases
+
+    @model_validator(mode="after")
+    def _growth_fits(self) -> Self:
+        self.growth.check_fits(self.workers, self.per_worker)
+        return self
 
     @model_validator(mode="after")
     def _phases_grow(self) -> Self:

@@ -37,10 +37,12 @@ class OptimizerEntry(Entry):
     Class attributes:
         home: ``module:attribute`` of the optimizer, or itself: (groups, **its options) -> the optimizer.
         goes_by_epochs: it is given ``epoch_at``, steps done -> epochs, as well.
+        wants_matrices: it is given ``matrices``, the hidden layers' weights of two dimensions, and is none without any.
     """
 
     home: ClassVar[str | Callable[..., Any]]
     goes_by_epochs: ClassVar[bool] = False
+    wants_matrices: ClassVar[bool] = False
 
     name: str
     weight_decay: NotNegative = 1e-4
@@ -129,6 +131,13 @@ class LARSEntry(OptimizerEntry, WithMomentum):
     epsilon: Positive = 1e-8
 
 
+class LARCEntry(LARSEntry):
+    """Kurth et al. 2018: LARS, clipped."""
+
+    home = "batchscale.update.larc:LARC"
+    name: Literal["larc"] = "larc"  # type: ignore[assignment]
+
+
 class LAMBEntry(OptimizerEntry):
     """You et al. 2020."""
 
@@ -151,6 +160,17 @@ class AdamWEntry(WithSwitches):
     scale_decay: bool = False
 
 
+class MuonEntry(AdamWEntry, WithNesterov):
+    """Jordan et al. 2024 for matrices, AdamW for the rest."""
+
+    home = "batchscale.update.muon:Muon"
+    wants_matrices = True
+    name: Literal["muon"] = "muon"  # type: ignore[assignment]
+    momentum: Fraction = 0.95
+    # what a matrix' step is multiplied by, as torch.optim.Muon names it; match_rms_adamw: one lr serves AdamW as well
+    adjust_lr: Literal["match_rms_adamw", "original", "spectral_unclamped"] = "match_rms_adamw"
+
+
 class RMSpropWarmupEntry(WithSwitches, WithMomentum):
     """Akiba et al. 2017."""
 
@@ -165,7 +185,7 @@ class RMSpropWarmupEntry(WithSwitches, WithMomentum):
 
 
 _ENTRIES: tuple[type[OptimizerEntry], ...] = (
-    SGDEntry, SGDLrInBufferEntry, LARSEntry, LAMBEntry, AdamWEntry, RMSpropWarmupEntry,
+    SGDEntry, SGDLrInBufferEntry, LARSEntry, LARCEntry, LAMBEntry, AdamWEntry, MuonEntry, RMSpropWarmupEntry,
 )  # fmt: skip
 OPTIMIZER_ENTRIES: EntryUnion[OptimizerEntry] = EntryUnion("optimizer", OptimizerEntry, "name", _ENTRIES, way_to_load)
 OPTIMIZERS: Members[Callable[..., Any]] = Members(

@@ -21,8 +21,9 @@ from batchscale.recipe.network import BatchNorm, Loss, Model
 from batchscale.recipe.optimizer import AnyOptimizer, SGDEntry
 from batchscale.recipe.stopping import StopAt, StopBelow
 from batchscale.recipe.union import member_of
+from batchscale.words import counted
 
-ScalingName = Literal["linear", "sqrt", "adam_sde", "half_life", "half_life_sqrt", "none"]
+ScalingName = Literal["linear", "sqrt", "adam_sde", "half_life", "half_life_sqrt", "adascale", "none"]
 WarmupName = Literal["none", "constant", "gradual"]
 DecayName = Literal["none", "step", "cosine", "polynomial"]
 DtypeName = Literal["fp32", "fp64", "bf16", "fp16"]
@@ -82,7 +83,7 @@ class LearningRate(Entry):
     reference: NotNegative
     reference_minibatch: Count
     # how the lr, constants of Adam's and the decay of averaged weights follow kappa = kn / reference_minibatch;
-    # half_life: the lr as stated, half_life_sqrt: x sqrt kappa
+    # half_life: the lr as stated, half_life_sqrt: x sqrt kappa; adascale: x a gain that every step measures
     scaling: ScalingName = "linear"
     warmup: Warmup = Warmup()
     decay: DecayEntry = DecayEntry()
@@ -167,6 +168,13 @@ class Recipe(Entry):
     branch: BranchEntry = BranchEntry()
     execution: Execution = Execution()
 
+    @property
+    def noise_scale_steps(self) -> int | None:
+        """The noise scale is measured in every so many steps; None: in none."""
+        if self.learning_rate.scaling == "adascale":
+            return 1
+        return self.minibatch.growth.measures_noise_every() or self.execution.noise_scale_steps
+
     @model_validator(mode="after")
     def _growth_fits_the_run(self) -> Self:
         growth = self.minibatch.growth
@@ -226,20 +234,33 @@ class Recipe(Entry):
 
     @model_validator(mode="after")
     def _two_gradients_for_the_noise_scale(self) -> Self:
-        every, k, n = self.execution.noise_scale_steps, self.minibatch.workers, self.minibatch.per_worker
+        every, k, n = self.noise_scale_steps, self.minibatch.workers, self.minibatch.per_worker
         if every is None:
             return self
+        growth, watched = self.minibatch.growth.measures_noise_every(), self.execution.noise_scale_steps
+        setting = f"execution.noise_scale_steps={every}" if growth is None else "minibatch.growth.kind=noise_scale"
+        if self.learning_rate.scaling == "adascale":
+            setting = "learning_rate.scaling=adascale"
+        if growth not in (None, every):
+            raise ValueError(
+                f"minibatch.growth.measure_steps={growth} with {setting}: which measures every step; use "
+                f"minibatch.growth.measure_steps=1"
+            )
+        if watched not in (None, every):
+            raise ValueError(
+                f"execution.noise_scale_steps={watched} with {setting}: which measures every {counted(every, 'step')}; "
+                f"leave execution.noise_scale_steps out"
+            )
         if k == 1:
             way = f"minibatch.workers=2 minibatch.per_worker={n // 2}" if n > 1 else "minibatch.workers=2"
             raise ValueError(
-                f"execution.noise_scale_steps={every} with minibatch.workers=1: one worker is one pass, and the noise "
-                f"scale needs two gradients of a step; use {way}, or leave execution.noise_scale_steps out"
+                f"{setting} with minibatch.workers=1: one worker is one pass, and the noise "
+                f"scale needs two gradients of a step; use {way}, or leave {setting} out"
             )
         if self.batch_norm.span > 1:
             raise ValueError(
-                f"execution.noise_scale_steps={every} with batch_norm.span={self.batch_norm.span}: workers that share "
-                f"statistics have no gradients independent of each other; use batch_norm.span=1, or leave "
-                f"execution.noise_scale_steps out"
+                f"{setting} with batch_norm.span={self.batch_norm.span}: workers that share statistics have no "
+                f"gradients independent of each other; use batch_norm.span=1, or leave {setting} out"
             )
         return self
 

@@ -33,7 +33,8 @@ def run_findings(folder: Path, run: Run) -> Findings:
     metrics, evaluations = records.metrics(), records.evaluations()
     name = run.result.recipe if run.result else _name(run)
     k, n = run.recipe.get("minibatch.workers", "?"), run.recipe.get("minibatch.per_worker", "?")
-    minibatch = f"{counted(k, 'worker')} of {counted(n, _examples(run.result).removesuffix('s'))}"
+    noun = _examples(run.result) if run.result else _speed_noun(metrics)
+    minibatch = f"{counted(k, 'worker')} of {counted(n, noun.removesuffix('s'))}"
     return Findings(
         kind="run",
         title=f"{name}: {minibatch}",
@@ -125,20 +126,18 @@ def _damaged(folder: Path) -> Iterator[str]:
 
 
 def _figures(metrics: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]], run: Run) -> list[Figure]:
-    noun = _examples(run.result)
+    examples = _speed_noun(metrics)
+    noun = _examples(run.result) if run.result else examples
     images = f"held-out {noun}" if run.result and run.result.evaluated_on == "holdout" else f"test {noun}"
-    score = run.result.judged_by if run.result else Score(name="error", value=None, unit="%")
-    key, unit = (f"{score.name}_percent", ", %") if score.unit == "%" else (score.name, "")
-    name = score.name
+    score = run.result.judged_by if run.result else _score_of_lines(metrics, evaluations)
+    name, key, unit = score.name, score.key, ", %" if score.unit == "%" else ""
     losses = (_curve("training", metrics, "loss"), _curve(images, evaluations, "loss", points=True))
     errors = (
         _curve("training", metrics, f"train_{key}"),
         _curve(images, evaluations, key, points=True),
     )
     batch, lr = _curve("minibatch", metrics, "minibatch"), _curve("lr", metrics, "lr")
-    entry = next((speed_entry(line) for line in metrics), "images_per_second")
-    examples = entry.removesuffix("_per_second")
-    speed = _curve(f"{examples}/s", metrics, entry)
+    speed = _curve(f"{examples}/s", metrics, f"{examples}_per_second")
     return [
         _figure("loss", "Loss", "Training: the mean since the line before, as trained on.", "loss", losses, log=True),
         _figure(
@@ -148,6 +147,23 @@ def _figures(metrics: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping
         _figure("minibatch", "Minibatch", f"{examples.capitalize()} of one update, kn.", examples, (batch,)),
         _figure("speed", "Speed", "Of training steps alone, since the line before.", f"{examples}/s", (speed,)),
     ]
+
+
+def _speed_noun(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """What the task calls its examples, by the speed in the lines."""
+    return next((speed_entry(line) for line in metrics), "images_per_second").removesuffix("_per_second")
+
+
+def _score_of_lines(metrics: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> Score:
+    """The score that a run without a result is judged by: the first of its evaluations, or that it trains with."""
+    scores = evaluations[0].get("scores") if evaluations else None
+    names = list(scores) if isinstance(scores, Mapping) else []
+    names += [entry.removeprefix("train_") for line in metrics[:1] for entry in line if entry.startswith("train_")]
+    name = names[0].removesuffix("_percent") if names else "error"
+    percent = {f"{name}_percent", f"train_{name}_percent"} & {
+        entry for line in (*evaluations[:1], *metrics[:1]) for entry in line
+    }
+    return Score(name=name, value=None, unit="%" if percent or not names else "")
 
 
 def _figure(ident: str, title: str, caption: str, label: str, series: tuple[Series, ...], log: bool = False) -> Figure:

@@ -11,6 +11,7 @@ from typing import Any
 from batchscale.errors import FolderError
 from batchscale.records.files import is_number, parse_json
 from batchscale.records.findings import Findings, read_findings
+from batchscale.records.score import is_of_score
 from batchscale.report.page.runs import Run
 from batchscale.report.text import as_words, command_line, flat
 from batchscale.words import counted, has
@@ -107,7 +108,7 @@ def _table_rows(path: Path, runs: Sequence[Run]) -> list[dict[str, Any]]:
     rows = [dict(zip(columns, map(_value, line), strict=True)) for line in lines[1:]]
     for row in rows:
         if row["status"] == "missing" and (since := known.get(str(row["folder"]))):
-            row.update((column, value) for column, value in since.items() if column in row)
+            row.update((column, value) for column, value in since.items() if column in row or is_of_score(column))
     return rows
 
 
@@ -140,14 +141,11 @@ def _have_ended(ended: int, others: int) -> str:
 def _row(run: Run) -> dict[str, Any]:
     result = run.result
     assert result is not None  # read_runs gives ended runs only
-    error = {"test_error_percent": result.test_error_percent}
-    if result.evaluated_on == "holdout":
-        error = {"test_error_percent": None, "held_out_error_percent": result.test_error_percent}
     return {
         "minibatch": result.workers * result.per_worker,
         "seed": run.recipe.get("seed"),
         "status": result.status,
-        **error,
+        **result.judged_by.entries(result.evaluated_on == "holdout"),
         "train_loss": result.train_loss,
         "steps": result.steps,
         "folder": run.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from batchscale.build.growing import decisions_of
 from batchscale.build.trunk import Trunk
 from batchscale.errors import BatchscaleError, CheckpointError, FolderError
 from batchscale.recipe import load_recipe
@@ -48,7 +49,8 @@ def read_trunk(point: BranchPoint) -> tuple[Trunk, checkpoints.Checkpoint]:
         others = f"name another step with --at ({steps})" if steps else "give another run"
         raise CheckpointError(f"--branch {run}: {error}; {others}") from None
     digest = checkpoints.tensors_sha256(dict(sorted(checkpoint.tensors.items())))
-    return Trunk(str(run.resolve()), checkpoint.step, digest, recipe, recorded_trunk(run)), checkpoint
+    decisions = decisions_of(checkpoint.totals)
+    return Trunk(str(run.resolve()), checkpoint.step, digest, recipe, recorded_trunk(run), decisions), checkpoint
 
 
 def recorded_trunk(out: Path) -> Trunk | None:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from batchscale.errors import BatchscaleError, one_line
-from batchscale.minibatch import StepPlan
 from batchscale.noise_scale import NoiseBlocks
 from batchscale.recipe import Recipe
 from batchscale.records import RunFolder, read_result
@@ -24,9 +23,13 @@ from batchscale.training.course import Course
 from batchscale.training.parts import Parts
 
 
-def _phases(plan: StepPlan) -> list[dict[str, Any]]:
-    """Every minibatch of a run, for its result."""
-    return [{"step": p.first_step, "epoch": round(float(p.first_epoch), 6), **vars(p.minibatch)} for p in plan.phases]
+def _grown(course: Course) -> dict[str, Any]:
+    """Every minibatch of a run that grows."""
+    plan = course.plan
+    if not plan.growth and course.parts.growing is None:
+        return {}
+    phases = [{"step": p.first_step, "epoch": round(float(p.first_epoch), 6), **vars(p.minibatch)} for p in plan.phases]
+    return {"phases": phases}
 
 
 def _so_far(job: Job, parts: Parts, course: Course) -> dict[str, Any]:
@@ -61,7 +64,8 @@ def _so_far(job: Job, parts: Parts, course: Course) -> dict[str, Any]:
         "processes": parts.world.size,
         "workers": recipe.minibatch.workers,
         "per_worker": recipe.minibatch.per_worker,
-        **({"phases": _phases(course.plan)} if course.plan.growth else {}),
+        **_grown(course),
+        **_by_measures(parts),
         "diverged_at_step": totals.diverged_at_step,
         "evaluated_on": "holdout" if recipe.data.holdout else "test",
         "exact": recipe.numerics.exact,
@@ -77,6 +81,13 @@ def _noise(course: Course) -> dict[str, Any]:
     blocks = NoiseBlocks(course.totals.noise)
     estimate = blocks.estimate()
     return {} if estimate is None else {"noise_scale": {**estimate.as_json(), "steps": blocks.steps}}
+
+
+def _by_measures(parts: Parts) -> dict[str, Any]:
+    """What measures during the run made of its minibatch and its lr, where they did."""
+    decisions = {"decisions": parts.growing.records()} if parts.growing else {}
+    steps = {"scale_invariant_steps": round(parts.gain.scale_invariant_steps, 3)} if parts.gain else {}
+    return {**decisions, **steps}
 
 
 def _in_parts(task: Task, speed: float | None, parts: Parts) -> dict[str, Any]:

@@ -37,10 +37,14 @@ def take_up(parts: Parts, opened: Opened, prints: dict[str, str]) -> tuple[int, 
         _share_initial_weights(parts)
         return 0, Totals()
     if opened.at_trunk:
+        if parts.growing is not None:
+            parts.growing.restore(checkpoint.totals.get("growth", {}))
         _restore(parts, _carried(as_of_now(checkpoint, parts, _trunk_plan(parts, opened)), parts), checkpoint.step)
         return checkpoint.step, Totals()
     if parts.recipe.numerics.exact or checkpoint.fingerprint.get("exact") == "True":
         check_resume(checkpoint.fingerprint, prints)
+    if parts.growing is not None:
+        parts.growing.restore(checkpoint.totals.get("growth", {}))
     checkpoint = as_of_now(checkpoint, parts, parts.step.plan)
     _restore(parts, checkpoint.tensors, checkpoint.step)
     return checkpoint.step, Totals.from_json(checkpoint.totals)

@@ -174,7 +174,9 @@ def _begin(
     folder.rewind(first_step, totals.evaluation_is_due)
     if job.recipe.execution.tensorboard:
         folder.add_sink(EventFiles(folder.path / "tensorboard", first_step))
-    rows = derived_numbers(job.recipe, len(parts.dataset.train), parts.world.size, opened.trunk)
+    rows = derived_numbers(
+        job.recipe, len(parts.dataset.train), parts.world.size, opened.trunk, parts.step.task.examples
+    )
     folder.write_environment(
         {
             **environment(job.command),
@@ -203,7 +205,7 @@ def _trunk_record(trunk: Trunk | None) -> dict[str, Any]:
 def _warnings(parts: Parts, trunk: Trunk | None) -> list[str]:
     """What a reader of the run's figures should know beforehand."""
     lags = lag_warning(parts.recipe, parts.step.plan.total_steps) if parts.step.averages.layers else None
-    ends, jumps = ended_decay_warning(parts.recipe, trunk), jump_warning(parts.recipe, parts.step.plan, trunk)
+    ends, jumps = ended_decay_warning(parts.recipe, trunk), jump_warning(parts.recipe, parts.step.plan.fastest, trunk)
     models = differing_models(parts.world.devices)
     drawn = {part.warning for part in (parts.dataset.train, parts.dataset.test) if isinstance(part, MapExamples)}
     return [warning for warning in (lags, ends, jumps, models, *drawn) if warning]
@@ -212,7 +214,9 @@ def _warnings(parts: Parts, trunk: Trunk | None) -> list[str]:
 def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> None:
     if parts.world.rank or job.quiet:
         return
-    rows = derived_numbers(job.recipe, len(parts.dataset.train), parts.world.size, opened.trunk)
+    rows = derived_numbers(
+        job.recipe, len(parts.dataset.train), parts.world.size, opened.trunk, parts.step.task.examples
+    )
     print(as_text(rows), file=sys.stderr, flush=True)
     for warning in _warnings(parts, opened.trunk):
         print(warning, file=sys.stderr, flush=True)
@@ -272,7 +276,9 @@ def _course(
     job: Job, parts: Parts, totals: Totals, first_step: int, prints: dict[str, str], folder: RunFolder | None
 ) -> Course:
     skipped = SkippedFiles(parts.dataset, parts.world, folder, job.recipe.data.skip_bad)
-    progress = Progress(parts.step.plan.total_steps, first_step, job.quiet or parts.world.rank > 0)
+    plan = parts.step.plan
+    progress = Progress(plan.total_steps, first_step, job.quiet or parts.world.rank > 0)
+    progress.expect(plan.total_steps, plan.total_is_certain)
     return Course(parts, totals, first_step, prints, folder, skipped, progress)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from batchscale.members import TASKS
 from batchscale.recipe import Recipe
 from batchscale.records.findings import Findings
+from batchscale.words import of_examples
 
-_IMAGES = re.compile(r"\b([Ii])mage(s?)\b")
 _WORDS = {"title", "asked", "answer", "warnings", "caption", "label", "name", "columns"}
 """Entries of findings that are words for people; rows and result keep their keys, whatever the task."""
 _MINIBATCH = {"kn", "minibatch kn"}
@@ -64,12 +63,4 @@ def _spoken(value: Any, examples: str, is_words: bool) -> Any:
         return {name: _spoken(each, examples, name in _WORDS) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
         return tuple(_spoken(each, examples, is_words) for each in value)
-    return _replaced(value, examples) if is_words and isinstance(value, str) else value
-
-
-def _replaced(text: str, examples: str) -> str:
-    def word(match: re.Match[str]) -> str:
-        plain = examples if match[2] else examples.removesuffix("s")
-        return plain.capitalize() if match[1] == "I" else plain
-
-    return _IMAGES.sub(word, text)
+    return of_examples(value, examples) if is_words and isinstance(value, str) else value

@@ -17,9 +17,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer
 
+from batchscale.build.examples import examples_of
 from batchscale.build.planning import plan_of, schedule_of
 from batchscale.errors import RecipeError, UsageError
-from batchscale.members import TASKS
 from batchscale.recipe import recipe_from
 from batchscale.recipe.schema import Recipe, ScalingName, WarmupName
 from batchscale.study.question import read_by
@@ -206,7 +206,7 @@ def check_fits(minibatches: tuple[int, ...], training_images: int, recipe: Recip
             if fitting
             else (f"none given fits; give at most {training_images}")
         )
-        examples = TASKS.named(recipe.task, "task").examples
+        examples = examples_of(recipe)
         raise UsageError(f"{flag}: {minibatches[-1]} exceeds the {training_images} training {examples}; {way}")
 
 

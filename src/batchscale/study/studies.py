@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from batchscale.members import TASKS
+from batchscale.build.examples import examples_of
 from batchscale.records.findings import Findings
 from batchscale.records.provenance import environment
 from batchscale.study.examples import in_words_of, with_parts
@@ -88,7 +88,7 @@ def findings_of(kind: str, case: Case[Any], outcomes: Sequence[Outcome], command
         environment=environment(),
     )
     findings = with_parts(findings, case.recipe)
-    return in_words_of(findings, TASKS.named(case.recipe.task, "task").examples)
+    return in_words_of(findings, examples_of(case.recipe))
 
 
 def _home(kind: str, case: Case[Any]) -> str:

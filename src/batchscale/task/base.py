@@ -43,6 +43,10 @@ class ScoreKind:
         """Its name in documents: "error_percent"."""
         return f"{self.name}_percent" if self.unit == "%" else self.name
 
+    def words(self, value: float) -> str:
+        """Name and value for a sentence: "iou 81.25 %"."""
+        return f"{self.name} {value:.2f} %" if self.unit == "%" else f"{self.name} {value:.4g} {self.unit}".rstrip()
+
 
 @dataclass(frozen=True)
 class EvaluatedPass:
@@ -206,7 +210,7 @@ class Task(ABC):
 
     def sentence(self, scores: Mapping[str, float], evaluated: Evaluated) -> str:
         """What an evaluation says, for a user."""
-        words = ", ".join(f"{kind.name} {scores[kind.name]:.4g} {kind.unit}".strip() for kind in self.score_kinds)
+        words = ", ".join(kind.words(scores[kind.name]) for kind in self.score_kinds)
         return f"{words}, loss {evaluated.loss:.4f} over {evaluated.examples} {self.examples}"
 
     def named(self, values: Mapping[str, float], prefix: str = "") -> dict[str, float]:

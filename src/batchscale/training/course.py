@@ -111,6 +111,8 @@ class Course:
         numbers = dict(values.numbers)
         (loss,), counts = numbers.pop(LOSS), counts_of(numbers.pop(COUNTS), self.parts.step.task.training_counts)
         del numbers[STOP], numbers[NEWS]  # requests, not measurements
+        if self.parts.growing is not None:
+            self.parts.growing.note(step, values.numbers)
         examples = self.plan.minibatch_at(step).images
         noise = noise_of(numbers.pop(NOISE, ()), examples, self.plan.training_images)
         self.totals.add_step(loss, counts, numbers, examples, seconds, self._ends_epoch(step))
@@ -166,6 +168,8 @@ class Course:
     def _write(self, folder: RunFolder) -> None:
         self._saved_step = self.steps_done
         self.skipped.write()
+        if self.parts.growing is not None:
+            self.totals.growth = self.parts.growing.state()
         content = checkpoints.Checkpoint(
             self.steps_done, self.parts.state(), self.totals.as_json(), identity(self.recipe), self.fingerprint
         )

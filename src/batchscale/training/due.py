@@ -44,6 +44,29 @@ _LINE_NAMES = (
 )  # fmt: skip
 
 
+class GrowthDue:
+    """A decision about the minibatch, of a run that grows by a measure: every so many examples."""
+
+    together = True
+
+    def due(self, course: Course) -> bool:
+        """By the number of examples."""
+        return course.parts.growing is not None and course.parts.growing.due(course.steps_done)
+
+    def act(self, course: Course) -> None:
+        """Take it; the plan is another one from then on."""
+        if course.parts.growing is None:
+            return
+        decision = course.parts.growing.decide()
+        course.progress.expect(course.plan.total_steps, course.plan.total_is_certain)
+        if decision.first_step is not None:
+            grown = course.plan.minibatch_at(decision.first_step)
+            course.progress.say(
+                f"epoch {course.epochs:.4g}: minibatch {decision.minibatch} -> {grown.images} from step "
+                f"{decision.first_step} on"
+            )
+
+
 class LineDue:
     """A line of metrics.jsonl, and the user's progress: every execution.log_steps, and after the last step."""
 
@@ -122,8 +145,14 @@ class EvaluationDue:
         totals.evaluation_is_due = True
         start = time.perf_counter()
         chunk = course.recipe.numerics.evaluation_chunk
-        with course.kept(), parts.world.patience.longer(), parts.evaluated(course.per_worker):
-            evaluated = evaluate(parts.model, task, parts.dataset.test, parts.normalizer, parts.world, chunk)
+        what = f"evaluating {len(parts.dataset.test):,} {task.examples}"
+        with (
+            course.kept(),
+            parts.world.patience.longer(),
+            parts.evaluated(course.per_worker),
+            course.progress.during(what) as tell,
+        ):
+            evaluated = evaluate(parts.model, task, parts.dataset.test, parts.normalizer, parts.world, chunk, tell)
             if task.predicts:  # they lie on rank 0
                 scores = parts.world.from_rank_zero(lambda: task.checked_scores(evaluated))
             else:
@@ -169,6 +198,7 @@ class CheckpointDue:
 
 
 DUES: dict[str, Callable[[Course], Due]] = {
+    "growth": lambda course: GrowthDue(),  # before a checkpoint, which holds what was decided
     "line": lambda course: LineDue(),
     "evaluation": lambda course: EvaluationDue(),
     "checkpoint": lambda course: CheckpointDue(),

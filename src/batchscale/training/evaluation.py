@@ -5,7 +5,7 @@ loss = (1 / M) sum over M examples of l(x);   counts = sum over M examples;   sc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ def evaluate(
     normalizer: Normalizer,
     world: World,
     chunk_examples: int,
+    tell: Callable[[float], None] = lambda share: None,
 ) -> Evaluated:
     """Loss and counts of a model on a set, the same bits for every W.
 
@@ -39,6 +40,7 @@ def evaluate(
         normalizer: as in training.
         world: the processes that share the chunks.
         chunk_examples: examples of one pass; the same for every W.
+        tell: takes the share that is done, before each of this process's chunks.
 
     Returns:
         The evaluation, on every process; predictions on rank 0 alone.
@@ -55,6 +57,7 @@ def evaluate(
     slices = [slice(number * chunk_examples, (number + 1) * chunk_examples) for number in numbers]
     predictions: dict[int, Sequence[Any]] = {}
     for number, (inputs, targets) in zip(numbers, parts_ahead(examples.readable, slices), strict=True):
+        tell((number - world.rank) / chunks)
         readable = num_examples(targets)
         if not readable:
             continue

@@ -12,7 +12,7 @@ Source: McCandlish et al. 2018, appendix A.1; the estimators stand in ``noise_sc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -37,13 +37,20 @@ class NoiseScaleRider(Rider):
         every: so many steps, the last of them is measured.
         most_passes: of a step, over all processes.
         device: of the gradients.
+        hears: is told of a measured step, before its update, what the loop is told after it, and the examples.
     """
 
     name = NOISE
     decides = True  # a norm that is not finite is one of a gradient that is not
 
-    def __init__(self, every: int, most_passes: int, device: torch.device) -> None:
-        self._every, self._digits = every, Digits(most_passes, device)
+    def __init__(
+        self,
+        every: int,
+        most_passes: int,
+        device: torch.device,
+        hears: Callable[[Sequence[float], int], None] | None = None,
+    ) -> None:
+        self._every, self._digits, self._hears = every, Digits(most_passes, device), hears
         self.whole_numbers = 2 + 2 * self._digits.length
 
     def apart(self, step: int) -> bool:
@@ -60,6 +67,8 @@ class NoiseScaleRider(Rider):
         """Note |c|^2."""
         sums.whole[1] = self._digits.bits
         sums.whole[2 + self._digits.length :] = self._digits.of(squared_norm(gradient.values))
+        if self._hears is not None:
+            self._hears(sums.whole.tolist(), gradient.examples)
 
 
 def noise_of(numbers: Sequence[float], examples: int, population: int) -> StepNoise | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
@@ -15,8 +15,10 @@ from batchscale.data.examples import Splits
 from batchscale.data.feed import Feed, Normalizer
 from batchscale.recipe.schema import Recipe
 from batchscale.training.decided import Decided
+from batchscale.training.growing import Growing
 from batchscale.training.riders import Request
 from batchscale.training.step import TrainingStep
+from batchscale.update.adascale import AdaScale
 from batchscale.update.ema import AveragedWeights
 from batchscale.update.optimizers import Optimizer
 from batchscale.worker.recompute import Recomputation
@@ -32,6 +34,8 @@ class Parts:
     Attributes:
         requests: what processes may ask of all, by name: to stop, to share news.
         kept_steps: steps whose checkpoints stay.
+        gain: the lr by measured gains; None where the schedule alone says it.
+        growing: takes the decisions by which the minibatch grows; None where it does not, or as stated.
     """
 
     recipe: Recipe
@@ -47,7 +51,9 @@ class Parts:
     make_feed: Callable[[], Feed]
     restore: Callable[[], None]
     recomputation: Recomputation | None = None
-    kept_steps: frozenset[int] = frozenset()
+    kept_steps: Container[int] = frozenset()
+    growing: Growing | None = None
+    gain: AdaScale | None = None
 
     def state(self) -> dict[str, torch.Tensor]:
         """Every tensor of the run's state by name: live ones, loaded by copying into them."""
@@ -56,6 +62,7 @@ class Parts:
             **{f"{AVERAGES}{n}": t for n, t in self.step.averages.state().items()},
             **{f"optimizer.{n}": t for n, t in self.optimizer.state().items()},
             **{f"aggregate.{n}": t for n, t in self.aggregator.state().items()},
+            **{f"gain.{n}": t for n, t in (self.gain.state() if self.gain else {}).items()},
             **{f"loss_scale.{n}": t for n, t in self.step.loss_scale.state().items()},
         }
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Event, Thread
 
 from tqdm import tqdm
 
 _LINE_SECONDS = 5.0
+_WAIT_SECONDS = 30.0  # between later lines of something that no step ends
 
 
 class Progress:
@@ -21,7 +24,7 @@ class Progress:
     """
 
     def __init__(self, total_steps: int, first_step: int, quiet: bool) -> None:
-        self._total, self._quiet = total_steps, quiet
+        self._total, self._most, self._quiet = total_steps, "", quiet
         self._terminal = sys.stderr is not None and sys.stderr.isatty() and not quiet
         self._bar = (
             tqdm(total=total_steps, initial=first_step, unit="step", dynamic_ncols=True) if self._terminal else None
@@ -37,8 +40,45 @@ class Progress:
             self._bar.update(done - self._bar.n)
         elif not self._quiet and time.monotonic() - self._said >= _LINE_SECONDS:
             self._said = time.monotonic()
-            left = (self._said - self._begun) / max(done - self._first, 1) * (self._total - done)
-            self.say(f"step {done}/{self._total}  {speed}  loss {shown}  lr {lr:.4g}  {left:.0f} s left")
+            seconds = (self._said - self._begun) / max(done - self._first, 1) * (self._total - done)
+            left = f"{self._most}{seconds:.0f} s left"
+            self.say(f"step {done}/{self._most}{self._total}  {speed}  loss {shown}  lr {lr:.4g}  {left}")
+
+    def expect(self, total_steps: int, certain: bool) -> None:
+        """The steps of the run as they are now; not certain: it may end after fewer."""
+        self._total, self._most = total_steps, "" if certain else "at most "
+        if self._bar is not None:
+            self._bar.total = total_steps
+
+    @contextmanager
+    def during(self, what: str) -> Iterator[Callable[[float], None]]:
+        """Within it a line after some seconds, and now and then another: of what no step ends.
+
+        A thread's, for all of it may be one pass.
+
+        Args:
+            what: is done, such as "evaluating 27 images".
+
+        Yields:
+            Takes the share that is done, from 0 to 1.
+        """
+        shares, ended = [0.0], Event()
+        teller = Thread(target=self._tell, args=(what, shares, ended), name="batchscale-progress", daemon=True)
+        if not self._quiet:
+            teller.start()
+        try:
+            yield shares.append
+        finally:
+            ended.set()
+            if not self._quiet:
+                teller.join()
+
+    def _tell(self, what: str, shares: list[float], ended: Event) -> None:
+        begun, seconds = time.monotonic(), _LINE_SECONDS
+        while not ended.wait(seconds):
+            passed, share, seconds = time.monotonic() - begun, shares[-1], _WAIT_SECONDS
+            left = f", {100 * share:.0f} % done, {passed * (1 - share) / share:.0f} s left" if share else ""
+            self.say(f"{what}: {passed:.0f} s so far{left}")
 
     def say(self, line: str) -> None:
         """A line of its own."""

@@ -46,6 +46,7 @@ class Totals:
         diverged_at_step: the step whose loss was not finite.
         skipped_steps: whose gradient overflowed, so that the loss scale was lowered instead of an update.
         loss_scales: [first step, scale] of every loss scale used.
+        growth: decisions about the minibatch, and what the next one will go by, as of the checkpoint.
         evaluation_is_due: the evaluation after the last step was begun and not ended.
         noise: of the gradients, in blocks of ten measured steps (``NoiseBlocks.sums``).
         line_noise: [measured steps, sum of |G|^2, sum of tr S] since the last line.
@@ -72,6 +73,7 @@ class Totals:
     diverged_at_step: int | None = None
     skipped_steps: int = 0
     loss_scales: list[list[float]] = field(default_factory=list)
+    growth: dict[str, Any] = field(default_factory=dict)
     evaluation_is_due: bool = False
     noise: list[list[float]] = field(default_factory=list)
     line_noise: list[float] = field(default_factory=lambda: [0, 0.0, 0.0])

@@ -3,9 +3,12 @@
     phases             kn at given epochs
     doubling           kn_i = 2^i kn_0 from epoch i E on
     instead_of_decay   kn_i = kn_(i-1) / f at the i-th decay of the lr by f, while that is at most N / 10
+    noise_scale        none that the recipe states: decided during the run, see ``update/growing.py``
+    seesaw             kn_i = 2^i kn_0 where the decay has halved the lr i times, while that is at most N / 10
 
 A change acts on k or on n. Source: Mikami et al. 2018, "Massively Distributed SGD" (batch-size control); Devarakonda
-et al. 2017, "AdaBatch"; Smith et al. 2018, "Don't Decay the Learning Rate, Increase the Batch Size".
+et al. 2017, "AdaBatch"; Smith et al. 2018, "Don't Decay the Learning Rate, Increase the Batch Size"; Meterez et al.
+2025, "Seesaw: Accelerating Training by Balancing Learning Rate and Batch Size Scheduling".
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ class Growth:
         phases: the changes, for a growth by phases.
         every_epochs: E of doubling.
         decay_epochs, decay_factor: where the lr would be multiplied by f, for instead_of_decay.
+        halving_epochs: where the decay has halved the lr once more, for seesaw.
     """
 
     kind: str
@@ -46,6 +50,7 @@ class Growth:
     every_epochs: float = 20.0
     decay_epochs: tuple[float, ...] = ()
     decay_factor: float = 0.1
+    halving_epochs: tuple[float, ...] = ()
 
     def times(self, factor: Fraction) -> Minibatch:
         """The first minibatch with k or n so many times larger.
@@ -79,10 +84,26 @@ def _instead_of_decay(growth: Growth) -> tuple[Change, ...]:
     return tuple(Change(epoch, growth.times(factor)) for epoch, factor in zip(decays, factors, strict=False))
 
 
+def _seesaw(growth: Growth) -> tuple[Change, ...]:
+    within = (epoch for epoch in growth.halving_epochs if epoch < growth.epochs)
+    factors = {Fraction(str(epoch)): Fraction(2**i) for i, epoch in enumerate(within, 1)}
+    ends = [*list(factors)[1:], Fraction(str(growth.epochs))]
+    changes = []
+    for (epoch, factor), end in zip(factors.items(), ends, strict=False):
+        images = growth.first.images * factor
+        # Near a decay's end halvings follow each other within a step.
+        if images > growth.training_images * _LARGEST_SHARE or end - epoch <= images / growth.training_images:
+            break
+        changes.append(Change(epoch, growth.times(factor)))
+    return tuple(changes)
+
+
 GROWTHS: dict[str, Callable[[Growth], tuple[Change, ...]]] = {
     "none": lambda growth: (),
     "phases": lambda growth: growth.phases,
     "doubling": _doubling,
     "instead_of_decay": _instead_of_decay,
+    "noise_scale": lambda growth: (),
+    "seesaw": _seesaw,
 }
 """What a recipe says -> the changes of the minibatch, in order."""

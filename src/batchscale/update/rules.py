@@ -8,13 +8,15 @@ With kappa = kn / reference minibatch (also of a growth or a branch, whose facto
     adam_sde         x sqrt kappa  1 - beta_i -> kappa (1 - beta_i); epsilon / sqrt kappa; averaged weights: d^kappa
     half_life        as stated     beta2^kappa; averaged weights: d^kappa
     half_life_sqrt   x sqrt kappa  the same
+    adascale         x r_t in [1, kappa], measured in every step (``update/adascale.py``); averaged weights: d^kappa
     none             as stated
 
 SGD's momentum stays under every rule: lr / (1 - m) (N / kn - 1) is kept by the lr alone.
 
 Source: Goyal et al. 2017, section 2.1 (linear; the momentum: remark 2); Krizhevsky 2014 (sqrt); Malladi et al. 2022,
 "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms" (adam_sde); Marek et al. 2025, "Small Batch Size
-Training for Language Models" (half_life); Busbridge et al. 2023, "How to Scale Your EMA" (d^kappa).
+Training for Language Models" (half_life); Johnson et al. 2020 (adascale); Busbridge et al. 2023, "How to Scale Your
+EMA" (d^kappa).
 """
 
 from __future__ import annotations
@@ -83,6 +85,8 @@ RULES: dict[str, ScalingRule] = {
     "adam_sde": ScalingRule(math.sqrt, "sqrt({r})", _ADAM_SDE),
     "half_life": ScalingRule(lambda kappa: 1.0, "1", _HALF_LIFE),
     "half_life_sqrt": ScalingRule(math.sqrt, "sqrt({r})", _HALF_LIFE),
+    # Of the rule itself 1: the gain multiplies the lr of the reference minibatch in every step.
+    "adascale": ScalingRule(lambda kappa: 1.0, "gain in [1, {r}], measured; at first 1"),
     "none": ScalingRule(lambda kappa: 1.0, "1", averages=False),
 }
 """Every rule that learning_rate.scaling may name."""

@@ -50,6 +50,9 @@ class Decay:
         return math.prod(self.factor[:passed]) if isinstance(self.factor, tuple) else self.factor**passed
 
 
+_MOST_HALVINGS = 40  # 2^40 times the first minibatch is above any data set
+
+
 DECAYS: dict[str, Callable[[Decay, float, float], float]] = {
     "none": lambda d, step, progress: 1.0,
     "step": lambda d, step, progress: d.stepped(step),
@@ -57,6 +60,33 @@ DECAYS: dict[str, Callable[[Decay, float, float], float]] = {
     "polynomial": lambda d, step, progress: d.final + (1 - d.final) * (1 - progress) ** d.power,
 }
 """(decay, step, progress in [0, 1] from the warmup's end to the decay's end) -> share of the target lr."""
+
+
+def halvings(decay: Decay, begin: float, end: float) -> list[float]:
+    """Where a decay has halved the lr once more: the first times at which its share is at most 1/2, 1/4, ...
+
+    Args:
+        decay: its steps and its end in the unit of begin and end.
+        begin: of the decay, the warmup's end.
+        end: of the decay.
+
+    Returns:
+        Times in (begin, end], to a millionth; a decay that halves the lr several times at once gives its time as often.
+
+    Source: Meterez et al. 2025 (seesaw).
+    """
+
+    def share(time: float) -> float:
+        return DECAYS[decay.kind](decay, time, min(max((time - begin) / (end - begin), 0.0), 1.0))
+
+    times: list[float] = []
+    while len(times) < _MOST_HALVINGS and share(end) <= (half := 0.5 ** (len(times) + 1)):
+        low, high = begin, end  # no decay ever rises
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (low, middle) if share(middle) <= half * (1 + 1e-12) else (middle, high)
+        times.append(round(high, 6))
+    return times
 
 
 def scaled_lr(reference: float, reference_minibatch: int, minibatch_images: int, rule: str) -> float:

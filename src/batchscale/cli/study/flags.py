@@ -12,24 +12,26 @@ import re
 import types
 import typing
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import annotated_types
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from batchscale.asking import bare_value, flag_name, is_repeated, value_words
 from batchscale.errors import UsageError
-from batchscale.study.question import Asking, StudyQuestion, bare_value, flag_name, is_repeated, value_words
+from batchscale.recipe.base import Entry
 
+Asking = TypeVar("Asking", bound=Entry)
 _LARGEST = 1e9  # of a number without a bound above
 
 
-def add_flags(parser: argparse.ArgumentParser, question: type[StudyQuestion]) -> None:
+def add_flags(parser: argparse.ArgumentParser, question: type[Entry]) -> None:
     """One flag a field, with its range, its default and its words; one that is not given leaves no option.
 
     Args:
-        parser: of the study's command.
-        question: of the study.
+        parser: of the command.
+        question: of the study, or the measure.
     """
     for name, field in question.model_fields.items():
         parser.add_argument(
@@ -47,7 +49,7 @@ def question_from(options: argparse.Namespace, question: type[Asking]) -> Asking
 
     Args:
         options: of a parser with ``add_flags``.
-        question: of the study.
+        question: of the study, or the measure.
 
     Raises:
         UsageError: one line that names the flag.

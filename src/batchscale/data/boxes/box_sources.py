@@ -48,6 +48,7 @@ class BoxSource(ReadAsItLies):
         Raises:
             DataError: no folder, or what is wrong in it; a part without a box.
         """
+        self.refuse(reading, "classes")
         if reading.masks == "classes":
             raise DataError(
                 f"data.masks=classes: the masks of data.name={self.name} are of instances; use data.masks=instances"

@@ -14,15 +14,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from batchscale.data.augmentation import Augmentation, Indices, mirrored
 from batchscale.data.contents import digest
 from batchscale.data.examples import Examples, Pairs
+from batchscale.data.masks.pair_headers import orientation_of
 from batchscale.data.threads import compute_alone
 from batchscale.errors import DataError, one_line
 
 _STEPS_AHEAD = 3
+_UPRIGHT = 4  # EXIF orientations up to it leave height and width as they are
 
 Target = dict[str, torch.Tensor]
 
@@ -153,18 +155,36 @@ def _resized_picture(picture: torch.Tensor, size: tuple[int, int], how: Image.Re
     return torch.from_numpy(np.array(Image.fromarray(picture.numpy()).resize(size[::-1], how)))
 
 
-def read_picture(file: Path) -> torch.Tensor:
-    """RGB pixels, uint8 (3, H, W).
+def read_picture(file: Path, size: tuple[int, int]) -> torch.Tensor:
+    """RGB pixels, uint8 (3, H, W), as stored, or turned where its EXIF entry and only that gives the size.
+
+    Args:
+        file: of the picture.
+        size: H, W that its boxes are for.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: it cannot be read, or its EXIF entry turns it and its boxes would fit it both ways.
     """
     try:
         with Image.open(file) as picture:
-            pixels = np.array(picture.convert("RGB"))
+            pixels = np.array(_as_annotated(file, picture, size).convert("RGB"))
+    except DataError:
+        raise
     except Exception as error:  # Pillow's plugins raise almost anything on damaged files
         raise DataError(f"{file}: cannot be read as a picture ({one_line(error)}); mend or remove it") from None
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _as_annotated(file: Path, picture: Image.Image, size: tuple[int, int]) -> Image.Image:
+    orientation, stored = orientation_of(picture), (picture.height, picture.width)
+    if orientation == 1 or (orientation > _UPRIGHT and stored == size != stored[::-1]):
+        return picture
+    if orientation > _UPRIGHT and stored[::-1] == size != stored:
+        return ImageOps.exif_transpose(picture)
+    raise DataError(
+        f"{file}: is turned by its EXIF orientation {orientation}: whether its boxes fit it as stored or turned cannot "
+        f"be told; turn its pixels, or take the entry away"
+    )
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:

@@ -65,7 +65,11 @@ def read_coco(table: Path, folder: Path, with_masks: bool) -> tuple[list[Photogr
         masks = partial(_masks, named, [box.segmentation for box in boxes], size) if with_masks else None
         photographs.append(
             Photograph(
-                image["file_name"], size, *tensors_of(boxes), partial(read_picture, folder / image["file_name"]), masks
+                image["file_name"],
+                size,
+                *tensors_of(boxes),
+                partial(read_picture, folder / image["file_name"], size),
+                masks,
             )
         )
     checks.finish()

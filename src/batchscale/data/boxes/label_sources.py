@@ -42,6 +42,7 @@ class KindsSource(ReadAsItLies):
             DataError: as of the boxes, or images of several sizes.
         """
         assert self.boxes is not None
+        self.refuse(reading, "masks", "classes")
         train, test, classes, passed = self.boxes.photographs(folder, reading)
         parts = [self._part(photographs, classes - 1, reading) for photographs in (train, test)]
         return Splits(self.name, parts[0], parts[1], classes - 1, passed)

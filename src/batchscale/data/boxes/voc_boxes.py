@@ -60,7 +60,7 @@ def read_voc(folder: Path, part: str, classes: Sequence[str]) -> tuple[list[Phot
         assert file is not None
         size, objects = _read(tables[name], numbers)
         boxes = checks.kept(name, size, objects)
-        photographs.append(Photograph(name, size, *tensors_of(boxes), partial(read_picture, file)))
+        photographs.append(Photograph(name, size, *tensors_of(boxes), partial(read_picture, file, size)))
     checks.finish()
     return photographs, str(checks.passed)
 

@@ -127,6 +127,7 @@ class FolderSource(Source):
 
     def open(self, folder: Path | None, reading: Reading) -> Splits:
         """The data set, its images on disk."""
+        self.refuse(reading, "masks", "classes")
         train, test = reading.listing or self.parts(folder, labels=reading.labels)
         selected = subset_of(train, reading.subset) if reading.subset else None
         how = (reading.size, reading.skip_bad, reading.threads)

@@ -33,6 +33,21 @@ class MaskSource(ReadAsItLies):
     def open(self, folder: Path | None, reading: Reading) -> Splits:
         """Images uint8 (N, C, H, W), masks (N, H, W)."""
 
+    def _check_known(self, reading: Reading, masks_are: MasksAre = "classes") -> None:
+        """Raise where a recipe says otherwise what the masks of a set that is known hold.
+
+        Raises:
+            DataError: instances for classes, or the reverse; another number of classes.
+        """
+        if reading.masks not in (None, masks_are):
+            raise DataError(
+                f"data.masks={reading.masks}: the masks of data.name={self.name} hold {masks_are}; leave it out"
+            )
+        if reading.classes not in (None, self.num_classes):
+            raise DataError(
+                f"data.classes={reading.classes}: data.name={self.name} has {self.num_classes}; leave it out"
+            )
+
     def summary(self, folder: Path | None, reading: Reading) -> dict[str, Any]:
         """What is in it: numbers of images, their shape, the share of every class in the training pixels, in percent.
 
@@ -63,6 +78,7 @@ class ScenesSource(MaskSource):
 
     def open(self, folder: Path | None, reading: Reading) -> Splits:
         """The scenes; the folder is not looked at."""
+        self._check_known(reading)
         return segmented_digits()
 
 
@@ -72,6 +88,7 @@ class WeatherSource(MaskSource):
 
     def open(self, folder: Path | None, reading: Reading) -> Splits:
         """The fields; the folder is not looked at."""
+        self._check_known(reading)
         return made_up_weather()
 
 
@@ -109,16 +126,17 @@ class PairsSource(MaskSource):
 
     def _reading(self, reading: Reading) -> tuple[MasksAre, int]:
         if self.masks_are is not None:
-            if reading.masks not in (None, self.masks_are):
-                raise DataError(
-                    f"data.masks={reading.masks}: the masks of data.name={self.name} hold {self.masks_are}; leave it "
-                    f"out"
-                )
+            self._check_known(reading, self.masks_are)
             return self.masks_are, self.num_classes
         if reading.masks is None:
             raise DataError(
                 f"data.name={self.name}: what the masks hold cannot be told from them; give data.masks=instances (0 "
                 f"the background, all else class 1), or data.masks=classes with data.classes=N"
+            )
+        if reading.masks == "instances" and reading.classes not in (None, 2):
+            raise DataError(
+                f"data.classes={reading.classes}: instances are two classes, the background and the foreground; leave "
+                f"it out, or give data.masks=classes"
             )
         if reading.masks == "classes" and not 2 <= (reading.classes or 0) <= IGNORED:
             raise DataError(

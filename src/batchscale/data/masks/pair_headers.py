@@ -99,7 +99,7 @@ def _header(file: Path) -> tuple[Size, str, str]:
         with Image.open(file) as picture:
             size, mode, stored = (picture.height, picture.width), picture.mode, _stored(picture)
             pictures = getattr(picture, "n_frames", 1) if picture.format != "MPO" else 1  # a photograph, its preview
-            orientation = _orientation(picture)
+            orientation = orientation_of(picture)
     except BROKEN as error:
         raise DataError(f"{file}: cannot be read as a picture ({error}); mend or remove it") from None
     if pictures > 1:
@@ -118,7 +118,8 @@ def _stored(picture: Image.Image) -> str:
     return first if isinstance(first, str) else ""
 
 
-def _orientation(picture: Image.Image) -> int:
+def orientation_of(picture: Image.Image) -> int:
+    """How its EXIF entry turns a picture: 1 not at all, 2 to 4 mirrored or upside down, 5 to 8 with sides exchanged."""
     # A PNG without the entry would be decoded whole to look for one at its end.
     if picture.format == "PNG" and "exif" not in picture.info:
         return 1

@@ -71,7 +71,7 @@ def short(value: float) -> str:
 
 
 @dataclass(frozen=True)
-class WithoutLoss:
+class LargestWithoutLoss:
     """The largest minibatch without loss after a checkpoint.
 
     Args:
@@ -112,7 +112,7 @@ class CriticalSource:
     entries: Mapping[str, str]
     minibatch: float
     readings: tuple[CriticalReading, ...]
-    no_loss: tuple[WithoutLoss, ...] = ()
+    no_loss: tuple[LargestWithoutLoss, ...] = ()
     line: tuple[tuple[float, float | None], ...] = ()
     warnings: int = 0
     parts: tuple[str, int] = ("", 1)

@@ -15,7 +15,7 @@ from batchscale.records.findings import Findings, read_findings
 from batchscale.report.critical.documents import ends, entries_of, minibatch_of, number, parts_of, reference
 from batchscale.report.critical.noise import KIND as NOISE
 from batchscale.report.critical.noise import measure_source, run_source
-from batchscale.report.critical.readings import CriticalReading, CriticalSource, Kind, WithoutLoss
+from batchscale.report.critical.readings import CriticalReading, CriticalSource, Kind, LargestWithoutLoss
 
 _WITH_CRITICAL: Mapping[str, Kind] = {"steps-to-target": "steps to target", "branch": "branches"}
 """Kind of findings: kind of way."""
@@ -92,13 +92,13 @@ def _half(kind: Kind, name: str, entry: Mapping[str, Any], kn: float) -> Critica
     return CriticalReading(kind, name, _seen(entry, kn), number(value), low, high, "; ".join(notes), beside)
 
 
-def _no_losses(names: Mapping[Any, str], critical: list[dict[str, Any]], kn: float) -> Iterator[WithoutLoss]:
+def _no_losses(names: Mapping[Any, str], critical: list[dict[str, Any]], kn: float) -> Iterator[LargestWithoutLoss]:
     for entry in critical:
         if entry.get("definition") == "no_loss":
             note = "unsettled" if entry.get("settled") is False else ""
             _, worse = ends(entry.get("interval"))
             largest = number(entry.get("minibatch"))
-            yield WithoutLoss(names[entry.get("rule")], _seen(entry, kn) or 0.0, largest, worse, note)
+            yield LargestWithoutLoss(names[entry.get("rule")], _seen(entry, kn) or 0.0, largest, worse, note)
 
 
 def _seen(entry: Mapping[str, Any], kn: float) -> float | None:

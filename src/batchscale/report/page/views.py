@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 from markupsafe import Markup
 
 from batchscale.records.findings import Axis, Figure, Findings, Series, Table
+from batchscale.records.score import is_of_score
 from batchscale.report.draw.lines import draw, look, slots, swatch
 from batchscale.report.draw.scales import number
 from batchscale.report.draw.thin import evenly, thinned
@@ -20,11 +21,8 @@ from batchscale.report.text import as_words, clean, command_line, flat
 _MOST_TABLE_ROWS, _FEWEST_OF_SERIES = 60, 6
 _APART = ("time", "command", "recipe", "from_step", "derived", "decided", "fingerprint", "data")
 """Of an environment, never the same for all runs or too long for its list."""
-_OUTCOMES = {
-    "status", "test_error_percent", "held_out_error_percent", "train_loss", "steps", "epochs", "images_per_second",
-    "wall_seconds", "folder", "error",
-}  # fmt: skip
-"""Of a row, what came out; the rest was varied."""
+_OUTCOMES = {"status", "train_loss", "steps", "epochs", "images_per_second", "wall_seconds", "folder", "error"}
+"""Of a row, what came out, beside its score; the rest was varied."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +153,7 @@ def run_labels(findings: Findings) -> dict[str, str]:
         as_words(row.get("folder")): "; ".join(
             f"{clean(name.replace('_', ' '))} {as_words(value)}"
             for name, value in row.items()
-            if name not in _OUTCOMES and value is not None
+            if name not in _OUTCOMES and not is_of_score(name) and value is not None
         )
         for row in findings.rows
     }
@@ -200,9 +198,7 @@ def headline(run: Run) -> str:
     if result.status != "done":
         where = "" if result.diverged_at_step is None else f" at step {result.diverged_at_step}"
         return f"{result.status}{where}"
-    if result.test_error_percent is None:
-        return "done"
-    return f"{result.evaluated_on} error {result.test_error_percent:.2f} %"
+    return "done" if result.judged_by.value is None else f"{result.evaluated_on} {result.judged_by.words}"
 
 
 def results_of(run: Run) -> dict[str, str]:

@@ -13,10 +13,16 @@ from typing import TypeVar
 from batchscale.records.score import Score
 from batchscale.study.evidence.elbow import Point
 from batchscale.study.evidence.quantities import evaluated_on
-from batchscale.study.runner.cell import Outcome, score_entries, score_key
+from batchscale.study.runner.cell import Outcome
 from batchscale.words import counted
 
 Judgeable = TypeVar("Judgeable")
+
+USUAL_POINTS, USUAL_SHARE = 0.5, 0.01
+"""A difference that counts as none where none is stated: points of percent; of another score a share of the reference.
+
+A share means the same in every unit: of a cross-entropy in nats as in bits.
+"""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Judged:
     @property
     def key(self) -> str:
         """Of documents: error_percent."""
-        return score_key(self.score)
+        return self.score.key
 
     @property
     def falls(self) -> bool:
@@ -58,19 +64,31 @@ class Judged:
 
     def entries(self, value: float) -> dict[str, float | None]:
         """A mean under its name in documents; none where it is infinite."""
-        return score_entries(
-            self.score.model_copy(update={"value": None if math.isinf(value) else value}), self.split == "holdout"
-        )
+        mean = self.score.model_copy(update={"value": None if math.isinf(value) else value})
+        return mean.entries(self.split == "holdout")
 
     def text(self, value: float) -> str:
         """A value with its unit: "1.39 %"."""
         return f"{value:.2f} {self.score.unit}".rstrip()
 
-    def tolerance_words(self, tolerance: float) -> str:
-        """A difference that is allowed: "0.5 points" of percent."""
-        return (
-            counted(tolerance, "point", "g") if self.score.unit == "%" else f"{tolerance:g} {self.score.unit}".rstrip()
-        )
+    def tolerance(self, stated: float | None, reference: float) -> float:
+        """A difference that is allowed, in the score's unit.
+
+        Args:
+            stated: by the user; None: 0.5 points of percent, 1 % of the reference of another score.
+            reference: the value compared with.
+        """
+        if stated is not None:
+            return stated
+        if self.score.unit == "%":
+            return USUAL_POINTS
+        return USUAL_SHARE * abs(reference) if math.isfinite(reference) else 0.0
+
+    def tolerance_words(self, stated: float | None) -> str:
+        """A difference that is allowed: "0.5 points" of percent, "1 %" of another score."""
+        if self.score.unit == "%":
+            return counted(USUAL_POINTS if stated is None else stated, "point", "g")
+        return f"{USUAL_SHARE:.0%}".replace("%", " %") if stated is None else f"{stated:g} {self.score.unit}".rstrip()
 
     def best(self, members: Iterable[Judgeable], value: Callable[[Judgeable], float]) -> Judgeable:
         """The member whose value is best, the first of several."""

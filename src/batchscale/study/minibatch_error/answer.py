@@ -24,11 +24,13 @@ class Answer:
         points: rule -> its points in rising order.
         elbows: of all rules.
         judged: what the runs are judged by.
+        tolerance: how much worse than the reference counts as without loss, in the score's unit.
     """
 
     points: dict[str, list[Point]]
     elbows: Elbows
     judged: Judged
+    tolerance: float
 
     @property
     def reference(self) -> Point:
@@ -56,7 +58,10 @@ def answer_of(case: Case[Question], outcomes: Sequence[Outcome]) -> Answer:
         for rule, each in scores.items()
     }
     losses = {rule: list(map(judged.losses, each)) for rule, each in points.items()}
-    return Answer(points, compare_rules(losses, question.compared_with(case.recipe), question.tolerance), judged)
+    reference = question.compared_with(case.recipe)
+    lowest = min(point.mean for each in losses.values() for point in each if point.minibatch == reference)
+    tolerance = judged.tolerance(question.tolerance, lowest)
+    return Answer(points, compare_rules(losses, reference, tolerance), judged, tolerance)
 
 
 def as_json(case: Case[Question], answer: Answer) -> dict[str, Any]:
@@ -69,7 +74,7 @@ def as_json(case: Case[Question], answer: Answer) -> dict[str, Any]:
             "low": best.low,
             "high": best.high,
             "best_rule": answer.elbows.best,
-            "tolerance_points": case.question.tolerance,
+            "tolerance_points": answer.tolerance,
             "statistic": case.question.statistic,
             "reference_minibatch": answer.reference.minibatch,
             "reference_rule": answer.elbows.reference_rule,

@@ -34,7 +34,7 @@ def figures(case: Case[Question], answer: Answer, outcomes: Sequence[Outcome]) -
         x=Axis(label="minibatch kn (images)", scale="log2"),
         y=Axis(label=answer.judged.label, scale=_scale([point.mean for each in points.values() for point in each])),
         series=tuple(_rule_series(rule, each, folders) for rule, each in points.items()),
-        marks=tuple(_marks(answer, case.question.tolerance)),
+        marks=tuple(_marks(answer)),
     )
     return against_minibatch, *_rule_curves(outcomes, answer, case.recipe.epochs)
 
@@ -57,12 +57,14 @@ def _rule_series(rule: str, points: Sequence[Point], folders: Mapping[tuple[str,
     )
 
 
-def _marks(answer: Answer, tolerance: float) -> list[Mark]:
+def _marks(answer: Answer) -> list[Mark]:
     """The reference's error with the tolerance, and the elbow, where there are such."""
     marks, mean, elbow = [], answer.reference.mean, answer.best
     if math.isfinite(mean):
         sign = "+" if answer.judged.falls else "-"
-        marks.append(Mark(label=f"reference {sign} {tolerance:g}", y=answer.judged.allowed(mean, tolerance)))
+        marks.append(
+            Mark(label=f"reference {sign} {answer.tolerance:.4g}", y=answer.judged.allowed(mean, answer.tolerance))
+        )
     if elbow.minibatch:
         beyond = " or beyond" if elbow.at_least else ""
         marks.append(Mark(label=f"elbow of rule {answer.elbows.best}{beyond}", x=elbow.minibatch))

@@ -18,10 +18,11 @@ from batchscale.study.runner.cell import Cell
 class Question(SeededQuestion):
     """The minibatches, the rules, and what counts as without loss."""
 
-    summary: ClassVar = "error against minibatch, and its elbow"
+    summary: ClassVar = "error, or another score, against minibatch, and its elbow"
     about: ClassVar = """\
 Train RECIPE at several minibatches for the same epochs, a few seeds each, and find the elbow: the largest minibatch
-whose mean error is within --tolerance points of the reference's (Goyal et al. 2017, figure 1).
+whose mean score (the error; of another task its own score) is no worse than the reference's by more than --tolerance
+(Goyal et al. 2017, figure 1).
 
   batchscale study minibatch-error digits-cnn --minibatches 32,64,...,1024 --rules none,sqrt,linear+gradual
 
@@ -37,7 +38,13 @@ A rule is a scaling of the lr (none, sqrt, linear), alone or with a warmup (line
         default=None,
         ge=1,
     )
-    tolerance: float = flag("of error, in points", "POINTS", default=0.5, ge=0)
+    tolerance: float | None = flag(
+        "how much worse still counts as without loss, in the score's unit (default: 0.5 points of a score in %, else "
+        "1 % of the reference's)",
+        "DIFFERENCE",
+        default=None,
+        ge=0,
+    )
     statistic: Literal["final", "median5"] = flag(
         "score of a run: of its last evaluation, or the median of its last five", default="final"
     )

@@ -96,7 +96,7 @@ def warnings(case: Case[Question], answer: Answer, outcomes: Sequence[Outcome]) 
             f"two seeds: {RESAMPLES:,} resamples of two runs say little of how sure an elbow is, so the answer leaves "
             f"them out; take --seeds {FEWEST_SEEDS} or more"
         )
-    yield from _unsure_tolerance(case.question.tolerance, answer, outcomes)
+    yield from _unsure_tolerance(answer, outcomes)
 
 
 def _incomplete(answer: Answer, seeds: int) -> Iterator[str]:
@@ -112,13 +112,13 @@ def _incomplete(answer: Answer, seeds: int) -> Iterator[str]:
                 yield f"{where}: {missing} of {counted(seeds, 'run')} {has(missing)} no result"
 
 
-def _unsure_tolerance(tolerance: float, answer: Answer, outcomes: Sequence[Outcome]) -> Iterator[str]:
-    spread = answer.reference.deviation()
+def _unsure_tolerance(answer: Answer, outcomes: Sequence[Outcome]) -> Iterator[str]:
+    spread, tolerance = answer.reference.deviation(), answer.tolerance
     if spread is not None and spread > tolerance:
         points = f"{spread:.2f} points" if answer.judged.score.unit == "%" else answer.judged.text(spread)
         yield (
             f"at kn = {answer.reference.minibatch:,} the seeds' standard deviation is {points}, above "
-            f"the tolerance of {tolerance:g}: take more seeds, or a wider --tolerance"
+            f"the tolerance of {tolerance:.4g}: take more seeds, or a wider --tolerance"
         )
     if answer.judged.key == "error_percent" and (image := _image_points(outcomes)) and image > tolerance / 2:
         yield (

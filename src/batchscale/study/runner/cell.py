@@ -10,17 +10,19 @@ import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from batchscale.build.trunk import Trunk
 from batchscale.recipe import Recipe, identity
 from batchscale.records import Result
 from batchscale.records.score import Score
 from batchscale.run.job import BranchPoint
 from batchscale.update.schedule import scaled_lr
 
+if TYPE_CHECKING:  # it imports torch, which takes seconds
+    from batchscale.build.trunk import Trunk
+
 Status = Literal["done", "diverged", "failed", "missing"]
-_NO_SCORE = Score(name="error", value=None, unit="%")  # of a run without a result
+_NO_SCORE, _ITS_TASK = Score(name="error", value=None, unit="%"), "classification"  # of a run without a result
 
 
 @dataclass(frozen=True)
@@ -90,14 +92,13 @@ class Outcome:
     def row(self) -> dict[str, Any]:
         """The labels and the result, flat."""
         result = self.result
-        held_out = result.evaluated_on == "holdout" if result else self.cell.recipe.data.holdout > 0
         cell = self.cell
         general = {"minibatch": cell.minibatch_images, "lr": cell.target_lr, "seed": cell.recipe.seed}
         return {
             **cell.labels,
             **{name: value for name, value in general.items() if name not in cell.labels},
             "status": self.status,
-            **score_entries(result.judged_by if result else _NO_SCORE, held_out),
+            **self._score(result),
             "train_loss": result and result.train_loss,
             "steps": result and result.steps,
             "epochs": result and result.epochs,
@@ -107,26 +108,14 @@ class Outcome:
             "error": self.error,
         }
 
+    def _score(self, result: Result | None) -> dict[str, float | None]:
+        """Of a run without a result the entry is empty where its name is known: another task's is not, before."""
+        if result is not None:
+            return result.judged_by.entries(result.evaluated_on == "holdout")
+        return _NO_SCORE.entries(self.cell.recipe.data.holdout > 0) if self.cell.recipe.task == _ITS_TASK else {}
+
 
 def _origin(trunk: Trunk) -> list[Any]:
     """What a branch hangs on of its trunk: not where that lies; its state only where no study has trained it."""
     inner = None if trunk.trunk is None else _origin(trunk.trunk)
     return [identity(trunk.recipe), trunk.step, trunk.state_sha256, inner]
-
-
-def score_key(score: Score) -> str:
-    """A score's name in documents, with its unit: error_percent."""
-    return f"{score.name}_percent" if score.unit == "%" else score.name
-
-
-def score_entries(score: Score, held_out: bool) -> dict[str, float | None]:
-    """A score under the name that says what it is of; the test set's is there in any case.
-
-    Args:
-        score: of a run, or a mean of several.
-        held_out: it is of held-out training images (data.holdout), not of the test set.
-    """
-    key = score_key(score)
-    if held_out:
-        return {f"test_{key}": None, f"held_out_{key}": score.value}
-    return {f"test_{key}": score.value}

@@ -103,6 +103,11 @@ class Answer:
         """The rows of a mode."""
         return [row for row in self.rows if row.mode == mode]
 
+    def error_bound(self, stated: float | None) -> float:
+        """How much worse than at its smallest W weak scaling may make the score, in the score's unit."""
+        weak = self.of_mode(WEAK)
+        return self.judged.tolerance(stated, weak[0].scores.mean if weak else math.inf)
+
 
 def answer_of(case: Case[Question], outcomes: Sequence[Outcome]) -> Answer:
     """The rows, and where strong scaling's efficiency and weak scaling's score pass their bounds."""
@@ -183,10 +188,11 @@ def strong_limit(rows: Sequence[Row], bound: float) -> Passing:
     return passing([(row.processes, row.efficiency) for row in rows if row.mode == STRONG], bound, falls=True)
 
 
-def weak_limit(rows: Sequence[Row], bound: float, judged: Judged) -> Passing:
+def weak_limit(rows: Sequence[Row], stated: float | None, judged: Judged) -> Passing:
     """The W at which weak scaling's mean score is worse by more than the bound than that at the smallest W."""
     weak = [row for row in rows if row.mode == WEAK]
     reference = weak[0].scores.mean
+    bound = judged.tolerance(stated, reference)
     if math.isinf(reference):
         return Passing(None, None)
     measured = [
@@ -208,7 +214,7 @@ def as_json(case: Case[Question], answer: Answer) -> dict[str, Any]:
         "scaling": {
             "evaluated_on": answer.judged.split,
             "efficiency_bound": case.question.efficiency_bound,
-            "error_bound_points": case.question.error_bound,
+            "error_bound_points": answer.error_bound(case.question.error_bound),
             "threads_per_process": threads_of(case),
             "limits": {mode: asdict(limit) for mode, limit in answer.limits.items()},
             "measured": [_row_json(case, answer, row) for row in answer.rows],

@@ -119,9 +119,10 @@ def _phases(mode: str, rows: Sequence[Row]) -> Figure:
 def _weak_score(question: Question, answer: Answer) -> Figure:
     rows, judged = answer.of_mode(WEAK), answer.judged
     bands = [row.scores.band() for row in rows]
-    bar = judged.allowed(rows[0].scores.mean, question.error_bound)
+    bound = answer.error_bound(question.error_bound)
+    bar = judged.allowed(rows[0].scores.mean, bound)
     sign = "+" if judged.falls else "-"
-    mark = Mark(label=f"W = {rows[0].processes} {sign} {question.error_bound:g}", y=bar) if math.isfinite(bar) else None
+    mark = Mark(label=f"W = {rows[0].processes} {sign} {bound:.4g}", y=bar) if math.isfinite(bar) else None
     return Figure(
         id=f"weak-{judged.score.name}",
         title=f"{judged.score.name.capitalize()} in weak scaling",

@@ -70,7 +70,7 @@ def parse_fractions(text: str) -> tuple[float, ...]:
 class Question(SeededQuestion):
     """The process counts, the kinds of scaling, and until when either pays."""
 
-    summary: ClassVar = "speed and error over processes, strong and weak"
+    summary: ClassVar = "speed and error, or another score, over processes, strong and weak"
     about: ClassVar = """\
 Train RECIPE on W processes of this machine (or of a cluster's nodes), one run at a time, and tell how far more pay.
 
@@ -97,7 +97,13 @@ Every process gets the same threads at every W (numerics.threads, or the cores s
     efficiency_bound: float = flag(
         "of strong scaling, which pays while its efficiency is at least this", "SHARE", default=0.8, gt=0, le=1
     )
-    error_bound: float = flag("of error that weak scaling may add", "POINTS", default=0.5, ge=0)
+    error_bound: float | None = flag(
+        "how much worse weak scaling may make the score (the error; of another task its own), in its unit (default: "
+        "0.5 points of a score in %, else 1 % of that at the smallest W or k)",
+        "DIFFERENCE",
+        default=None,
+        ge=0,
+    )
     compare: Literal["unet"] | None = flag("draw a published weak-scaling series beside it", default=None)
 
     workers: Annotated[tuple[int, ...], read_by(lambda text: parse_processes(text, "--workers"))] | None = flag(

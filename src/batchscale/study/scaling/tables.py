@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from batchscale.records.findings import Table
+from batchscale.study.evidence.judged import USUAL_POINTS
 from batchscale.study.evidence.published import UNET, UNET_PER_GPU
 from batchscale.study.evidence.timing import PHASES
 from batchscale.study.question import Case
@@ -68,13 +69,13 @@ def _phases(answer: Answer, mode: str) -> Table:
 
 
 def _unet_table(question: Question) -> Table:
-    rows = []
+    rows, bound = [], USUAL_POINTS if question.error_bound is None else question.error_bound
     for framework, points in UNET.items():
         base = points[0]
         speeds = [(p.gpus, p.images_per_second / base.images_per_second / p.gpus) for p in points]
         errors = [(p.gpus, p.error_percent - base.error_percent) for p in points]
         speed = passing(speeds, question.efficiency_bound, falls=True)
-        error = passing(errors, question.error_bound, falls=False)
+        error = passing(errors, bound, falls=False)
         rows.append(
             (
                 framework, points[-1].gpus, round(speeds[-1][1], 3), _rounded(speed.processes, 1),
@@ -86,7 +87,7 @@ def _unet_table(question: Question) -> Table:
         columns=(
             "framework", "most GPUs", "efficiency there",
             f"efficiency below {question.efficiency_bound:g} at W =", "error added there (points)",
-            f"more than {counted(question.error_bound, 'point', 'g')} above W = 1 at W =",
+            f"more than {counted(bound, 'point', 'g')} above W = 1 at W =",
         ),
         rows=tuple(rows),
         caption=f"V100 GPUs, {UNET_PER_GPU} images each, Adam with lr 1e-3 x GPUs, no warmup, one run a point; error = "

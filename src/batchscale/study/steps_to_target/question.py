@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, PlainSerializer
 
+from batchscale.build.examples import examples_of
 from batchscale.build.planning import share_of
 from batchscale.errors import UsageError
 from batchscale.recipe import Recipe
@@ -134,7 +135,9 @@ reaches the goal. What is found: the curve against the ideal line, the three reg
         left = data.train_images or images - held  # data.train_fraction of them are trained on
         if left + held > images or left < 1:
             wanted = f" beside data.train_images={data.train_images}" if data.train_images else ""
-            raise UsageError(f"--holdout={held}: must leave some of the {images} training images{wanted}; lower it")
+            raise UsageError(
+                f"--holdout={held}: must leave some of the {images} training {examples_of(recipe)}{wanted}; lower it"
+            )
         return recipe.model_copy(update={"data": data.model_copy(update={"holdout": held})})
 
     def check_begun(self, case: Case[Any], cells: Sequence[Cell], runs: Path) -> None:

@@ -92,7 +92,12 @@ def answer_of(case: Case[Question], outcomes: Sequence[Outcome]) -> Answer:
     judged = judged_of(outcomes)
     answer = Answer(places, {}, (), judged)
     weak = {(p.way, p.fraction): answer.of(WEAK, p.way, p.fraction) for p in places if p.mode == WEAK}
-    limits = {way: _limit(each, judged, case.question.error_bound) for (way, part), each in weak.items() if part == 1}
+    stated = case.question.error_bound
+    limits = {
+        way: _limit(each, judged, judged.tolerance(stated, each[0].scores.mean))
+        for (way, part), each in weak.items()
+        if part == 1
+    }
     first = case.question.ways[0]
     falls = [_fall(case, part, each, judged) for (way, part), each in weak.items() if way == first]
     return Answer(places, limits, tuple(falls), judged)
@@ -154,12 +159,18 @@ def as_json(case: Case[Question], answer: Answer) -> dict[str, Any]:
         "scaling": {
             "over": "workers",
             "evaluated_on": answer.judged.split,
-            "error_bound_points": case.question.error_bound,
+            "error_bound_points": _bound(case, answer),
             "limits": limits,
             "measured": [_place_json(answer, place) for place in answer.places],
             "falls": [asdict(fall) for fall in answer.falls],
         }
     }
+
+
+def _bound(case: Case[Question], answer: Answer) -> float:
+    """How much worse the score may be: against the smallest k of the first way."""
+    weak = answer.of(WEAK, case.question.ways[0])
+    return answer.judged.tolerance(case.question.error_bound, weak[0].scores.mean if weak else math.inf)
 
 
 def _place_json(answer: Answer, place: Place) -> dict[str, Any]:
