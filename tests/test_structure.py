@@ -57,9 +57,10 @@ bench: words errors randomness structure minibatch system recipe task comm data 
 report: words errors system records bench
 measure: asking words errors randomness structure noise_scale recipe data update records build
 study: asking words errors members randomness system recipe data update records launch build run
+cost: words errors records study
 plugins: errors members recipe
 api: errors recipe task data records run
-cli: asking words errors members system recipe data records launch build run bench report measure study batchscale
+cli: asking words errors members system recipe data records launch build run bench report measure study cost batchscale
 __init__: errors minibatch placement recipe comm data update records aggregate api
 __main__: system cli
 """

@@ -16,6 +16,7 @@ from batchscale.data.examples import TensorExamples
 from batchscale.errors import RecipeError
 from batchscale.run.run import Stopped
 from batchscale.training import checkpoint as checkpoints
+from batchscale.training import progress
 from batchscale.training.due import DUES
 
 GROWTH = "growth: {kind: noise_scale, largest: 64, every_examples: 48, measure_steps: 1, confirm: 1, delay_steps: 4}"
@@ -154,10 +155,13 @@ def test_a_checkpoint_holds_the_decisions_and_the_recipe_does_not(straight):
     assert "decisions" not in (out / "recipe.yaml").read_text()
 
 
-def test_progress_says_at_most_until_the_steps_are_certain(data, capsys):
+def test_progress_says_at_most_until_the_steps_are_certain(data, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_LINE_SECONDS", 0.0)
     with deciding():
         batchscale.train(RECIPE, GROWING, data=data, out=None)
     printed = capsys.readouterr().err
+    assert "step 7 of at most 44  " in printed
+    assert "step 18/21  " in printed
     assert "= at most 44" in printed
     assert "at most 60 images" in printed
     assert "minibatch 15 -> 30 from step " in printed

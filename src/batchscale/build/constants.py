@@ -15,7 +15,7 @@ from batchscale.update.constants import PlannedConstants
 from batchscale.update.rules import RULES
 
 _BETAS = ("beta1", "beta2")
-_JUMP = 0.4  # kappa (1 - beta1): a switch of the betas alone cost 1.2 nats at 0.8, 0.07 at 0.4, nothing at 0.2
+_JUMP = 0.4  # kappa (1 - beta1): in a trial a switch of betas alone cost 1.2 nats at 0.8, 0.07 at 0.4, none at 0.2
 
 
 def run_constants(recipe: Recipe, plan: StepPlan, trunk: Trunk | None = None) -> PlannedConstants:

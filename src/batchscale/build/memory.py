@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -11,6 +13,7 @@ from batchscale.errors import RecipeError
 _LEFT_FREE = (
     0.1  # of a GPU's memory: the optimizer's state, the feed's next passes and the libraries' work space follow
 )
+_MOST_EVALUATED = 2_000_000_000  # bytes of the inputs of an evaluation pass without a warning
 _SAYINGS = (
     "allocate memory",  # DefaultCPUAllocator
     "not enough memory",  # the same on Windows
@@ -84,6 +87,26 @@ def does_not_fit(per_worker: int, examples: int, error: BaseException) -> Recipe
         f"minibatch.per_worker={per_worker}: a pass of {examples} examples, the fewest that run together, does not fit "
         f"into memory ({first_line(error)}); use a smaller minibatch.per_worker with more minibatch.workers, or "
         f"precision=bf16"
+    )
+
+
+def evaluation_warning(chunk: int, examples: int, shape: Sequence[int], noun: str) -> str | None:
+    """That one evaluation pass holds very much; None where it does not.
+
+    Args:
+        chunk: numerics.evaluation_chunk, which no default can know: another one adds up the loss in other parts.
+        examples: that are evaluated.
+        shape: of the largest.
+        noun: what the task calls them.
+    """
+    each = 4 * math.prod(shape)  # as the network gets them: float32
+    held = min(chunk, examples) * each
+    if held <= _MOST_EVALUATED:
+        return None
+    return (
+        f"an evaluation pass of {min(chunk, examples)} {noun} of {'x'.join(map(str, shape))} takes up to "
+        f"{held / 1e9:.1f} GB before the network computes anything; "
+        f"numerics.evaluation_chunk={max(_MOST_EVALUATED // each, 1)} takes {_MOST_EVALUATED / 1e9:g} GB at most"
     )
 
 

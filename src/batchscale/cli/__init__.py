@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from batchscale import __version__
-from batchscale.cli import bench, compare, data, demo, measure, recipes, report, study, train
+from batchscale.cli import bench, compare, data, demo, measure, plan, recipes, report, study, train
 from batchscale.cli.options import remove_unused, verdict
 from batchscale.errors import BatchscaleError, UsageError
 from batchscale.launch.processes import record_error
@@ -45,14 +45,9 @@ _PATH_ERRORS = {
     errno.EIO,
 }  # fmt: skip
 
-_WITHOUT_TORCH = {"recipes", "report"}
-_OF_ONE_PROCESS = {
-    "recipes",
-    "report",
-    "compare",
-    "data",
-    "measure",
-}  # train's is one of W; the others start processes themselves
+_WITHOUT_TORCH = {"recipes", "report", "plan"}
+_OF_ONE_PROCESS = {"recipes", "report", "compare", "data", "measure", "plan"}
+"""Train's is one of W; the others start processes themselves."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -71,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     top = _Parser(prog="batchscale", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("--version", action="version", version=f"batchscale {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in (train, study, measure, recipes, data, compare, bench, report, demo):
+    for command in (train, study, measure, recipes, data, compare, bench, plan, report, demo):
         command.add(commands)
     return top
 

@@ -185,7 +185,8 @@ class RMSpropWarmupEntry(WithSwitches, WithMomentum):
 
 
 _ENTRIES: tuple[type[OptimizerEntry], ...] = (
-    SGDEntry, SGDLrInBufferEntry, LARSEntry, LARCEntry, LAMBEntry, AdamWEntry, MuonEntry, RMSpropWarmupEntry,
+    SGDEntry, SGDLrInBufferEntry, LARSEntry, LARCEntry, LAMBEntry, AdamWEntry, MuonEntry,
+    RMSpropWarmupEntry,
 )  # fmt: skip
 OPTIMIZER_ENTRIES: EntryUnion[OptimizerEntry] = EntryUnion("optimizer", OptimizerEntry, "name", _ENTRIES, way_to_load)
 OPTIMIZERS: Members[Callable[..., Any]] = Members(

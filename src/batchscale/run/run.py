@@ -18,6 +18,7 @@ from batchscale.build.build import build
 from batchscale.build.constants import jump_warning
 from batchscale.build.derive import as_text, derived_numbers, ended_decay_warning, lag_warning
 from batchscale.build.deterministic import switches_kept
+from batchscale.build.memory import evaluation_warning
 from batchscale.build.together import load_together
 from batchscale.build.trunk import Trunk
 from batchscale.comm import World
@@ -208,7 +209,9 @@ def _warnings(parts: Parts, trunk: Trunk | None) -> list[str]:
     ends, jumps = ended_decay_warning(parts.recipe, trunk), jump_warning(parts.recipe, parts.step.plan.fastest, trunk)
     models = differing_models(parts.world.devices)
     drawn = {part.warning for part in (parts.dataset.train, parts.dataset.test) if isinstance(part, MapExamples)}
-    return [warning for warning in (lags, ends, jumps, models, *drawn) if warning]
+    test, noun = parts.dataset.test, parts.step.task.examples
+    memory = evaluation_warning(parts.recipe.numerics.evaluation_chunk, len(test), test.shape, noun)
+    return [warning for warning in (lags, ends, jumps, memory, models, *drawn) if warning]
 
 
 def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> None:

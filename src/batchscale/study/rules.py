@@ -1,9 +1,10 @@
 """Lists of minibatches and rules of the lr as words, and the recipe that a minibatch and a rule make.
 
 A minibatch kn keeps the recipe's n: k = kn / n; below n it is one worker of kn images. A rule is a scaling, alone
-(no warmup) or with a warmup: ``none``, ``sqrt``, ``linear``, ``linear+gradual``.
+(no warmup) or with a warmup: ``none``, ``sqrt``, ``linear``, ``linear+gradual``; with ``+regime`` the run has the steps
+of the reference minibatch in place of its epochs.
 
-Source: Goyal et al. 2017, sections 2.1, 2.2 and figure 1.
+Source: Goyal et al. 2017, sections 2.1, 2.2 and figure 1; Hoffer et al. 2017, section 5 (regime).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer
 
+from batchscale.build.constants import run_constants
 from batchscale.build.examples import examples_of
 from batchscale.build.planning import plan_of, schedule_of
 from batchscale.errors import RecipeError, UsageError
@@ -27,19 +29,22 @@ from batchscale.words import counted
 
 _EXAMPLES = "64,128,256 or 64,128,...,16384 or 2^6..2^14"
 _SCALINGS, _WARMUPS = typing.get_args(ScalingName), typing.get_args(WarmupName)
+_REGIME = "regime"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How the lr follows the minibatch: a scaling and a kind of warmup."""
+    """How the lr follows the minibatch: a scaling and a kind of warmup; for the same epochs or the same steps."""
 
     scaling: str
     warmup: str
+    regime: bool = False
 
     @property
     def name(self) -> str:
-        """As it is written: ``linear``, ``linear+gradual``."""
-        return self.scaling if self.warmup == "none" else f"{self.scaling}+{self.warmup}"
+        """As it is written: ``linear``, ``linear+gradual``, ``sqrt+regime``."""
+        more = [] if self.warmup == "none" else [self.warmup]
+        return "+".join([self.scaling, *more, *([_REGIME] if self.regime else [])])
 
 
 def rule_words(rule: str) -> str:
@@ -58,18 +63,23 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
     Raises:
         UsageError: an unknown word, a rule given twice, or none.
     """
-    words = [word.strip() for word in text.split(",")]
-    for word in words:
-        scaling, plus, warmup = word.partition("+")
-        if scaling not in _SCALINGS or (plus and warmup not in _WARMUPS):
-            raise UsageError(
-                f"--rules: {word!r} is no rule: a scaling ({', '.join(_SCALINGS)}), alone or with a warmup "
-                f"({', '.join(_WARMUPS)}); write for example none,linear,linear+gradual"
-            )
-    rules = tuple(Rule(word.partition("+")[0], word.partition("+")[2] or "none") for word in words)
+    rules = tuple(_rule(word.strip()) for word in text.split(","))
     if len(set(rules)) < len(rules):
         raise UsageError(f"--rules={text}: a rule stands twice; name each once")
     return rules
+
+
+def _rule(word: str) -> Rule:
+    scaling, *more = word.split("+")
+    regime = more[-1:] == [_REGIME]
+    warmups = more[:-1] if regime else more
+    if scaling not in _SCALINGS or len(warmups) > 1 or not set(warmups) <= set(_WARMUPS):
+        raise UsageError(
+            f"--rules: {word!r} is no rule: a scaling ({', '.join(_SCALINGS)}), alone or with a warmup "
+            f"({', '.join(_WARMUPS)}), at its end +{_REGIME} for the same steps in place of the same epochs; write for "
+            f"example none,linear,linear+gradual"
+        )
+    return Rule(scaling, warmups[0] if warmups else "none", regime)
 
 
 def parse_minibatches(text: str) -> tuple[int, ...]:
@@ -216,13 +226,14 @@ def recipe_at(
     """The recipe at another minibatch by a rule; of rules that give one lr at every step, the simplest.
 
     Raises:
-        UsageError: the rule warms up and no duration is known, or the parts do not fit.
+        UsageError: the rule warms up and no duration is known, the parts do not fit, or the rule cannot hold here.
     """
     content = recipe.model_dump(mode="json")
     content["minibatch"] |= {"workers": workers, "per_worker": per_worker}
     content["learning_rate"] |= {"scaling": rule.scaling, "warmup": _warmup(recipe, rule, warmup_epochs)}
     ruled = _logged_often(recipe_from(content), training_images)
     _check_warmup(ruled, warmup_epochs is not None, training_images)
+    run_constants(ruled, plan_of(ruled, training_images))
     for scaling in dict.fromkeys(("linear", rule.scaling)):
         simple = recipe_from(
             ruled.model_dump(mode="json")

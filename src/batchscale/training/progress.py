@@ -24,7 +24,7 @@ class Progress:
     """
 
     def __init__(self, total_steps: int, first_step: int, quiet: bool) -> None:
-        self._total, self._most, self._quiet = total_steps, "", quiet
+        self._total, self._certain, self._quiet = total_steps, True, quiet
         self._terminal = sys.stderr is not None and sys.stderr.isatty() and not quiet
         self._bar = (
             tqdm(total=total_steps, initial=first_step, unit="step", dynamic_ncols=True) if self._terminal else None
@@ -41,12 +41,13 @@ class Progress:
         elif not self._quiet and time.monotonic() - self._said >= _LINE_SECONDS:
             self._said = time.monotonic()
             seconds = (self._said - self._begun) / max(done - self._first, 1) * (self._total - done)
-            left = f"{self._most}{seconds:.0f} s left"
-            self.say(f"step {done}/{self._most}{self._total}  {speed}  loss {shown}  lr {lr:.4g}  {left}")
+            of, most = ("/", "") if self._certain else (" of at most ", "at most ")
+            left = f"{most}{seconds:.0f} s left"
+            self.say(f"step {done}{of}{self._total}  {speed}  loss {shown}  lr {lr:.4g}  {left}")
 
     def expect(self, total_steps: int, certain: bool) -> None:
         """The steps of the run as they are now; not certain: it may end after fewer."""
-        self._total, self._most = total_steps, "" if certain else "at most "
+        self._total, self._certain = total_steps, certain
         if self._bar is not None:
             self._bar.total = total_steps
 

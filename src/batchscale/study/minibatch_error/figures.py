@@ -86,7 +86,8 @@ def _rule_curves(outcomes: Sequence[Outcome], answer: Answer, epochs: float) -> 
     ]
     about = f"Runs by {rule_words(rule)}, means over seeds; runs that diverged are left out."
     titles = "against epochs, every minibatch over the reference's"
-    return curve_figures(groups, epochs, judged_of(done), about, titles)
+    longest = max((o.cell.recipe.epochs for o in done), default=epochs)
+    return curve_figures(groups, longest, judged_of(done), about, titles)
 
 
 def tables(case: Case[Question], answer: Answer) -> tuple[Table, ...]:

@@ -5,12 +5,14 @@ Source: Goyal et al. 2017, section 5.2, figures 1 (error against minibatch), 3 a
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import ClassVar, Literal
 
 from batchscale.errors import UsageError
 from batchscale.recipe import Recipe
 from batchscale.study.evidence.instrument import measured_alike
 from batchscale.study.question import Case, SeededQuestion, flag
+from batchscale.study.regime import regime_factor, stretched, with_steps_of
 from batchscale.study.rules import Minibatches, Rules, check_fits, check_workers, recipe_at, rule_of, workers_of
 from batchscale.study.runner.cell import Cell
 
@@ -27,7 +29,10 @@ whose mean score (the error; of another task its own score) is no worse than the
   batchscale study minibatch-error digits-cnn --minibatches 32,64,...,1024 --rules none,sqrt,linear+gradual
 
 A minibatch kn keeps the recipe's n images a worker: k = kn / n workers. Below n it is one worker of kn images.
-A rule is a scaling of the lr (none, sqrt, linear), alone or with a warmup (linear+gradual, linear+constant).
+A rule is a scaling (none, sqrt, linear, adam_sde, half_life, half_life_sqrt), alone or with a warmup (linear+gradual,
+linear+constant). At its end +regime trains every minibatch for the steps of the reference in place of its epochs
+(Hoffer et al. 2017): what falls behind without it and not with it has had too few updates. It costs kn / reference
+times the examples.
 """
 
     minibatches: Minibatches = flag("64,128,256 or 64,128,...,16384 or 2^6..2^14, rising", "LIST")
@@ -79,10 +84,14 @@ def cells(case: Case[Question]) -> list[Cell]:
     question.check(case.recipe)
     check_fits(question.minibatches, images, case.recipe)
     runs = []
+    per_worker = case.recipe.minibatch.per_worker
+    reference = workers_of(question.compared_with(case.recipe), per_worker)
     for rule in question.rules or (rule_of(case.recipe),):
         for minibatch in question.minibatches:
-            k, n = workers_of(minibatch, case.recipe.minibatch.per_worker)
-            recipe = recipe_at(case.recipe, k, n, rule, question.warmup_epochs, images)
+            k, n = workers_of(minibatch, per_worker)
+            factor = regime_factor(case.recipe, reference, (k, n), images) if rule.regime else Fraction(1)
+            warmup = question.warmup_epochs and stretched(question.warmup_epochs, factor)
+            recipe = recipe_at(with_steps_of(case.recipe, factor), k, n, rule, warmup, images)
             for seed, seeded in question.seeded(recipe):
                 runs.append(Cell({"minibatch": minibatch, "rule": rule.name, "seed": seed}, seeded))
     return measured_alike(runs, images)

@@ -37,10 +37,18 @@ def asked(case: Case[Question], outcomes: Sequence[Outcome]) -> str:
         f"How far may the minibatch grow before the mean {statistic_words(case, judged)} leaves that at "
         f"kn = {question.compared_with(case.recipe):,} by more than {judged.tolerance_words(question.tolerance)}? "
         f"{case.training_images:,} training images, {counted(case.recipe.epochs, 'epoch', 'g')} at every "
-        f"minibatch, {question.seeds_words} each, "
+        f"minibatch{_regimes(case)}, {question.seeds_words} each, "
         f"n = {counted(case.recipe.minibatch.per_worker, 'image')} a worker."
         f"{words_of([outcome.cell for outcome in outcomes])}"
     )
+
+
+def _regimes(case: Case[Question]) -> str:
+    """What rules with regime adaptation have in the place of the same epochs."""
+    names = [rule.name for rule in case.question.rules or () if rule.regime]
+    if not names:
+        return ""
+    return f" (by {', '.join(names)} the steps of kn = {case.question.compared_with(case.recipe):,} in their place)"
 
 
 def sentence(case: Case[Question], answer: Answer) -> str:
@@ -57,7 +65,27 @@ def sentence(case: Case[Question], answer: Answer) -> str:
         for rule, elbow in answer.elbows.elbows.items()
         if rule != best_rule
     ]
-    return f"{'; '.join([first, *others])}."
+    return f"{'; '.join([first, *others])}.{''.join(_updates(answer))}"
+
+
+def _updates(answer: Answer) -> Iterator[str]:
+    """Of rules with and without regime adaptation: whether updates were too few, or the minibatch too large."""
+    elbows = answer.elbows.elbows
+    for rule, longer in elbows.items():
+        shorter = elbows.get(rule.removesuffix("+regime"))
+        if shorter is None or shorter is longer or shorter.minibatch is None or longer.minibatch is None:
+            continue
+        if longer.minibatch > shorter.minibatch:
+            beyond = "" if longer.at_least else "; beyond it the minibatch itself is too large"
+            yield (
+                f" With the same steps in place of the same epochs {rule} reaches kn = {longer.minibatch:,}, and not "
+                f"{shorter.minibatch:,}: up to there updates were too few{beyond}."
+            )
+        elif not (longer.at_least or shorter.at_least):
+            yield (
+                f" With the same steps in place of the same epochs {rule} reaches no further than kn = "
+                f"{longer.minibatch:,}: beyond it the minibatch is too large, whatever the number of updates."
+            )
 
 
 def _reach(elbow: Elbow, reference: int) -> str:

@@ -25,9 +25,12 @@ def parse_kinds(text: str) -> tuple[str, ...]:
     """
     words = [word.strip() for word in text.split(",")]
     try:
-        return tuple(rule.warmup for rule in parse_rules(",".join(f"linear+{word}" for word in words)))
+        rules = parse_rules(",".join(f"linear+{word}" for word in words))
     except UsageError:
-        raise UsageError(f"--kinds={text}: must name kinds of warmup, each once; write none,constant,gradual") from None
+        rules = ()
+    if not rules or any(rule.regime for rule in rules):
+        raise UsageError(f"--kinds={text}: must name kinds of warmup, each once; write none,constant,gradual")
+    return tuple(rule.warmup for rule in rules)
 
 
 class Question(SeededQuestion):
