@@ -181,6 +181,27 @@ def test_a_measure_within_a_run_counts_the_examples_of_that_run(tmp_path):
         assert (one.seen, one.note) == (seen, "unit worker")
 
 
+def test_a_run_brings_the_measures_that_lie_in_it(tmp_path):
+    """Of Adam both forms; an interval of another level, and one from zero on, which is no bound."""
+    run = write_run(tmp_path / "run", noise(22.0, 20.0, 25.0, steps=90), lines=[(100, 5.0)])
+    weighted = noise(300.0, 0.0, None)
+    for step, level in ((40, 0.9), (90, 0.99)):
+        result = {"step": step, **noise(20, 18, 23, level=level), "preconditioned": weighted}
+        write_findings(run / "measures" / f"noise-scale-{step}", "noise-scale", result, recipe=None, warnings=["w"])
+    write_findings(run / "measures" / "sharpness-40", "sharpness", {"step": 40}, recipe=None)
+    source = read_source(run)
+    assert [(r.name, r.seen, r.minibatch, r.low) for r in source.readings] == [
+        ("noise scale in training", None, 22, 20),
+        ("noise scale", 640, 20, 18), ("noise scale, preconditioned", 640, 300, None),
+        ("noise scale", 1440, 20, 18), ("noise scale, preconditioned", 1440, 300, None),
+    ]  # fmt: skip
+    assert [r.note for r in source.readings[1:4:2]] == ["", "interval of 99 %"]
+    assert source.warnings == 2
+    steps = read_source(write_findings(tmp_path / "steps", "steps-to-target", whole_run(60, 50, 75)))
+    means = [e["way"] for e in critical_findings([steps, source], []).result["critical"] if e["examples_seen"] is None]
+    assert means == ["steps to target", "noise scale", "noise scale in training", "noise scale, preconditioned"]
+
+
 def test_what_is_not_resolved_stays_a_bound(tmp_path):
     steps = write_findings(
         tmp_path / "s", "steps-to-target", whole_run(None, 1024.0, None, why="above the largest: a bound")
@@ -223,6 +244,7 @@ def test_another_recipe_is_refused_and_other_settings_are_listed(three, tmp_path
             ("steps", "grid"),
             "a grid study says nothing of the critical minibatch; give folders of study steps-to-target",
         ),
+        (("steps", "unanswered"), "a branch study without an answer; give"),
         (("steps", "plain"), "this run has not measured its noise scale; give"),
         (("steps", "old"), "a steps-to-target study of an earlier version, without its critical minibatch"),
         (("steps", "begun"), "a study that has not finished; give its command again"),
@@ -234,6 +256,7 @@ def test_folders_that_make_no_page_are_refused_in_one_line(folders, line, tmp_pa
     for name in ("steps", "steps2"):
         write_findings(tmp_path / name, "steps-to-target", whole_run(60, 50, 75))
     write_findings(tmp_path / "grid", "grid", {})
+    write_findings(tmp_path / "unanswered", "branch", {"critical": []})
     write_findings(tmp_path / "old", "steps-to-target", {"points": []})
     write_run(tmp_path / "plain", None)
     for name in ("begun", "nothing", "damaged"):

@@ -1,18 +1,20 @@
 """The interval of half efficiency: covers a known truth as often as it says, and holds the luck of the search."""
 
+import csv
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from support.cases import case_of
+from support.pages import ROOT
 from support.searches import CRITICAL, MINIBATCHES, searched
 
 from batchscale.study.steps_to_target.answer import answer_of_points, as_json
 from batchscale.study.steps_to_target.figures import figures
 from batchscale.study.steps_to_target.hyperbola import fit, log_critical_of_many
 from batchscale.study.steps_to_target.luck import draw_again, half_efficiency
-from batchscale.study.steps_to_target.trials import Goal
+from batchscale.study.steps_to_target.trials import Goal, Reached, expected_least
 from batchscale.study.steps_to_target.words import sentence, warnings
 
 
@@ -135,6 +137,25 @@ def test_what_half_of_the_trials_would_have_told_moves_the_end_that_more_trials_
     assert flat.interval[1] is None
     assert flat.as_json()["minibatch_by_half"] is None
     assert flat.unsettled
+
+
+def test_the_measured_curve_of_the_docs_keeps_its_value_and_has_the_interval_they_tell():
+    """docs/figures/steps-simple-cnn.csv: 32 trials at each of 1 to 1,024, error below 3 %, evaluated every 5 steps."""
+    with (ROOT / "docs" / "figures" / "steps-simple-cnn.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    points = []
+    for minibatch in dict.fromkeys(int(row["minibatch"]) for row in rows):
+        trials = [row for row in rows if int(row["minibatch"]) == minibatch]
+        budget = max(int(row["steps"]) for row in trials)
+        ended = (int(row["steps"]) for row in trials if float(row["held_out_error_percent"] or 100) < 3)
+        goals = tuple((steps, steps - 5) for steps in sorted(ended))
+        every = [steps for steps, _ in goals] + [budget] * (len(trials) - len(goals))
+        half = expected_least(every, len(trials) // 2)
+        points.append(Reached(minibatch, *goals[0], half, budget, 5, None, None, len(trials), len(goals), 0, 0, goals))
+    answer = answer_of_points(points)
+    assert [round(end, 1) for end in (answer.half.minibatch, *answer.half.interval)] == [33.4, 25.9, 47.7]
+    assert answer.fit.critical_minibatch.text("B_crit", "images") == "B_crit = 33.4 (24.6 to 45.3) images"
+    assert (answer.half.unsettled, answer.half.other_form, answer.few_trials) == (False, False, False)
 
 
 def of(points, **fields):

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from batchscale.records.findings import Axis, Figure, Findings, Mark, Series
 from batchscale.report.critical.meetings import Meeting, meetings, trend
-from batchscale.report.critical.readings import CriticalReading, mean_over_run
-from batchscale.report.critical.sources import CriticalSource
+from batchscale.report.critical.readings import CriticalReading, CriticalSource, mean_over_run
 from batchscale.report.critical.tables import ASSUMPTIONS, critical_tables
 from batchscale.words import counted
 

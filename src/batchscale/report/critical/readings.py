@@ -13,11 +13,14 @@ Source: McCandlish et al. 2018, section 2.3 (the trade-off, which holds of each 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 
+CONFIDENCE = 0.9
+"""Of all intervals, where a note does not say another one."""
 Kind = Literal["steps to target", "branches", "noise scale"]
 
 
@@ -65,6 +68,54 @@ class CriticalReading:
 def short(value: float) -> str:
     """Three digits, or whole examples where these are more."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+@dataclass(frozen=True)
+class LargestWithoutLoss:
+    """The largest minibatch without loss after a checkpoint.
+
+    Args:
+        name: of the way.
+        seen: examples.
+        largest: examples; None: not told.
+        worse: the smallest that is shown to be worse; None: none.
+        note: what limits it.
+    """
+
+    name: str
+    seen: float
+    largest: float | None
+    worse: float | None
+    note: str
+
+
+@dataclass(frozen=True)
+class CriticalSource:
+    """One folder.
+
+    Args:
+        folder: as named.
+        kind: of way.
+        recipe: its name.
+        entries: of the recipe that it was measured on, under dotted names.
+        minibatch: of the run, in examples.
+        readings: over the run, or along it.
+        no_loss: of branches.
+        line: (examples seen, noise scale) of a run's lines, without intervals.
+        warnings: how many stand on its own page.
+        parts: what an example consists of, and how many of them; ("", 1) where none count.
+    """
+
+    folder: Path
+    kind: Kind
+    recipe: str
+    entries: Mapping[str, str]
+    minibatch: float
+    readings: tuple[CriticalReading, ...]
+    no_loss: tuple[LargestWithoutLoss, ...] = ()
+    line: tuple[tuple[float, float | None], ...] = ()
+    warnings: int = 0
+    parts: tuple[str, int] = ("", 1)
 
 
 def mean_over_run(readings: Sequence[CriticalReading], minibatch: float) -> CriticalReading:

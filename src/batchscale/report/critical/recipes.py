@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from batchscale.errors import FolderError
-from batchscale.report.critical.sources import CriticalSource
+from batchscale.report.critical.readings import CriticalSource
 
 _SAME = ("task", "model.name", "model.options", "data.name", "data.sequence", "data.tokens", "optimizer.name")
 """Entries, or groups of them, that make a recipe another one; another lr, or another minibatch, is what is searched."""

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from batchscale.records.findings import Table
 from batchscale.report.critical.meetings import Meeting
-from batchscale.report.critical.readings import CriticalReading
+from batchscale.report.critical.readings import CriticalReading, CriticalSource
 from batchscale.report.critical.recipes import differences
-from batchscale.report.critical.sources import CriticalSource
 
 ASSUMPTIONS = {
     "steps to target": (
