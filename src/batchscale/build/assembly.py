@@ -38,7 +38,6 @@ from batchscale.training.clock import clock_of
 from batchscale.training.decided import Decided, DecidedEarlier
 from batchscale.training.due import line_names
 from batchscale.training.growing import Decider, Growing
-from batchscale.training.noise_growth import noise_decider
 from batchscale.training.noise_scale import NoiseScaleRider, noise_of
 from batchscale.training.phases import PhaseSeconds
 from batchscale.training.riders import NEWS, STOP, CountsRider, LossRider, Request, StatisticsRider
