@@ -1,9 +1,10 @@
 """What execution.noise_scale_steps=10 costs: CPU-seconds a step with and without it, in turn, as paired ratios.
 
-python benchmarks/noise_scale_steps.py [RECIPE] [PAIRS] [STEPS]
+python benchmarks/noise_scale_steps.py [RECIPE] [PAIRS] [STEPS] [KEY=VALUE ...]
 
 RECIPE (default fashion-mnist-cnn; BATCHSCALE_DATA names its data) is built twice in this process, one thread, passes
 alike. PAIRS (default 30) times STEPS (default 20, of which two are measured) of each, by turns in either order.
+A recipe of one worker needs minibatch.workers=2 and half its per_worker.
 Printed: the median of the ratios with its 90 % interval by order statistics. CPU time is that of all threads.
 """
 
@@ -56,15 +57,16 @@ class Trained:
         self._parts.close()
 
 
-def main(name: str = "fashion-mnist-cnn", pairs: str = "30", steps: str = "20") -> None:
+def main(name: str = "fashion-mnist-cnn", pairs: str = "30", steps: str = "20", *overrides: str) -> None:
     """Time, and print."""
     data = os.environ.get("BATCHSCALE_DATA")
-    recipe = load_recipe(name, ["numerics.threads=1", "execution.device=cpu"])
+    asked = ["numerics.threads=1", "execution.device=cpu", *overrides]
+    recipe = load_recipe(name, asked)
     dataset = load_data(recipe, Path(data) if data else None)
     plain = build(recipe, World(), dataset)
     passes = plain.decided.micro_batch
-    asked = ["numerics.threads=1", "execution.device=cpu", f"numerics.micro_batch={passes}"]
-    measuring = build(load_recipe(name, [*asked, "execution.noise_scale_steps=10"]), World(), dataset)
+    measured = load_recipe(name, [*asked, f"numerics.micro_batch={passes}", "execution.noise_scale_steps=10"])
+    measuring = build(measured, World(), dataset)
     runs = {"without": Trained(plain), "with": Trained(measuring)}
     for run in runs.values():
         run.seconds(int(steps))
