@@ -24,12 +24,12 @@ from batchscale.training.parts import Parts
 
 
 def _grown(course: Course) -> dict[str, Any]:
-    """Every minibatch of a run that grows."""
-    plan = course.plan
+    """Every minibatch of a run that grows, and what measures during the run made of it and of the lr."""
+    plan, measured = course.plan, _by_measures(course.parts)
     if not plan.growth and course.parts.growing is None:
-        return {}
+        return measured
     phases = [{"step": p.first_step, "epoch": round(float(p.first_epoch), 6), **vars(p.minibatch)} for p in plan.phases]
-    return {"phases": phases}
+    return {"phases": phases, **measured}
 
 
 def _so_far(job: Job, parts: Parts, course: Course) -> dict[str, Any]:
@@ -65,7 +65,6 @@ def _so_far(job: Job, parts: Parts, course: Course) -> dict[str, Any]:
         "workers": recipe.minibatch.workers,
         "per_worker": recipe.minibatch.per_worker,
         **_grown(course),
-        **_by_measures(parts),
         "diverged_at_step": totals.diverged_at_step,
         "evaluated_on": "holdout" if recipe.data.holdout else "test",
         "exact": recipe.numerics.exact,
