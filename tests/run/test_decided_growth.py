@@ -175,7 +175,7 @@ def test_progress_says_at_most_until_the_steps_are_certain(data, capsys, monkeyp
         (("minibatch.growth.delay_steps=3",), r"minibatch.growth.delay_steps=3"),
         (("minibatch.workers=1",), r"growth.kind=noise_scale with minibatch.workers=1: .* use minibatch.workers=2"),
         (("minibatch.workers=4", "batch_norm.span=2"), r"growth.kind=noise_scale with batch_norm.span=2: .*span=1"),
-        (("execution.noise_scale_steps=3",), r"noise_scale_steps=3 with minibatch.growth.measure_steps=1: .*leave"),
+        (("execution.noise_scale_steps=3",), r"noise_scale_steps=3 with minibatch.growth.kind=noise_scale: .*leave"),
         (("minibatch.growth.measure_steps=2",), r"every_examples=48: holds fewer than 2 steps of 30 .* at least 60"),
         # kappa (1 - beta1) is 0.28 at the first minibatch, and would be 1.125 at the largest
         (("optimizer={name: adamw, beta1: 0.4}", "learning_rate.scaling=adam_sde"), r"at kn = 60: .*beta1"),

@@ -16,7 +16,6 @@ from batchscale.build.agreement import together
 from batchscale.build.algorithm import decide, make_reducer
 from batchscale.build.choices import Choices, single_group
 from batchscale.build.constants import check_takes, run_constants
-from batchscale.build.deciders import noise_decider
 from batchscale.build.groups import check_gone_on, check_groups, make_groups, pass_workers
 from batchscale.build.inputs import order_of
 from batchscale.build.network import LOW, Network
@@ -38,6 +37,7 @@ from batchscale.training.clock import clock_of
 from batchscale.training.decided import Decided, DecidedEarlier
 from batchscale.training.due import line_names
 from batchscale.training.growing import Decider, Growing
+from batchscale.training.noise_growth import noise_decider
 from batchscale.training.noise_scale import NoiseScaleRider, noise_of
 from batchscale.training.phases import PhaseSeconds
 from batchscale.training.riders import NEWS, STOP, CountsRider, LossRider, Request, StatisticsRider

@@ -243,12 +243,12 @@ class Recipe(Entry):
             setting = "learning_rate.scaling=adascale"
         if growth not in (None, every):
             raise ValueError(
-                f"minibatch.growth.measure_steps={growth} with {setting}: which measures every step; use "
+                f"minibatch.growth.measure_steps={growth} with {setting}: it measures every step; use "
                 f"minibatch.growth.measure_steps=1"
             )
         if watched not in (None, every):
             raise ValueError(
-                f"execution.noise_scale_steps={watched} with {setting}: which measures every {counted(every, 'step')}; "
+                f"execution.noise_scale_steps={watched} with {setting}: it measures every {counted(every, 'step')}; "
                 f"leave execution.noise_scale_steps out"
             )
         if k == 1:

@@ -24,12 +24,12 @@ from batchscale.training.parts import Parts
 
 
 def _grown(course: Course) -> dict[str, Any]:
-    """Every minibatch of a run that grows."""
-    plan = course.plan
+    """Every minibatch of a run that grows, and what measures during the run made of it and of the lr."""
+    plan, measured = course.plan, _by_measures(course.parts)
     if not plan.growth and course.parts.growing is None:
-        return {}
+        return measured
     phases = [{"step": p.first_step, "epoch": round(float(p.first_epoch), 6), **vars(p.minibatch)} for p in plan.phases]
-    return {"phases": phases}
+    return {"phases": phases, **measured}
 
 
 def _so_far(job: Job, parts: Parts, course: Course) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def _so_far(job: Job, parts: Parts, course: Course) -> dict[str, Any]:
         "workers": recipe.minibatch.workers,
         "per_worker": recipe.minibatch.per_worker,
         **_grown(course),
-        **_by_measures(parts, course),
+        **_noise(course),
         "diverged_at_step": totals.diverged_at_step,
         "evaluated_on": "holdout" if recipe.data.holdout else "test",
         "exact": recipe.numerics.exact,
@@ -82,11 +82,11 @@ def _noise(course: Course) -> dict[str, Any]:
     return {} if estimate is None else {"noise_scale": {**estimate.as_json(), "steps": blocks.steps}}
 
 
-def _by_measures(parts: Parts, course: Course) -> dict[str, Any]:
-    """What measures during the run say, and what they made of its minibatch and its lr, where they did."""
+def _by_measures(parts: Parts) -> dict[str, Any]:
+    """What measures during the run made of its minibatch and its lr, where they did."""
     decisions = {"decisions": parts.growing.records()} if parts.growing else {}
     steps = {"scale_invariant_steps": round(parts.gain.scale_invariant_steps, 3)} if parts.gain else {}
-    return {**decisions, **steps, **_noise(course)}
+    return {**decisions, **steps}
 
 
 def _in_parts(task: Task, speed: float | None, parts: Parts) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from batchscale.minibatch import Minibatch
+from batchscale.minibatch import Minibatch, StepPlan
+from batchscale.recipe.minibatch import GrowthByNoiseScale, GrowthEntry
 from batchscale.training.growing import Judgement
+from batchscale.training.noise_scale import NOISE, noise_of
 
 Reading = Callable[[int, Mapping[str, Sequence[float]]], tuple[float, float] | None]
 """(step, what all processes know after it) -> (|G|^2, tr S) of the step, None where it measured none."""
@@ -58,3 +60,13 @@ class NoiseScaleDecider:
         """Go on from sums."""
         self._gradient, self._trace = state.get("gradient_squared", 0.0), state.get("trace", 0.0)
         self._steps = state.get("measured_steps", 0)
+
+
+def noise_decider(entry: GrowthEntry, plan: StepPlan) -> NoiseScaleDecider:
+    """Of minibatch.growth.kind=noise_scale, by the numbers of the rider that measures it."""
+    assert isinstance(entry, GrowthByNoiseScale)
+
+    def reads(step: int, numbers: Mapping[str, Sequence[float]]) -> tuple[float, float] | None:
+        return noise_of(numbers[NOISE], plan.minibatch_at(step).images, plan.training_images)
+
+    return NoiseScaleDecider(entry.multiple, reads)
