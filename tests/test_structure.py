@@ -56,7 +56,7 @@ run: words errors members minibatch noise_scale system recipe task comm data rec
 bench: words errors randomness structure minibatch system recipe task comm data records aggregate launch build
 report: words errors system records bench
 measure: asking words errors randomness structure noise_scale recipe data update records build
-study: asking words errors members randomness minibatch system recipe data update records launch build run
+study: asking words errors members randomness system recipe data update records launch build run
 cost: words errors records study
 plugins: errors members recipe
 api: errors recipe task data records run
