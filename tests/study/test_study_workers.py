@@ -78,6 +78,18 @@ def test_the_fall_is_where_the_mean_leaves_the_interval_of_the_smallest_k(tmp_pa
     assert "falls" in findings.tables[-2].columns[4]
 
 
+def test_where_nothing_falls_the_figure_shows_the_largest_minibatch_that_was_tried(tmp_path):
+    case = asked(seeds=2, mode="weak", fractions="0.5,1", ways="plain", workers="1,2,4")
+
+    def iou_at(workers, fraction, seed, **labels):
+        return 90.0 - (40 if fraction == 1 and workers == 4 else 0) + seed
+
+    findings = findings_of("scaling", case, list(outcomes_of(case, tmp_path, iou_at)), [])
+    left, not_left = next(figure for figure in findings.figures if figure.id == "fall").series
+    assert left.y[0] is None and left.y[1] is not None
+    assert not_left.y == (64, None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

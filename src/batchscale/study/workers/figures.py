@@ -94,8 +94,8 @@ def _fall_figure(case: Case[Question], answer: Answer) -> Figure:
     return Figure(
         id="fall",
         title="Where the score falls, against the size of the training set",
-        caption="The kn at which the mean leaves the 95 % interval of the smallest k, interpolated in log2 kn; the "
-        "same epochs at every N. A gap: it never does, or there is no interval.",
+        caption="The kn at which the mean leaves the 95 % interval of the smallest k, interpolated in log2 kn, or the "
+        "largest that was tried, where it does not leave it; the same epochs at every N. A gap: there is no interval.",
         x=Axis(label="training examples N", scale="log2"),
         y=Axis(label="minibatch kn", scale="log2"),
         series=(
@@ -103,6 +103,12 @@ def _fall_figure(case: Case[Question], answer: Answer) -> Figure:
                 name=f"weak, {case.question.ways[0]}",
                 x=tuple(fall.examples for fall in answer.falls),
                 y=tuple(fall.minibatch for fall in answer.falls),
+            ),
+            Series(
+                name="not left up to",
+                x=tuple(fall.examples for fall in answer.falls),
+                y=tuple(fall.within if fall.minibatch is None else None for fall in answer.falls),
+                style="points",
             ),
         ),
     )
