@@ -475,7 +475,7 @@ register_data("poem", Poem("poem", 0, (), ()), holds="text")
 register_data("my_scenes", DigitBoxes("my_scenes", 11, (30.0,), (60.0,)), holds="boxes")
 """
 
-SHORT = ("epochs=0.02", "numerics.threads=1", "execution.device=cpu", "minibatch={workers: 2, per_worker: 2}")
+BRIEF = ("epochs=0.02", "numerics.threads=1", "execution.device=cpu", "minibatch={workers: 2, per_worker: 2}")
 
 
 def test_texts_and_boxes_of_a_plugin_take_the_entries_of_theirs(tmp_path):
@@ -485,10 +485,10 @@ def test_texts_and_boxes_of_a_plugin_take_the_entries_of_theirs(tmp_path):
     loading.load(["other_data"])
     with pytest.raises(RecipeError, match=r"data.name=poem is a text, and data.sequence is missing"):
         load_recipe("digits-cnn", ["data.name=poem", "task=language"])
-    poem = (*SHORT, "data={name: poem, sequence: 8}", "model.options={width: 8, layers: 1, heads: 2}", "epochs=0.1")
+    poem = (*BRIEF, "data={name: poem, sequence: 8}", "model.options={width: 8, layers: 1, heads: 2}", "epochs=0.1")
     assert batchscale.train("topics-transformer", poem, quiet=True).status == "done"
     boxes = (
-        *SHORT, "data={name: my_scenes, resize: [32, 48]}", "numerics.evaluation_chunk=50", "data.holdout=4",
+        *BRIEF, "data={name: my_scenes, resize: [32, 48]}", "numerics.evaluation_chunk=50", "data.holdout=4",
         "model.options={width: 8, pyramid: 8, hidden: 16, anchor: 8, proposals: 12, sampled: 8}",
     )  # fmt: skip
     assert batchscale.train("digits-scenes-detection", boxes, quiet=True).status == "done"

@@ -15,7 +15,6 @@ TINY = Demonstration(
     ("numerics.threads=1", "model.options={width: 2, levels: 2}", "epochs=1", "data.train_images=128",
      "batch_norm.running=recomputed", "learning_rate.warmup.epochs=0.5"),
     "minibatch.workers=4",
-    1.0,
 )  # fmt: skip
 
 

@@ -76,7 +76,9 @@ def test_what_a_task_has_not_is_one_line_before_any_run(recipe, words, said, tmp
 
 
 def reached(minibatch, steps):
-    return Reached(minibatch, steps, steps - 1, float(steps), 10 * steps, 1, None, 0.5, 4, 4, 0, 0)
+    return Reached(
+        minibatch, steps, steps - 1, float(steps), 10 * steps, 1, None, 0.5, 4, 4, 0, 0, ((steps, steps - 1),) * 4
+    )
 
 
 def test_the_critical_minibatch_stands_in_tokens_too():

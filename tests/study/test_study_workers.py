@@ -86,7 +86,8 @@ def test_where_nothing_falls_the_figure_shows_the_largest_minibatch_that_was_tri
 
     findings = findings_of("scaling", case, list(outcomes_of(case, tmp_path, iou_at)), [])
     left, not_left = next(figure for figure in findings.figures if figure.id == "fall").series
-    assert left.y[0] is None and left.y[1] is not None
+    assert left.y[0] is None
+    assert left.y[1] is not None
     assert not_left.y == (64, None)
 
 

@@ -22,6 +22,7 @@ from batchscale.worker.noise import GradientNoise
 
 UPDATES = {
     **{name: (f"optimizer={{name: {name}}}",) for name in OPTIMIZERS},
+    "muon": ("optimizer={name: muon}", "model.name=keskar_f1"),
     "rmsprop_warmup": ("optimizer={name: rmsprop_warmup, center_epochs: 1, period_epochs: 2}",),
     "momentum_changes": ("optimizer.momentum_changes=[{epoch: 0.6, momentum: 0.5}]",),
     "clip_norm": ("optimizer.clip_norm=0.5",),

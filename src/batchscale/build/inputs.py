@@ -232,14 +232,19 @@ def make_feed(
     """
     augment = recipe.data.augment
     padding = augment.padding if augment.crop == "padded" else 0
+
     # The noise scale needs two gradients of a step; of several processes each has one at least.
-    alone = workers(plan.phases[0].minibatch.workers) == range(plan.phases[0].minibatch.workers)
-    noise_steps = recipe.noise_scale_steps
+    def fewest_passes(step: int) -> int:
+        if not measured_after(step, recipe.noise_scale_steps):
+            return 1
+        count = plan.minibatch_at(step).workers
+        return 2 if workers(count) == range(count) else 1
+
     return Feed(
         dataset.train,
         plan=plan, workers=workers, micro_batch=micro_batch, order=order, normalizer=normalizer,
         augmentation=Augmentation(augment.flip, padding, augment.crop == "scale-aspect"), span=span,
-        fewest_passes=lambda step: 2 if alone and measured_after(step, noise_steps) else 1,
+        fewest_passes=fewest_passes,
     )  # fmt: skip
 
 

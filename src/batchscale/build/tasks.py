@@ -83,10 +83,9 @@ def _check_direction(stop_at: StopAt, task: Task) -> None:
 
 
 def _check_range(kind: ScoreKind, side: str, bound: float, setting: str) -> None:
-    """Raise where a share in percent could never be past a goal, or always is."""
-    if kind.unit != "%" or (0 < bound <= 100 if side == "below" else 0 <= bound < 100):
-        return
-    raise RecipeError(
-        f"{setting}={bound:g}: {kind.name} is a percentage, from 0 to 100, so it is "
-        f"{'never' if (side == 'above') == (bound >= 100) else 'always'} {side} this; give a goal between"
-    )
+    """Raise where a share in percent could never be past a goal."""
+    if kind.unit == "%" and (bound <= 0 if side == "below" else bound >= 100):
+        raise RecipeError(
+            f"{setting}={bound:g}: {kind.name} is a percentage, from 0 to 100, so it is never {side} this; give a goal "
+            f"between"
+        )

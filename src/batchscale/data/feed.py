@@ -151,7 +151,7 @@ class Feed:
         inputs, targets = self._gather(*self.indices(step))
         device, total = self._normalize.device, num_examples(targets)
         group = self._plan.minibatch_at(step).per_worker * self._span
-        groups, fewest, at_once = total // group, self._fewest_passes(step), max(self._micro_batch // group, 1)
+        groups, fewest, at_once = -(-total // group), self._fewest_passes(step), max(self._micro_batch // group, 1)
         if -(-groups // at_once) < fewest:
             at_once = -(-groups // fewest)
         most = at_once * group
