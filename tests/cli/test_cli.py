@@ -187,6 +187,9 @@ def test_compare_and_its_exit_codes(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["equal"] is True
     assert main(["compare", str(tmp_path / "a"), str(tmp_path / "c")]) == 1
     assert "the first differing step is 1 " in capsys.readouterr().out
+    (tmp_path / "c" / "metrics.jsonl").write_text("")
+    assert main(["compare", str(tmp_path / "a"), str(tmp_path / "c")]) == 1
+    assert capsys.readouterr().out.startswith("no step is recorded in both runs\n")
 
 
 def test_diverged_is_a_result_and_exit_code_1(tmp_path, capsys):

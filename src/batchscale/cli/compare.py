@@ -26,9 +26,10 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(comparison)
     else:
-        step = comparison["first_differing_step"]
+        step, common = comparison["first_differing_step"], comparison["common_steps"]
         where = "no common step differs" if step is None else f"the first differing step is {step}"
-        print(f"{where} (of {comparison['common_steps']} common ones, compared by {comparison['compared_by']})")
+        steps = f"{where} (of {common} common ones, compared by {comparison['compared_by']})"
+        print(steps if common else "no step is recorded in both runs")
         for number, tensor in comparison["checkpoints"].items():
             print(f"checkpoint of step {number}: {'equal' if tensor is None else f'first differing tensor: {tensor}'}")
         if comparison["final_weights"] is not None:
