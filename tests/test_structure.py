@@ -35,6 +35,7 @@ order: randomness
 structure:
 minibatch: errors
 noise_scale:
+hyperbola:
 placement: errors
 system: words errors
 recipe: words errors members
@@ -56,8 +57,8 @@ run: words errors members minibatch noise_scale system recipe task comm data rec
 bench: words errors randomness structure minibatch system recipe task comm data records aggregate launch build
 report: words errors system records bench
 measure: asking words errors randomness structure noise_scale recipe data update records build
-study: asking words errors members randomness system recipe data update records launch build run
-cost: words errors records study
+study: asking words errors members hyperbola randomness system recipe data update records launch build run
+cost: words errors hyperbola records
 plugins: errors members recipe
 api: errors recipe task data records run
 cli: asking words errors members system recipe data records launch build run bench report measure study cost batchscale

@@ -15,12 +15,12 @@ from support.plugins import tables_put_back, write_plugin
 from batchscale.build.planning import plan_of, schedule_of
 from batchscale.cli import main
 from batchscale.errors import UsageError
+from batchscale.hyperbola import Interval, fit
 from batchscale.recipe import dump_recipe
 from batchscale.report.draw.lines import draw
 from batchscale.study.runner.cell import Outcome
 from batchscale.study.steps_to_target.answer import answer_of_points, as_json
 from batchscale.study.steps_to_target.figures import figures
-from batchscale.study.steps_to_target.hyperbola import Interval, fit
 from batchscale.study.steps_to_target.question import parse_range
 from batchscale.study.steps_to_target.regimes import DIMINISHING, MAXIMAL, PERFECT, local_slopes, regimes, slope_ranges
 from batchscale.study.steps_to_target.search import check_begun, search_of

@@ -10,9 +10,9 @@ from support.cases import case_of
 from support.pages import ROOT
 from support.searches import CRITICAL, MINIBATCHES, searched
 
+from batchscale.hyperbola import fit, log_critical_of_many
 from batchscale.study.steps_to_target.answer import answer_of_points, as_json
 from batchscale.study.steps_to_target.figures import figures
-from batchscale.study.steps_to_target.hyperbola import fit, log_critical_of_many
 from batchscale.study.steps_to_target.luck import draw_again, half_efficiency
 from batchscale.study.steps_to_target.trials import Goal, Reached, expected_least
 from batchscale.study.steps_to_target.words import sentence, warnings

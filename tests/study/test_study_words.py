@@ -2,10 +2,10 @@
 
 import pytest
 
+from batchscale.hyperbola import Interval
 from batchscale.recipe import load_recipe
 from batchscale.records.findings import Axis, Figure, Findings, Series, Table
 from batchscale.study.examples import in_words_of, parts_of, with_parts
-from batchscale.study.steps_to_target.hyperbola import Interval
 
 FOUND = Findings(
     kind="scaling", title="Of images", recipe="image-net", asked="100 training images, one image a worker.",

@@ -26,7 +26,7 @@ from scipy import stats
 from batchscale.cost.series import Floats
 from batchscale.cost.table import CsvRow, read_rows
 from batchscale.errors import DataError
-from batchscale.study.steps_to_target.hyperbola import FEWEST_POINTS, Hyperbola, fit, log_critical_of_many
+from batchscale.hyperbola import FEWEST_POINTS, Hyperbola, fit, log_critical_of_many
 
 DATA_COLUMNS = ("mean_to_target", "epochs_mean")
 MOST_SCATTER_PERCENT = MOST_ERROR_PERCENT = 10.0

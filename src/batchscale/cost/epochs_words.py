@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from batchscale.cost.epochs import EpochsFit
+from batchscale.hyperbola import FEWEST_POINTS
 from batchscale.records.findings import Findings, Table
-from batchscale.study.steps_to_target.hyperbola import FEWEST_POINTS
 from batchscale.words import counted
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from batchscale.hyperbola import Hyperbola, fit
 from batchscale.study.examples import parts_of
 from batchscale.study.question import Case
 from batchscale.study.runner.cell import Outcome
-from batchscale.study.steps_to_target.hyperbola import Hyperbola, fit
 from batchscale.study.steps_to_target.luck import CriticalMinibatch, half_efficiency
 from batchscale.study.steps_to_target.question import Question
 from batchscale.study.steps_to_target.regimes import Regime, local_slopes, regimes, slope_ranges

@@ -32,8 +32,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from batchscale.randomness import integers, key, uniform
-from batchscale.study.steps_to_target.hyperbola import (
+from batchscale.hyperbola import (
     FEWEST_POINTS,
     Hyperbola,
     Values,
@@ -41,6 +40,7 @@ from batchscale.study.steps_to_target.hyperbola import (
     log_critical_of_many,
     log_width,
 )
+from batchscale.randomness import integers, key, uniform
 from batchscale.study.steps_to_target.trials import Reached
 
 RESAMPLES = 2000

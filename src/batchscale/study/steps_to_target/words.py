@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from batchscale.hyperbola import FEWEST_POINTS
 from batchscale.study.evidence.instrument import words_of
 from batchscale.study.examples import parts_of
 from batchscale.study.question import Case
 from batchscale.study.runner.cell import Outcome
 from batchscale.study.steps_to_target.answer import Answer, few_trials
-from batchscale.study.steps_to_target.hyperbola import FEWEST_POINTS
 from batchscale.study.steps_to_target.luck import CriticalMinibatch
 from batchscale.study.steps_to_target.question import Question, has_momentum, images_left
 from batchscale.study.steps_to_target.regimes import DIMINISHING, MAXIMAL, PERFECT, Regime
