@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 PYTEST = $(BIN)/python -m pytest --numprocesses $(AT_ONCE) --dist worksteal --durations 20
 
-.PHONY: setup demo test test-slow lint types bench docs clean
+.PHONY: setup frameworks demo test test-slow lint types bench wheels nets docs clean
 
 setup: $(STAMP)
 
@@ -23,6 +23,15 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python $(CONSTRAINTS) --editable ".[peers,detection,dev]"
 	touch $(STAMP)
+
+# Environments of other frameworks, for `bench frameworks`; one that cannot be made leaves the others to be made.
+frameworks: setup
+	@failed=0; for list in tools/frameworks/*.txt; do \
+		name=$$(basename $$list .txt); place=build/frameworks/$$name; echo "$$name: $$place"; \
+		$(BIN)/python -m uv venv --quiet --clear --python $(BIN)/python $$place && \
+		$(BIN)/python -m uv pip install --quiet --no-deps --python $$place/bin/python --requirement $$list || \
+		{ failed=1; rm -rf $$place; echo "$$name: not made; see above: versions in $$list may not fit $$($(BIN)/python --version)"; }; \
+	done; exit $$failed
 
 demo: setup
 	$(BIN)/batchscale demo
@@ -44,6 +53,19 @@ bench: setup
 	$(BIN)/batchscale bench step
 	$(BIN)/batchscale bench data --seconds 60
 	$(BIN)/batchscale bench allreduce --seconds 60
+
+# What a GPU machine without a package index may lack, for its Python: benchmarks/gpu.sh installs what lies in .whl.
+LACKING ?= annotated-types greenlet pydantic pydantic-core simplejpeg typing-inspection
+GPU_PYTHON ?= 3.12
+
+wheels: setup
+	rm -rf .whl
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --dest .whl \
+		--python-version $(GPU_PYTHON) --implementation cp $(foreach glibc,2_28 2_27 2_24 2_17 2_5 2_1,--platform manylinux_$(glibc)_x86_64) \
+		--platform manylinux2014_x86_64 --constraint constraints.txt $(LACKING)
+
+nets: setup
+	$(BIN)/python tools/nets.py
 
 docs: setup
 	$(BIN)/mkdocs build --strict --site-dir build/docs

@@ -16,25 +16,12 @@ import sys
 import time
 from pathlib import Path
 
-from scipy.stats import binom
-
+from batchscale.bench.statistics import median_interval
 from batchscale.build.build import build
 from batchscale.build.inputs import load_data
 from batchscale.comm import World
 from batchscale.recipe import load_recipe
 from batchscale.training.parts import Parts
-
-_LEVEL = 0.9
-
-
-def median_interval(values: list[float]) -> tuple[float, float]:
-    """Ends of the median's interval: the r-th value from either side, r the largest that keeps the level."""
-    tail = (1 - _LEVEL) / 2
-    place = int(binom.ppf(tail, len(values), 0.5))
-    while place and binom.cdf(place - 1, len(values), 0.5) > tail:
-        place -= 1
-    ordered = sorted(values)
-    return ordered[max(place - 1, 0)], ordered[-max(place, 1)]
 
 
 class Trained:
@@ -76,7 +63,7 @@ def main(name: str = "fashion-mnist-cnn", pairs: str = "30", steps: str = "20", 
         seconds = {kind: runs[kind].seconds(int(steps)) for kind in order}
         ratios.append(seconds["with"] / seconds["without"])
         without.append(seconds["without"])
-    low, high = median_interval(ratios)
+    low, high = median_interval(ratios) or (min(ratios), max(ratios))
     print(f"{name}: passes of {passes}, {1000 * statistics.median(without):.2f} ms of CPU a step without")
     print(f"with / without: median {statistics.median(ratios):.4f}, 90 % {low:.4f} to {high:.4f} of {pairs} pairs")
     for run in runs.values():

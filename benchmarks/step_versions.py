@@ -1,6 +1,8 @@
 """The training step of two versions of the source, in turn in one run: is the working tree slower than a commit?
 
-    python benchmarks/step_versions.py COMMIT [--pairs 40] [--out FILE]
+    python benchmarks/step_versions.py COMMIT [--only SETTING ...] [--pairs 40] [--out FILE]
+
+The U-Net wants the data set of its recipe (BATCHSCALE_DATA=DIR).
 
 A process a version holds a built run and waits. In turn each trains the same number of steps on command; which is first
 changes from pair to pair, and both are started anew after some pairs. Printed for each setting: the median of the
@@ -30,9 +32,22 @@ SETTINGS = {
     "small net, kn = 32": ("digits-cnn",),
     "kn = 512 in passes of 128": ("digits-cnn", "minibatch.workers=16", "numerics.micro_batch=128"),
     "exact, kn = 256": ("digits-cnn", "minibatch.workers=8", "numerics.exact=true"),
+    "U-Net": (
+        "nuclei-unet",
+        "minibatch.workers=4",
+        "minibatch.per_worker=4",
+        "data.augment.size=128",
+        "numerics.micro_batch=4",
+    ),
     "noise and averages": ("digits-cnn", "optimizer.gradient_noise=0.1", "model.ema_decay=0.99"),
 }
-STEPS = {"small net, kn = 32": 150, "kn = 512 in passes of 128": 20, "exact, kn = 256": 15, "noise and averages": 100}
+STEPS = {
+    "small net, kn = 32": 150,
+    "kn = 512 in passes of 128": 20,
+    "exact, kn = 256": 15,
+    "noise and averages": 100,
+    "U-Net": 4,
+}
 
 
 def work(recipe_name: str, overrides: list[str]) -> None:
@@ -87,15 +102,6 @@ class Version:
         self._process.wait()
 
 
-def interval_of_median(values: list[float], level: float = 0.9) -> tuple[float, float]:
-    """The interval of the median by order statistics, at least of this level: no shape is assumed."""
-    from scipy.stats import binom
-
-    ordered, count = sorted(values), len(values)
-    rank = int(binom.ppf((1 - level) / 2, count, 0.5))  # P(fewer than rank below the median) <= (1 - level) / 2
-    return ordered[max(rank - 1, 0)], ordered[min(count - rank, count - 1)]
-
-
 def verdict(high: float, low: float) -> str:
     """What an interval of ratios says."""
     if high < MARGIN:
@@ -105,6 +111,8 @@ def verdict(high: float, low: float) -> str:
 
 def compare(old: Path, new: Path, name: str, pairs: int) -> dict[str, Any]:
     """The paired ratios of one setting."""
+    from batchscale.bench.statistics import median_interval  # here: an old version's process has none
+
     ratios: dict[str, list[float]] = {"wall": [], "cpu": []}
     while len(ratios["wall"]) < pairs:
         versions = {"old": Version(old, SETTINGS[name]), "new": Version(new, SETTINGS[name])}
@@ -121,7 +129,7 @@ def compare(old: Path, new: Path, name: str, pairs: int) -> dict[str, Any]:
                 version.close()
     row: dict[str, Any] = {"setting": name, "steps": STEPS[name], "pairs": len(ratios["wall"])}
     for kind, values in ratios.items():
-        low, high = interval_of_median(values)
+        low, high = median_interval(values) or (min(values), max(values))
         median = statistics.median(values)
         row[kind] = {
             "median": round(median, 4),
@@ -135,6 +143,7 @@ def main() -> None:
     """Compare, print, and keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("commit")
+    parser.add_argument("--only", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--pairs", type=int, default=42)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -144,7 +153,7 @@ def main() -> None:
         subprocess.run([*git, "add", "--detach", "--quiet", old, options.commit], check=True)
         try:
             rows = []
-            for name in SETTINGS:
+            for name in options.only:
                 rows.append(compare(old / "src", ROOT / "src", name, options.pairs))
                 load = os.getloadavg()[0]
                 for kind in ("wall", "cpu"):

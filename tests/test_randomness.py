@@ -1,11 +1,16 @@
 """Keyed random numbers: fixed for ever, independent of order, and random enough."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from batchscale.randomness import bits, integers, key, normal, shuffled, uniform
+
+SOURCE = Path(__file__).parents[1] / "src"
 
 
 def test_golden_values_never_change():
@@ -76,3 +81,12 @@ def test_normal_numbers_are_normal_and_fixed():
     for bound, inside in ((0.6744897501960817, 0.5), (1.959963984540054, 0.95)):
         assert abs((abs(draws) < bound).mean() - inside) < 0.008
     assert normal(key(13), np.array([7, 3])).tolist() == draws[[7, 3]].tolist()
+
+
+def test_every_stream_is_one_purpose_s_own():
+    """Two purposes of one number would draw the same random numbers under the same keys."""
+    lines = [line for file in sorted(SOURCE.rglob("*.py")) for line in file.read_text().splitlines()]
+    marked = [re.match(r"_?[A-Z_, ]+ = ([\d, ]+)  # streams?\b", line) for line in lines]
+    numbers = [int(number) for match in marked if match for number in match[1].split(",")]
+    assert len(numbers) > 15
+    assert sorted(numbers) == sorted(set(numbers))

@@ -4,6 +4,7 @@ And its manner: one class name one thing, files and functions that can be read a
 """
 
 import ast
+import fnmatch
 import subprocess
 import sys
 import typing
@@ -24,6 +25,7 @@ from batchscale.update.growth import GROWTHS
 from batchscale.update.schedule import DECAYS, SCALINGS, WARMUPS
 
 SOURCE = Path(batchscale.__file__).parent
+TESTS = Path(__file__).parent
 
 _TABLE = """
 words:
@@ -52,16 +54,18 @@ training: words errors randomness structure minibatch noise_scale system recipe 
   aggregate
 build: words errors members randomness order structure minibatch placement system recipe models task comm data update
   records worker aggregate launch training batchscale
+measure: asking words errors members randomness structure noise_scale recipe task comm data update records worker
+  training build
 run: words errors members minibatch noise_scale system recipe task comm data records worker launch training build
-  batchscale
+  measure batchscale
 bench: words errors randomness structure minibatch system recipe task comm data records aggregate launch build
 report: words errors system records bench
-measure: asking words errors randomness structure noise_scale recipe data update records build
-study: asking words errors members hyperbola randomness system recipe data update records launch build run
-cost: words errors hyperbola records
+study: asking words errors members hyperbola randomness system recipe data update records launch build measure run
+cost: words errors members hyperbola recipe comm records
 plugins: errors members recipe
 api: errors recipe task data records run
-cli: asking words errors members system recipe data records launch build run bench report measure study cost batchscale
+cli: asking words errors members system recipe comm data records launch build run bench report measure study cost
+  batchscale
 __init__: errors minibatch placement recipe comm data update records aggregate api
 __main__: system cli
 """
@@ -234,3 +238,13 @@ def test_public_names_are_those_listed_and_all_load():
 def test_help_and_reports_never_import_torch(code):
     check = f"{code}\nimport sys\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)
+
+
+def test_every_folder_of_tests_is_collected(pytestconfig):
+    """By default pytest leaves out folders of some names, such as ``build``, without a word."""
+    left_out = pytestconfig.getini("norecursedirs")
+    folders = {file.parent for file in TESTS.rglob("test_*.py")} - {TESTS}
+    assert len(folders) > 10
+    for folder in folders:
+        for part in folder.relative_to(TESTS).parts:
+            assert not any(fnmatch.fnmatch(part, pattern) for pattern in left_out), folder

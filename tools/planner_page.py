@@ -11,17 +11,38 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from planner_machine import section as machine_section
+from planner_step import section as step_section
+from planner_tables import section as tables_section
 
-from batchscale.cost.cluster import cluster_names
-from batchscale.cost.epochs import fit_epochs, read_workloads
-from batchscale.cost.epochs_words import epochs_findings
-from batchscale.cost.priors import MEANING, RANGES, shipped_priors
-from batchscale.cost.scores import median_error, p90_error
-from batchscale.cost.series import read_series
-from batchscale.cost.validate import Validation, validate
-from batchscale.cost.validation_words import validation_findings
+from batchscale.cost.clusters.cluster import cluster_names
+from batchscale.cost.goal.epochs import fit_epochs, read_workloads
+from batchscale.cost.goal.epochs_words import epochs_findings
+from batchscale.cost.speeds.priors import MEANING, RANGES, shipped_priors
+from batchscale.cost.speeds.scores import median_error, p90_error
+from batchscale.cost.speeds.series import read_series
+from batchscale.cost.speeds.validate import Validation, validate
+from batchscale.cost.speeds.validation_words import validation_findings
 from batchscale.records.findings import Table
 
+PLAN = """\
+## A plan
+
+`batchscale plan RECIPE` puts both together: [Plan a run](do/plan-a-run.md).
+Step times go through measured points and on by the form above; without points they are physics alone: layers, buckets, all-reduces and links.
+Epochs follow the critical minibatch.
+Intervals come from 512 draws of all that is uncertain, the same in every number of a plan:
+
+| what | how far | from |
+| --- | --- | --- |
+| L, S, C | as above, updated by measured steps | published tables |
+| the rate of a device that was not measured | 23 % | eight frameworks on one kind of device |
+| other examples a device than the points have | 5 % a doubling | stated |
+| the critical minibatch | its interval, each side by itself; an open end reaches a thousand times as far | its source |
+| the epochs of a table | the scatter of its points | its fit |
+
+What two numbers share cancels in their ratio, as a device's rate does in an efficiency.
+"""
 HEAD = """\
 # How far more devices pay
 
@@ -105,6 +126,9 @@ def main(arguments: Sequence[str]) -> None:
     print("A link that is known (`--link GBIT,MICROSECONDS --gradient-mb MB`) bounds it: no step is shorter than its "
           "all-reduce.\n`--cluster` takes it from a file; shipped are "
           f"{', '.join(cluster_names())}, each number with its source.\n")  # fmt: skip
+    print(tables_section(reference))
+    print(step_section())
+    print(machine_section())
     print("## Data to the goal\n\n```bash\nbatchscale plan epochs table.csv\n```\n")
     print("E(B) = E_min (1 + B / B_crit) is fitted to the data that a goal needed at each minibatch B.")
     print("It is refused where its points scatter by more than 10 %, where half of them lie more than 10 % from what "
@@ -112,6 +136,7 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{epochs.answer.replace('; ', ';' + chr(10))}\n\n{markdown(epochs.tables[0])}")
     for warning in epochs.warnings:
         print(f"\n{warning.replace('; ', ';' + chr(10))}.")
+    print(f"\n{PLAN}", end="")
 
 
 if __name__ == "__main__":

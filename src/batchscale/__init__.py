@@ -73,6 +73,8 @@ __all__ = sorted(_HOME)
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(f"batchscale.{_HOME[name]}"), name)
+    if name == "measure":  # batchscale.measure.curvature(model, data): functions by the names of what they measure
+        return importlib.import_module("batchscale.measure")
     raise AttributeError(f"module 'batchscale' has no attribute {name!r}")
 
 

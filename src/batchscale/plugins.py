@@ -25,7 +25,8 @@ def register_model(name: str, builder: Callable[[tuple[int, ...], int], Any] | s
 
     Args:
         name: in recipes.
-        builder: (image shape (C, H, W), number of classes) -> torch module: images (m, C, H, W) -> logits (m, classes).
+        builder: (image shape (C, H, W), number of classes) -> torch module: images (m, C, H, W) -> logits (m, classes);
+            of tokens or volumes it says so by ``models.taking.takes_tokens`` or ``takes_volumes``.
 
     Raises:
         UsageError: another model has this name.

@@ -30,6 +30,10 @@ def _escaped(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(UNWRITABLE, _escaped)
 
 
+_HISSING = ("s", "ch", "sh", "x")
+"""Nouns that take -es; ``epoch`` does not, for its ch is a k."""
+
+
 def counted(number: float | str, noun: str, form: str = "") -> str:
     """``1 step``, ``2 steps``, ``2 processes``.
 
@@ -38,9 +42,19 @@ def counted(number: float | str, noun: str, form: str = "") -> str:
         noun: of one.
         form: how the number is written, such as ``,`` or ``g``.
     """
-    several = "es" if noun.endswith("s") else "s"
+    several = "es" if noun.endswith(_HISSING) and not noun.endswith("epoch") else "s"
     written = f"{number:{form}}"
     return f"{written} {noun}{'' if written == '1' else several}"
+
+
+def counts_between(first: int, last: int) -> str:
+    """``8 to 512 devices``, ``1 device``."""
+    return counted(last, "device", ",") if first == last else f"{first:,} to {last:,} devices"
+
+
+def rounded(value: float) -> str:
+    """To four digits where it is small, without an exponent where it is large: ``9.876``, ``5,000,000``."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def of_examples(text: str, examples: str) -> str:

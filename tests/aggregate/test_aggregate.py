@@ -169,16 +169,20 @@ def test_fast_gradient_is_that_of_the_whole_minibatch(size):
     assert unused == {"frozen.weight", "frozen.bias", "unused.weight", "unused.bias"}
 
 
-def exact_steps(world, steps, scales, workers=K, algorithm=None):
-    """Steps of growing and shrinking gradients; the bits of every sum."""
+def exact_steps(world, steps, scales, workers=K, algorithm=None, bucket_bytes=None):
+    """Steps of growing and shrinking gradients; the bits of every sum. In buckets, they go out beside the last one."""
     model = net()
     reducer = reducer_of(world, algorithm)
-    aggregator = ExactAggregator(list(model.parameters()), workers, reducer, {"loss": [1]}, ["stop"])
+    aggregator = ExactAggregator(list(model.parameters()), workers, reducer, {"loss": [1]}, ["stop"], bucket_bytes)
+    assert (len(aggregator.buckets) > 2) == (bucket_bytes is not None)
     bits = []
+    hosted = place_workers(workers, world.size)[world.rank]
     for step in range(steps):
         x, y = batches()
         for _ in aggregator.attempts():
-            for worker in place_workers(workers, world.size)[world.rank]:
+            for worker in hosted:
+                if worker == hosted[-1]:
+                    aggregator.last_pass()
                 aggregator.flat.extras["loss"] += backward(model, worker, x, y, scales[step % len(scales)])
                 aggregator.add()
         bits.append(aggregator.flat.buffer[: -len(aggregator.flat.used) - 1].clone().view(torch.int32).tolist())
@@ -209,7 +213,8 @@ def test_every_algorithm_gives_the_gradient_and_the_exact_bits():
 
 
 def both(world):
-    return all_fast(world), exact_steps(world, 12, SCALES), every_algorithm(world)
+    in_buckets = exact_steps(world, 12, SCALES, bucket_bytes=256 if world.size > 1 else None)
+    return all_fast(world), in_buckets, every_algorithm(world)
 
 
 @functools.cache

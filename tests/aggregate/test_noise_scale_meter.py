@@ -160,6 +160,23 @@ def test_a_loop_that_disagrees_is_one_line(loop, sentence):
         end(loop, noise, model)
 
 
+def test_what_cannot_be_measured_is_one_line():
+    frozen = net().requires_grad_(False)
+    with pytest.raises(UsageError, match="NoiseScale: the model has no weights that are trained; give"):
+        batchscale.NoiseScale(frozen, minibatch=8)
+    with pytest.raises(UsageError, match="NoiseScale: population=7: holds no minibatch=8 drawn without replacement"):
+        batchscale.NoiseScale(net(), minibatch=8, population=7)
+    model = net()
+    noise = batchscale.NoiseScale(model, minibatch=8)
+    model(minibatch(0)).sum().backward()
+    for examples in (0, 4.0, True, "4"):
+        with pytest.raises(UsageError, match=r"NoiseScale: passed.examples=.*: must be a whole number of at least 1"):
+            noise.passed(examples=examples)
+    for level in (0, 1, 90, -0.5):
+        with pytest.raises(UsageError, match=r"NoiseScale: level=.*: must lie between 0 and 1; use for example 0\.9"):
+            noise.estimate(level)
+
+
 @pytest.mark.parametrize("options", [{"minibatch": 0}, {"minibatch": 8, "every": 1.5}])
 def test_its_numbers_are_whole(options):
     with pytest.raises(UsageError, match="must be a whole number of at least 1"):

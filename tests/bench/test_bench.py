@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from batchscale.bench import peers, rounds, step
@@ -18,12 +20,12 @@ from batchscale.bench.assignment import Assignment
 from batchscale.bench.contender import Block, Contender
 from batchscale.bench.results import document
 from batchscale.bench.rounds import Budget, Measured
-from batchscale.bench.statistics import Spread, paired_ratio, spread
+from batchscale.bench.statistics import Spread, median_interval, paired_ratio, spread, verdict_of
 from batchscale.bench.table import as_table
 from batchscale.bench.torchvision_files import lay_out
 from batchscale.bench.turns import in_turn
 from batchscale.cli import main
-from batchscale.errors import ProcessError
+from batchscale.errors import ProcessError, UsageError
 from batchscale.recipe import Recipe, recipe_from
 
 _ROW_KEYS = {"name", "images_per_second", "images_per_cpu_second", "iqr"}
@@ -81,6 +83,48 @@ def test_ratios_are_of_pairs_in_one_round() -> None:
     assert slowed == Spread(0.5, 0.0)
     with pytest.raises(ValueError, match="shorter"):
         paired_ratio([1.0, 2.0], [1.0])
+
+
+def test_the_interval_of_a_median_covers_it_as_the_binomial_says() -> None:
+    """P(X_(r) <= median <= X_(m+1-r)) = 1 - 2 P(Binomial(m, 1/2) < r), whatever the distribution; r is the largest."""
+    values = list(range(1, 31))
+    assert median_interval(values) == (11, 20)  # 2 x 0.0494; with r = 12 it would be 2 x 0.1002
+    assert median_interval([1.0, 2.0, 3.0, 4.0]) is None  # 2 x 1/16 is above 0.1
+    assert median_interval([5.0, 1.0, 2.0, 4.0, 3.0]) == (1.0, 5.0)  # 2 x 1/32
+    draws = np.random.default_rng(0).exponential(size=(2000, 31))
+    ends = [median_interval(list(row)) for row in draws]
+    covered = np.mean([low <= math.log(2) <= high for low, high in ends if ends])
+    expected = 1 - 2 * sum(math.comb(31, below) for below in range(11)) / 2**31
+    assert abs(covered - expected) < 4 * math.sqrt(expected * (1 - expected) / 2000)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "verdict"),
+    [
+        ([0.985] * 30, "not slower"),
+        ([0.975] * 30, "slower"),
+        ([0.97, 0.99] * 15, "not resolved"),
+        ([0.985] * 29, "not resolved"),
+        ([2.0], "not resolved"),
+    ],
+)
+def test_slower_is_told_by_the_interval_and_the_margin(ratios: list[float], verdict: str) -> None:
+    assert verdict_of(ratios) == verdict
+
+
+def test_so_many_rounds_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets: list[Budget] = []
+
+    def stopped(*_: object, budget: Budget, **__: object) -> None:
+        budgets.append(budget)
+        raise UsageError("enough")
+
+    monkeypatch.setattr(step, "bench_step", stopped)
+    assert main(["bench", "step", "--rounds", "30"]) == main(["bench", "step"]) == 2
+    assert (budgets[0].min_rounds, budgets[0].max_rounds) == (30, 30)
+    assert budgets[1] == step.BUDGET
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", "step", "--rounds", "0"])
 
 
 def test_every_contender_comes_once_a_round_and_at_every_place() -> None:
@@ -163,6 +207,17 @@ def test_document_of_known_blocks() -> None:
     }  # fmt: skip
     assert found["ratio_iqr"]["to_ceiling"] == 0.15
     assert found["not_measurable_now"] == ["to_ceiling"]
+    assert found["ratio_interval"]["to_ceiling"] is None  # of three rounds there is none
+    assert found["verdicts"] == {"to_best_documented_peer": "not resolved", "to_tuned_peer": "not resolved"}
+    thirty = _measured({name: [1.0, 2.0] * 15 for name in ("ceiling", "batchscale", "batchscale_exact", "ddp_tuned")})
+    longer = document("toy", _assignment(), thirty, []).model_dump()
+    assert (
+        longer["ratio_interval"]["to_tuned_peer"] == longer["ratio_interval_per_cpu_second"]["to_tuned_peer"] == [1, 1]
+    )
+    assert longer["verdicts"] == {"to_tuned_peer": "not slower"}
+    assert [line.split()[-2:] for line in as_table(longer).splitlines() if "ddp_tuned  " in line and "/" in line] == [
+        ["not", "slower"]
+    ]
     assert found["conditions"]["rounds"] == 3
     table = as_table(found)
     assert [line.split("  ")[0] for line in table.splitlines() if "not measurable now" in line] == [

@@ -14,7 +14,7 @@ from batchscale.errors import FolderError
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 RATES = {
     "recipe", "minibatch", "rows", "ratios", "ratio_iqr", "not_measurable_now", "ratios_per_cpu_second",
-    "ratio_iqr_per_cpu_second", "conditions", "notes",
+    "ratio_iqr_per_cpu_second", "ratio_interval", "ratio_interval_per_cpu_second", "verdicts", "conditions", "notes",
 }  # fmt: skip
 KEYS = {
     StepDocument: RATES | {"processes", "best_documented_peer"},

@@ -65,7 +65,7 @@ def timer(monkeypatch, seconds, cold=0.0, device="cpu", fails_from=None, short_f
 def chosen(timer, workers=8):
     """Examples of a pass, as one process chooses them."""
     tried = timer.tried_sizes(range(workers))
-    return N * timer.fastest(tried.within(tried.largest))
+    return N * timer.fastest(tried.within(tried.largest), range(workers), longest=lambda seconds: seconds)
 
 
 @pytest.mark.parametrize(("device", "cold"), [("cpu", 1.1), ("cuda", 1.1), ("cuda", 60.0)])
@@ -74,11 +74,11 @@ def test_a_slow_first_pass_decides_nothing(monkeypatch, device, cold):
     launch_bound, passes, _ = timer(monkeypatch, lambda images: 0.01 + 1e-5 * images, cold, device)
     assert chosen(launch_bound) == 256
     assert passes[:5] == [32, 32, 64, 128, 256]
-    assert passes[5:9] == [32, 64, 128, 256]
+    assert passes[5:20] == [*[32] * 8, *[64] * 4, *[128] * 2, 256]  # a step of each: 256 images
 
 
-@pytest.mark.parametrize(("device", "decided"), [("cpu", 256), ("cuda", 64)])
-def test_the_first_pass_of_a_size_is_a_time_on_a_cpu_and_a_warm_up_on_a_gpu(monkeypatch, device, decided):
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_first_pass_of_a_size_is_a_warm_up(monkeypatch, device):
     """Here the first pass of 256 is the fastest of all, and no later one is."""
     seen = set()
 
@@ -88,7 +88,23 @@ def test_the_first_pass_of_a_size_is_a_time_on_a_cpu_and_a_warm_up_on_a_gpu(monk
         return images * seconds_each
 
     odd, *_ = timer(monkeypatch, seconds, device=device)
-    assert chosen(odd) == decided
+    assert chosen(odd) == 64
+
+
+@pytest.mark.parametrize(("workers", "images"), [(8, 128), (7, 64)])
+def test_all_passes_of_a_step_count(monkeypatch, workers, images):
+    """Seven workers of 32 leave 96 images behind a pass of 128, and such a pass is slow."""
+    seconds = {32: 1e-2, 64: 1.15e-2, 96: 5e-2, 128: 1.2e-2, 256: 9e-2}
+    uneven, *_ = timer(monkeypatch, seconds.__getitem__)
+    assert chosen(uneven, workers) == images
+
+
+def test_the_slowest_process_decides(monkeypatch):
+    """Alone this one would take 256."""
+    other = iter([1.0, 0.5, 2.0, 3.0] * 100)
+    fast, *_ = timer(monkeypatch, lambda images: 0.01)
+    tried = fast.tried_sizes(range(8))
+    assert fast.fastest(tried.sizes, range(8), lambda seconds: max(seconds, next(other))) == 2
 
 
 def test_the_fastest_of_all_is_chosen_wherever_it_lies(monkeypatch):
@@ -97,12 +113,26 @@ def test_the_fastest_of_all_is_chosen_wherever_it_lies(monkeypatch):
     assert all(passes.count(images) > 5 for images in (32, 64, 128, 256))
 
 
+def test_after_the_last_pass_memory_is_given_back(monkeypatch):
+    fast, passes, _ = timer(monkeypatch, lambda images: 0.01)
+    tried, released_after = fast.tried_sizes(range(8)), []
+    monkeypatch.setattr(fast._memory, "release", lambda: released_after.append(len(passes)))
+    fast.fastest(tried.sizes, range(8), lambda seconds: seconds)
+    assert released_after == [len(passes)]
+
+
 @pytest.mark.parametrize(
     ("device", "pass_seconds", "most", "bound"),
     [
         ("cpu", 1.5, 32, 2 * 1.5),  # a large model: two passes, no more
         ("cpu", 0.4, 32, 2 * 0.4),
-        ("cpu", 0.1, 128, 0.1 + 1.0 + 0.4),  # a pass of 256 would make a round of 1.5 s; the last may begin at 1 s
+        (
+            "cpu",
+            0.1,
+            128,
+            0.1 + 0.7 + 3 * 3 * 0.4 + 0.01,
+        ),  # up to 256 would be 1.5 s; three steps of each size
+        ("cpu", 0.016, 256, 0.016 + 2 * 1.0 + 8.0),  # many sizes: a round is up to a second of each
         ("cuda", 1.5, 64, 1.5 + 3 * 5.0),  # 5 s: sizes up to 64 are 4.5 s
         ("cuda", 0.1, 256, 0.1 + 3 * 5.0),
     ],
@@ -177,7 +207,7 @@ def built(world, data, fails_from):
     """What a rank decides whose own memory holds passes below its size; or the error."""
     trial._TRIAL_SECONDS = 60.0  # of real passes: nothing here is to hang on their speed
     trial._MOST_ROUNDS = 1
-    PassTimer.fastest = lambda self, sizes: max(sizes)
+    PassTimer.fastest = lambda self, sizes, *_: max(sizes)
     recipe = recipe_from(RECIPE, ["minibatch.workers=16", "minibatch.per_worker=4"])
     try:
         parts = building.build(recipe, world, data.splits(), own_data=True, model=Hungry(fails_from[world.rank]))
@@ -204,7 +234,7 @@ def test_no_rank_waits_for_one_on_which_nothing_fits(data):
 
 def test_the_limit_is_recorded_and_a_resume_keeps_the_choice(data, tmp_path, monkeypatch):
     monkeypatch.setattr(trial, "_TRIAL_SECONDS", 60.0)
-    monkeypatch.setattr(PassTimer, "fastest", lambda self, sizes: max(sizes))
+    monkeypatch.setattr(PassTimer, "fastest", lambda self, sizes, *_: max(sizes))
     run = {"data": data, "out": tmp_path / "run", "quiet": True}
     with monkeypatch.context() as stop:
         stop.setitem(DUES, "stop", stop_after(2))

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from support.devices import FakeQueue, NoWait, like_nccl
 from support.worlds import CPU, endings, in_processes, survivors
 
+from batchscale.aggregate.choice import choose
 from batchscale.comm import Choice, Reducer, World
 from batchscale.comm.collectives import subgroups
 from batchscale.comm.world import device, diagnosis, nccl
@@ -284,3 +285,27 @@ def test_wrong_devices_end_the_start_on_all_ranks_alike_and_leave_nothing(words,
     assert message in first
     assert "batchscale-watch" not in threads
     assert ranks == [0, 1]
+
+
+def of_one_gpu(rank, uuids):
+    """A sum of ranks whose GPUs are said to be these; how many groups of NCCL were made for it."""
+    os.environ["BATCHSCALE_SHARE_GPUS"] = "1"
+    worlds.describe = lambda _: Device("cuda", "H200", uuids[rank])
+    made = []
+    nccl.make_group = lambda *_: made.append(rank)
+    world = World.connect(CUDA, 60.0)
+    world.exchanges.queue = FakeQueue()
+    total = torch.full((3,), float(rank + 1), dtype=torch.float64)
+    world.all_reduce(total)
+    why = choose(Reducer(world), "auto", [], {}).why
+    world.close()
+    return len(made), total.tolist(), why
+
+
+@pytest.mark.parametrize(
+    ("uuids", "groups", "why"),
+    [(["a", "a"], 0, "by Gloo: processes share a GPU"), (["a", "b"], 1, "NCCL chooses by itself")],
+)
+def test_ranks_that_may_share_a_gpu_sum_by_gloo(uuids, groups, why):
+    """NCCL refuses two ranks of one device."""
+    assert in_processes(2, of_one_gpu, uuids) == [(groups, [3.0] * 3, why)] * 2

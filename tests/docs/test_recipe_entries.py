@@ -20,6 +20,7 @@ _GROWTH = {
     "doubling": "minibatch.growth={kind: doubling}",
     "instead_of_decay": "minibatch.growth={kind: instead_of_decay}",
     "noise_scale": "minibatch={workers: 2, per_worker: 32, growth: {kind: noise_scale, largest: 1024}}",
+    "curvature": "minibatch={workers: 2, per_worker: 32, growth: {kind: curvature, largest: 1024}}",
     "seesaw": "minibatch.growth={kind: seesaw}",
 }
 

@@ -30,7 +30,7 @@ def check_alike(printed: str, shown: str) -> None:
         assert abs(float(number) - float(expected)) <= 1 + 0.3 * float(expected), (number, expected)
 
 
-PAGES = [*TUTORIALS, ROOT / "docs" / "do" / "find-the-critical-minibatch.md"]
+PAGES = [*TUTORIALS, *(ROOT / "docs" / "do" / f"{name}.md" for name in ("find-the-critical-minibatch", "plan-a-run"))]
 
 
 @pytest.mark.slow

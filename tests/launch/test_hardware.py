@@ -63,6 +63,13 @@ def test_fewer_gpus_than_processes_are_an_error_on_each_of_them(host, wanted, gp
         host(wanted, gpus, place, processes)
 
 
+@pytest.mark.parametrize(("gpus", "place", "index"), [(1, 2, 0), (2, 3, 1), (8, 7, 7)])
+def test_processes_may_share_gpus_where_the_user_says_so(host, monkeypatch, gpus, place, index):
+    monkeypatch.setenv("BATCHSCALE_SHARE_GPUS", "1")
+    assert host("auto", gpus, place, 8) == torch.device("cuda", index)
+    check_devices([Device("cuda", "H", "a")] * 2)
+
+
 @pytest.mark.parametrize("wanted", ["auto", "cuda"])
 def test_a_place_alone_tells_of_as_many_processes(host, monkeypatch, wanted):
     """As where LOCAL_RANK was set and LOCAL_WORLD_SIZE was not: cuda:3 of 2, and a traceback, before."""
@@ -131,8 +138,11 @@ def test_the_device_in_words(monkeypatch):
     properties = SimpleNamespace(name="NVIDIA H200", uuid="a")
     monkeypatch.setattr(devices.torch.cuda, "get_device_properties", lambda _: properties)
     cuda, cpu = torch.device("cuda", 0), torch.device("cpu")
-    assert [device_text(cuda, size) for size in (1, 2)] == ["NVIDIA H200 (cuda:0)", "NVIDIA H200 (cuda:0), NCCL"]
-    assert [device_text(cpu, size) for size in (1, 2)] == ["cpu", "cpu, Gloo"]
+    two, shared = gpus("a", "b"), gpus("a", "a")
+    assert [device_text(cuda, devices) for devices in ([], two, shared)] == [
+        "NVIDIA H200 (cuda:0)", "NVIDIA H200 (cuda:0), NCCL", "NVIDIA H200 (cuda:0), Gloo",
+    ]  # fmt: skip
+    assert [device_text(cpu, devices) for devices in ([], [Device("cpu")] * 2)] == ["cpu", "cpu, Gloo"]
 
 
 @pytest.mark.parametrize(("mebibytes", "processes", "noted"), [(64, 2, True), (64, 1, False), (1024, 8, False)])

@@ -220,3 +220,12 @@ def test_what_is_not_resolved_is_null(data, tmp_path):
     assert findings.result["resolved"] is False
     assert findings.result["interval"] == [0.0, None]
     assert any("--examples 8" in line for line in findings.warnings)
+
+
+def test_two_processes_find_the_same_bits(digits, capsys):
+    documents = []
+    for processes in ("1", "2"):
+        out = str(digits.parent / f"by-{processes}")
+        assert main(["measure", "noise-scale", str(digits), "--out", out, "--processes", processes, "--json"]) == 0
+        documents.append(json.loads(capsys.readouterr().out) | {"folder": ""})
+    assert documents[0] == documents[1]

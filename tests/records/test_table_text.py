@@ -46,3 +46,7 @@ def test_every_cell_is_there_and_the_columns_line_up(rows):
     places = [[match.span() for match in re.finditer(r"\S+", line)] for line in lines]
     assert {first[0] for first, _, _ in places} == {0}
     assert len({second[1] for _, second, _ in places}) == len({third[0] for _, _, third in places}) == 1
+
+
+def test_a_cell_stays_in_its_line():
+    assert as_text(table_of(("name", "next"), ("a\nb\tc\r\x07", "d"))).splitlines() == ["name   next", "a b c  d"]

@@ -181,6 +181,15 @@ def test_a_measure_within_a_run_counts_the_examples_of_that_run(tmp_path):
         assert (one.seen, one.note) == (seen, "unit worker")
 
 
+def test_a_measure_kept_elsewhere_says_how_many_examples_were_seen(tmp_path):
+    """Without its run a step alone is no number of examples: 0 of them would be a place of the run."""
+    result = {"step": 20, **noise(22, 20, 25)}
+    (one,) = read_source(write_findings(tmp_path / "now", "noise-scale", {**result, "examples_seen": 480.0})).readings
+    assert one.seen == 480
+    (earlier,) = read_source(write_findings(tmp_path / "earlier", "noise-scale", result, recipe=None)).readings
+    assert earlier.seen in (None, 20 * 16)
+
+
 def test_a_run_brings_the_measures_that_lie_in_it(tmp_path):
     """Of Adam both forms; an interval of another level, and one from zero on, which is no bound."""
     run = write_run(tmp_path / "run", noise(22.0, 20.0, 25.0, steps=90), lines=[(100, 5.0)])
@@ -216,6 +225,12 @@ def test_what_is_not_resolved_stays_a_bound(tmp_path):
     assert table.rows == (
         ("steps to target", 1024, "above the largest: a bound"), ("noise scale in training", 40, "not resolved"),
     )  # fmt: skip
+
+
+def test_a_number_of_a_study_of_an_earlier_version_that_is_no_minibatch_is_none(tmp_path):
+    study = write_findings(tmp_path / "b", "branch", branched((100, -8.0, -10.0, 3.0), (200, None, -16.0, None)))
+    readings = read_source(study).readings
+    assert [(r.minibatch, r.low, r.high) for r in readings] == [(None, None, 3.0), (None, None, None)]
 
 
 def test_another_recipe_is_refused_and_other_settings_are_listed(three, tmp_path):

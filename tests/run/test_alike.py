@@ -94,6 +94,7 @@ def test_options_and_every_entry_count(job, named):
 
 def test_what_is_of_a_host_may_differ_and_nothing_more_is_gathered():
     words = {"execution.device": "cpu", "execution.decode_threads": "3", "numerics.threads": "2"}
+    words |= {"execution.decoders": "processes"}
     assert set(words) == MAY_DIFFER
     job = _job(*(f"{name}={value}" for name, value in words.items()), data_folder=Path("e"), quiet=True, debug=True)
     world = Ranks([_job(), job])

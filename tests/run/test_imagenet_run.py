@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import shutil
@@ -13,6 +14,7 @@ import torch
 from support.datafiles import refused
 from support.launching import run
 from support.pictures import jpeg, photographs, write_set
+from support.processes import decoders, soon
 from support.worlds import in_processes, trained
 from torch import nn
 
@@ -76,18 +78,22 @@ def alone(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict:
 
 
 def test_two_processes_give_the_same_bits(images: Path, alone: dict, tmp_path: Path):
-    found = train(2, str(images / "recipe.yaml"), ("execution.decode_threads=3",), images, tmp_path / "run")
+    decoding = ("execution.decode_threads=3", "execution.decoders=processes")
+    found = train(2, str(images / "recipe.yaml"), decoding, images, tmp_path / "run")
     for name in ("weights_sha256", "train_loss", "test_loss", "test_error_percent"):
         assert found[name] == alone[name]
 
 
 def test_a_resume_goes_on_with_the_very_next_image(images: Path, alone: dict, tmp_path: Path):
-    """The checkpoint of step 2 on two processes, gone on with on one; from the packed form."""
+    """The checkpoint of step 2 on two processes, gone on with on one; from the packed form, by other decoders."""
     recipe, out, packed = str(images / "recipe.yaml"), tmp_path / "run", tmp_path / "packed"
     assert train(2, recipe, (), images, out)["weights_sha256"] == alone["weights_sha256"]
     cut(out)
     assert main(["data", "prepare", "folder", "--data", str(images), "--out", str(packed)]) == 0
-    assert train(1, recipe, (), packed, out, "yes")["weights_sha256"] == alone["weights_sha256"]
+    decoding = ("execution.decoders=processes", "execution.decode_threads=2")
+    assert train(1, recipe, decoding, packed, out, "yes")["weights_sha256"] == alone["weights_sha256"]
+    gc.collect()
+    assert soon(lambda: not decoders())  # a run leaves no process behind
 
 
 def test_a_list_of_images_and_numbered_validation_folders_are_trained_alike(tmp_path: Path):

@@ -23,6 +23,7 @@ from batchscale.order import StreamOrder
 from batchscale.randomness import key
 from batchscale.recipe import recipe_from
 from batchscale.recipe.load import identity
+from batchscale.records.folder import attempted
 from batchscale.run.compare import compare
 from batchscale.run.run import Stopped
 from batchscale.training import checkpoint as checkpoints
@@ -478,19 +479,18 @@ def test_training_images_that_cannot_be_chosen(overrides, said):
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
-def test_compiled_is_the_same_run_to_rounding(data, monkeypatch, backend):
+@pytest.mark.parametrize("images", [8, 24])  # of 4 workers: passes of one, or of three and one
+def test_compiled_is_the_same_run_to_rounding(data, tmp_path, monkeypatch, images, backend):
     """Traced and differentiated as ever; only inductor, torch's default, writes C++ and compiles half a minute."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
-    eager = train(data, None, "epochs=1", "numerics.micro_batch=8")
-    compiled = train(data, None, "epochs=1", "numerics.compile=true")
+    size = f"numerics.micro_batch={images}"
+    eager = train(data, None, "epochs=1", size)
+    compiled = train(data, tmp_path / "run", "epochs=1", size, "numerics.compile=true")
     assert compiled.train_loss == pytest.approx(eager.train_loss, rel=1e-3)
-
-
-def test_compiled_passes_hold_one_worker(data):
-    with pytest.raises(
-        RecipeError, match=r"compile=true compiles no stacked .* one worker a pass; use .*micro_batch=8"
-    ):
-        train(data, None, "numerics.micro_batch=16", "numerics.compile=true")
+    assert compiled.test_loss == pytest.approx(eager.test_loss, rel=1e-3)
+    decided = attempted(tmp_path / "run", "decided")[0]
+    assert decided["micro_batch"] == images
+    assert decided["compile_seconds"] > 0
 
 
 @pytest.fixture(scope="module")
@@ -587,6 +587,11 @@ def test_compare_names_the_first_difference(data, tmp_path):
     assert found["compared_by"] == "weights_sha256"
     assert found["first_differing_step"] == 5  # until then both lrs are the target: warmup is from 0.05 to 0.05
     assert found["final_weights"] not in (None, "equal")
+    for folder in ("a", "b"):  # as of a GPU
+        metrics = tmp_path / folder / "metrics.jsonl"
+        metrics.write_text(metrics.read_text().replace("weights_sha256", "weights_checksum"))
+    found = compare(tmp_path / "a", tmp_path / "b")
+    assert (found["compared_by"], found["first_differing_step"]) == ("weights_checksum", 5)
 
 
 def test_exact_mode_refuses_double_precision(data):

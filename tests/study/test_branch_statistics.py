@@ -99,10 +99,12 @@ def test_a_hyperbola_crosses_twice_the_examples_at_b_crit_and_two_of_the_trunks_
     assert found.point * 16 == pytest.approx(40 + 2 * 16, rel=1e-12)
     beyond = crossing({**ratios, 8: math.inf})  # not reached in twice the window: on the line through those before
     assert beyond.point * 16 == pytest.approx(72, rel=1e-12)
+    assert (found.bracketed, beyond.bracketed) == (False, True)
+    assert (found.ends(), beyond.ends()) == ((found.point, found.point), (4.0, 8.0))
 
 
 def test_what_is_not_reached_bounds_the_crossing():
-    assert crossing({1: 1.0, 2: math.inf}) == Crossing(1, 2, pytest.approx(math.sqrt(2)))
+    assert crossing({1: 1.0, 2: math.inf}) == Crossing(1, 2, pytest.approx(math.sqrt(2)), bracketed=True)
     assert crossing({1: 1.0, 2: 0.9, 4: 1.5}) == Crossing(4, None, None)
     steep = crossing({1: 1.0, 2: 1.01, 4: math.inf})
     assert (steep.low, steep.high, steep.point) == (2, 4, 4.0)  # the line leads beyond: clipped
@@ -116,6 +118,9 @@ def test_half_efficiency_is_a_geometric_mean_with_an_interval_over_seeds():
     assert found.interval == pytest.approx(tuple(map(math.exp, t_interval(logs))))
     open_above = half_efficiency([Crossing(2, 4, 3.0), Crossing(4, 8, 5.0), Crossing(8, None, None)])
     assert (open_above.factor, open_above.interval) == (None, (2.0, None))
+    guessed = half_efficiency([Crossing(2, 4, 3.0, bracketed=True)] * 3)  # the seeds agree, and tell no more than this
+    assert (guessed.factor, guessed.bracketed) == (pytest.approx(3.0), 3)
+    assert guessed.interval == pytest.approx((2.0, 4.0))
     assert half_efficiency([]).seeds == 0
     assert half_efficiency([Crossing(2, 4, 3.0)] * 2).interval is None
 
@@ -175,4 +180,15 @@ def test_half_efficiency_counts_the_examples_beyond_the_window():
     }
     half = critical_of(curves, Window(8, (1, 2, 4), 128), 10, "sqrt", 1.0).whole.half
     assert half.factor == pytest.approx(3.0)  # r = 1, 1.5, then on the same line to 2
-    assert half.interval == pytest.approx((3.0, 3.0))
+    assert half.interval == pytest.approx((2.0, 4.0))  # factor 4 never had the loss: the line is a guess between them
+
+
+def test_a_loss_that_no_longer_falls_tells_no_half_efficiency():
+    """Factor 1 has its last loss at 32 of 128 examples already, by noise: r of factor 2 would be 4."""
+    paths = {1: {0: 3.0, 32: 1.0, 64: 1.1, 128: 1.0}, 2: {0: 3.0, 64: 1.2, 128: 1.0}}
+    curves = {
+        ("branch", 10, "sqrt", f, 1.0): {s: BranchCurve("done", "", path) for s in (1, 2, 3)}
+        for f, path in paths.items()
+    }
+    half = critical_of(curves, Window(8, (1, 2), 128), 10, "sqrt", 1.0).whole.half
+    assert (half.factor, half.seeds) == (None, 0)

@@ -14,7 +14,7 @@ from batchscale.study.branch.answer import answer_of, as_json
 from batchscale.study.branch.cells import best_trunk, first_cells, following
 from batchscale.study.branch.figures import figures, tables
 from batchscale.study.branch.recipes import branch_recipe
-from batchscale.study.branch.words import sentence, warnings
+from batchscale.study.branch.words import asked, sentence, warnings
 from batchscale.study.runner.cell import Outcome
 
 FIELDS = {"at": "10", "factors": "1,2,4", "window": 1024, "seeds": 4}
@@ -80,6 +80,30 @@ def test_where_larger_factors_gain_the_trunks_lr_is_named(tmp_path):
 def test_where_another_lr_alone_gains_it_is_said_too(tmp_path):
     (line,) = said(tmp_path, {1: 2.0, 2: 2.0, 4: 2.0}, controls=(2.1, 1.7))[0]
     assert "the trunk's lr is not its best (at 2 times its lr factor 1 gains 0.3)" in line
+
+
+def test_twice_the_examples_below_twice_kn_are_no_critical_minibatch(tmp_path):
+    """Factor 2 does not reach factor 1's loss in twice the window: r = 2 is put at root 2, and B_crit below 0."""
+    lines, _, document = said(tmp_path, {1: 2.0, 2: math.inf, 4: math.inf})
+    half = next(entry for entry in document["critical"] if entry["definition"] == "half_efficiency")
+    assert half["minibatch"] == pytest.approx(8 * math.sqrt(2))
+    assert (half["b_crit"], half["b_crit_interval"]) == (None, [None, None])
+    assert half["why"] == "twice the examples are needed below twice kn"
+    assert any("twice the images are needed at 11 already, below twice kn" in line for line in lines)
+
+
+def test_batch_norm_is_measured_without_the_lag_of_running_averages(tmp_path):
+    """It is ten steps, so f times the examples at factor f; a run that is there keeps its own, and is warned of."""
+    case = case_of("branch", overrides=OVERRIDES, **FIELDS)
+    outcomes = trained(tmp_path, case, {1: 2.0, 2: 2.0, 4: 2.0})
+    assert {outcome.cell.recipe.batch_norm.running for outcome in outcomes} == {"recomputed"}
+    assert "Every evaluation recomputes batch norm's statistics" in asked(case, outcomes)
+    of_run = replace(case, run=tmp_path / "run")
+    answer = answer_of(case, outcomes)
+    line = "the run was trained with batch_norm.running=averages"
+    assert [w.startswith(line) for w in warnings(of_run, answer, outcomes)] == [True]
+    kept = replace(of_run, recipe=outcomes[0].cell.recipe)
+    assert not list(warnings(kept, answer, outcomes))
 
 
 def test_an_evaluation_set_too_small_names_the_size_that_would_do(tmp_path):

@@ -7,6 +7,8 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from scipy.stats import t
@@ -14,7 +16,9 @@ from support.cases import IMAGES, case_of
 from support.commands import refused
 
 from batchscale.build.planning import plan_of, schedule_of
+from batchscale.build.trunk import Trunk
 from batchscale.cli import main
+from batchscale.errors import UsageError
 from batchscale.recipe import load_recipe
 from batchscale.records.findings import read_findings
 from batchscale.study.branch.recipes import trunk_recipe
@@ -220,6 +224,10 @@ def test_of_a_run_the_branches_are_those_of_the_study_that_trained_it(found, tmp
         (["--factors", "two"], "--factors=two: must be whole numbers"),
         (["--factors", "2", "--rules", "cubic"], "--rules: 'cubic' is no rule of learning_rate.scaling"),
         (["--factors", "2", "--rules", "none,none"], "a rule stands twice"),
+        (
+            ["--factors", "2", "--rules", "linear,adascale"],
+            "--rules: adascale, and the trunk has learning_rate.scaling=linear: adascale goes on from steps that",
+        ),
         (["--factors", "2", "--lr-sweep", "2,1"], "--lr-sweep=2,1: must be multiples of the recipe's lr"),
         (["--factors", "2", "--window", "64", "--warmup", "65"], "--warmup=65: must not be longer than the window"),
         (["--factors", "2", "--tolerance", "0"], "must be a number above 0"),
@@ -261,3 +269,23 @@ def test_a_sweep_trains_the_trunk_at_every_lr():
     assert [cell.labels["lr_factor"] for cell in cells] == [0.5, 1.0, 2.0]
     assert [cell.recipe.learning_rate.reference for cell in cells] == [0.00625, 0.0125, 0.025]
     assert len({cell.key for cell in cells}) == 3
+
+
+def test_a_run_that_is_a_branch_of_another_minibatch_is_no_trunk(monkeypatch):
+    """Ten steps of 8 and ten of 16: not 20 x 16, from which windows and epochs are counted."""
+    small, larger = (load_recipe("digits-cnn", ["minibatch.per_worker=8", f"minibatch.workers={k}"]) for k in (1, 2))
+    for recipe, seen in ((larger, 240), (small, None)):
+        trunk = Trunk("run", 20, "", recipe, Trunk("trunk", 10, "", small))
+        monkeypatch.setattr("batchscale.run.branch.read_trunk", lambda point, trunk=trunk: (trunk, None))
+        workers = recipe.minibatch.workers
+        case = case_of(
+            "branch", at="20", factors="2", overrides=["minibatch.per_worker=8", f"minibatch.workers={workers}"]
+        )
+        case = replace(case, run=Path("run"))
+        if seen is None:
+            assert cells_of("branch", case)
+            continue
+        with pytest.raises(
+            UsageError, match=f"^run: 20 steps of it are {seen} training examples, not 20 x 16: .* by itself$"
+        ):
+            cells_of("branch", case)

@@ -98,10 +98,15 @@ def test_the_key_hangs_on_identity_alone():
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_a_study_stopped_before_its_first_run_says_how_to_go_on(tmp_path, monkeypatch, number):
-    check = Study._validate
+    check, earlier = Study._validate, signal.getsignal(number)
     monkeypatch.setattr(Study, "_validate", lambda *given: (os.kill(os.getpid(), number), check(*given)))
-    with study(tmp_path / "s") as begun, pytest.raises(StudyStopped) as stopped:
-        begun.run(grid(seeds=3))
+    if earlier is signal.SIG_IGN:  # as below nohup, where SIGHUP is no stop
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        with study(tmp_path / "s") as begun, pytest.raises(StudyStopped) as stopped:
+            begun.run(grid(seeds=3))
+    finally:
+        signal.signal(number, earlier)
     assert str(stopped.value) == f"stopped by {number.name}: 0 of 3 runs finished; go on with: test"
     assert stopped.value.exit_code == 128 + number
     assert not list((tmp_path / "s" / "runs").iterdir())

@@ -23,7 +23,7 @@ import batchscale
 from batchscale.worker.precision import LowPrecision
 
 META = torch.device("meta")
-TO_DEVICE, TO_HOST = "host -> device", "device -> host"
+TO_DEVICE, TO_HOST, LATER = "host -> device", "device -> host", "device -> host, read later"
 _SOURCE = Path(batchscale.__file__).parent
 aten = torch.ops.aten
 
@@ -61,8 +61,9 @@ class Crossings(TorchDispatchMode):
                     tensors[0].shape, self._read, dtype=kwargs.get("dtype") or tensors[0].dtype, device=target
                 )
         if op is aten.copy_.default and args[0].device != args[1].device:
-            self._count(TO_DEVICE if args[0].is_meta else TO_HOST)
-            return args[0]
+            waits = not (args[2] if len(args) > 2 else kwargs.get("non_blocking", False))
+            self._count(TO_DEVICE if args[0].is_meta else TO_HOST if waits else LATER)
+            return args[0] if args[0].is_meta else args[0].fill_(self._read)
         if op is aten.lift_fresh.default and tensors[0].is_meta:  # torch.tensor(numbers, device=...), new_tensor
             self._count(TO_DEVICE)
         # A tensor without dimensions may lie on the host: it goes along as a number.

@@ -18,6 +18,8 @@ LARGER_BELOW = 1.0
 class LossDecider:
     """Asks for a larger minibatch where the mean loss since the last decision is below a bound."""
 
+    asks = None
+
     def __init__(self, bound: float = LARGER_BELOW) -> None:
         self._bound, self._losses = bound, []
 

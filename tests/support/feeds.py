@@ -32,6 +32,7 @@ def feed(
     growth=(),
     span=1,
     kind=TensorExamples,
+    **device,
 ):
     minibatch = Minibatch(workers, per_worker)
     return Feed(
@@ -43,4 +44,5 @@ def feed(
         augmentation=augmentation,
         normalizer=Normalizer([0.0], [1.0], torch.float32, torch.contiguous_format, torch.device("cpu")),
         span=span,
+        **device,
     )

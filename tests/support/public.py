@@ -21,10 +21,16 @@ def public_names() -> dict[str, Any]:
         thing = getattr(batchscale, name)
         listed[name] = _parameters(thing)
         if inspect.isclass(thing) and thing.__module__.startswith("batchscale") and not issubclass(thing, Exception):
-            for method, value in vars(thing).items():
+            for method, value in _members(thing).items():
                 if not method.startswith(("_", "model_")):
                     listed[f"{name}.{method}"] = _parameters(value)
     return listed
+
+
+def _members(thing: type) -> dict[str, Any]:
+    """Those that our code wrote, inherited ones too: users do not see where a method is written."""
+    ours = [base for base in reversed(thing.__mro__) if base.__module__.startswith("batchscale")]
+    return {name: value for base in ours for name, value in vars(base).items()}
 
 
 def result_keys() -> list[str]:

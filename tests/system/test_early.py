@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
-LOADING = "import os, time\nopen(os.environ['LOADED'], 'w').close()\ntime.sleep(600)\n"
-"""In torch's place: a library that takes long."""
+LOADING = "import os, time\nopen(os.environ['LOADED'], 'w').close()\nwhile True: time.sleep(0.01)\n"
+"""In torch's place: a library that takes long, in short calls.
+
+Python runs a handler between two calls only: a signal just before one long sleep begins would wait for its end.
+"""
 
 
 def _heard():

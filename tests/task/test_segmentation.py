@@ -13,7 +13,7 @@ from batchscale.data.examples import IGNORED, Splits, TensorExamples
 from batchscale.errors import RecipeError
 from batchscale.order import StreamOrder
 from batchscale.task import Evaluated
-from batchscale.task.segmentation import Segmentation
+from batchscale.task.segmentation import Segmentation, _counts_on_device, _counts_on_host
 
 
 def logits_and_masks(classes=3, count=5):
@@ -74,6 +74,13 @@ def test_iou_is_of_all_images_together_and_equals_counting_by_hand():
     assert scores["iou"] == scores["mean-iou"] == pytest.approx(sum(ious) / 4, rel=1e-6)
     assert scores["pixel-accuracy"] == pytest.approx(100 * float((told == masks)[valid].double().mean()), rel=1e-12)
     assert scores["classes-absent"] == 0
+
+
+@pytest.mark.parametrize("length", [1, 5, 17])
+def test_a_device_counts_pixels_as_the_host_does(length):
+    numbers = torch.randint(0, length, (1000,), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
+    assert torch.equal(_counts_on_device(numbers, length), _counts_on_host(numbers, length))
+    assert _counts_on_device(numbers[:0], length).tolist() == [0] * length
 
 
 def test_a_class_that_nobody_holds_is_left_out_of_the_mean_and_counted():

@@ -1,6 +1,8 @@
 """Segmentation beside others' code: torch's losses over whole runs in float64, torchmetrics on the same predictions."""
 
+import copy
 import json
+import pickle
 
 import pytest
 import torch
@@ -211,3 +213,17 @@ def test_made_up_weather_is_the_same_everywhere_and_shows_what_its_masks_say():
     assert wet > 30
     held = {image.numpy().tobytes() for image in splits.test.inputs}
     assert not held & {image.numpy().tobytes() for image in images}
+
+
+def test_a_task_whose_weights_torch_func_has_used_can_be_copied():
+    task = Segmentation(3, class_weights=WEIGHTS)
+    masks = torch.zeros(1, 4, 4, dtype=torch.uint8)
+
+    def loss(logits):
+        return task.losses(logits, masks).sum()
+
+    logits = torch.randn(2, 1, 3, 4, 4)
+    gradients = torch.vmap(torch.func.grad(loss))(logits)
+    again = torch.vmap(torch.func.grad(lambda x: copy.deepcopy(task).losses(x, masks).sum()))(logits)
+    assert torch.equal(gradients, again)
+    assert pickle.loads(pickle.dumps(task))._weights == task._weights

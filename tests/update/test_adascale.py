@@ -68,6 +68,22 @@ def test_a_step_that_says_nothing_keeps_the_gain_and_is_worth_it():
     assert (scale(2), scale.scale_invariant_steps) == (pytest.approx(4 * 5), pytest.approx(9.0))
 
 
+def test_below_the_reference_minibatch_the_gain_is_below_one_and_stays_so_over_a_step_that_says_nothing():
+    """S = 1/2, |G|^2 = sigma^2 = 1: r = 2 / (2 + 1)."""
+    scale = AdaScale(lambda step: 1.0, 16)
+    for noise in ((1.0, 16.0), None):
+        scale.hear(noise, 8)
+        assert scale(0) == pytest.approx(2 / 3)
+
+
+def test_a_step_without_noise_counts_with_the_least_variance():
+    """S = 4: means of (-16 / 16 -> 1e-6, 3) and (1, 1)."""
+    scale = AdaScale(lambda step: 1.0, 16)
+    scale.hear((3.0, -16.0), 64)
+    scale.hear((1.0, 16.0), 64)
+    assert scale(1) == pytest.approx((0.5 + 2) / (0.5 / 4 + 2), rel=1e-5)
+
+
 def plain_torch(dataset):
     """(lrs, weights) of 4 x 8 images a step, every number by hand."""
     model = net().double()

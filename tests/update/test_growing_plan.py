@@ -1,5 +1,8 @@
 """A plan that decisions extend: equal to a count by hand, certain where it says so, the same after a resume."""
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -54,8 +57,9 @@ def counted_by_hand(start, rule, verdicts):
     return sizes, decisions
 
 
-def walk(start, rule, verdicts, after=lambda plan, step: None):
-    plan, verdicts = GrowingPlan(start, rule), iter(verdicts)
+def walked(plan, verdicts, after=lambda plan, step: None):
+    """The plan after all of its steps."""
+    verdicts = iter(verdicts)
     step = 0
     while step < plan.total_steps:
         step += 1
@@ -63,6 +67,10 @@ def walk(start, rule, verdicts, after=lambda plan, step: None):
             plan.decide(next(verdicts, False), {})
         after(plan, step)
     return plan
+
+
+def walk(start, rule, verdicts, after=lambda plan, step: None):
+    return walked(GrowingPlan(start, rule), verdicts, after)
 
 
 @settings(max_examples=60)
@@ -114,3 +122,49 @@ def test_a_plan_restored_from_its_decisions_is_the_same(case, count):
         assert again.decide(decision.passes, {}) == decision
     assert again.phases == plan.phases
     assert (again.total_steps, again.decision_step) == (plan.total_steps, plan.decision_step)
+
+
+def doubling(largest=64, hold=0):
+    """From 2 images a step: the first decision at step 5, 10 images, takes effect at step 9, after 18."""
+    return GrowingPlan(StepPlan(Minibatch(2, 1), 100, 2), GrowthRule(10, 1, hold, 4, largest))
+
+
+@pytest.mark.parametrize(("hold", "doubles"), [(20, True), (21, False)])
+def test_a_doubling_waits_for_as_many_examples_as_are_stated_and_no_more(hold, doubles):
+    """The second decision, at step 10 and 22 images, would take effect at step 14, after 38: 20 behind the first."""
+    plan = doubling(hold=hold)
+    assert plan.decide(True, {}).first_step == 9
+    assert plan.decision_step == 10
+    assert (plan.decide(True, {}).first_step == 14) == doubles
+
+
+def test_the_steps_are_certain_as_soon_as_nothing_can_change_them():
+    plan = doubling(largest=4)
+    assert not plan.total_is_certain
+    plan.decide(True, {})
+    assert plan.may_decide
+    assert plan.total_is_certain
+    never = doubling()
+    while never.may_decide:
+        assert not never.total_is_certain
+        never.decide(False, {})
+    assert never.total_is_certain
+
+
+def test_the_fastest_plan_doubles_as_early_as_it_may():
+    plan, fastest = walked(doubling(16), [True] * 99), doubling(16).fastest
+    assert fastest.phases == plan.phases
+    assert [phase.minibatch.images for phase in fastest.phases] == [2, 4, 8, 16]
+    assert not isinstance(fastest, GrowingPlan)
+
+
+def test_a_branch_holds_its_trunks_decisions_and_no_others():
+    trunk = walked(doubling(), [True, False])
+    held = replace(trunk.as_stated, growth=trunk.growth)
+    branch = GrowingPlan(held, trunk.rule, trunk.decisions)
+    assert branch.phases == trunk.phases
+    assert (branch.decisions, branch.decision_step) == (trunk.decisions, trunk.decision_step)
+    branch.restore(trunk.decisions)
+    assert branch.phases == trunk.phases
+    with pytest.raises(ValueError, match="decisions of another trunk"):
+        branch.restore(trunk.decisions[:1])

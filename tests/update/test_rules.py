@@ -25,6 +25,7 @@ AVERAGED = 0.99
 
 def ruled(rule, *overrides, workers=4, adam=ADAM):
     """n = 8 and kappa = 1 at four workers; a constant lr."""
+    adam = adam.replace("scale_decay: true", "scale_decay: false") if rule == "adascale" else adam
     return recipe_from(
         RECIPE,
         [
@@ -100,7 +101,7 @@ def test_averages_keep_their_decay_an_example(rule, kappa):
     assert per_example == pytest.approx(AVERAGED ** (1 / 32), rel=1e-12)
 
 
-@every
+@pytest.mark.parametrize("rule", sorted({*RULES} - {"adascale"}))
 @pytest.mark.parametrize("kappa", RATIOS)
 def test_scaled_decay_takes_the_same_share_of_the_weights_an_epoch(rule, kappa):
     rate, _, _, decay = at(rule, kappa)
@@ -170,6 +171,26 @@ def test_a_rule_that_leaves_nothing_of_a_beta_is_refused_with_the_largest_that_w
     trunk = Trunk("trunk", 64, "", ruled("adam_sde", workers=8, adam=nine))
     with pytest.raises(RecipeError, match=r"at kn = 320: kappa = 5 makes beta1 .* below 5; the largest .* is 312"):
         planned(ruled("adam_sde", workers=40, adam=nine), trunk)
+
+
+def test_adascale_takes_the_decay_of_the_steps_that_a_step_is_worth_and_no_scaled_one():
+    scaled = ruled("adascale").model_copy(update={"optimizer": ruled("linear").optimizer})
+    with pytest.raises(RecipeError, match=r"^optimizer.scale_decay=true with .*adascale: .*use .*scale_decay=false$"):
+        planned(scaled)
+
+
+@pytest.mark.parametrize("rule", ["adam_sde", "half_life"])
+def test_without_an_average_there_is_none_to_scale(rule):
+    """Beta1 = 0 is RMSprop, whose rule has no beta1; a beta2 of which a power leaves nothing is no fault."""
+    none = "optimizer={name: adamw, beta1: 0.0, beta2: 0.99}"
+    for workers in (2, 4, 16):
+        _, _, constants = planned(ruled(rule, workers=workers, adam=none))
+        assert constants.constant("beta1", 0) == 0.0
+        assert constants.constant("beta2", 0) < 0.999
+    nothing = "optimizer={name: adamw, beta1: 0.0, beta2: 0.0}"
+    assert planned(ruled(rule, workers=16, adam=nothing))[2].constant("beta2", 0) == 0.0
+    short = ruled("half_life", "learning_rate.reference_minibatch=1", workers=256, adam=none.replace("0.99", "0.5"))
+    assert planned(short)[2].constant("beta2", 0) == 0.0
 
 
 def test_from_a_share_of_two_fifths_on_a_warning_names_it():

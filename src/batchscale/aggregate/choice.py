@@ -17,6 +17,7 @@ import torch
 
 from batchscale.comm import Choice, Reducer
 from batchscale.comm.reducer import BUILTIN, SHARED_MEMORY
+from batchscale.comm.world.device import sharing
 from batchscale.errors import UsageError
 
 _ROUNDS = 5
@@ -37,6 +38,7 @@ def choose(
     machine: Mapping[str, Any],
     stored: Mapping[str, Any] | None = None,
     previous: Mapping[str, Any] | None = None,
+    wire: torch.dtype | None = None,
 ) -> Choice:
     """The choice for a run's tensors; all processes call this together.
 
@@ -47,6 +49,7 @@ def choose(
         machine: what a measurement holds for: processor, versions, processes.
         stored: a choice that was measured and kept (``as_record``), of rank 0.
         previous: the choice of the run that this one goes on with, of rank 0.
+        wire: type that tensors of float32 are sent in; None for their own.
 
     Raises:
         UsageError: an algorithm that this world cannot run.
@@ -60,12 +63,13 @@ def choose(
         return _named(reducer, algorithm)
     if world.device.type == "cuda":
         # Alone, a torus may be a little faster in a measurement, and slower in a step, where builtin overlaps most.
-        return Choice(((0, BUILTIN),), "NCCL chooses by itself")
+        shared = sharing(world.devices)
+        return Choice(((0, BUILTIN),), "by Gloo: processes share a GPU" if shared else "NCCL chooses by itself")
     available = reducer.available()
     choice, stale = world.from_rank_zero(lambda: _kept(machine, stored, previous, available), "choosing the all-reduce")
     if choice is not None:
         return choice
-    times = measure(reducer, tensors, available)
+    times = measure(reducer, tensors, available, wire)
     return Choice(fastest(times), f"measured at the start of the run{stale}")
 
 
@@ -129,24 +133,27 @@ def as_record(choice: Choice, machine: Mapping[str, Any]) -> dict[str, Any]:
     return {"limits": [list(pair) for pair in choice.limits], "why": choice.why, "machine": dict(machine)}
 
 
-def measure(reducer: Reducer, tensors: Sequence[torch.Tensor], algorithms: Sequence[str]) -> Times:
+def measure(
+    reducer: Reducer, tensors: Sequence[torch.Tensor], algorithms: Sequence[str], wire: torch.dtype | None = None
+) -> Times:
     """Seconds of every algorithm on tensors of every size, in turn; slow ones only twice.
 
     Args:
         reducer: all processes call this together.
         tensors: all zeros.
         algorithms: names.
+        wire: type that they are sent in; None for their own.
     """
     distinct = {t.nbytes: t for t in (t.view(-1)[: _MOST_BYTES // t.element_size()] for t in tensors)}
     sizes = sorted(distinct)
     if len(sizes) > _DISTINCT_SIZES:
         sizes = [sizes[round(i * (len(sizes) - 1) / (_DISTINCT_SIZES - 1))] for i in range(_DISTINCT_SIZES)]
     pairs = [(size, name) for size in sizes for name in algorithms]
-    _round(reducer, distinct, pairs)  # connects pairs, fills caches
-    first = _round(reducer, distinct, pairs)
+    _round(reducer, distinct, pairs, wire)  # connects pairs, fills caches
+    first = _round(reducer, distinct, pairs, wire)
     best = {size: min(first[size, name] for name in algorithms) for size in sizes}
     pairs = [(size, name) for size, name in pairs if first[size, name] <= _SLOW * best[size] or name == BUILTIN]
-    rounds = [_round(reducer, distinct, pairs) for _ in range(_ROUNDS)]
+    rounds = [_round(reducer, distinct, pairs, wire) for _ in range(_ROUNDS)]
     times: Times = {}
     for size, name in pairs:
         times.setdefault(size, {})[name] = statistics.median(r[size, name] for r in rounds)
@@ -154,13 +161,16 @@ def measure(reducer: Reducer, tensors: Sequence[torch.Tensor], algorithms: Seque
 
 
 def _round(
-    reducer: Reducer, tensors: Mapping[int, torch.Tensor], pairs: Sequence[tuple[int, str]]
+    reducer: Reducer,
+    tensors: Mapping[int, torch.Tensor],
+    pairs: Sequence[tuple[int, str]],
+    wire: torch.dtype | None,
 ) -> dict[tuple[int, str], float]:
     """Each pair once: the time of the slowest process."""
     seconds = []
     for size, name in pairs:
         start = _now(reducer.world.device)
-        reducer.all_reduce(tensors[size], "choosing the all-reduce", name)
+        reducer.all_reduce(tensors[size], "choosing the all-reduce", name, wire)
         seconds.append(_now(reducer.world.device) - start)
     seconds_by_rank = reducer.world.gather(seconds, "choosing the all-reduce")
     return {pair: max(column) for pair, column in zip(pairs, zip(*seconds_by_rank, strict=True), strict=True)}

@@ -19,19 +19,22 @@ Demmel and Nguyen 2015, "Parallel reproducible summation", section 3, with a fix
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from batchscale.aggregate.flat import FlatGradients
-from batchscale.comm import Reducer, World
+from batchscale.comm import Reducer, Reduction, World
 from batchscale.errors import ExactnessError
 
 _HEADROOM_BITS = 8  # a worker's gradient may be 2^8 times the last aggregated one before a step is repeated
 _FALL_BITS = 4  # the range falls by at most 2^4 a step, so that one small gradient does not cause a repeat
 _LOWEST = -900  # log2 L of a tensor never seen: below every float32 number
+_WHAT = "exact all-reduce of gradients"
 _OVER, _BAD = 0, 1  # integer slots behind the sums: tensors over range, tensors not finite
 
 
@@ -44,11 +47,13 @@ class ExactAggregator:
         reducer: how the processes reduce; None for a single one.
         extras: what else is summed over workers, name -> lengths of its pieces; filled before ``add``.
         counts: names of whole numbers that are summed, such as a request to stop.
+        bucket_bytes: of the sums, sent as the last worker's gradients are rounded; None: all at once, after it.
 
     Attributes:
         flat: the buffer; ``flat.extras[name]`` is one worker's during a pass, and holds the sum after the step.
         repeats: steps repeated so far, the first one's scaling included.
-        buckets: what is reduced: all sums at once.
+        buckets: the sums, cut in the order in which they are reduced; the last holds what was over range.
+        asks_later: who uses the sums asks the device for the unused parameters by itself, later.
 
     Raises:
         ExactnessError: the parameters are not float32.
@@ -61,6 +66,7 @@ class ExactAggregator:
         reducer: Reducer | None = None,
         extras: Mapping[str, Sequence[int]] | None = None,
         counts: Sequence[str] = (),
+        bucket_bytes: int | None = None,
     ) -> None:
         self.flat = FlatGradients(parameters, extras or {}, counts)
         if self.flat.buffer.dtype != torch.float32:
@@ -77,16 +83,21 @@ class ExactAggregator:
         self._log_range = torch.full((count,), _LOWEST, dtype=torch.int64, device=device)
         self._maxima = torch.zeros(count, dtype=torch.float32, device=device)
         self._sums = self._reducer.zeros(len(self.flat.buffer) + 2, torch.float64)
-        self.buckets = [self._sums]
+        step = len(self._sums) if bucket_bytes is None else max(bucket_bytes // self._sums.element_size(), 1)
+        self._cuts = [*range(0, max(len(self._sums) - 2, 1), step), len(self._sums)]
+        self.buckets = [self._sums[start:end] for start, end in itertools.pairwise(self._cuts)]
+        self._is_last, self._pending = False, deque[Reduction]()
         self._grid = torch.zeros(len(self.flat.buffer), dtype=torch.float64, device=device)
         self._piece_of = torch.full((len(self.flat.buffer),), -1, dtype=torch.int64, device=device)
         for index, (offset, length) in enumerate(self.flat.pieces):
             self._piece_of[offset : offset + length] = index
         self.repeats = 0
+        self.asks_later = False
         self.flat.on_gradient(lambda index: None)
 
     def last_pass(self) -> None:
-        """Nothing to prepare: the sums go out when all workers are in."""
+        """Say that the next worker is this process's last: its buckets go out as they are added."""
+        self._is_last = len(self.buckets) > 1
 
     def attempts(self, apart: bool = True) -> Iterator[None]:
         """One step: ``for _ in attempts(): (backward of each worker; add())``, repeated when a value left its range.
@@ -100,7 +111,8 @@ class ExactAggregator:
             if self._finish():
                 break
             self.repeats += 1
-        self.flat.detach_unused()
+        if not self.asks_later:
+            self.flat.detach_unused()
 
     def _begin(self) -> None:
         self._sums.zero_()
@@ -120,14 +132,23 @@ class ExactAggregator:
         maxima = torch.stack(torch._foreach_norm(self._parts, float("inf")))
         over, bad = maxima.double() > self._limits, ~maxima.isfinite()
         self._maxima = torch.maximum(self._maxima, maxima)
-        on_grid = (self.flat.buffer.double() + self._grid).sub_(self._grid)
-        self._sums[:-2] += on_grid
         self._sums[-2:] += torch.stack([(over & ~bad).sum(), bad.sum()])
+        for number, bucket in enumerate(self.buckets):
+            part = slice(self._cuts[number], min(self._cuts[number + 1], len(self.flat.buffer)))
+            grid = self._grid[part]
+            bucket[: len(grid)] += (self.flat.buffer[part].double() + grid).sub_(grid)
+            if self._is_last:
+                self._pending.append(self._reducer.start(bucket, _WHAT))
         self.flat.attach()
 
     @torch.no_grad()
     def _finish(self) -> bool:
-        self._reducer.all_reduce(self._sums, "exact all-reduce of gradients")
+        if not self._is_last:
+            self._pending.extend(self._reducer.start(bucket, _WHAT) for bucket in self.buckets)
+        while self._pending:
+            self._pending.popleft().wait()
+        self._is_last = False
+        self._world.exchanges.wait_for_device(_WHAT)
         over, bad = self._sums[-2:].tolist()
         if over and not bad:
             self._world.all_reduce_max(self._maxima)

@@ -86,6 +86,8 @@ class FlatGradients:
         ]
 
         self._seen = [0] * len(self.parameters)
+        # What was written last stays on the device: it is sent anew only where backward reached other parameters.
+        self._written, self._own = [1] * len(self.parameters), torch.ones_like(self.used)
         self.arrived: nn.Parameter | None = None
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
 
@@ -119,7 +121,10 @@ class FlatGradients:
 
     def count_used(self) -> None:
         """Write into ``used`` which parameters got a gradient since ``attach``."""
-        self.used.copy_(torch.tensor(self._seen, dtype=self.used.dtype))
+        if self._seen != self._written:
+            self._written = list(self._seen)
+            self._own.copy_(torch.tensor(self._seen, dtype=self.used.dtype))
+        self.used.copy_(self._own)
 
     def attach(self) -> None:
         """Make every parameter's ``grad`` its view, and set all to zero: the beginning of a step."""
@@ -130,7 +135,11 @@ class FlatGradients:
 
     def detach_unused(self) -> None:
         """``grad`` of a parameter that no worker used becomes None: as in plain torch, it is not updated."""
-        if self.used.min() > 0:
-            return
-        for index in (self.used == 0).nonzero().flatten().tolist():
-            self.parameters[index].grad = None
+        if self.used.min() <= 0:
+            self.detach(self.used.tolist())
+
+    def detach(self, used: Sequence[float]) -> None:
+        """``detach_unused``, where the host has the numbers of ``used``."""
+        for parameter, times in zip(self.parameters, used, strict=True):
+            if not times:
+                parameter.grad = None

@@ -60,9 +60,16 @@ class NoiseScale:
         for name, value in (("minibatch", minibatch), ("every", every), ("population", population)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise UsageError(f"NoiseScale: {name}={value!r}: must be a whole number of at least 1")
+        if population is not None and population < minibatch:
+            raise UsageError(
+                f"NoiseScale: population={population}: holds no minibatch={minibatch} drawn without replacement; give "
+                f"the number of training examples, or leave population out"
+            )
         self.blocks = NoiseBlocks()
         self._minibatch, self._every, self._population = minibatch, every, population
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
+        if not self._weights:
+            raise UsageError("NoiseScale: the model has no weights that are trained; give the one that the loop trains")
         self._group = model.process_group if isinstance(model, DistributedDataParallel) else None
         self._processes = 1 if self._group is None else dist.get_world_size(self._group)
         self._updates = 0
@@ -105,8 +112,8 @@ class NoiseScale:
                 "NoiseScale: passed(...) without a backward pass; call it after loss.backward(), with gradients of the "
                 "model that it was made for"
             )
-        if examples < 1:
-            raise UsageError(f"NoiseScale: passed(examples={examples}): must be at least 1")
+        if isinstance(examples, bool) or not isinstance(examples, int) or examples < 1:
+            raise UsageError(f"NoiseScale: passed(examples={examples!r}): must be a whole number of at least 1")
         one = torch.ones_like(self._square)
         self._sums += torch.stack([one, self._square / (examples * self._processes**2), one * examples])
         self._square.zero_()
@@ -167,7 +174,12 @@ class NoiseScale:
 
         Args:
             level: of the interval.
+
+        Raises:
+            UsageError: a level that is no share of 1.
         """
+        if not 0 < level < 1:
+            raise UsageError(f"NoiseScale: level={level}: must lie between 0 and 1; use for example 0.9")
         return self.blocks.estimate(level)
 
     def close(self) -> None:

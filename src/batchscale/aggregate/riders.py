@@ -24,7 +24,7 @@ A new number of the step is one more rider in the list; neither the step nor the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -40,10 +40,16 @@ class Sums:
     Attributes:
         real: (sum of ``Rider.lengths``,), of the parameters' type.
         whole: (``Rider.whole_numbers``,), of the same type: exact up to 2^24 in float32.
+        expected: ``whole`` after the sum, as far as the host goes by what it expects; [] where it asks.
     """
 
     real: torch.Tensor
     whole: torch.Tensor
+    expected: list[float] = field(default_factory=list)
+
+    def on_host(self) -> list[float]:
+        """``whole`` after the sum, in ``update`` of a rider that ``expects``: as read, or as expected."""
+        return self.expected if self.expected or not len(self.whole) else self.whole.tolist()
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,7 @@ class Rider:
         whole_numbers: how many of these.
         tells: whether the loop is told the sums.
         decides: whether a step is undone where a number of it is not finite, as where a gradient is not.
+        expects: whether its ``update`` needs its whole numbers on the host, which mostly are those of the step before.
     """
 
     name: str
@@ -99,6 +106,7 @@ class Rider:
     whole_numbers: int = 0
     tells: bool = True
     decides: bool = False
+    expects: bool = False
 
     def begin(self, sums: Sums) -> None:
         """What this process brings, whatever its passes; called again where a step is repeated."""
@@ -107,7 +115,10 @@ class Rider:
         """Add what the workers of this pass bring."""
 
     def update(self, sums: Sums, minibatch: Minibatch) -> None:
-        """Use the sum over all k workers; not called where a gradient, or a sum that decides, is not finite."""
+        """Use the sum over all k workers; without effect where a gradient, or a sum that decides, is not finite.
+
+        Then it is not called; on a device, whose host learns of it later, what it changes is put back.
+        """
 
     def apart(self, step: int) -> bool:
         """Whether the gradient of each pass is wanted in this step (0 is the first); the same on all processes."""
@@ -221,16 +232,22 @@ class Riders:
         for place in self._measures:
             place.take_out()
 
-    def finite(self, buffer: torch.Tensor) -> bool:
-        """After the sum: whether all gradients, and all riders that decide, are finite.
+    def finite(self, buffer: torch.Tensor) -> torch.Tensor:
+        """After the sum: whether all gradients, and all riders that decide, are finite, ().
 
         Args:
             buffer: of the aggregator; the real numbers of the measures are its beginning.
         """
-        finite = bool(buffer[self._judged].isfinite().all())  # before whole numbers of measures are marked
+        # Before whole numbers of measures are marked. Both ends are nan where a number is: one pass over the buffer.
+        finite = torch.stack(buffer[self._judged].aminmax()).isfinite().all()
         for place in self._measures:
             place.mark()
         return finite
+
+    @property
+    def expecting(self) -> list[Sums]:
+        """The sums of the riders that expect."""
+        return [place.sums for place in self._places if place.rider.expects and len(place.sums.whole)]
 
     def update(self, minibatch: Minibatch) -> None:
         """See ``Rider.update``."""
@@ -265,7 +282,6 @@ def _lost(rider: Rider) -> str:
     return f"{rider.name}: not finite"
 
 
-def numbers(answer: torch.Tensor, places: Mapping[str, slice]) -> dict[str, tuple[float, ...]]:
-    """``Riders.answer`` as numbers of Python, each exact; on a device this waits for the step."""
-    values = answer.tolist()
+def numbers(values: Sequence[float], places: Mapping[str, slice]) -> dict[str, tuple[float, ...]]:
+    """Those of every rider that tells, of a row that begins with ``Riders.answer``; each is exact."""
     return {name: tuple(values[place]) for name, place in places.items()}

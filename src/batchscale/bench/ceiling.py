@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from batchscale.bench.assignment import Assignment
 from batchscale.bench.meter import Meter
+from batchscale.system.allocator import keep_freed_memory
 
 _READY_STEPS = 16  # different minibatches in memory: enough that none is learnt by heart within a block
 _SMALLEST_PASS = 16
@@ -79,6 +80,7 @@ def _fastest(assignment: Assignment) -> tuple[str, int]:
 
 def main(assignment: Assignment, meter: Meter) -> None:
     """Compute without end."""
+    keep_freed_memory()  # as the trainer does
     memory_format, micro_batch = _fastest(assignment)
     meter.note(memory_format=memory_format, micro_batch=micro_batch)
     step = _trainer(assignment, memory_format, micro_batch)

@@ -24,6 +24,7 @@ from batchscale.system.temporary import temporary_place
 
 _READY_SECONDS = 180.0  # importing, reading the data, calibrating, the first step
 _BLOCK_SECONDS = 120.0  # what a block may take beyond ten times its expected time
+_END_SECONDS = 30.0  # from its last word to its end
 _CHECK_SECONDS = 0.1
 
 
@@ -86,24 +87,16 @@ class Contender:
 
     def start(self) -> None:
         """Start all W processes."""
-        common = _environment(self._assignment, self._scratch)
+        common = self._environment()
         for rank in range(self._assignment.processes):
             self._start(common | {"RANK": str(rank), "LOCAL_RANK": str(rank)})
 
     def _start(self, environment: dict[str, str]) -> None:
         errors = tempfile.TemporaryFile(dir=temporary_place())  # noqa: SIM115 - closed by close()
         self._errors.append(errors)
-        command = [
-            sys.executable,
-            "-m",
-            "batchscale.bench.child",
-            self._kind,
-            self._assignment.to_json(),
-            str(os.getpid()),
-        ]
         self._processes.append(
             subprocess.Popen(
-                command,
+                self._command(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -111,6 +104,15 @@ class Contender:
                 start_new_session=True,
             )
         )
+
+    def _environment(self) -> dict[str, str]:
+        """What torchrun would set on one host, all on loopback."""
+        return _environment(self._assignment, self._scratch)
+
+    def _command(self) -> list[str]:
+        """What every process runs."""
+        module = "batchscale.bench.child"
+        return [sys.executable, "-m", module, self._kind, self._assignment.to_json(), str(os.getpid())]
 
     def ready(self) -> None:
         """Wait until every process has set up and taken its first step; keeps what they noted.
@@ -184,13 +186,14 @@ class Contender:
 
     def _ended(self, rank: int) -> ProcessError:
         try:
-            code = self._processes[rank].wait(timeout=5)
+            code = self._processes[rank].wait(timeout=_END_SECONDS)
         except subprocess.TimeoutExpired:
             return ProcessError(f"{self.name}: rank {rank} stopped answering")
         self._errors[rank].seek(0)
         lines = [line for line in self._errors[rank].read().decode(errors="replace").splitlines() if line.strip()]
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return ProcessError(f"{self.name}: rank {rank} {how}: {lines[-1].strip() if lines else 'it said nothing'}")
+        silence = "the machine may have run out of memory" if code == -signal.SIGKILL else "it said nothing"
+        return ProcessError(f"{self.name}: rank {rank} {how}: {lines[-1].strip() if lines else silence}")
 
     def close(self) -> None:
         """End all processes at once: they hold nothing worth saving."""
@@ -205,14 +208,14 @@ class Contender:
             file.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that no process of this machine listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _environment(assignment: Order, scratch: Path) -> dict[str, str]:
-    """What torchrun would set on one host, all on loopback."""
     size = str(assignment.processes)
     bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(scratch / "bytecode")}
     return {
@@ -223,7 +226,7 @@ def _environment(assignment: Order, scratch: Path) -> dict[str, str]:
         "GROUP_RANK": "0",
         "GROUP_WORLD_SIZE": "1",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(_free_port()),
+        "MASTER_PORT": str(free_port()),
         "TORCHELASTIC_RUN_ID": uuid.uuid4().hex,
         "TORCHELASTIC_RESTART_COUNT": "0",
         "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",

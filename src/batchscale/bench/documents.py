@@ -34,8 +34,10 @@ class _Rates(_Entry):
 
     Attributes:
         ratios, ratio_iqr: name -> median over paired rounds, and interquartile range; None where one was not measured.
+        ratio_interval: name -> ends of the 90 % interval of that median; None where the rounds are too few for one.
+        verdicts: name -> "not slower", "slower" or "not resolved", by that interval, with a margin of 2 %.
         not_measurable_now: names of the ratios that are too unsteady to rely on.
-        ratios_per_cpu_second, ratio_iqr_per_cpu_second: the same of images per CPU-second.
+        ratios_per_cpu_second, ratio_iqr_..., ratio_interval_...: the same of images per CPU-second.
         conditions: machine, versions, rounds; what the task calls the examples that images_per_second counts.
         notes: what was left out or changed.
     """
@@ -45,9 +47,12 @@ class _Rates(_Entry):
     rows: list[Rate]
     ratios: dict[str, float | None]
     ratio_iqr: dict[str, float | None] = {}
+    ratio_interval: dict[str, list[float] | None] = {}
+    verdicts: dict[str, str] = {}
     not_measurable_now: list[str] = []
     ratios_per_cpu_second: dict[str, float | None] = {}
     ratio_iqr_per_cpu_second: dict[str, float | None] = {}
+    ratio_interval_per_cpu_second: dict[str, list[float] | None] = {}
     conditions: dict[str, Any]
     notes: list[str] = []
 
@@ -131,12 +136,86 @@ class AllReduceDocument(_Entry):
     notes: list[str] = []
 
 
-Document = StepDocument | DataDocument | AllReduceDocument
+class Agreement(_Entry):
+    """Whether a framework does the same work: its first losses beside batchscale's.
+
+    Attributes:
+        largest_difference: of a loss; infinite (in JSON null) where one is no number.
+    """
+
+    name: str
+    processes: int
+    optimizer: str
+    tolerance: float
+    largest_difference: float | None
+    losses: list[float | None]
+
+    @property
+    def agrees(self) -> bool:
+        """Within the tolerance."""
+        return self.largest_difference is not None and self.largest_difference <= self.tolerance
+
+
+class FrameworkRow(_Entry):
+    """One framework over W processes: medians, the interquartile range, and what training gave.
+
+    Attributes:
+        series: "weak" (per_process as at W = 1) or "strong" (minibatch as at W = 1).
+        seconds_per_epoch: training examples / examples_per_second.
+        efficiency: examples_per_second / (W x that of W = 1); the two were not measured in turn.
+        ratio, ratio_iqr: to batchscale, of paired rounds.
+        loss: mean over the steps of the last epoch trained; score: of the test set after it.
+    """
+
+    name: str
+    series: str
+    processes: int
+    per_process: int
+    minibatch: int
+    examples_per_second: float
+    iqr: float
+    examples_per_cpu_second: float
+    seconds_per_epoch: float
+    efficiency: float | None = None
+    ratio: float | None = None
+    ratio_iqr: float | None = None
+    loss: float | None = None
+    score: float | None = None
+
+
+class FrameworksDocument(_Entry):
+    """What ``bench frameworks --json`` prints.
+
+    Attributes:
+        processes: all W, ascending.
+        oversubscribed: those above the cores.
+        epochs: trained for loss and score.
+        score: name, unit and direction.
+        published: rows of the published weak series.
+    """
+
+    recipe: str
+    overrides: list[str] = []
+    processes: list[int]
+    oversubscribed: list[int] = []
+    minibatch: int
+    training_examples: int
+    epochs: int
+    score: dict[str, str]
+    agreement: list[Agreement]
+    rows: list[FrameworkRow]
+    published: list[dict[str, Any]] = []
+    conditions: dict[str, Any]
+    notes: list[str] = []
+
+
+Document = StepDocument | DataDocument | AllReduceDocument | FrameworksDocument
 
 _KNOWN_BY: dict[frozenset[str], type[Document]] = {
     frozenset({"rows", "ratios", "processes"}): StepDocument,
     frozenset({"rows", "ratios", "threads", "data"}): DataDocument,
     frozenset({"rows", "auto", "limit", "processes"}): AllReduceDocument,
+    frozenset({"rows", "agreement", "published", "processes"}): FrameworksDocument,
 }
 """Keys by which a saved document is known."""
 

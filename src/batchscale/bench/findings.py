@@ -10,9 +10,11 @@ from batchscale.bench.documents import (
     AllReduceDocument,
     DataDocument,
     Document,
+    FrameworksDocument,
     StepDocument,
     read_document,
 )
+from batchscale.bench.frameworks.findings import findings_of_frameworks
 from batchscale.errors import FolderError
 from batchscale.records.findings import Axis, Figure, Findings, Series, Table
 from batchscale.words import counted
@@ -34,6 +36,8 @@ def findings_of(document: Document) -> Findings:
     """What a benchmark found; the document itself is the result."""
     if isinstance(document, StepDocument):
         return _of_step(document)
+    if isinstance(document, FrameworksDocument):
+        return findings_of_frameworks(document)
     return _of_data(document) if isinstance(document, DataDocument) else _of_allreduce(document)
 
 
@@ -179,10 +183,16 @@ def _ratios_table(document: StepDocument | DataDocument) -> Table:
     known = ((key, ratio) for key, ratio in document.ratios.items() if ratio is not None)
     return Table(
         title="Ratios",
-        columns=("ratio", "median", "iqr"),
-        rows=tuple((key.replace("_", " "), ratio, document.ratio_iqr.get(key)) for key, ratio in known),
-        caption=f"Of {_word(document)}/s, over paired rounds.",
-    )
+        columns=("ratio", "median", "iqr", "90 %, low", "90 %, high", "verdict"),
+        rows=tuple(
+            (
+                key.replace("_", " "), ratio, document.ratio_iqr.get(key),
+                *(document.ratio_interval.get(key) or (None, None)), document.verdicts.get(key),
+            )
+            for key, ratio in known
+        ),
+        caption=f"Of {_word(document)}/s, over paired rounds. The interval is the median's; margin of a verdict: 2 %.",
+    )  # fmt: skip
 
 
 def _of_allreduce(document: AllReduceDocument) -> Findings:

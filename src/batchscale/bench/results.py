@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from batchscale.bench.assignment import Assignment
 from batchscale.bench.documents import Rate, StepDocument
 from batchscale.bench.peers import DOCUMENTED, TUNED
 from batchscale.bench.rounds import Measured
-from batchscale.bench.statistics import Spread, paired_ratio, spread
+from batchscale.bench.statistics import median_interval, ratios_of, spread, verdict_of
 from batchscale.records.provenance import cpu_model, version_of
 from batchscale.system.cores import available_cores
 
@@ -47,7 +47,7 @@ def document(name: str, assignment: Assignment, running: Sequence[Measured], not
         processes=assignment.processes,
         minibatch=minibatch_entry(assignment),
         rows=[row(name, wall[name], cpu[name]) for name in wall],
-        **ratio_entries(wall, cpu, pairs),
+        **ratio_entries(wall, cpu, pairs, judged=("to_best_documented_peer", "to_tuned_peer")),
         best_documented_peer=best,
         conditions=_conditions(assignment, running),
         notes=list(notes),
@@ -75,6 +75,7 @@ def ratio_entries(
     cpu: Mapping[str, Sequence[float]],
     pairs: Mapping[str, tuple[str, str | None]],
     relative: bool = False,
+    judged: Collection[str] = (),
 ) -> dict[str, Any]:
     """A document's paired ratios.
 
@@ -82,24 +83,37 @@ def ratio_entries(
         wall, cpu: contender -> images per second, and per CPU-second, of every block.
         pairs: a ratio's name -> whose, to whose; null where one of them was not measured.
         relative: whether a ratio is unsteady by its range as a part of it: for ratios far above 1.
+        judged: names of the ratios that must not be below 1.
     """
-    by_wall = {key: _ratio(wall, *pair) for key, pair in pairs.items()}
-    by_cpu = {key: _ratio(cpu, *pair) for key, pair in pairs.items()}
+    by_wall = {key: _ratios(wall, *pair) for key, pair in pairs.items()}
+    by_cpu = {key: _ratios(cpu, *pair) for key, pair in pairs.items()}
+    spreads = {key: spread(ratios) for key, ratios in by_wall.items() if ratios}
     return {
-        "ratios": {key: s and round(s.median, 4) for key, s in by_wall.items()},
-        "ratio_iqr": {key: s and round(s.iqr, 4) for key, s in by_wall.items()},
+        **_summary(by_wall, ""),
+        **_summary(by_cpu, "_per_cpu_second"),
         "not_measurable_now": [
-            key for key, s in by_wall.items() if s and s.iqr > UNSTEADY_RANGE * (s.median if relative else 1)
+            key for key, s in spreads.items() if s.iqr > UNSTEADY_RANGE * (s.median if relative else 1)
         ],
-        "ratios_per_cpu_second": {key: s and round(s.median, 4) for key, s in by_cpu.items()},
-        "ratio_iqr_per_cpu_second": {key: s and round(s.iqr, 4) for key, s in by_cpu.items()},
+        "verdicts": {key: verdict_of(by_wall[key]) for key in judged if by_wall[key]},
     }
 
 
-def _ratio(values: Mapping[str, Sequence[float]], above: str, below: str | None) -> Spread | None:
+def _ratios(values: Mapping[str, Sequence[float]], above: str, below: str | None) -> list[float]:
+    """One a round; [] where one of the two was not measured."""
     if below is None or above not in values or below not in values:
-        return None
-    return paired_ratio(values[above], values[below])
+        return []
+    return ratios_of(values[above], values[below])
+
+
+def _summary(ratios: Mapping[str, list[float]], of: str) -> dict[str, Any]:
+    """Median, interquartile range and the median's interval of every ratio."""
+    spreads = {key: spread(values) if values else None for key, values in ratios.items()}
+    intervals = {key: median_interval(values) for key, values in ratios.items()}
+    return {
+        f"ratios{of}": {key: s and round(s.median, 4) for key, s in spreads.items()},
+        f"ratio_iqr{of}": {key: s and round(s.iqr, 4) for key, s in spreads.items()},
+        f"ratio_interval{of}": {key: ends and [round(end, 4) for end in ends] for key, ends in intervals.items()},
+    }
 
 
 def row(name: str, wall: Sequence[float], cpu: Sequence[float]) -> Rate:

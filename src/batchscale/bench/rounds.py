@@ -18,7 +18,7 @@ _TIMES_AS_MANY = 4  # steps of a block, at most, as of the one before: what lay 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to measure.
+    """How long to measure; with as many rounds at least as at most, exactly so many.
 
     Args:
         total_seconds: of the whole benchmark, starting the processes included.
@@ -69,10 +69,10 @@ class Rounds:
         self._say(f"starting {contender.name}")
         measured = Measured(contender)
         self.running.append(measured)
-        with self._peer_may_fail(measured):
+        with self.may_fail(measured):
             contender.start()
             contender.ready()
-            _warm_up(measured)
+            warm_up(measured)
 
     def measure(self, budget: Budget, begun: float, multiple: int = 1) -> None:
         """All contenders once a round, in an order that changes from round to round.
@@ -96,7 +96,7 @@ class Rounds:
         for number in range(rounds):
             self._say(f"round {number + 1} of {rounds} ({round_seconds:.0f} s each)")
             for measured in in_turn(self.running, number):
-                with self._peer_may_fail(measured):
+                with self.may_fail(measured):
                     expected = measured.steps * measured.seconds_per_step
                     measured.blocks.append(measured.contender.block(measured.steps, expected))
 
@@ -105,20 +105,25 @@ class Rounds:
         for measured in self.running:
             measured.contender.close()
 
+    def leave_out(self, measured: Measured, note: str) -> None:
+        """End one that was running; it takes no further turns."""
+        self._say(note)
+        self._notes.append(note)
+        self.running.remove(measured)
+        measured.contender.close()
+
     @contextlib.contextmanager
-    def _peer_may_fail(self, measured: Measured) -> Iterator[None]:
+    def may_fail(self, measured: Measured) -> Iterator[None]:
+        """Within it, one that fails is ended and left out with a note; one of ours ends the benchmark."""
         try:
             yield
         except ProcessError as error:
             if measured.contender.name in self._ours:
                 raise
-            self._say(str(error))
-            self._notes.append(f"left out: {error}")
-            self.running.remove(measured)
-            measured.contender.close()
+            self.leave_out(measured, f"left out: {error}")
 
 
-def _warm_up(measured: Measured) -> None:
+def warm_up(measured: Measured) -> None:
     """At least two blocks, until one is long enough to tell how long a step takes."""
     steps, blocks = _FIRST_STEPS, 0
     while True:

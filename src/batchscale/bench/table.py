@@ -60,15 +60,24 @@ def ratios_text(document: Mapping[str, Any], texts: Mapping[str, str]) -> str:
     rows = tuple(
         (
             text,
-            *(f"{document[part][key]:.3f}" for part in ("ratios", "ratio_iqr", "ratios_per_cpu_second")),
-            "not measurable now" if key in document["not_measurable_now"] else "",
+            *(f"{document[part][key]:.3f}" for part in ("ratios", "ratio_iqr")),
+            _interval_text(document, "ratio_interval", key),
+            f"{document['ratios_per_cpu_second'][key]:.3f}",
+            _interval_text(document, "ratio_interval_per_cpu_second", key),
+            "not measurable now" if key in document["not_measurable_now"] else document["verdicts"].get(key, ""),
         )
         for key, text in texts.items()
         if document["ratios"].get(key) is not None
     )
     word = word_of(document)
-    columns = ("ratio, median of paired rounds", f"{word}/s", "iqr", f"{word}/CPU-s", "")
+    columns = ("ratio, median of paired rounds", f"{word}/s", "iqr", "90 %", f"{word}/CPU-s", "90 %", "")
     return as_text(Table(title="", columns=columns, rows=rows)) if rows else ""
+
+
+def _interval_text(document: Mapping[str, Any], part: str, key: str) -> str:
+    """Of the median; nothing where the rounds are too few for one."""
+    ends = document[part].get(key)
+    return f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
 
 
 def _condition_lines(document: dict[str, Any]) -> list[str]:

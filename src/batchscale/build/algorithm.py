@@ -14,6 +14,7 @@ from batchscale import __version__
 from batchscale.aggregate.choice import as_record, choose
 from batchscale.comm import Choice, Reducer, World
 from batchscale.comm.collectives import COLLECTIVES, make
+from batchscale.comm.reducer import BUILTIN
 from batchscale.recipe.schema import Aggregation
 from batchscale.records.files import write_whole
 from batchscale.records.provenance import cpu_model
@@ -73,7 +74,11 @@ def make_reducer(entry: Aggregation, world: World) -> Reducer:
 
 
 def decide(
-    entry: Aggregation, reducer: Reducer, tensors: Sequence[torch.Tensor], earlier: Sequence[Mapping[str, Any]] = ()
+    entry: Aggregation,
+    reducer: Reducer,
+    tensors: Sequence[torch.Tensor],
+    earlier: Sequence[Mapping[str, Any]] = (),
+    wire: torch.dtype | None = None,
 ) -> dict[str, Any]:
     """Choose the algorithm for a run's tensors, and say how and why, for its record.
 
@@ -82,21 +87,36 @@ def decide(
         reducer: all processes call this together.
         tensors: what a step reduces, all zeros.
         earlier: what this said in earlier attempts of the run, the newest first.
+        wire: type that gradients are sent in, where it is another than their own.
 
     Raises:
         UsageError: an algorithm that this world cannot run.
     """
-    world = reducer.world
+    world, sent_as = reducer.world, _wire_record(wire)
     kept = stored(world.size) if world.rank == 0 and world.size > 1 and entry.algorithm == "auto" else None
     conditions = {**machine(world), "torus": entry.torus and list(entry.torus), "between": entry.between}
+    conditions |= sent_as
     measured = [record for record in earlier if record.get("wanted") == "auto"]
     alike = next((record for record in measured if record.get("machine") == conditions), None)
     if kept is not None and isinstance(kept.get("machine"), dict):
         shape = {"torus": None, "between": "auto"}  # of bench allreduce
         kept = {**kept, "machine": {**shape, **kept["machine"]}}
-    choice = choose(reducer, entry.algorithm, tensors, conditions, kept, alike)
+    choice = choose(reducer, entry.algorithm, tensors, conditions, kept, alike, wire)
     reducer.use(choice)
-    return {**as_record(choice, conditions), "wanted": entry.algorithm, "notes": reducer.notes}
+    notes = [*reducer.notes, *_added_by_backend(choice, wire)] if world.size > 1 else reducer.notes
+    return {**as_record(choice, conditions), "wanted": entry.algorithm, "notes": notes, **sent_as}
+
+
+def _wire_record(wire: torch.dtype | None) -> dict[str, Any]:
+    """Nothing where gradients are sent as they are: records of earlier versions are of these."""
+    return {} if wire is None else {"wire": str(wire).removeprefix("torch.")}
+
+
+def _added_by_backend(choice: Choice, wire: torch.dtype | None) -> list[str]:
+    """That the backend adds in 16 bits, as a note, where it is to add gradients that are sent so."""
+    if wire is None or BUILTIN not in {name for _, name in choice.limits}:
+        return []
+    return [f"{BUILTIN} adds in {_wire_record(wire)['wire']} itself: every addition rounds"]
 
 
 def as_text(decided: Mapping[str, Any]) -> str:
@@ -105,4 +125,6 @@ def as_text(decided: Mapping[str, Any]) -> str:
     parts = [f"{name} up to {limit / 1024:.4g} KiB" for limit, name in limits[:-1]]
     rest = " beyond" if parts else ""
     lines = [f"all-reduce: {', '.join([*parts, limits[-1][1] + rest])} ({decided['why']})"]
+    if "wire" in decided:
+        lines[0] += f", gradients sent as {decided['wire']}"
     return "\n".join([*lines, *(f"note: {note}" for note in decided["notes"])])

@@ -8,14 +8,17 @@ from functools import cached_property, partial
 from typing import cast
 
 import torch
+from torch import nn
 
 from batchscale.aggregate import ExactAggregator, FastAggregator
 from batchscale.aggregate.fast import usual_bucket_bytes
 from batchscale.aggregate.riders import Rider, Riders
 from batchscale.build.agreement import together
 from batchscale.build.algorithm import decide, make_reducer
-from batchscale.build.choices import Choices, single_group
+from batchscale.build.choices import Choices, group_examples, single_group
+from batchscale.build.compiling import compile_passes, sizes_of_passes
 from batchscale.build.constants import check_takes, run_constants
+from batchscale.build.graphs import check_graphs
 from batchscale.build.groups import check_gone_on, check_groups, make_groups, pass_workers
 from batchscale.build.inputs import order_of
 from batchscale.build.network import LOW, Network
@@ -23,6 +26,7 @@ from batchscale.build.planning import momentum_of
 from batchscale.build.probe import Probe, wants_whole_pass
 from batchscale.build.trial import PassTimer
 from batchscale.build.trunk import Trunk, run_schedule
+from batchscale.build.wire import wire_of
 from batchscale.build.wrapping import named_optimizer, surrounded
 from batchscale.comm import Reducer, World
 from batchscale.data.examples import Splits
@@ -34,8 +38,10 @@ from batchscale.recipe import Recipe
 from batchscale.structure import mapped, num_examples, tensor_columns
 from batchscale.task import Task
 from batchscale.training.clock import clock_of
+from batchscale.training.curvature_growth import curvature_decider
 from batchscale.training.decided import Decided, DecidedEarlier
 from batchscale.training.due import line_names
+from batchscale.training.gate import Changed, gate_of
 from batchscale.training.growing import Decider, Growing
 from batchscale.training.noise_growth import noise_decider
 from batchscale.training.noise_scale import NoiseScaleRider, noise_of
@@ -96,22 +102,29 @@ class Assembly:
         choices = self._choices(inputs, targets, draws_random, earlier)
         threads, cores_per_thread = choices.threads(draws_random)
         micro_batch, largest_that_fits = choices.micro_batch()
+        compile_seconds = self._prepared(inputs, targets, micro_batch, begins.workers, draws_random)
         groups = make_groups(recipe, self.world, plan, network, self.task, draws_random, first_step)
         reducer = make_reducer(recipe.execution.aggregation, self.world)
         riders = self._riders()
         aggregator = self._aggregator(riders, reducer)
-        algorithm = decide(recipe.execution.aggregation, reducer, aggregator.buckets, earlier.algorithms)
+        algorithm = decide(
+            recipe.execution.aggregation, reducer, aggregator.buckets, earlier.algorithms, wire_of(recipe)
+        )
         named = named_optimizer(recipe, network.model, plan)
         optimizer = surrounded(recipe, network.model, named)
+        loss_scale = self._loss_scale()
+        gate = gate_of(self.world, aggregator, self._changed(named, optimizer, loss_scale), self.gain is not None)
         step = TrainingStep(
             network.forward, self.task, network.statistics, network.averages, aggregator, riders,
             optimizer, self.gain or run_schedule(recipe, plan, self.trunk), plan, self.workers,
-            self.order.seed, draws_random, self._noise(), self._constants(named, optimizer),
-            groups, self._loss_scale(),
+            self.order.seed, gate, draws_random, self._noise(), self._constants(named, optimizer),
+            groups, loss_scale,
             PhaseSeconds(clock_of(self.world.device)),
         )  # fmt: skip
         lanes = groups.lanes is not None if recipe.batch_norm.span > 1 else None
-        return step, Decided(micro_batch, threads, algorithm, cores_per_thread, largest_that_fits, lanes)
+        return step, Decided(
+            micro_batch, threads, algorithm, cores_per_thread, largest_that_fits, lanes, compile_seconds
+        )
 
     def _probe(self, inputs: object, targets: object, fewest: int, workers: int) -> bool:
         """Whether the model draws random numbers; raises where it cannot train.
@@ -125,9 +138,9 @@ class Assembly:
         probe = Probe(network.model, network.statistics, self.normalizer(inputs), device_targets, self.task, fewest)
         check_groups(self.recipe, workers, self.task, probe, self.world.size)
         if self.recipe.precision in LOW:
-            probe.check_precision(network.forward, self.recipe.precision)
+            probe.check_precision(network.eager, self.recipe.precision)
         if wants_whole_pass(device):
-            probe.check_whole_pass(network.forward)
+            probe.check_whole_pass(network.eager)
         self._try_evaluation(probe)
         return probe.draws_random
 
@@ -145,13 +158,31 @@ class Assembly:
 
     def _choices(self, inputs: object, targets: object, draws_random: bool, earlier: DecidedEarlier) -> Choices:
         recipe, network, plan = self.recipe, self.network, self.plan
-        per_worker = plan.minibatch_at(self.trunk.step if self.trunk else 0).per_worker
-        timer = PassTimer(
-            network.forward, self.task, network.statistics, self.normalizer, (inputs, targets), per_worker
-        )
-        single = single_group(recipe, draws_random, self.task.unit == "worker")
+        # The passes are tried as they are without a compiler, which would take half a minute for every size.
+        timer = self._timer(network.eager, inputs, targets)
+        single = single_group(draws_random, self.task.unit == "worker")
         most = self.workers(plan.reachable()[-1].workers)  # k only grows
         return Choices(recipe, self.world, most, timer, single, earlier)
+
+    def _timer(self, model: nn.Module, inputs: object, targets: object) -> PassTimer:
+        per_worker = self.plan.minibatch_at(self.trunk.step if self.trunk else 0).per_worker
+        group = (inputs, targets)
+        return PassTimer(model, self.task, self.network.statistics, self.normalizer, group, per_worker)
+
+    def _prepared(
+        self, inputs: object, targets: object, micro_batch: int, workers: int, draws_random: bool
+    ) -> float | None:
+        """Compile, or capture, the passes where the recipe has it; the seconds, None where it has neither."""
+        numerics = self.recipe.numerics
+        if numerics.cuda_graph:
+            check_graphs(self.recipe, self.world.device, draws_random, inputs)
+        timer = self._timer(self.network.forward, inputs, targets)
+        return self._compile(timer, micro_batch, workers) if numerics.compile or numerics.cuda_graph else None
+
+    def _compile(self, timer: PassTimer, micro_batch: int, workers: int) -> float:
+        """Seconds of the first passes of every size of a step of k workers."""
+        groups, at_once = len(self.workers(workers)) // self.recipe.batch_norm.span, group_examples(self.recipe)
+        return compile_passes(timer, sizes_of_passes(groups, micro_batch // at_once), self.world.device)
 
     def growing(self) -> Growing | None:
         """What takes the decisions of a growing plan."""
@@ -195,13 +226,15 @@ class Assembly:
         return AdaScale(lambda step: first(step * share / plan.minibatch.images), share)
 
     def _aggregator(self, riders: Riders, reducer: Reducer) -> FastAggregator | ExactAggregator:
-        parameters = list(self.network.model.parameters())
+        parameters, wire = list(self.network.model.parameters()), wire_of(self.recipe)
+        megabytes, device = self.recipe.execution.aggregation.bucket_megabytes, self.world.device
+        bucket_bytes = usual_bucket_bytes(device) if megabytes == "auto" else int(megabytes * 2**20)
         if self.recipe.numerics.exact:
             most = max(minibatch.workers for minibatch in self.plan.reachable())
-            return ExactAggregator(parameters, most, reducer, riders.extras, riders.counts)
-        megabytes = self.recipe.execution.aggregation.bucket_megabytes
-        bucket_bytes = usual_bucket_bytes(self.world.device) if megabytes == "auto" else int(megabytes * 2**20)
-        return FastAggregator(parameters, reducer, riders.extras, riders.counts, bucket_bytes)
+            # A CPU that sends has none left to round with.
+            beside = None if device.type == "cpu" else bucket_bytes
+            return ExactAggregator(parameters, most, reducer, riders.extras, riders.counts, beside)
+        return FastAggregator(parameters, reducer, riders.extras, riders.counts, bucket_bytes, wire)
 
     def _noise(self) -> Callable[[torch.Tensor, int, int], torch.Tensor]:
         if not self.recipe.optimizer.gradient_noise:
@@ -222,6 +255,17 @@ class Assembly:
 
         return set_all
 
+    def _changed(self, named: Optimizer, optimizer: Optimizer, loss_scale: LossScale | NoLossScale) -> Changed:
+        """What an update changes."""
+        network, device = self.network, self.world.device
+        layers = network.averages.layers
+        buffers = [b for layer in layers for b in layer.buffers(recurse=False)]
+        weights = [p for p in network.model.parameters() if p.requires_grad]
+        return Changed(
+            named, optimizer.state, weights, buffers,
+            lambda: {**network.averages.state(), **loss_scale.state()}, lambda tensor: tensor.device == device,
+        )  # fmt: skip
+
     def _loss_scale(self) -> LossScale | NoLossScale:
         if self.recipe.precision != "fp16":
             return NoLossScale()
@@ -236,6 +280,7 @@ Its numbers stand in every line of metrics.jsonl under the rider's name, as mean
 
 DECIDERS: dict[str, Callable[[Assembly], Decider]] = {
     "noise_scale": lambda assembly: noise_decider(assembly.recipe.minibatch.growth, assembly.plan),
+    "curvature": lambda assembly: curvature_decider(assembly.recipe.minibatch.growth),
 }
 """minibatch.growth.kind, of those that decide during the run -> the measure that decides."""
 

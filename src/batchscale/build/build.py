@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,12 +14,22 @@ from batchscale.build.assembly import Assembly, requests
 from batchscale.build.constants import run_constants
 from batchscale.build.deterministic import use_deterministic_algorithms
 from batchscale.build.groups import check_groups, pass_workers
-from batchscale.build.inputs import examples_to_recompute, load_data, make_feed, make_normalizer, order_of
+from batchscale.build.inputs import (
+    check_decoder,
+    examples_to_recompute,
+    load_data,
+    make_feed,
+    make_normalizer,
+    order_of,
+    padding_of,
+)
 from batchscale.build.network import WEIGHTS, Network, build_model, build_network
 from batchscale.build.planning import kept_steps, recompute_examples
 from batchscale.build.probe import Probe
+from batchscale.build.resident import resident
 from batchscale.build.tasks import check_task, make_task
 from batchscale.build.trunk import Trunk, run_plan
+from batchscale.build.wire import wire_of
 from batchscale.build.wrapping import matrices_for
 from batchscale.comm import World
 from batchscale.data.examples import Splits
@@ -30,6 +41,7 @@ from batchscale.placement import place_workers
 from batchscale.recipe.schema import Recipe
 from batchscale.records.tensorboard import check_installed
 from batchscale.structure import mapped
+from batchscale.system.allocator import keep_freed_memory
 from batchscale.task import Task
 from batchscale.training.decided import DecidedEarlier
 from batchscale.training.parts import Parts
@@ -49,6 +61,15 @@ def _recomputation(
         return None
     examples = examples_to_recompute(recipe, dataset, plan.phases[-1].minibatch.per_worker)
     return Recomputation(network.model, network.averages.layers, network.statistics, examples, normalizer, world)
+
+
+def _prepare_process(recipe: Recipe, device: torch.device) -> None:
+    """Its algorithms, threads and memory."""
+    if recipe.numerics.exact:
+        _make_exact(recipe, device)
+    torch.set_num_threads(most_threads(recipe.numerics))
+    if device.type == "cpu":
+        keep_freed_memory()
 
 
 def _make_exact(recipe: Recipe, device: torch.device) -> None:
@@ -80,6 +101,8 @@ def validate(
     """
     place_workers(recipe.minibatch.workers, processes, recipe.batch_norm.span)  # k only grows
     check_algorithm(recipe.execution.aggregation, processes)
+    wire_of(recipe)
+    check_decoder(recipe)
     if recipe.execution.tensorboard:
         check_installed()
     if recipe.numerics.exact:
@@ -133,14 +156,13 @@ def build(
     Raises:
         UsageError: parts that do not fit together.
     """
+    check_decoder(recipe)
     if recipe.execution.tensorboard:
         check_installed()
     plan = run_plan(recipe, len(dataset.train), trunk)
     workers = partial(_hosted, world, recipe.batch_norm.span)
     workers(plan.minibatch_at(trunk.step if trunk else 0).workers)
-    if recipe.numerics.exact:
-        _make_exact(recipe, world.device)
-    torch.set_num_threads(most_threads(recipe.numerics))
+    _prepare_process(recipe, world.device)
     task = task or make_task(recipe, dataset)
     check_task(recipe, task)
     network = build_network(recipe, dataset, world.device, model)
@@ -152,9 +174,12 @@ def build(
     order = order_of(recipe, plan, trunk)
     # In lanes every worker is a pass of its own.
     span, most = (1, 1) if step.groups.lanes else (recipe.batch_norm.span, decided.micro_batch)
-    feed = partial(make_feed, recipe, dataset, normalizer, plan, order, workers, most, span)
+    if (kept := resident(dataset.train, padding_of(recipe), world.device)) is not None:
+        decided = replace(decided, data_on_device=kept.as_json())
+    on_device = kept.examples if kept else None
+    feed = partial(make_feed, recipe, dataset, normalizer, plan, order, workers, most, span, on_device)
     return Parts(
-        recipe, world, dataset, network.model, step, step.optimizer, step.aggregator, normalizer, decided, may_ask,
-        feed, network.restore, recomputation, kept_steps(recipe, plan), assembly.growing(),
+        recipe, world, dataset, network.model, network.evaluation, step, step.optimizer, step.aggregator, normalizer,
+        decided, may_ask, feed, network.restore, recomputation, kept_steps(recipe, plan), assembly.growing(),
         assembly.gain,
     )  # fmt: skip

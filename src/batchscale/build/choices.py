@@ -14,6 +14,8 @@ from batchscale.launch.hardware import most_threads
 from batchscale.recipe import Recipe
 from batchscale.training.decided import DecidedEarlier
 
+_TRIAL = "a trial of pass sizes"
+
 
 def group_examples(recipe: Recipe) -> int:
     """g n, the examples that are normalised together: the fewest that a pass may hold."""
@@ -58,11 +60,11 @@ class Choices:
             return group, None  # also where an earlier attempt, or a trunk, was free to hold more
         if self.earlier.micro_batch is not None:
             return self.earlier.micro_batch, None
-        # All try, as all will train; a size must fit everywhere, and rank 0's times choose.
-        tried = together(self.world, lambda: self.timer.tried_sizes(self.workers), "a trial of pass sizes")
+        # All try, as all will train; a size must fit everywhere.
+        tried = together(self.world, lambda: self.timer.tried_sizes(self.workers), _TRIAL)
         largest = min((sizes.largest for sizes in tried if sizes.largest is not None), default=None)
-        fastest = self.timer.fastest(tried[self.world.rank].within(largest))
-        chosen = self.world.from_rank_zero(lambda: fastest)
+        common = min((sizes.within(largest) for sizes in tried), key=len)
+        chosen = self.timer.fastest(common, self.workers, lambda seconds: max(self.world.gather(seconds, _TRIAL)))
         return group * chosen, None if largest is None else group * largest
 
     def threads(self, random: bool) -> tuple[int, int | None]:
@@ -88,16 +90,13 @@ class Choices:
         return threads, cores_per_thread
 
 
-def single_group(recipe: Recipe, draws_random: bool, worker_loss: bool) -> str:
+def single_group(draws_random: bool, worker_loss: bool) -> str:
     """Why a pass may hold one group of workers alone; "" where it may hold several.
 
     Args:
-        recipe: of the run.
         draws_random: the model draws random numbers, keyed by the worker.
         worker_loss: the task's loss is a worker's, not an example's.
     """
     if draws_random:
         return "the model draws random numbers"
-    if worker_loss:
-        return "the task's loss is a worker's"
-    return "numerics.compile=true compiles no stacked batch norm" if recipe.numerics.compile else ""
+    return "the task's loss is a worker's" if worker_loss else ""

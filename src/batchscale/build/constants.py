@@ -14,7 +14,6 @@ from batchscale.recipe.schema import Recipe
 from batchscale.update.constants import PlannedConstants
 from batchscale.update.rules import RULES
 
-_BETAS = ("beta1", "beta2")
 _JUMP = 0.4  # kappa (1 - beta1): in a trial a switch of betas alone cost 1.2 nats at 0.8, 0.07 at 0.4, none at 0.2
 
 
@@ -27,7 +26,8 @@ def run_constants(recipe: Recipe, plan: StepPlan, trunk: Trunk | None = None) ->
         trunk: of a branch.
 
     Raises:
-        RecipeError: a rule of constants that the optimizer has not, or one that would make a beta 0 or negative.
+        RecipeError: a rule of constants that the optimizer has not, one that would make a beta 0 or negative, or one
+            that a scaled decay would count twice.
     """
     if (fastest := plan.fastest) is not plan:
         run_constants(recipe, fastest, trunk)  # what growth may come to during the run is refused beforehand
@@ -45,6 +45,11 @@ def run_constants(recipe: Recipe, plan: StepPlan, trunk: Trunk | None = None) ->
     )
     for rule in _rules(constants):
         _check_optimizer(recipe, rule)
+    if constants.scales_decay and "adascale" in _rules(constants):
+        raise RecipeError(
+            "optimizer.scale_decay=true with learning_rate.scaling=adascale: a step of gain r takes the decay of r "
+            "steps of the reference minibatch already, for its lr is r times theirs; use optimizer.scale_decay=false"
+        )
     for phase in _phases(plan, trunk):
         for name in constants.changed():
             _check_beta(recipe, constants, name, phase)
@@ -77,7 +82,7 @@ def _check_beta(recipe: Recipe, constants: PlannedConstants, name: str, phase: P
     """Raise where a rule leaves nothing of a beta: 1 - kappa (1 - beta) at 0 or below."""
     for factor, stated in constants.stages(name, phase.first_step):
         scaled = RULES[factor.rule].constants[name]
-        if name not in _BETAS or scaled.value(stated, factor.kappa) > 0:
+        if not scaled.ends or not stated or scaled.value(stated, factor.kappa) > 0:
             continue
         minibatch, per_worker = phase.minibatch.images, phase.minibatch.per_worker
         limit = 1 / (1 - Fraction(str(float(stated))))  # kappa must stay below it

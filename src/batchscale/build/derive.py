@@ -139,6 +139,7 @@ def _phases(recipe: Recipe, plan: StepPlan, schedule: PlannedSchedule) -> list[D
     rule = _lr_formula(schedule.scaling, "kn / first kn")
     about = {
         "noise_scale": _decided(growth, plan),
+        "curvature": _decided(growth, plan),
         "phases": f"at {counted(len(plan.growth), 'given epoch')}",
         "doubling": f"x 2 every {counted(growth.options().get('every_epochs', 0), 'epoch', 'g')}",
         "instead_of_decay": f"/ {_factors(recipe.learning_rate.decay.factor)} at a decay while kn <= N / 10 = "

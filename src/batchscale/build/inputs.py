@@ -20,11 +20,14 @@ from batchscale.data.augmentation import Augmentation
 from batchscale.data.contents import Contents
 from batchscale.data.examples import Examples, Splits, TensorExamples
 from batchscale.data.feed import Feed, Normalizer
+from batchscale.data.folders.nvjpeg import DecodedOnDevice
+from batchscale.data.folders.stored import StoredImages
 from batchscale.data.map_style import MapExamples
 from batchscale.data.masks.sized import SizedPairs
 from batchscale.data.own import own_splits
-from batchscale.errors import DataError, ExactnessError
-from batchscale.launch.hardware import own_cores
+from batchscale.data.readings import DecodersAre
+from batchscale.errors import DataError, ExactnessError, RecipeError
+from batchscale.launch.hardware import may_use_gpu, own_cores
 from batchscale.minibatch import StepPlan
 from batchscale.order import StreamOrder
 from batchscale.randomness import key, shuffled
@@ -161,6 +164,7 @@ def reading_of(recipe: Recipe, listing: Any = None) -> Reading:
         data.test_share,
         data.augment.size,
         data.resize,
+        _who_decodes(recipe),
         listing,
     )
 
@@ -169,6 +173,14 @@ def _decoders(recipe: Recipe) -> int:
     """Threads that decode images, or processes that draw items."""
     threads = recipe.execution.decode_threads
     return own_cores() if threads == "auto" else threads
+
+
+def _who_decodes(recipe: Recipe) -> DecodersAre:
+    """Of ``auto``: processes beside a GPU, where there are several."""
+    decoders = recipe.execution.decoders
+    if decoders != "auto":
+        return decoders
+    return "processes" if may_use_gpu(recipe) and _decoders(recipe) > 1 else "threads"
 
 
 def make_normalizer(recipe: Recipe, dataset: Splits, own_data: bool, device: torch.device) -> Normalizer:
@@ -221,6 +233,7 @@ def make_feed(
     workers: Callable[[int], range],
     micro_batch: int,
     span: int,
+    resident: TensorExamples | None = None,
 ) -> Feed:
     """The passes of this process's workers, step by step.
 
@@ -229,9 +242,9 @@ def make_feed(
         workers: k -> the numbers of this process's workers.
         micro_batch: images of one pass at most.
         span: workers that a pass never parts.
+        resident: the training examples on the device, where they are kept there.
     """
     augment = recipe.data.augment
-    padding = augment.padding if augment.crop == "padded" else 0
 
     # The noise scale needs two gradients of a step; of several processes each has one at least.
     def fewest_passes(step: int) -> int:
@@ -240,12 +253,27 @@ def make_feed(
         count = plan.minibatch_at(step).workers
         return 2 if workers(count) == range(count) else 1
 
+    images = dataset.train
+    if recipe.data.decode == "nvjpeg" and isinstance(images, StoredImages) and normalizer.device.type == "cuda":
+        images = DecodedOnDevice(images, normalizer.device)
     return Feed(
-        dataset.train,
+        images,
         plan=plan, workers=workers, micro_batch=micro_batch, order=order, normalizer=normalizer,
-        augmentation=Augmentation(augment.flip, padding, augment.crop == "scale-aspect"), span=span,
-        fewest_passes=fewest_passes,
+        augmentation=Augmentation(augment.flip, padding_of(recipe), augment.crop == "scale-aspect"), span=span,
+        fewest_passes=fewest_passes, resident=resident,
     )  # fmt: skip
+
+
+def check_decoder(recipe: Recipe) -> None:
+    """Raise where data.decode names a decoder that this machine does not have."""
+    if recipe.data.decode == "nvjpeg" and not may_use_gpu(recipe):
+        raise RecipeError("data.decode=nvjpeg: needs a GPU, and there is none here; use data.decode=libjpeg")
+
+
+def padding_of(recipe: Recipe) -> int:
+    """Pixels on each side that training images are padded by."""
+    augment = recipe.data.augment
+    return augment.padding if augment.crop == "padded" else 0
 
 
 def order_of(recipe: Recipe, plan: StepPlan, trunk: Trunk | None) -> StreamOrder:

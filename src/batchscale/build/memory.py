@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 
 from batchscale.errors import RecipeError
+from batchscale.system.allocator import release_freed_memory
 
 _LEFT_FREE = (
     0.1  # of a GPU's memory: the optimizer's state, the feed's next passes and the libraries' work space follow
@@ -36,7 +37,8 @@ class HostMemory:
     """A host's: it is everybody's, so a pass is too large only where the allocator says so."""
 
     def release(self) -> None:
-        """Nothing is held."""
+        """What the C library holds of tensors that are gone."""
+        release_freed_memory()
 
     def is_short(self) -> bool:
         """Not known."""

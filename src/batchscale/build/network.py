@@ -20,6 +20,7 @@ from batchscale.randomness import key
 from batchscale.recipe.schema import Recipe
 from batchscale.system.caches import place_compiled
 from batchscale.worker.batch_norm import RunningAverages, replace_batch_norm
+from batchscale.worker.graphed_pass import GraphedPass
 from batchscale.worker.precision import LowPrecision
 from batchscale.worker.statistics import Statistics
 
@@ -74,12 +75,31 @@ def _check_shape(name: str, shape: tuple[int, ...]) -> None:
         )
 
 
+def lay_out(model: nn.Module, memory_format: str) -> None:
+    """Lay a model's weights out as numerics.memory_format says: kernels of images (four axes), and no others."""
+    if memory_format == "channels_last":
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.ndim == 4:
+                tensor.data = tensor.data.to(memory_format=torch.channels_last)
+
+
 @dataclass(frozen=True)
 class Network:
-    """model: holds weights and averages; forward: what a pass calls; restore: makes the model a plain module again."""
+    """A run's model, and how its passes run.
+
+    Attributes:
+        model: holds weights and averages.
+        forward: what a pass calls: the model in the run's precision, compiled or captured where the recipe says so.
+        eager: the same, neither compiled nor captured: for trials.
+        evaluation: what an evaluation calls.
+        statistics, averages: of its batch norm.
+        restore: makes the model a plain module again.
+    """
 
     model: nn.Module
     forward: nn.Module
+    eager: nn.Module
+    evaluation: nn.Module
     statistics: Statistics
     averages: RunningAverages
     restore: Callable[[], None]
@@ -99,12 +119,27 @@ def build_network(recipe: Recipe, dataset: Splits, device: torch.device, own_mod
     place_compiled()
     dtype = WEIGHTS[recipe.precision]
     model = build_model(recipe, dataset, own_model).to(device=device, dtype=dtype)
-    if recipe.numerics.memory_format == "channels_last":
-        model = model.to(memory_format=torch.channels_last)
+    lay_out(model, recipe.numerics.memory_format)
     model, statistics, averages, restore = replace_batch_norm(
         model, dtype, device, recipe.batch_norm.span, recipe.batch_norm.running != "none"
     )
-    forward: nn.Module = torch.compile(model) if recipe.numerics.compile else model  # type: ignore[assignment]
-    if recipe.precision in LOW:
-        forward = LowPrecision(forward, LOW[recipe.precision], device)
-    return Network(model, forward, statistics, averages, restore)
+    compiled = model
+    if recipe.numerics.compile:
+        # Code of its own for every shape: for shapes in general it would hang on those that came before, so on W.
+        compiled = torch.compile(model, dynamic=False)  # type: ignore[assignment]
+    forward, eager = (_in_precision(recipe, one, device) for one in (compiled, model))
+    if recipe.numerics.cuda_graph:
+        forward = GraphedPass(forward, statistics)
+    evaluation = for_evaluation(recipe, compiled, device)
+    return Network(model, forward, eager, evaluation, statistics, averages, restore)
+
+
+def _in_precision(recipe: Recipe, model: nn.Module, device: torch.device) -> nn.Module:
+    """The model as a pass of the run calls it: in a low precision where the recipe has one."""
+    return LowPrecision(model, LOW[recipe.precision], device) if recipe.precision in LOW else model
+
+
+def for_evaluation(recipe: Recipe, model: nn.Module, device: torch.device) -> nn.Module:
+    """The model as an evaluation calls it: in the passes' precision on a GPU; on a CPU, where a low one is no faster,
+    in the weights' own."""
+    return model if device.type == "cpu" else _in_precision(recipe, model, device)

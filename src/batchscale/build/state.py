@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from batchscale.build.inputs import load_data, make_normalizer
-from batchscale.build.network import WEIGHTS, build_model
+from batchscale.build.network import WEIGHTS, build_model, for_evaluation, lay_out
 from batchscale.build.tasks import make_task
 from batchscale.comm import World
 from batchscale.data import OwnData
@@ -27,7 +27,7 @@ from batchscale.records.folder import attempted, holds_run
 from batchscale.task import Evaluated, Task
 from batchscale.training import checkpoint as checkpoints
 from batchscale.training.evaluation import evaluate
-from batchscale.training.parts import MODEL
+from batchscale.training.parts import MODEL, Parts
 
 _AVERAGED, _UPDATES = "optimizer.ema.", "optimizer.ema_steps"
 
@@ -96,8 +96,7 @@ class State:
         with torch.random.fork_rng(devices=devices_in_use(self.device)):
             model = build_model(recipe, self.dataset, self.own_model)
         model = model.to(device=self.device, dtype=WEIGHTS[self.recipe.precision])
-        if self.recipe.numerics.memory_format == "channels_last":
-            model = model.to(memory_format=torch.channels_last)
+        lay_out(model, self.recipe.numerics.memory_format)
         weights = {name.removeprefix(MODEL): t for name, t in self.tensors.items() if name.startswith(MODEL)}
         self._fill(model, weights)
         return model.eval()
@@ -114,8 +113,8 @@ class State:
     def evaluate(self, averaged: bool = True, examples: Examples | None = None) -> Evaluated:
         """The evaluation of the run at this step, made again on its test part by this process.
 
-        As in training it is in the weights' own precision. Batch norm's running averages are used, also where the run
-        recomputes its statistics.
+        As in training it is in the passes' precision on a GPU, here never compiled. Batch norm's running averages are
+        used, also where the run recomputes its statistics.
 
         Args:
             averaged: at the averaged weights where the run keeps such, as the run itself does.
@@ -127,7 +126,8 @@ class State:
                 self._fill(self.model, {**weights, **self.averaged_weights})
             chunk = self.recipe.numerics.evaluation_chunk
             part = self.dataset.test if examples is None else examples
-            return evaluate(self.model, self.task, part, self.normalizer, World(device=self.device), chunk)
+            model = for_evaluation(self.recipe, self.model, self.device)
+            return evaluate(model, self.task, part, self.normalizer, World(device=self.device), chunk)
         finally:
             self._fill(self.model, weights)
             self.model.eval()
@@ -179,3 +179,21 @@ def open_state(
     checkpoint = checkpoints.load(checkpoints.folder_of(run, None if step == "last" else step, "step"))
     device = device or torch.device("cpu")
     return State(run, checkpoint.step, checkpoint.tensors, device, data_folder, model, data, task)
+
+
+def live_state(parts: Parts, run: Path, step: int, own_model: nn.Module | None = None) -> State:
+    """The state of a run under way, for a measure between two of its steps; its model is a plain copy.
+
+    So a measure may do with the model what it likes: the run trains another one.
+
+    Args:
+        parts: of the run.
+        run: its folder, or its name where nothing is written.
+        step: steps done.
+        own_model: where the run trains one's own module, a copy of it, filled in place.
+    """
+    state = State(run, step, parts.state(), parts.world.device, own_model=own_model)
+    # What the run has loaded already stands in the place of what a state would read for itself.
+    loaded = {"recipe": parts.recipe, "dataset": parts.dataset, "task": parts.step.task, "normalizer": parts.normalizer}
+    vars(state).update(loaded)
+    return state

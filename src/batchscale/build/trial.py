@@ -1,12 +1,16 @@
-"""The choice of threads and micro-batch: passes of the run, timed before training, for about a second each.
+"""The choice of threads and micro-batch: passes of the run, timed before training, for some seconds.
 
-Cost: a model whose pass takes longer than that pays two passes for the threads, and two for the micro-batch. On a GPU
-the micro-batch has five seconds, behind a pass of each size that loads libraries for as long as that takes.
+The micro-batch is tried as the run will use it: all passes of a step, on all processes at once, whose slowest counts.
+
+Cost: a second for the threads, two to eight for the micro-batch; a model whose pass takes longer than a second pays two
+passes for each. On a GPU the micro-batch has five seconds, behind a pass of each size that loads libraries for as long
+as that takes.
 """
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +29,8 @@ _GPU_TRIAL_SECONDS = 5.0  # of the micro-batch: every size may load kernels of i
 _MOST_IMAGES = 1024  # of a pass: larger ones were not faster
 _SHORT_SECONDS = 0.025  # what the threads are tried on: passes of about so long, so many times
 _ROUNDS = 5
-_MOST_ROUNDS = 11  # of the micro-batch's timed passes
+_FEWEST_ROUNDS, _MOST_ROUNDS = 3, 11  # of the micro-batch's timed passes; the first also pays for new memory
+_FEWEST_ROUNDS_SECONDS = 4.0  # that these may take; at least one is made
 _CLEARLY = 1.15  # times faster: what more threads gain less than that may cost a hundredfold once others use the cores
 
 
@@ -72,9 +77,7 @@ class PassTimer:
         self._group_examples = num_examples(group[1])
         device = normalizer.device
         self._clock, self._memory = clock or clock_of(device), memory or memory_of(device)
-        self._warms_up = device.type == "cuda"
-        self._trial_seconds = _GPU_TRIAL_SECONDS if self._warms_up else _TRIAL_SECONDS
-        self._first: dict[int, float] = {}  # size -> seconds an image of its first pass
+        self._trial_seconds = _GPU_TRIAL_SECONDS if device.type == "cuda" else _TRIAL_SECONDS
 
     def _seconds_per_image(self, groups: int) -> float:
         inputs, targets = (repeated(part, groups) for part in self._group)
@@ -83,15 +86,19 @@ class PassTimer:
         examples = groups * self._group_examples
         self._statistics.begin_part(examples // self._per_worker)
         start = self._clock.mark()
-        loss, _ = self._task.train_pass(self._model, inputs, targets)
+        loss, outputs = self._task.train_pass(self._model, inputs, targets)
+        if self._task.training_counts:
+            self._task.counts(outputs, targets)
         loss.backward()  # type: ignore[no-untyped-call]
         return self._clock.seconds(start, self._clock.mark()) / examples
 
+    def run_once(self, groups: int) -> None:
+        """A pass of so many groups, its gradients forgotten."""
+        self._seconds_per_image(groups)
+        self._clear()
+
     def tried_sizes(self, workers: range) -> TriedSizes:
         """Run a pass of 1, 2, 4, ... groups, as many as the trial's time and this process's memory hold.
-
-        On a CPU these are the first times of ``fastest``; on a GPU the first pass of a size also pays what it loads,
-        which may be seconds.
 
         Raises:
             RecipeError: not even one group fits.
@@ -101,8 +108,8 @@ class PassTimer:
             return TriedSizes(sizes, None)
         if error := self._lack_of_memory(1):
             raise does_not_fit(self._per_worker, self._group_examples, error)
-        self._first[1] = self._seconds_per_image(1)  # the one before has paid what the first of all pays
-        seconds = self._first[1] * self._group_examples
+        # The one before has paid what the first of all pays.
+        seconds = self._seconds_per_image(1) * self._group_examples
         largest, count = None, 1
         # All sizes up to one of m groups are 2 m - 1 groups together: so long lasts one round.
         while count < len(sizes) and seconds * (2 * sizes[count] - 1) <= self._trial_seconds:
@@ -114,26 +121,47 @@ class PassTimer:
         self._memory.release()
         return TriedSizes(sizes[:count], largest)
 
-    def fastest(self, sizes: list[int]) -> int:
-        """Of some sizes, in groups, the one whose pass is fastest; timed in turn."""
+    def fastest(self, sizes: list[int], workers: range, longest: Callable[[float], float]) -> int:
+        """Of some sizes, in groups, the one that makes a step fastest; timed in turn.
+
+        Args:
+            sizes: the same on every process.
+            workers: of this process.
+            longest: (seconds of this process) -> the longest of all processes, which begin the next step together.
+        """
         if len(sizes) == 1:
             return sizes[0]
-        first = {} if self._warms_up else self._first
-        times = {size: [first[size]] if size in first else [] for size in sizes}
-        spent = sum(size * self._group_examples * seconds for size, seconds in first.items())
-        begun = self._clock.mark()
-        for size in sizes * _MOST_ROUNDS:
-            if all(times.values()) and spent + self._since(begun) > self._trial_seconds:
+        groups = self._groups(workers)
+        if groups >= 2 * sizes[-1]:  # a step would take too long: of each size as many groups as the largest holds
+            groups = sizes[-1]
+        times: dict[int, list[float]] = {size: [] for size in sizes}
+        spent, most_seconds = 0.0, max(self._trial_seconds, _FEWEST_ROUNDS_SECONDS)
+        for rounds in range(_MOST_ROUNDS):
+            if 0 < rounds < _FEWEST_ROUNDS and spent * (rounds + 1) / rounds > most_seconds:  # with another round
                 break
-            times[size].append(self._seconds_per_image(size))
+            if rounds >= _FEWEST_ROUNDS and spent > self._trial_seconds:
+                break
+            for size in sizes:
+                times[size].append(longest(self._step_seconds(groups, size)))
+                spent += times[size][-1]
         self._clear()
+        self._memory.release()  # or the run would go on in what the largest passes have left: 3 % slower
         return min(sizes, key=lambda size: min(times[size]))
 
+    def _groups(self, workers: range) -> int:
+        """That a process hosts."""
+        return len(workers) * self._per_worker // self._group_examples
+
+    def _step_seconds(self, groups: int, size: int) -> float:
+        """Of all passes of a step."""
+        passes = [size] * (groups // size) + [groups % size] * (groups % size > 0)
+        return sum(self._seconds_per_image(one) * one * self._group_examples for one in passes)
+
     def _lack_of_memory(self, groups: int) -> Exception | None:
-        """Run a pass and note its time; the allocator's error where it does not fit."""
+        """Run a pass; the allocator's error where it does not fit."""
         self._memory.release()
         try:
-            self._first[groups] = self._seconds_per_image(groups)
+            self._seconds_per_image(groups)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

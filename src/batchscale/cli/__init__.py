@@ -10,10 +10,10 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 from batchscale import __version__
-from batchscale.cli import bench, compare, data, demo, measure, plan, recipes, report, study, train
 from batchscale.cli.options import remove_unused, verdict
 from batchscale.errors import BatchscaleError, UsageError
 from batchscale.launch.processes import record_error
@@ -45,9 +45,11 @@ _PATH_ERRORS = {
     errno.EIO,
 }  # fmt: skip
 
+_COMMANDS = ("train", "study", "measure", "recipes", "data", "compare", "bench", "plan", "report", "demo")
+"""Each a file, or a folder, of this name; in the order of the help."""
 _WITHOUT_TORCH = {"recipes", "report", "plan"}
-_OF_ONE_PROCESS = {"recipes", "report", "compare", "data", "measure", "plan"}
-"""Train's is one of W; the others start processes themselves."""
+_OF_ONE_PROCESS = {"recipes", "report", "compare", "data", "plan"}
+"""Train's, and a measure's, is one of W; the others start processes themselves."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -57,24 +59,31 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(*arguments, **settings)
         self.set_defaults(parser=self)
 
+    def words_of(self, words: Sequence[str]) -> Sequence[str]:
+        """What the words of a command stand for; one that leaves some out puts its own function here."""
+        return words
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        return super().parse_known_args(None if args is None else list(self.words_of(args)), namespace)
+
     def error(self, message: str) -> None:  # type: ignore[override]
         self.exit(2, f"{self.prog}: {shown(message)}; see {self.prog} --help\n")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
+def parser(names: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
+    """The parser of all commands, or of those named: each is loaded with what it needs to know its flags."""
     top = _Parser(prog="batchscale", description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     top.add_argument("--version", action="version", version=f"batchscale {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in (train, study, measure, recipes, data, compare, bench, plan, report, demo):
-        command.add(commands)
+    for name in names:
+        import_module(f"batchscale.cli.{name}").add(commands)
     return top
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of one command; overrides may stand anywhere among the flags."""
-    top = parser()
     typed = list(sys.argv[1:] if arguments is None else arguments)
+    top = parser(typed[:1] if typed[:1] and typed[0] in _COMMANDS else _COMMANDS)
     options, rest = top.parse_known_args(["--resume=yes" if word == "--resume" else word for word in typed])
     options.typed = typed
     overrides = [word for word in rest if "=" in word and not word.startswith("-")]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from batchscale.cli import bench_frameworks
 from batchscale.cli.options import add_common, add_data, data_folder, folder_path, positive, print_json
 from batchscale.errors import FolderError, UsageError
 from batchscale.recipe import load_recipe
 from batchscale.records.files import cannot_write, write_json
 from batchscale.records.findings import Findings
-from batchscale.records.folder import check_free, holds_run
+from batchscale.records.folder import check_free_for_benchmark
 from batchscale.system.launcher import check_alone
 from batchscale.words import counted, shown
 
@@ -22,10 +24,12 @@ _DEFAULT_OVERRIDES = ("minibatch.workers=16", "minibatch.per_worker=32")
 _STEP = f"""\
 Measure a training step of batchscale, fast and exact, beside its ceiling (forward, backward and update alone) and
 beside the same training as other libraries' documentation writes it. All run in turn, block by block; ratios are
-medians of paired rounds. Takes up to five minutes. The default is {_DEFAULT_RECIPE} with 16 workers of 32 images:
+medians of paired rounds, with 90 % intervals; from 30 rounds on each ratio to a peer has a verdict, with a margin of
+2 %. Takes up to five minutes, or --rounds R. The default is {_DEFAULT_RECIPE} with 16 workers of 32 images:
 
   batchscale bench step
   batchscale bench step fashion-mnist-cnn minibatch.workers=32 --processes 2 --json
+  batchscale bench step fashion-mnist-cnn --rounds 30
 """
 _PHOTOGRAPHS_RECIPE = "imagenet-resnet50-1h"
 _PHOTOGRAPHS_OVERRIDES = ("data.name=folder", "minibatch.workers=2")
@@ -65,11 +69,18 @@ def add(commands: Any) -> None:
     step.add_argument("recipe", nargs="?", metavar="RECIPE", help="a shipped recipe's name, or a YAML file")
     step.add_argument("overrides", nargs="*", metavar="key=value", help="override a recipe entry")
     step.add_argument("--processes", type=positive, default=2, metavar="W", help="local processes (default 2)")
+    step.add_argument(
+        "--rounds",
+        type=positive,
+        metavar="R",
+        help="exactly so many, as long as they take (default: what five minutes hold); 30 tell slower from not slower",
+    )
     add_data(step)
     add_common(step)
     step.set_defaults(run=run_step)
     _add_data(kinds)
     _add_allreduce(kinds)
+    bench_frameworks.add(kinds)
 
 
 def _add_data(kinds: Any) -> None:
@@ -140,17 +151,40 @@ def run_step(options: argparse.Namespace) -> int:
         name, overrides = _DEFAULT_RECIPE, [*_DEFAULT_OVERRIDES, *overrides]
     recipe = load_recipe(name, overrides)
     folder = data_folder(options)
-    from batchscale.bench.step import bench_step
+    from batchscale.bench.step import BUDGET, bench_step
     from batchscale.bench.table import as_table
 
+    rounds = options.rounds
     findings = bench_step(
-        recipe, Path(name).stem, folder, options.processes, say=lambda line: print(line, file=sys.stderr, flush=True)
+        recipe,
+        Path(name).stem,
+        folder,
+        options.processes,
+        budget=replace(BUDGET, min_rounds=rounds, max_rounds=rounds) if rounds else BUDGET,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     if options.json:
         print_json(findings.result)
     else:
         print(as_table(findings.result))
+    from batchscale.cost.clusters.this_machine import keep_step
+    from batchscale.cost.step.net_table import net_key, shipped_nets
+
+    plain = recipe.numerics.wire == "fp32" and not (recipe.execution.measures or recipe.execution.noise_scale_steps)
+    net = shipped_nets().get(net_key(recipe.model_dump(mode="json"))) if plain else None
+    _keep_machine(lambda: keep_step(findings.result, net))
     return 0
+
+
+def _keep_machine(keep: Callable[[], Path | None]) -> None:
+    """Add to this machine's cluster file what was measured; a plan alone misses it where that cannot be written."""
+    try:
+        file = keep()
+    except (OSError, FolderError) as error:
+        print(shown(f"note: not kept for plans of this machine: {error}"), file=sys.stderr, flush=True)
+        return
+    if file is not None:
+        print(shown(f"kept for plan --cluster this-machine: {file}"), file=sys.stderr, flush=True)
 
 
 def run_data(options: argparse.Namespace) -> int:
@@ -189,10 +223,7 @@ def run_allreduce(options: argparse.Namespace) -> int:
     """Measure, write and keep, then print the tables or the document."""
     check_alone("bench")
     out: Path | None = options.out
-    if out is not None and holds_run(out):
-        raise FolderError(f"{out}: holds a run, not a benchmark; give another --out DIR (nothing was changed)")
-    if out is not None:
-        check_free(out)
+    check_free_for_benchmark(out)
     from batchscale.bench.allreduce.measure import bench_allreduce, budget_of
     from batchscale.bench.allreduce.table import as_table
 
@@ -206,6 +237,10 @@ def run_allreduce(options: argparse.Namespace) -> int:
         print_json(findings.result)
     else:
         print(as_table(findings.result), flush=True)
+    if not options.no_store:
+        from batchscale.cost.clusters.this_machine import keep_all_reduces
+
+        _keep_machine(lambda: keep_all_reduces(findings.result))
     if out is not None:
         _write(findings, out)
         options.keeps = str(out)

@@ -69,8 +69,17 @@ def folder_path(text: str) -> Path:
     return Path(text)
 
 
+def file_path(text: str) -> Path:
+    """A path of something that is read or written, for argparse."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no path: give one ('.' for this folder)")
+    return Path(text)
+
+
 def positive(text: str) -> int:
     """A whole number of at least 1, for argparse."""
+    if re.fullmatch("0*[1-9][0-9]{18,}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of 1 to {10**18 - 1:,}")
     value = int(text) if re.fullmatch("[0-9]{1,18}", text) else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")

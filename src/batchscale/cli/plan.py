@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from batchscale.cli.options import add_common, print_json
+from batchscale.cli import plan_recipe
+from batchscale.cli.options import add_common, file_path, print_json
+from batchscale.cli.plan_out import check_out_file
+from batchscale.cost.ranges import OF_CLUSTER
 from batchscale.errors import DataError, UsageError
 from batchscale.records.command import this_command
 from batchscale.records.files import write_json
@@ -16,7 +19,7 @@ from batchscale.records.text import as_text
 from batchscale.words import shown
 
 if TYPE_CHECKING:
-    from batchscale.cost.validate import Floor
+    from batchscale.cost.speeds.validate import Floor
     from batchscale.records.findings import Findings, Table
 
 _VALIDATE = """\
@@ -44,10 +47,31 @@ far a doubling lies from that, and what leaving the first host costs. The packag
 """
 
 
+KINDS = ("recipe", "validate", "epochs", "priors")
+"""`recipe` is never typed: what is no other kind is a recipe's name."""
+
+
+def with_kind(words: Sequence[str]) -> Sequence[str]:
+    """The words after `plan`, with the kind of `plan RECIPE` before them.
+
+    Args:
+        words: as typed.
+    """
+    return words if not words or words[0] in ("-h", "--help", *KINDS) else ["recipe", *words]
+
+
 def add(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser("plan", help="how far more devices pay, before they are bought", description=__doc__)
-    kinds = parser.add_subparsers(dest="kind", metavar="KIND", required=True, parser_class=type(parser))
+    parser.words_of = with_kind
+    kinds = parser.add_subparsers(
+        dest="kind", metavar="RECIPE or KIND", required=True, parser_class=type(parser), prog="batchscale plan"
+    )
+    recipe = kinds.add_parser(
+        "recipe", help="a RECIPE itself: the best minibatch and all-reduce at each number of devices, time and cost",
+        description=plan_recipe.ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter, prog="batchscale plan",
+    )  # fmt: skip
+    plan_recipe.add_flags(recipe)
     validate = _kind(kinds, "validate", "predicted speeds against published ones", _VALIDATE)
     _add_series(validate)
     validate.add_argument(
@@ -69,15 +93,20 @@ def add(commands: Any) -> None:
     validate.add_argument("--gradient-mb", type=_megabytes, metavar="MB", help="megabytes of gradients a step")
     add_common(validate)
     validate.set_defaults(run=run_validate)
-    epochs = _kind(kinds, "epochs", "data to a goal against the minibatch, and whether the form holds", _EPOCHS)
-    epochs.add_argument("table", type=Path, metavar="TABLE.csv", help="what was needed at each minibatch")
-    add_common(epochs)
-    epochs.set_defaults(run=run_epochs)
+    _add_epochs(kinds)
     priors = _kind(kinds, "priors", "fit the priors of the small form to tables", _PRIORS)
     _add_series(priors)
-    priors.add_argument("--out", type=Path, metavar="FILE", help="write them as JSON, too")
+    priors.add_argument("--out", type=file_path, metavar="FILE", help="write them as JSON, too")
     add_common(priors)
     priors.set_defaults(run=run_priors)
+
+
+def _add_epochs(kinds: Any) -> None:
+    epochs = _kind(kinds, "epochs", "data to a goal against the minibatch, and whether the form holds", _EPOCHS)
+    epochs.add_argument("table", type=file_path, metavar="TABLE.csv", help="what was needed at each minibatch")
+    epochs.add_argument("--out", type=file_path, metavar="FILE", help="write what a plan takes of it as JSON, too")
+    add_common(epochs)
+    epochs.set_defaults(run=run_epochs)
 
 
 def _kind(kinds: Any, name: str, words: str, about: str) -> argparse.ArgumentParser:
@@ -88,10 +117,12 @@ def _kind(kinds: Any, name: str, words: str, about: str) -> argparse.ArgumentPar
 
 
 def _add_series(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("series", nargs="+", type=Path, metavar="SERIES.csv", help="a table of speeds, or its folder")
+    parser.add_argument(
+        "series", nargs="+", type=file_path, metavar="SERIES.csv", help="a table of speeds, or its folder"
+    )
 
 
-def _number(text: str) -> float:
+def number_of(text: str) -> float:
     """A finite number; not a number where it is none."""
     try:
         return float(text)
@@ -100,15 +131,19 @@ def _number(text: str) -> float:
 
 
 def link_of(text: str) -> tuple[float, float]:
-    """GBIT,MICROSECONDS, for argparse: above 0, and not below 0."""
-    numbers = [_number(part) for part in text.split(",")]
-    if len(numbers) != 2 or not (0 < numbers[0] < math.inf and 0 <= numbers[1] < math.inf):
-        raise argparse.ArgumentTypeError(f"{text!r} must be Gbit/s above 0, a comma, and microseconds, such as 100,5")
+    """GBIT,MICROSECONDS, for argparse."""
+    numbers = [number_of(part) for part in text.split(",")]
+    speed, latency = OF_CLUSTER["between_gbit_per_second"], OF_CLUSTER["between_microseconds"]
+    if len(numbers) != 2 or not (speed.holds(numbers[0]) and (numbers[1] == 0 or latency.holds(numbers[1]))):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be Gbit/s ({speed.span}), a comma, and microseconds (0 to {latency.high:,.0f}), such as "
+            f"100,5"
+        )
     return numbers[0], numbers[1]
 
 
 def _megabytes(text: str) -> float:
-    value = _number(text)
+    value = number_of(text)
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} must be a number of megabytes above 0")
     return value
@@ -117,9 +152,9 @@ def _megabytes(text: str) -> float:
 def run_validate(options: argparse.Namespace) -> int:
     """Predict, compare, print."""
     floor = _floor(options)
-    from batchscale.cost.series import read_series
-    from batchscale.cost.validate import validate
-    from batchscale.cost.validation_words import validation_findings
+    from batchscale.cost.speeds.series import read_series
+    from batchscale.cost.speeds.validate import validate
+    from batchscale.cost.speeds.validation_words import validation_findings
 
     validation = validate(read_series(options.series), options.calibrate, floor)
     if not validation.eligible:
@@ -128,7 +163,7 @@ def run_validate(options: argparse.Namespace) -> int:
             f"--calibrate={options.calibrate}: no series has a point to predict ({reasons}); give series with more "
             f"device counts"
         )
-    _print(validation_findings(validation, this_command(options.typed)), options)
+    print_findings(validation_findings(validation, this_command(options.typed)), options)
     return 0
 
 
@@ -149,9 +184,9 @@ def _floor(options: argparse.Namespace) -> Floor | None:
             f"--calibrate={options.calibrate}: two measured points hold what a link costs; leave --link and "
             f"--cluster out, or use --calibrate host"
         )
-    from batchscale.cost.cluster import read_cluster
-    from batchscale.cost.links import Link
-    from batchscale.cost.validate import Floor
+    from batchscale.cost.clusters.cluster import read_cluster
+    from batchscale.cost.clusters.links import Link
+    from batchscale.cost.speeds.validate import Floor
 
     link = Link(*options.link) if options.cluster is None else read_cluster(options.cluster).link()
     if options.gradient_mb is None and options.cluster is not None:
@@ -164,20 +199,32 @@ def _floor(options: argparse.Namespace) -> Floor | None:
 
 def run_epochs(options: argparse.Namespace) -> int:
     """Fit, test, print."""
-    from batchscale.cost.epochs import fit_epochs, read_workloads
-    from batchscale.cost.epochs_words import epochs_findings
+    from batchscale.cost.goal.epochs import fit_epochs, read_workloads
+    from batchscale.cost.goal.epochs_words import epochs_findings
+    from batchscale.cost.planning.published import WORKLOAD_ENTRIES
 
+    check_out_file(options.out, [options.table], WORKLOAD_ENTRIES)
     fits = [fit_epochs(workload) for workload in read_workloads(options.table)]
-    _print(epochs_findings(fits, this_command(options.typed)), options)
+    if options.out is not None:
+        from batchscale.cost.planning.fitted import accepted
+
+        workloads = [workload.as_json() for workload in accepted(fits, options.table)]
+        if workloads:
+            write_json(options.out, workloads)
+        else:
+            print(shown(f"warning: --out={options.out}: not written: a plan can take no workload of the table"),
+                  file=sys.stderr)  # fmt: skip
+    print_findings(epochs_findings(fits, this_command(options.typed)), options)
     return 0
 
 
 def run_priors(options: argparse.Namespace) -> int:
     """Fit, print, write."""
-    from batchscale.cost.priors import FEWEST_SERIES, FEWEST_SOURCES, fit_priors
-    from batchscale.cost.series import read_series
-    from batchscale.cost.validation_words import priors_table
+    from batchscale.cost.speeds.priors import FEWEST_SERIES, FEWEST_SOURCES, PRIORS_ENTRIES, fit_priors
+    from batchscale.cost.speeds.series import read_series
+    from batchscale.cost.speeds.validation_words import priors_table
 
+    check_out_file(options.out, options.series, PRIORS_ENTRIES)
     series = read_series(options.series)
     priors = fit_priors(series)
     if priors is None:
@@ -194,11 +241,16 @@ def run_priors(options: argparse.Namespace) -> int:
     return 0
 
 
-def _print(findings: Findings, options: argparse.Namespace) -> None:
+def print_findings(findings: Findings, options: argparse.Namespace) -> None:
     """The document, or the text."""
     if options.json:
         print_json(findings.result)
-        return
+    else:
+        print_text(findings)
+
+
+def print_text(findings: Findings) -> None:
+    """Question, answer, tables; warnings on standard error."""
     print(findings.asked)
     print(findings.answer)
     for table in findings.tables:

@@ -5,13 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import socket
-import sys
-import time
-import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+from batchscale.cli import workers
 from batchscale.cli.options import (
     add_common,
     add_data,
@@ -22,25 +19,21 @@ from batchscale.cli.options import (
     not_negative,
     positive,
     print_json,
-    remove_unused,
-    verdict,
 )
-from batchscale.errors import BatchscaleError, ProcessError, RecipeError, UsageError
+from batchscale.errors import BatchscaleError, RecipeError, UsageError
 from batchscale.members.loading import loaded
 from batchscale.recipe import load_recipe
 from batchscale.recipe.explain import UnknownMember
 from batchscale.records.folder import holds_run
 from batchscale.records.run import RunRecords
 from batchscale.system.early import release
-from batchscale.system.launcher import LAUNCHER, by_agent, is_worker, of_cluster, starts_its_own
-from batchscale.system.streams import Stream
+from batchscale.system.launcher import is_worker
 from batchscale.words import counted, shown
 
 if TYPE_CHECKING:
     from batchscale.records import Result
     from batchscale.run.job import Job
 
-_FOR_RANK_1_SECONDS = 3.0  # where rank 0 is lost: then a launcher that ends all tasks after one has ended them
 _ABOUT = """\
 Train RECIPE: a shipped recipe's name (see `batchscale recipes`) or a YAML file.
 
@@ -96,16 +89,7 @@ def run(options: argparse.Namespace) -> int:
     """Train in this process, or launch W of them."""
     if not is_worker():
         return _parent(options)
-    from batchscale.launch.processes import launched
-    from batchscale.launch.signals import die_with_parent
-
-    for name, value, unasked in (("processes", options.processes, 1), ("max-restarts", options.max_restarts, 0)):
-        if value != unasked:
-            raise starts_its_own(f"--{name}={value}")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # of what torch warns of when we connect, an error tells
-    if of_cluster() is None:  # which ends its tasks itself, and may have started them from a thread that ends
-        die_with_parent(int(os.environ.get(LAUNCHER, os.getppid())))
-    return _worker(options, launched())
+    return _worker(options, workers.enter(options, (("processes", 1), ("max-restarts", 0))))
 
 
 def _job(options: argparse.Namespace, out: Path | None) -> Job:
@@ -205,7 +189,7 @@ def _worker(options: argparse.Namespace, ours: bool) -> int:
     from batchscale.launch.processes import record_error
     from batchscale.records.folder import attempts
 
-    first, begun, out = int(os.environ["RANK"]) == 0, 0, None
+    first, begun, out = workers.is_first(), 0, None
     try:
         from batchscale.run.start import start
 
@@ -218,43 +202,10 @@ def _worker(options: argparse.Namespace, ours: bool) -> int:
         record_error(error)
         if first and not ours and options.json and out is not None and attempts(out) > begun:
             _print_failure(out)
-        if options.debug or not isinstance(error, BatchscaleError):
-            traceback.print_exc()
-        elif not ours:
-            _say(error)
-        if not first:
-            time.sleep(0.5)  # let rank 0's line be the first that the launcher sees
-        return _leave(error.exit_code if isinstance(error, BatchscaleError) else 1, options)
+        return workers.leave(workers.tell(error, options, ours), options)
     if first and not ours:
         _report(result, options)
-    return _leave(0, options)
-
-
-def _say(error: BatchscaleError) -> None:
-    """A process's error, once: rank 0 says what all know; what rank 0 cannot know, or cannot say, another one."""
-    from batchscale.launch.processes import told_by_rank_zero
-
-    rank, local_rank = int(os.environ["RANK"]), os.environ.get("LOCAL_RANK")
-    line = f"batchscale: {error}"
-    if rank == 0:
-        print(line, file=sys.stderr, flush=True)
-    if by_agent():  # which names the others' errors itself
-        return
-    if isinstance(error, UsageError):
-        if not told_by_rank_zero(error) and rank > 0:
-            print(f"batchscale: rank {rank} (host {socket.gethostname()}): {error}", file=sys.stderr, flush=True)
-    elif isinstance(error, ProcessError) and error.leaderless and (rank == 1 or local_rank == "0"):
-        if rank > 1:
-            time.sleep(_FOR_RANK_1_SECONDS)
-        print(line, file=sys.stderr, flush=True)
-
-
-def _leave(code: int, options: argparse.Namespace) -> int:
-    """End this process without tearing the interpreter down: a peer's death must not turn into an abort of ours."""
-    remove_unused(options)
-    judged = verdict(code, cast(Stream, sys.stdout), options)
-    sys.stderr.flush()
-    os._exit(judged)
+    return workers.leave(0, options)
 
 
 def _report(result: Result, options: argparse.Namespace, already: bool = False) -> int:

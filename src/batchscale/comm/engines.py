@@ -33,8 +33,14 @@ class Reduction(Protocol):
 class Engine(Protocol):
     """An algorithm bound to a world."""
 
-    def start(self, tensor: torch.Tensor, what: str) -> Reduction:
-        """Begin tensor <- sum over all processes; the same order of calls on every process."""
+    def start(self, tensor: torch.Tensor, what: str, wire: torch.dtype | None = None) -> Reduction:
+        """Begin tensor <- sum over all processes; the same order of calls on every process.
+
+        Args:
+            tensor: contiguous.
+            what: is summed, for errors.
+            wire: type that is sent; None for the tensor's own.
+        """
 
 
 class _Done:
@@ -52,9 +58,25 @@ class Builtin:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    def start(self, tensor: torch.Tensor, what: str) -> Reduction:
-        """Begin tensor <- sum over all processes."""
-        return self._world.start_all_reduce(tensor, f"{what} by {BUILTIN}")
+    def start(self, tensor: torch.Tensor, what: str, wire: torch.dtype | None = None) -> Reduction:
+        """Begin tensor <- sum over all processes; the backend adds in the type that it sends."""
+        name = f"{what} by {BUILTIN}"
+        if wire is None:
+            return self._world.start_all_reduce(tensor, name)
+        narrow = tensor.to(wire)
+        return _Narrow(self._world.start_all_reduce(narrow, name), narrow, tensor)
+
+
+class _Narrow:
+    """The sum of a tensor that was rounded into another one."""
+
+    def __init__(self, reduction: Reduction, narrow: torch.Tensor, tensor: torch.Tensor) -> None:
+        self._reduction, self._narrow, self._tensor = reduction, narrow, tensor
+
+    def wait(self) -> None:
+        """Have the sum in the tensor itself."""
+        self._reduction.wait()
+        self._tensor.copy_(self._narrow)
 
 
 class OnThread:
@@ -62,17 +84,19 @@ class OnThread:
 
     Args:
         submit: runs a function after those before it, on a thread.
-        all_reduce: blocks.
+        all_reduce: (tensor, what, wire); blocks.
     """
 
     def __init__(
-        self, submit: Callable[[Callable[[], None]], Future[None]], all_reduce: Callable[[torch.Tensor, str], None]
+        self,
+        submit: Callable[[Callable[[], None]], Future[None]],
+        all_reduce: Callable[[torch.Tensor, str, torch.dtype | None], None],
     ) -> None:
         self._submit, self._all_reduce = submit, all_reduce
 
-    def start(self, tensor: torch.Tensor, what: str) -> Reduction:
+    def start(self, tensor: torch.Tensor, what: str, wire: torch.dtype | None = None) -> Reduction:
         """Begin tensor <- sum over all processes."""
-        return _Submitted(self._submit(lambda: self._all_reduce(tensor.detach().view(-1), what)))
+        return _Submitted(self._submit(lambda: self._all_reduce(tensor.detach().view(-1), what, wire)))
 
 
 class Aside:
@@ -82,10 +106,14 @@ class Aside:
         assert world.queue is not None
         self._queue, self._all_reduce = world.queue, all_reduce
 
-    def start(self, tensor: torch.Tensor, what: str) -> Reduction:
-        """Begin tensor <- sum over all processes."""
+    def start(self, tensor: torch.Tensor, what: str, wire: torch.dtype | None = None) -> Reduction:
+        """Begin tensor <- sum over all processes; the backend adds in the type that it sends."""
+        flat = tensor.detach().view(-1)
         with self._queue.aside():
-            self._all_reduce(tensor.detach().view(-1), what)
+            narrow = flat if wire is None else flat.to(wire)
+            self._all_reduce(narrow, what)
+            if wire is not None:
+                flat.copy_(narrow)
             return _Behind(self._queue, self._queue.mark())
 
 

@@ -23,7 +23,7 @@ from batchscale.comm.collectives.three_phase import between_hosts
 from batchscale.comm.engines import BUILTIN as BUILTIN
 from batchscale.comm.engines import DONE, Builtin, Engine, OnThread, in_subgroups
 from batchscale.comm.engines import Reduction as Reduction
-from batchscale.comm.shared.all_reduce import DTYPES, SharedMemoryAllReduce
+from batchscale.comm.shared.all_reduce import DTYPES, Between, SharedMemoryAllReduce
 from batchscale.comm.shared.mapping import NoSharedMemory
 from batchscale.comm.world.world import World
 from batchscale.errors import UsageError
@@ -100,9 +100,9 @@ class Reducer:
             self._engines[SHARED_MEMORY] = self._memory
         else:  # waits for other hosts, so not beside the training on its thread
             memory = self._memory
-            self._engines[THREE_PHASE] = OnThread(self.submit, lambda tensor, what: memory.start(tensor, what).wait())
+            self._engines[THREE_PHASE] = OnThread(self.submit, lambda *summed: memory.start(*summed).wait())
 
-    def _between_hosts(self) -> Callable[[torch.Tensor, str], None] | None:
+    def _between_hosts(self) -> Between | None:
         hosts, lane = self.world.hosts, self.world.local_rank
         if len(hosts) == 1 or lane >= min(map(len, hosts)):
             return None
@@ -152,24 +152,43 @@ class Reducer:
             self._engine(name)
         self.choice = choice
 
-    def start(self, tensor: torch.Tensor, what: str = "all-reduce", algorithm: str | None = None) -> Reduction:
+    def start(
+        self,
+        tensor: torch.Tensor,
+        what: str = "all-reduce",
+        algorithm: str | None = None,
+        wire: torch.dtype | None = None,
+    ) -> Reduction:
         """Begin tensor <- sum over all processes.
 
         Args:
             tensor: contiguous; on the CPU, types other than float16, bfloat16, 32, 64 and int64 go through the backend.
             what: is summed, for errors.
             algorithm: to use, whatever is chosen.
+            wire: type that a float32 tensor is sent in, float16 or bfloat16; None for its own. Sums are made in
+                float32, but for those of the backend.
+
+        Raises:
+            ValueError: a wire for another tensor.
         """
+        if wire is not None and (tensor.dtype != torch.float32 or wire not in (torch.float16, torch.bfloat16)):
+            raise ValueError(f"wire={wire}: float16 or bfloat16, for tensors of float32, not of {tensor.dtype}")
         if self.world.size == 1:
             return DONE
         name = algorithm or self.choice.algorithm(tensor.nbytes)
         if self.world.device.type == "cpu" and tensor.dtype not in DTYPES:  # none of ours adds these
             name = BUILTIN
-        return self._engine(name).start(tensor, what)
+        return self._engine(name).start(tensor, what, wire)
 
-    def all_reduce(self, tensor: torch.Tensor, what: str = "all-reduce", algorithm: str | None = None) -> None:
-        """tensor <- sum over all processes of tensor."""
-        self.start(tensor, what, algorithm).wait()
+    def all_reduce(
+        self,
+        tensor: torch.Tensor,
+        what: str = "all-reduce",
+        algorithm: str | None = None,
+        wire: torch.dtype | None = None,
+    ) -> None:
+        """tensor <- sum over all processes of tensor; see ``start``."""
+        self.start(tensor, what, algorithm, wire).wait()
         self.world.exchanges.wait_for_device(what)
 
     def progress(self) -> None:

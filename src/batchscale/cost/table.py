@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,12 +58,13 @@ class CsvRow:
         return int(value)
 
 
-def read_rows(path: Path, needed: Iterable[str]) -> Iterator[CsvRow]:
+def read_rows(path: Path, needed: Sequence[str], one_of: Sequence[str] = ()) -> Iterator[CsvRow]:
     """The rows of a CSV with a header.
 
     Args:
         path: of the file.
         needed: columns that it must have.
+        one_of: columns of which it must have one.
 
     Raises:
         DataError: it cannot be read, is no CSV, has no row, or lacks a column.
@@ -82,11 +83,7 @@ def read_rows(path: Path, needed: Iterable[str]) -> Iterator[CsvRow]:
     except csv.Error as error:
         raise DataError(f"{name}: no CSV ({error}); give one with a header") from None
     header = [column.strip() for column in rows[0]] if rows else []
-    for column in needed:
-        if column not in header:
-            raise DataError(
-                f"{name}: has no column {column}; {did_you_mean(column, header)}it needs {', '.join(needed)}"
-            )
+    _check_columns(name, header, needed, one_of)
     if len(rows) < 2:
         raise DataError(f"{name}: has a header and no row; give a table with measurements")
     for number, row in enumerate(rows[1:], 2):
@@ -95,3 +92,18 @@ def read_rows(path: Path, needed: Iterable[str]) -> Iterator[CsvRow]:
             if len(row) != len(header):
                 raise DataError(f"{place}: {len(row)} cells for {len(header)} columns; correct it")
             yield CsvRow(place, dict(zip(header, (cell.strip() for cell in row), strict=True)))
+
+
+def _check_columns(name: str, header: Sequence[str], needed: Sequence[str], one_of: Sequence[str]) -> None:
+    """Raise where a header lacks a column.
+
+    Raises:
+        DataError: names it, what may be meant by it, and all that is needed.
+    """
+    all_needed = ", ".join(filter(None, (*needed, " or ".join(one_of))))
+    groups = [*((column,) for column in needed), *([tuple(one_of)] if one_of else [])]
+    others = [column for column in header if column not in (*needed, *one_of)]
+    for group in groups:
+        if not set(group) & set(header):
+            meant = did_you_mean(group[-1], others)
+            raise DataError(f"{name}: has no column {' or '.join(group)}; {meant}it needs {all_needed}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -52,3 +53,34 @@ def crop_places(seed: int, epochs: Indices, examples: Indices, padding: int) -> 
         tops[inside] = integers(key(seed, int(epoch), _CROP_Y), examples[inside], 2 * padding + 1)
         lefts[inside] = integers(key(seed, int(epoch), _CROP_X), examples[inside], 2 * padding + 1)
     return torch.from_numpy(tops), torch.from_numpy(lefts)
+
+
+class Draw(NamedTuple):
+    """What is random in a minibatch of examples in memory: a row an example.
+
+    Attributes:
+        examples: their numbers.
+        place: top and left of every crop; () without crops.
+        flips: (which are mirrored,); () without mirrors.
+    """
+
+    examples: torch.Tensor
+    place: tuple[torch.Tensor, ...] = ()
+    flips: tuple[torch.Tensor, ...] = ()
+
+
+def draw(seed: int, augmentation: Augmentation, epochs: Indices, examples: Indices) -> Draw:
+    """The numbers of a minibatch, each example's keyed by (seed, epoch, example)."""
+    padding = augmentation.padding
+    place = crop_places(seed, epochs, examples, padding) if padding else ()
+    flips = (torch.from_numpy(mirrored(seed, epochs, examples)),) if augmentation.flip else ()
+    return Draw(torch.from_numpy(examples), place, flips)
+
+
+def mirror(picture: torch.Tensor, flips: torch.Tensor) -> None:
+    """Mirror these pictures of a minibatch, in place."""
+    if picture.is_cpu:
+        flipped = flips.nonzero().squeeze(1)
+        picture[flipped] = picture[flipped].flip(-1)
+    else:  # how many they are, the host would have to wait for
+        picture.copy_(torch.where(flips.view(-1, *[1] * (picture.ndim - 1)), picture.flip(-1), picture))

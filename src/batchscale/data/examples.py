@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from batchscale.data.augmentation import Augmentation, Indices, crop_places, mirrored
+from batchscale.data.augmentation import Augmentation, Draw, Indices, draw, mirror
 from batchscale.data.contents import COUNT, PARTS, Contents, digest
 from batchscale.errors import DataError
 from batchscale.structure import IGNORED, called, columns, mapped_columns, num_examples, rows, tensor_columns, tensors
@@ -197,22 +197,39 @@ class TensorExamples(Examples):
 
     def augmented(self, seed: int, augmentation: Augmentation) -> Callable[[Indices, Indices], Pairs]:
         """One gather of every tensor, then mirrors, on whole tensors; pictures are cropped at one place together."""
+        pick = self.picked(augmentation)
+        return lambda epochs, examples: pick(draw(seed, augmentation, epochs, examples))
+
+    def picked(self, augmentation: Augmentation) -> Callable[[Draw], Pairs]:
+        """What ``augmented`` makes of drawn numbers, where these examples lie."""
         padding = augmentation.padding
         pick = (
             mapped_columns(lambda column: self._picker(column, padding, 0), self.inputs),  # an image is black outside
             mapped_columns(lambda column: self._picker(column, padding, IGNORED), self.targets),
         )
 
-        def minibatch(epochs: Indices, examples: Indices) -> Pairs:
-            place = crop_places(seed, epochs, examples, padding) if padding else ()
-            picked: Pairs = called(pick, torch.from_numpy(examples), place)
-            if augmentation.flip:
-                flipped = torch.from_numpy(mirrored(seed, epochs, examples)).nonzero().squeeze(1)
+        def minibatch(drawn: Draw) -> Pairs:
+            picked: Pairs = called(pick, drawn.examples, drawn.place)
+            for flips in drawn.flips:
                 for picture in filter(self._is_picture, tensor_columns(picked)):
-                    picture[flipped] = picture[flipped].flip(-1)
+                    mirror(picture, flips)
             return picked
 
         return minibatch
+
+    def on(self, device: torch.device) -> TensorExamples:
+        """Copies of these examples on a device; all their columns are tensors."""
+        return TensorExamples(*mapped_columns(lambda column: column.to(device), (self.inputs, self.targets)))
+
+    def num_bytes(self, padding: int) -> int:
+        """Of the columns that are tensors, and of the padded copies that crops are cut out of."""
+        total = 0
+        for column in tensor_columns((self.inputs, self.targets)):
+            total += column.nbytes
+            if padding and self._is_picture(column):
+                height, width = column.shape[-2:]
+                total += column.nbytes * (height + 2 * padding) * (width + 2 * padding) // (height * width)
+        return total
 
     def _is_picture(self, tensor: torch.Tensor) -> bool:
         """An image, or what lies over one: a mask of its height and width."""

@@ -17,6 +17,9 @@ MasksAre = Literal["classes", "instances"]
 TokensAre = Literal["characters", "bytes"]
 """What a text is cut into."""
 
+DecodersAre = Literal["threads", "processes"]
+"""Who decodes images on disk."""
+
 CHOICE = "choose with data.labels=names or data.labels=numbers (`batchscale data`: --labels)"
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from batchscale.data.examples import Splits
 from batchscale.data.image.dataset import Dataset
 from batchscale.data.official.files import OfficialFile, existing, listing
-from batchscale.data.readings import LabelsAre, MasksAre, TokensAre
+from batchscale.data.readings import DecodersAre, LabelsAre, MasksAre, TokensAre
 from batchscale.errors import DataError
 from batchscale.words import counted
 
@@ -25,6 +25,7 @@ class Reading:
         subset: a list of training files, one name a line; None for all.
         skip_bad: train on the next readable image in the place of a bad one; leave bad ones out of evaluation.
         threads: that decode.
+        decoders: of image files: whether these threads decode, or a process for each.
         labels: how to read the labels of a validation part; None where only one reading is possible.
         masks: what the masks of pairs hold; None where that is known, or not said.
         classes: of such masks, the background included.
@@ -49,6 +50,7 @@ class Reading:
     test_share: float = 0.1
     crop: int | None = None
     resize: tuple[int, int] | None = None
+    decoders: DecodersAre = "threads"
     listing: Any = field(default=None, compare=False, repr=False)
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import torch
 
+from batchscale.comm.world.device import may_share
 from batchscale.comm.world.nccl import MORE_SHARED_MEMORY
 from batchscale.errors import RecipeError
 from batchscale.launch.signals import RUNS_AT_ONCE
-from batchscale.recipe.schema import Numerics, Recipe
+from batchscale.recipe.numerics import Numerics
+from batchscale.recipe.schema import Recipe
 from batchscale.system.cores import available_cores
 from batchscale.system.launcher import of_cluster
 from batchscale.system.notes import note
@@ -53,16 +55,21 @@ def choose_device(recipe: Recipe, root: str = "/") -> torch.device:
         if sign and place == 0:
             note(f"no GPU can be used, though {sign}: training on the CPU; {_WAY_OUT}, or set execution.device=cpu")
         return torch.device("cpu")
-    if 1 < gpus < processes:
+    if 1 < gpus < processes and not may_share():
         raise RecipeError(
             f"execution.device={wanted}: this host has {processes} processes and {gpus} GPUs, and each process needs "
             f"its own; use {gpus} processes here, or execution.device=cpu"
         )
-    device = torch.device("cuda", 0 if gpus == 1 else place)
+    device = torch.device("cuda", place % gpus)
     torch.cuda.set_device(device)
     if place == 0 and (line := little_shared_memory(processes, root)):
         note(line)
     return device
+
+
+def may_use_gpu(recipe: Recipe) -> bool:
+    """Whether a run of this recipe takes a GPU here, as far as is known before it does."""
+    return recipe.execution.device != "cpu" and torch.cuda.device_count() > 0
 
 
 _WAY_OUT = "`nvidia-smi` and `python -c 'import torch; torch.cuda.init()'` say why"

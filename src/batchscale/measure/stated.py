@@ -26,14 +26,20 @@ def stated_set(examples: Examples, count: int) -> Examples:
     return examples.select(shuffled(key(_MEASURED), np.arange(count), len(examples)))
 
 
-def watched(parts: Sequence[Item], words: str) -> Iterator[Item]:
-    """The parts, one after the other, with a line on standard error every five seconds: how far, and the time left."""
+def watched(parts: Sequence[Item], words: str, speaks: bool = True) -> Iterator[Item]:
+    """The parts, one after the other, with a line on standard error every five seconds: how far, and the time left.
+
+    Args:
+        parts: of the work.
+        words: of the line.
+        speaks: whether this process is the one that says it.
+    """
     start = told = time.monotonic()
     for number, part in enumerate(parts):
         now = time.monotonic()
         if number == 1:
             start = now  # the first part loads and compiles
-        elif number and now - told >= _LINE_SECONDS:
+        elif speaks and number and now - told >= _LINE_SECONDS:
             told, left = now, (now - start) / (number - 1) * (len(parts) - number)
             print(f"{words}: {number} of {len(parts)} parts, {left:.0f} s left", file=sys.stderr, flush=True)
         yield part

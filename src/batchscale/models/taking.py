@@ -9,14 +9,20 @@ from batchscale.errors import RecipeError
 
 B = TypeVar("B", bound=Callable[..., Any])
 
-IMAGES, TOKENS = "images (C, H, W)", "sequences of tokens (T,)"
-AXES = {IMAGES: 3, TOKENS: 1}
+IMAGES, VOLUMES, TOKENS = "images (C, H, W)", "volumes (C, D, H, W)", "sequences of tokens (T,)"
+AXES = {IMAGES: 3, VOLUMES: 4, TOKENS: 1}
 """What a network may take -> the axes of one example of it."""
 
 
 def takes_tokens(builder: B) -> B:
     """Say of a builder that its network takes tokens int64 (m, T)."""
     builder.takes = TOKENS  # type: ignore[attr-defined]
+    return builder
+
+
+def takes_volumes(builder: B) -> B:
+    """Say of a builder that its network takes volumes (m, C, D, H, W)."""
+    builder.takes = VOLUMES  # type: ignore[attr-defined]
     return builder
 
 

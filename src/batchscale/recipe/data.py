@@ -37,6 +37,9 @@ class Data(Entry):
     partial: Literal["carry", "drop"] = "carry"  # the last partial minibatch of an epoch's shuffle
     subset: str | None = None  # of images on disk: a list of the training files to use, one name a line
     skip_bad: bool = False  # of images on disk: instead of a bad file train on the next, evaluate none
+    # of images on disk: who decodes a JPEG that is trained on: libjpeg, or a GPU's decoder, whose pixels are others by
+    # some levels (evaluation is by libjpeg; not with numerics.exact; not yet run)
+    decode: Literal["libjpeg", "nvjpeg"] = "libjpeg"
     # of images on disk: what validation folders or the words of a list of labels are, where two readings are possible:
     # names of training folders, or labels from 0 (refused where it is not said)
     labels: Literal["names", "numbers"] | None = None
@@ -107,6 +110,7 @@ class Data(Entry):
             "subset": self.subset is not None,
             "skip_bad": self.skip_bad,
             "labels": self.labels is not None,
+            "decode": self.decode != "libjpeg",
         }
         for entry in (entry for entry, is_set in meant_for_disk.items() if is_set and not on_disk):
             raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 import types
 from collections.abc import Iterable
 from typing import Any, Union, get_args, get_origin
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from batchscale.errors import RecipeError
+from batchscale.recipe.problems import first_problem, refused_value
 from batchscale.recipe.schema import Recipe
 from batchscale.recipe.union import UNKNOWN_MEMBER, fields_of
 from batchscale.words import nearest
@@ -120,10 +120,7 @@ def _below(place: tuple[int | str, ...]) -> str:
 def explained(error: ValidationError) -> RecipeError:
     """The first problem of a recipe in one line; a misspelt name before the entry that is missing because of it."""
     problems = error.errors(include_url=False)
-    first = problems[0]
-    if first["type"] == "missing":
-        beside = [p for p in problems if p["type"] == "extra_forbidden" and p["loc"][:-1] == first["loc"][:-1]]
-        first = [*beside, first][0]
+    first = first_problem(problems)
     entry, below = _named(first["loc"])
     key = entry + below
     if first["type"] == "extra_forbidden":
@@ -138,7 +135,7 @@ def explained(error: ValidationError) -> RecipeError:
         return RecipeError(f"recipe entry {key}: {rule}" if key else f"recipe: {rule}")
     if first["type"] == "tuple_type":
         rule = f"must be a list{_items(entry)}"
-    sentence = f"recipe entry {key}={reprlib.repr(first['input'])}: {rule[:1].lower() + rule[1:]}"
+    sentence = f"recipe entry {refused_value(key, first['input'], rule)}"
     line = f"{sentence}; set it with {entry}=VALUE"
     return UnknownMember(line, sentence) if first["type"] == UNKNOWN_MEMBER else RecipeError(line)
 

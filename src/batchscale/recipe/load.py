@@ -24,7 +24,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("an alias (*name) is not allowed in a recipe; write the value out")
+            raise yaml.YAMLError("an alias (*name) is not allowed here; write the value out")
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -202,6 +202,8 @@ _LATER: dict[str, Any] = {
     "data.tokens": "characters",
     "data.sequence": None,
     "data.test_share": 0.1,
+    "numerics.wire": "fp32",
+    "data.decode": "libjpeg",
 }
 """Entries that identities of runs and studies begun before them lack: they stand in one only where they differ."""
 

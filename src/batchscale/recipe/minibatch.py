@@ -53,6 +53,10 @@ class GrowthEntry(Entry):
         """Every so many steps the noise scale is measured; None where growth does not go by it."""
         return None
 
+    def measures_state(self) -> bool:
+        """Whether growth goes by a measure of the run's state between two steps."""
+        return False
+
     def check_fits(self, workers: int, per_worker: int) -> None:
         """Raise where a run cannot begin with this minibatch.
 
@@ -122,7 +126,7 @@ class DecidedGrowth(GrowthEntry):
 
     largest: Count  # of the minibatch, in images
     every_examples: Count | None = None  # a decision every so many images (null: an epoch's)
-    confirm: Count = 2  # decisions in a row that must agree
+    confirm: Count = 2  # decisions in a row that must agree (by default 1 of kind: curvature)
     hold_examples: Annotated[int, Field(ge=0)] = 0  # images between two doublings at least
     # steps from a decision to the first step that it changes: the feed makes up to 3 ready in advance
     delay_steps: Annotated[int, Field(ge=4)] = 8
@@ -162,6 +166,26 @@ class GrowthByNoiseScale(DecidedGrowth):
         return self.measure_steps
 
 
+class GrowthByCurvature(DecidedGrowth):
+    """Larger minibatches as the top eigenvalue of the Hessian falls."""
+
+    kind: Literal["curvature"] = "curvature"
+    confirm: Count = 1  # decisions in a row that must agree
+    # the minibatch doubles where the top eigenvalue is at most this share of that at the last growth: 1 / falls_by
+    falls_by: Annotated[float, Field(gt=1, allow_inf_nan=False)] = 2.0
+    duration: Count | None = 10  # decisions without growth after which it doubles all the same; null: it does not
+    curvature_examples: Count = 1000  # of the training set, whose mean loss has the Hessian; at most all of it
+    tolerance: Positive = 0.01  # relative change of the eigenvalue at which the power iteration ends
+    most_products: Count = 20  # of the Hessian with a vector, a decision
+
+    def asks_for(self) -> str:
+        stayed = "" if self.duration is None else f" (or after {self.duration} decisions without growth)"
+        return f"lambda <= lambda_0 / {self.falls_by:g}{stayed}"
+
+    def measures_state(self) -> bool:
+        return True
+
+
 class SeesawGrowth(GrowthEntry):
     """Twice as many images at each halving of the lr's decay; the lr falls by the root of it."""
 
@@ -173,7 +197,7 @@ GROWTH_ENTRIES: EntryUnion[GrowthEntry] = EntryUnion(
     "minibatch.growth",
     GrowthEntry,
     "kind",
-    (NoGrowth, StatedGrowth, DoublingGrowth, GrowthInsteadOfDecay, SeesawGrowth, GrowthByNoiseScale),
+    (NoGrowth, StatedGrowth, DoublingGrowth, GrowthInsteadOfDecay, SeesawGrowth, GrowthByNoiseScale, GrowthByCurvature),
 )
 AnyGrowth = Annotated[SerializeAsAny[GrowthEntry], WrapValidator(GROWTH_ENTRIES)]
 

@@ -16,8 +16,10 @@ from batchscale.members import ALL_REDUCES, BETWEEN
 from batchscale.members import ON_DISK as ON_DISK
 from batchscale.recipe.base import Count, Entry, Epochs, Fraction, NotNegative, Positive, Share
 from batchscale.recipe.data import Data
+from batchscale.recipe.measuring import MeasureEntry
 from batchscale.recipe.minibatch import MinibatchEntry
 from batchscale.recipe.network import BatchNorm, Loss, Model
+from batchscale.recipe.numerics import Numerics
 from batchscale.recipe.optimizer import AnyOptimizer, SGDEntry
 from batchscale.recipe.stopping import StopAt, StopBelow
 from batchscale.recipe.union import member_of
@@ -89,18 +91,6 @@ class LearningRate(Entry):
     decay: DecayEntry = DecayEntry()
 
 
-class Numerics(Entry):
-    """How the run is computed: compared at a resume in exact mode only."""
-
-    exact: bool = False
-    # images in one forward/backward pass: a multiple of per_worker (a pass holds at least one worker as that grows)
-    micro_batch: Literal["auto"] | Count = "auto"
-    threads: Literal["auto"] | Count = "auto"  # per process; auto: 1 in exact mode, else one a core, or fewer by trial
-    memory_format: Literal["channels_last", "contiguous"] = "channels_last"
-    compile: bool = False  # torch.compile of the model
-    evaluation_chunk: Count = 500  # images of one evaluation pass, the same for every W
-
-
 class Aggregation(Entry):
     """The all-reduce of the gradients."""
 
@@ -132,6 +122,9 @@ class Execution(Entry):
     aggregation: Aggregation = Aggregation()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     decode_threads: Literal["auto"] | Count = "auto"  # per process; auto: cores / local processes
+    # who decodes images on disk, decode_threads at once; auto: processes on a GPU, whose launches a thread would delay;
+    # the pixels are the same, bit for bit
+    decoders: Literal["auto", "threads", "processes"] = "auto"
     checkpoint_seconds: NotNegative = 30.0
     keep_checkpoints: KeepCheckpoints = KeepCheckpoints()
     log_steps: Count = 10  # a line of metrics.jsonl every so many steps
@@ -144,6 +137,8 @@ class Execution(Entry):
     stop_at: StopAt | None = None  # of the same examples
     # the noise scale of the gradient, measured in every so many steps, in which fast mode does not overlap; null: never
     noise_scale_steps: Count | None = None
+    # measures of the run's state between two steps, such as [{name: noise-scale, every: 100}]: lines of measures.jsonl
+    measures: Annotated[tuple[MeasureEntry, ...], Field(strict=False)] = ()
     tensorboard: bool = False  # event files in OUT/tensorboard, beside metrics.jsonl
     timeout_seconds: Positive = 60.0  # a process that does not answer this long has hung
     # the same until the first step is done, in evaluations, and beside a process that writes a checkpoint
@@ -174,6 +169,14 @@ class Recipe(Entry):
         if self.learning_rate.scaling == "adascale":
             return 1
         return self.minibatch.growth.measures_noise_every() or self.execution.noise_scale_steps
+
+    @model_validator(mode="after")
+    def _a_gpu_may_decode(self) -> Self:
+        if self.data.decode == "nvjpeg" and self.numerics.exact:
+            raise ValueError("data.decode=nvjpeg: exact mode's pixels are libjpeg's; use data.decode=libjpeg")
+        if self.data.decode == "nvjpeg" and self.execution.device == "cpu":
+            raise ValueError("data.decode=nvjpeg: needs a GPU, and execution.device=cpu; use data.decode=libjpeg")
+        return self
 
     @model_validator(mode="after")
     def _growth_fits_the_run(self) -> Self:

@@ -7,6 +7,7 @@ OUT/runs/KEY/       one ordinary run folder each
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -68,8 +69,38 @@ class Mark(_Part):
     y: float | None = None
 
 
+class Surface(_Part):
+    """Values over a grid.
+
+    Args:
+        label: of the values, with the unit.
+        x, y: where the columns and rows of the grid lie, rising.
+        values: a row for every y, as long as x; None where there is no value.
+        scale: of the values.
+        limits: what the levels cover, so that several figures share a scale; None: the values of this one.
+        form: a map of contours, or a relief seen from a corner.
+    """
+
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    values: tuple[tuple[float | None, ...], ...]
+    scale: Literal["linear", "log10"] = "linear"
+    limits: tuple[float, float] | None = None
+    form: Literal["map", "relief"] = "map"
+
+    @model_validator(mode="after")
+    def _is_grid(self) -> Self:
+        for name, places in (("x", self.x), ("y", self.y)):
+            if len(places) < 2 or any(after <= place for place, after in itertools.pairwise(places)):
+                raise ValueError(f"surface {self.label}: {name} must be two places and more, rising")
+        if len(self.values) != len(self.y) or any(len(row) != len(self.x) for row in self.values):
+            raise ValueError(f"surface {self.label}: values must be {len(self.y)} rows of {len(self.x)}")
+        return self
+
+
 class Figure(_Part):
-    """A figure as data: the report draws it."""
+    """A figure as data: the report draws it; over a surface its series are points and paths of the map."""
 
     id: str
     title: str
@@ -78,6 +109,7 @@ class Figure(_Part):
     y: Axis
     series: tuple[Series, ...]
     marks: tuple[Mark, ...] = ()
+    surface: Surface | None = None
 
 
 class Table(_Part):

@@ -1,6 +1,7 @@
-"""A run's folder: the lock, the resolved recipe, the environment, the lines of metrics and evaluations.
+"""A run's folder: the lock, the resolved recipe, the environment, the lines of metrics, evaluations and measures.
 
-OUT/recipe.yaml  environment.json  metrics.jsonl  evaluations.jsonl  checkpoints/  weights.safetensors  result.json
+OUT/recipe.yaml  environment.json  metrics.jsonl  evaluations.jsonl  measures.jsonl  checkpoints/  weights.safetensors
+OUT/result.json
 """
 
 from __future__ import annotations
@@ -53,6 +54,19 @@ def check_free(folder: Path) -> None:
         parent = parent.parent
     if not os.access(parent, os.W_OK | os.X_OK):
         raise FolderError(f"{folder}: {parent} is not writable; give another --out DIR")
+
+
+def check_free_for_benchmark(folder: Path | None) -> None:
+    """Refuse a folder in which a document of a benchmark would lie beside something else; None: nothing is written.
+
+    Raises:
+        FolderError: it holds a run, or is not empty.
+    """
+    if folder is None:
+        return
+    if holds_run(folder):
+        raise FolderError(f"{folder}: holds a run, not a benchmark; give another --out DIR (nothing was changed)")
+    check_free(folder)
 
 
 def attempted(folder: Path, entry: str) -> list[dict[str, Any]]:

@@ -17,9 +17,9 @@ from batchscale.recipe.load import parse_yaml
 from batchscale.records.files import damaged_lines, is_number, is_shallow, last_line, parse_json, read_lines
 from batchscale.records.result import Result, read_result
 
-METRICS, EVALUATIONS = "metrics.jsonl", "evaluations.jsonl"
-LINES = (METRICS, EVALUATIONS)
-"""The files of lines, one a step or an evaluation."""
+METRICS, EVALUATIONS, MEASURES = "metrics.jsonl", "evaluations.jsonl", "measures.jsonl"
+LINES = (METRICS, EVALUATIONS, MEASURES)
+"""The files of lines, one a step, an evaluation or a measure."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,10 @@ class RunRecords:
         """The whole lines of evaluations.jsonl."""
         return read_lines(self.folder / EVALUATIONS)
 
+    def measures(self) -> list[dict[str, Any]]:
+        """The whole lines of measures.jsonl."""
+        return read_lines(self.folder / MEASURES)
+
     def points(self, name: str, entry: str) -> Iterator[tuple[float, float]]:
         """(epoch, value) of every line of a file of lines that has both as numbers.
 
@@ -96,6 +100,30 @@ class RunRecords:
     def newest_metrics(self) -> dict[str, Any] | None:
         """The last whole line of metrics.jsonl, from the end of the file alone; None where there is none."""
         return last_line(self.folder / METRICS)
+
+    def with_examples(self) -> Iterator[tuple[float, float, dict[str, Any]]]:
+        """(examples seen by the end of a line, examples of the line, the line) of metrics.jsonl."""
+        seen, done = 0.0, 0.0
+        for line in self.metrics():
+            if is_number(line.get("step")) and is_number(line.get("minibatch")) and line["step"] > done:
+                examples = (line["step"] - done) * line["minibatch"]
+                seen, done = seen + examples, line["step"]
+                yield seen, examples, line
+
+    def examples_at(self, step: float, minibatch: float) -> float:
+        """Examples that were seen after a step; by the last minibatch where the lines end before it.
+
+        Args:
+            step: steps done.
+            minibatch: kn of the first step, where there are no lines.
+        """
+        total, done = 0.0, 0.0
+        for seen, _, line in self.with_examples():
+            minibatch = line["minibatch"]
+            if line["step"] > step:
+                break
+            total, done = seen, line["step"]
+        return total + (step - done) * minibatch
 
     def damaged(self, name: str) -> tuple[list[int], bool]:
         """The numbers of a file's damaged lines from 1 on, and whether its end is cut in mid-line."""

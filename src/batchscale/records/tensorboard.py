@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from batchscale.errors import UsageError
+from batchscale.records.run import MEASURES, METRICS
 
 
 def check_installed() -> None:
@@ -64,9 +65,15 @@ class EventFiles:
 def scalars(name: str, line: dict[str, Any]) -> Iterator[tuple[str, float]]:
     """(tag, value) of every number of a line but its step.
 
-    train/loss, train/lr, train/minibatch, ..., phase_seconds/data, ...; test/error_percent, test/loss (or holdout/...)
+    train/loss, train/lr, train/minibatch, ..., phase_seconds/data, ...; test/error_percent, test/loss (or holdout/...);
+    noise-scale/noise scale, ...
     """
-    group = "train" if name == "metrics.jsonl" else line["on"]
+    if name == MEASURES:
+        for number in line.get("numbers", ()):
+            if number["value"] is not None:
+                yield f"{line['measure']}/{number['name']}", number["value"]
+        return
+    group = "train" if name == METRICS else line["on"]
     for entry, value in line.items():
         if isinstance(value, dict):
             yield from ((f"{entry}/{inner}", number) for inner, number in value.items())

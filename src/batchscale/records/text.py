@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import re
 
-from rich.console import Console
-from rich.table import Table as Grid
-from rich.text import Text
+from rich.cells import cell_len
 
 from batchscale.records.findings import Table
 
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?( ?%)?")
-_WIDEST = 100_000  # letters of a line: nothing is folded, a terminal may do that
+_BETWEEN = "  "  # columns
+_IN_ONE_LINE = {7: None, 8: None, 9: " ", 10: " ", 11: None, 12: None, 13: None}
+"""Control characters that would move the cells after them: those that stand for blanks become one."""
 
 
 def as_text(table: Table, columns: bool = True) -> str:
@@ -24,14 +23,13 @@ def as_text(table: Table, columns: bool = True) -> str:
         table: what to write.
         columns: whether their names are written.
     """
-    rows = [["-" if cell is None else str(cell) for cell in row] for row in table.rows]
-    grid = Grid(box=None, show_header=columns, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    for place, name in enumerate(table.columns):
-        is_number = any(_NUMBER.fullmatch(row[place]) for row in rows)
-        grid.add_column(Text(name), justify="right" if is_number else "left", no_wrap=True)
-    for row in rows:
-        grid.add_row(*map(Text, row))  # a Text, for a plain string's brackets would be marks
-    console = Console(file=io.StringIO(), width=_WIDEST, color_system=None, legacy_windows=False)
-    with console.capture() as capture:
-        console.print(grid)
-    return "\n".join(line.rstrip() for line in capture.get().rstrip("\n").split("\n"))
+    rows = [["-" if cell is None else str(cell).translate(_IN_ONE_LINE) for cell in row] for row in table.rows]
+    lines = [list(table.columns), *rows] if columns else rows
+    is_number = [any(_NUMBER.fullmatch(row[place]) for row in rows) for place in range(len(table.columns))]
+    widths = [max((cell_len(line[place]) for line in lines), default=0) for place in range(len(table.columns))]
+
+    def aligned(cell: str, width: int, right: bool) -> str:
+        blanks = " " * (width - cell_len(cell))  # letters of some scripts are two cells wide
+        return blanks + cell if right else cell + blanks
+
+    return "\n".join(_BETWEEN.join(map(aligned, line, widths, is_number)).rstrip() for line in lines)

@@ -13,6 +13,7 @@ from batchscale.records.result import Result
 from batchscale.records.run import LINES, RunRecords, speed_entry
 from batchscale.records.score import Score
 from batchscale.report.draw.scales import number
+from batchscale.report.measured_figures import decided_figures, measured_figures
 from batchscale.report.page.runs import Run
 from batchscale.report.text import as_words
 from batchscale.words import counted
@@ -43,7 +44,11 @@ def run_findings(folder: Path, run: Run) -> Findings:
         f"seed {run.recipe.get('seed', '?')}, on {_processes(run)}.",
         answer=_answer(run),
         command=_command(run),
-        figures=tuple(figure for figure in _figures(metrics, evaluations, run) if any(s.x for s in figure.series)),
+        figures=(
+            *(figure for figure in _figures(metrics, evaluations, run) if any(s.x for s in figure.series)),
+            *measured_figures(_measures(folder)),
+            *decided_figures(_list(((run.result and run.result.model_extra) or {}).get("decisions"))),
+        ),
         tables=tuple(table for table in (_phases(metrics), _derived(run), _attempts(run)) if table.rows),
         warnings=_warnings(folder, run),
     )
@@ -108,9 +113,15 @@ def _warnings(folder: Path, run: Run) -> tuple[str, ...]:
     elif run.result.status == "diverged":
         warnings.append(f"This run diverged: {_why(run.result)}.")
     warnings.extend(as_words(warning) for warning in _list(run.environment.get("warnings")))
+    refusals = {as_words(line["measure"]): line["refused"] for line in _measures(folder) if "refused" in line}
+    warnings.extend(f"measure {name} was refused: {as_words(why)}" for name, why in refusals.items())
     if run.skipped_files:
         warnings.append(f"Passed over: {counted(len(run.skipped_files), 'data file')}, listed with the run.")
     return (*warnings, *_damaged(folder))
+
+
+def _measures(folder: Path) -> list[dict[str, Any]]:
+    return [line for line in RunRecords(folder).measures() if "measure" in line]
 
 
 def _damaged(folder: Path) -> Iterator[str]:

@@ -18,7 +18,7 @@ from batchscale.recipe.load import flattened
 from batchscale.run.job import Job
 from batchscale.system.launcher import of_cluster, way_out
 
-MAY_DIFFER = frozenset({"execution.device", "execution.decode_threads", "numerics.threads"})
+MAY_DIFFER = frozenset({"execution.device", "execution.decode_threads", "execution.decoders", "numerics.threads"})
 """Entries of a host. Devices are compared when the processes have met, threads in exact mode by ``fingerprint``."""
 _NAMED = 3  # entries in a line
 

@@ -17,11 +17,15 @@ from batchscale.records.folder import holds_run
 from batchscale.run.opening import trained_on
 from batchscale.training.checkpoint import folders, steps_of
 
+_OF_WEIGHTS = ("weights_sha256", "weights_checksum")
+"""Entries of a line that tell its weights from others, the stronger one first."""
+
 
 def compare(first: Path, second: Path) -> dict[str, Any]:
     """Compare two runs by their records.
 
-    Lines of metrics.jsonl are compared by weights_sha256 where both have it (exact mode), else by loss.
+    Lines of metrics.jsonl are compared by weights_sha256 where both have it (exact mode), by weights_checksum where
+    both have that (exact mode on a GPU), else by loss.
 
     Args:
         first, second: folders of runs.
@@ -39,7 +43,8 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
             raise FolderError(f"{folder}: holds no run; give the folder of a run")
     lines = [{line["step"]: line for line in RunRecords(f).metrics() if "step" in line} for f in (first, second)]
     common = sorted(lines[0].keys() & lines[1].keys())
-    by = "weights_sha256" if all("weights_sha256" in side[s] for side in lines for s in common) else "loss"
+    entries = (entry for entry in _OF_WEIGHTS if all(entry in side[s] for side in lines for s in common))
+    by = next(entries, "loss")
     differing = next((s for s in common if lines[0][s].get(by) != lines[1][s].get(by)), None)
     steps = sorted({f.name for f in folders(first)} & {f.name for f in folders(second)})
     checkpoints = {int(s.removeprefix("step-")): _checkpoints(first, second, s) for s in steps}

@@ -10,7 +10,7 @@ import torch
 
 from batchscale.data.contents import Contents, difference, merged
 from batchscale.errors import DataError, ExactnessError, ProcessError
-from batchscale.recipe.schema import Numerics
+from batchscale.recipe.numerics import Numerics
 from batchscale.records.provenance import cpu_model
 
 

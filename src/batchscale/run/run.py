@@ -40,6 +40,7 @@ from batchscale.run.alike import check_alike
 from batchscale.run.branch import forget_trunk, record_trunk
 from batchscale.run.fingerprint import check_same, check_same_data, fingerprint
 from batchscale.run.job import Job
+from batchscale.run.measuring import LiveMeasures, own_copy
 from batchscale.run.opening import Opened, check_finished, check_trained_on, open_together
 from batchscale.run.restoring import take_up
 from batchscale.system.launcher import in_its_words
@@ -99,7 +100,9 @@ def train_here(
                 ended = True
                 return opened.finished
             dataset = _same_data(job, world, opened, data)
+            copied = own_copy(job.recipe, model)
             parts = _build(job, world, dataset, opened, model, task, data is not None)
+            parts.measuring = LiveMeasures(job, parts, copied)
             result = _train(job, parts, folder, opened, signals)
             ended = True
             return result
@@ -183,7 +186,7 @@ def _begin(
             **environment(job.command),
             "recipe": job.name,
             "processes": parts.world.size,
-            "device": device_text(parts.world.device, parts.world.size),
+            "device": device_text(parts.world.device, parts.world.devices),
             "from_step": first_step,
             **_trunk_record(opened.trunk),
             "decided": parts.decided.as_json(),
@@ -224,7 +227,7 @@ def _say_begin(job: Job, parts: Parts, opened: Opened, failed: str | None) -> No
     for warning in _warnings(parts, opened.trunk):
         print(warning, file=sys.stderr, flush=True)
     if parts.world.device.type == "cuda":
-        print(f"device: {device_text(parts.world.device, parts.world.size)}", file=sys.stderr, flush=True)
+        print(f"device: {device_text(parts.world.device, parts.world.devices)}", file=sys.stderr, flush=True)
     decided = parts.decided
     if decided.cores_per_thread is not None and decided.cores_per_thread > 1:
         print(threads_text(decided.threads, decided.cores_per_thread), file=sys.stderr, flush=True)

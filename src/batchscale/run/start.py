@@ -15,6 +15,7 @@ from batchscale.records import RunLock
 from batchscale.records.folder import attempts
 from batchscale.run.branch import read_trunk, trunk_of
 from batchscale.run.job import Job
+from batchscale.run.measuring import check_measures
 from batchscale.run.opening import check_finished, check_trained_on, finished_result, goes_on, trained_on
 from batchscale.run.outcome import failed_result
 from batchscale.run.run import Stopped, train_here
@@ -69,6 +70,7 @@ def start(
 def _start(
     job: Job, processes: int, restarts: int, model: nn.Module | None, data: OwnData | None, task: Task | None
 ) -> Result:
+    check_measures(job.recipe)
     if is_worker():
         return train_here(job, model, data, task)
     begun = attempts(job.out) if job.out else 0

@@ -109,6 +109,13 @@ class StudyQuestion(Entry):
         """
         return ()
 
+    def after_runs(self, case: Case[Any], outcomes: Sequence[Outcome]) -> None:
+        """What is done with runs that have ended, before they are judged; most studies do nothing.
+
+        Raises:
+            UsageError: one line.
+        """
+
     def check_begun(self, case: Case[Any], cells: Sequence[Cell], runs: Path) -> None:
         """Raise where runs that are there cannot answer this question.
 

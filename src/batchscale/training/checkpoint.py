@@ -68,7 +68,7 @@ def to_bytes(tensors: Mapping[str, torch.Tensor]) -> bytes:
     return bytes(save_safetensors(plain))
 
 
-def _write_synced(path: Path, content: bytes) -> None:
+def _write_synced(path: Path, content: bytes | memoryview) -> None:
     with open(path, "wb") as file:
         file.write(content)
         file.flush()
@@ -116,13 +116,19 @@ def folder_of(run: Path, step: int | None, setting: str) -> Path:
     return by_step[step]
 
 
-def save(out: Path, checkpoint: Checkpoint, stays: Callable[[int], bool] = lambda step: False) -> Path:
+def save(
+    out: Path,
+    checkpoint: Checkpoint,
+    stays: Callable[[int], bool] = lambda step: False,
+    state: memoryview | None = None,
+) -> Path:
     """Write a checkpoint; older ones than the last two go only when it is safely there.
 
     Args:
         out: the run's folder.
         checkpoint: what is to be kept.
         stays: whether the checkpoint of so many steps is never to go.
+        state: its tensors as ``to_bytes`` makes them, where they were copied before; they may have changed since.
 
     Raises:
         FolderError: the folder cannot be written; the checkpoints before are untouched.
@@ -135,16 +141,16 @@ def save(out: Path, checkpoint: Checkpoint, stays: Callable[[int], bool] = lambd
         for stale in root.glob(".part-*"):
             shutil.rmtree(stale, ignore_errors=True)
         aside.mkdir()
-        state = to_bytes(checkpoint.tensors)
+        content = to_bytes(checkpoint.tensors) if state is None else state
         manifest = {
             "format": _FORMAT,
             "step": checkpoint.step,
-            "state_sha256": hashlib.sha256(state).hexdigest(),
+            "state_sha256": hashlib.sha256(content).hexdigest(),
             "totals": checkpoint.totals,
             "identity": checkpoint.identity,
             "fingerprint": checkpoint.fingerprint,
         }
-        _write_synced(aside / "state.safetensors", state)
+        _write_synced(aside / "state.safetensors", content)
         _write_synced(aside / "manifest.json", json.dumps({**manifest, "seal": _seal(manifest)}).encode())
         sync_folder(aside)
         if final.exists():  # of an earlier attempt

@@ -13,14 +13,18 @@ import torch
 
 from batchscale.minibatch import StepPlan
 from batchscale.recipe import Recipe, identity
+from batchscale.recipe.measuring import MeasureEntry
 from batchscale.records import RunFolder
-from batchscale.training import checkpoint as checkpoints
+from batchscale.records.run import MEASURES
+from batchscale.training.answer import StepValues
+from batchscale.training.checkpoint import Checkpoint
+from batchscale.training.measuring import CurvatureAsked, Measuring
 from batchscale.training.noise_scale import NOISE, noise_of
 from batchscale.training.parts import Parts
 from batchscale.training.progress import Progress
 from batchscale.training.riders import COUNTS, LOSS, NEWS, STOP, counts_of
+from batchscale.training.saving import Saver
 from batchscale.training.skipped import SkippedFiles
-from batchscale.training.step import StepValues
 from batchscale.training.totals import Totals
 
 
@@ -37,7 +41,8 @@ class Course:
         skipped: the files passed over so far.
         progress: for the user.
         first_step: steps done before this attempt.
-        saved_at: when the last checkpoint was written, on the monotonic clock.
+        saved_at: when the last checkpoint was begun, on the monotonic clock.
+        saver: writes checkpoints; None where nothing is written.
     """
 
     parts: Parts
@@ -49,6 +54,7 @@ class Course:
     progress: Progress
     first_step: int = field(init=False)
     saved_at: float = field(init=False)
+    saver: Saver | None = field(init=False)
     _begun: float = field(init=False)
     _wall_before: float = field(init=False)
     _saved_step: int = field(init=False, default=-1)
@@ -57,6 +63,7 @@ class Course:
     def __post_init__(self) -> None:
         self.first_step, self._wall_before = self.steps_done, self.totals.wall_seconds
         self._begun = self.saved_at = time.monotonic()
+        self.saver = None if self.folder is None else Saver(self.folder.path, self.parts.world.queue)
 
     @property
     def recipe(self) -> Recipe:
@@ -156,24 +163,83 @@ class Course:
         if self.folder is not None:
             self.folder.append(name, line)
 
+    def measure(self, entry: MeasureEntry) -> dict[str, Any]:
+        """Measure the state, write the line, tell the user; all processes call it together. Returns the line.
+
+        A measure that has no place in this run says why in its line, and ends nothing.
+        """
+        start = time.perf_counter()
+        self._wait()  # a measure reads checkpoints: those of the steps before, whenever they get written
+        with self._measuring(entry.name) as measuring:
+            content = measuring(entry, self.steps_done)
+        line = {
+            "step": self.steps_done,
+            "epoch": round(self.epochs, 6),
+            "measure": entry.name,
+            "options": entry.options,
+            "seconds": round(time.perf_counter() - start, 3),
+            **content,
+        }
+        self.append(MEASURES, line)
+        told = content.get("answer") or f"refused: {content['refused']}"
+        self.progress.say(f"epoch {self.epochs:.4g}: {entry.name}: {told}")
+        return line
+
+    def curvature(self, asked: CurvatureAsked) -> tuple[float, ...]:
+        """(lambda, its residual, products) of the top eigenvalue now; all processes call it together."""
+        with self._measuring("the top eigenvalue of the Hessian") as measuring:
+            return measuring.curvature(asked, self.steps_done)
+
+    @contextlib.contextmanager
+    def _measuring(self, what: str) -> Iterator[Measuring]:
+        """What measures, with the patience that it needs."""
+        if self.parts.measuring is None:
+            raise RuntimeError(f"measuring {what}: the parts of this run have nothing that measures")
+        with self.parts.world.patience.longer(), self.progress.during(f"measuring {what}"):
+            yield self.parts.measuring
+
     def save(self) -> None:
-        """Write a checkpoint, unless there is one of this step."""
+        """Begin a checkpoint, unless there is one of this step; it is written beside the steps that follow.
+
+        Raises:
+            FolderError: the one before could not be written.
+        """
         self.saved_at = time.monotonic()
         self.totals.wall_seconds = self.wall_seconds()
-        if self.folder is None or self._saved_step == self.steps_done:
+        if self.saver is None or self._saved_step == self.steps_done:
             return
         with self.parts.world.patience.busy():
-            self._write(self.folder)
+            self._save(self.saver)
 
-    def _write(self, folder: RunFolder) -> None:
+    @contextlib.contextmanager
+    def saved(self) -> Iterator[None]:
+        """When it is left, all checkpoints begun in it are on the disk.
+
+        Raises:
+            FolderError: the last one could not be written; an error at hand is told in its place.
+        """
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(Exception):
+                self._wait()
+            raise
+        self._wait()
+
+    def _wait(self) -> None:
+        if self.saver is not None:
+            with self.parts.world.patience.busy():
+                self.saver.wait()
+
+    def _save(self, saver: Saver) -> None:
         self._saved_step = self.steps_done
         self.skipped.write()
         if self.parts.growing is not None:
             self.totals.growth = self.parts.growing.state()
-        content = checkpoints.Checkpoint(
+        content = Checkpoint(
             self.steps_done, self.parts.state(), self.totals.as_json(), identity(self.recipe), self.fingerprint
         )
-        checkpoints.save(folder.path, content, self._stays)
+        saver.begin(content, self._stays)
 
     def _stays(self, step: int) -> bool:
         """Whether the checkpoint of a step is one of execution.keep_checkpoints."""

@@ -19,6 +19,10 @@ class Decided:
         largest_that_fits: examples of the largest pass that fits into every process's memory, where the trial of the
             micro-batch met that limit; else None.
         lanes: whether each worker of a group of several has a pass of its own; None where workers are no groups.
+        compile_seconds: that compiling (or capturing) this process's passes took, before the first step; None where
+            they are neither.
+        data_on_device: whether the training examples are kept on the device, their bytes, and the limit; None on the
+            CPU.
     """
 
     micro_batch: int
@@ -27,11 +31,16 @@ class Decided:
     cores_per_thread: int | None = None
     largest_that_fits: int | None = None
     lanes: bool | None = None
+    compile_seconds: float | None = None
+    data_on_device: Mapping[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """For environment.json."""
-        trials = {"cores_per_thread": self.cores_per_thread, "largest_that_fits": self.largest_that_fits}
-        trials["lanes"] = self.lanes
+        trials: dict[str, Any] = {
+            "cores_per_thread": self.cores_per_thread,
+            "largest_that_fits": self.largest_that_fits,
+        }
+        trials |= {"lanes": self.lanes, "compile_seconds": self.compile_seconds, "data_on_device": self.data_on_device}
         outcomes = {name: outcome for name, outcome in trials.items() if outcome is not None}
         return {"micro_batch": self.micro_batch, "threads": self.threads, **outcomes, "algorithm": self.algorithm}
 

@@ -1,18 +1,23 @@
-"""What is due after a step: a line, an evaluation, a checkpoint; the loop walks the list in this order.
+"""What is due after a step: a line, an evaluation, a measure, a checkpoint; the loop walks the list in this order.
 
-A measure during training, or anything else that is to happen between two steps, is one more member of DUES.
+Anything else that is to happen between two steps is one more member of DUES.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import torch
+
+from batchscale.recipe.measuring import MeasureEntry
 from batchscale.task import Task
 from batchscale.training import checkpoint as checkpoints
+from batchscale.training.checksum import tensors_checksum
 from batchscale.training.course import Course
 from batchscale.training.evaluation import evaluate
+from batchscale.training.measuring import CURVATURE, measure_is_due
 
 
 class Due(Protocol):
@@ -40,7 +45,7 @@ def line_names(task: Task) -> frozenset[str]:
 
 _LINE_NAMES = (
     "step", "epoch", "loss", "lr", "minibatch", "interval_steps", "phase_seconds", "loss_scale", "skipped_steps",
-    "weights_sha256", "noise_scale", "gradient_squared", "trace", "noise_steps",
+    "weights_sha256", "weights_checksum", "noise_scale", "gradient_squared", "trace", "noise_steps",
 )  # fmt: skip
 
 
@@ -55,9 +60,11 @@ class GrowthDue:
 
     def act(self, course: Course) -> None:
         """Take it; the plan is another one from then on."""
-        if course.parts.growing is None:
+        if (growing := course.parts.growing) is None:
             return
-        decision = course.parts.growing.decide()
+        if growing.asks is not None:
+            growing.note(course.steps_done - 1, {CURVATURE: course.curvature(growing.asks)})
+        decision = growing.decide()
         course.progress.expect(course.plan.total_steps, course.plan.total_is_certain)
         if decision.first_step is not None:
             grown = course.plan.minibatch_at(decision.first_step)
@@ -104,9 +111,16 @@ class LineDue:
             line["loss_scale"] = step.loss_scale.value
             line["skipped_steps"] = course.totals.skipped_steps
         if course.recipe.numerics.exact and course.folder is not None:
-            line["weights_sha256"] = checkpoints.tensors_sha256(parts.model.state_dict())
+            line |= _weights_of_line(parts.model.state_dict())
         course.append("metrics.jsonl", line)
         course.progress.step(done, means.loss, lr, {step.task.examples: speed, **in_parts})
+
+
+def _weights_of_line(weights: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """What tells the weights from others: on a GPU no bytes of theirs cross for it; their sha256 is a checkpoint's."""
+    if all(tensor.device.type == "cpu" for tensor in weights.values()):
+        return {"weights_sha256": checkpoints.tensors_sha256(weights)}
+    return {"weights_checksum": tensors_checksum(weights.values())}
 
 
 def _rounded(scores: dict[str, Any]) -> dict[str, Any]:
@@ -152,7 +166,7 @@ class EvaluationDue:
             parts.evaluated(course.per_worker),
             course.progress.during(what) as tell,
         ):
-            evaluated = evaluate(parts.model, task, parts.dataset.test, parts.normalizer, parts.world, chunk, tell)
+            evaluated = evaluate(parts.evaluation, task, parts.dataset.test, parts.normalizer, parts.world, chunk, tell)
             if task.predicts:  # they lie on rank 0
                 scores = parts.world.from_rank_zero(lambda: task.checked_scores(evaluated))
             else:
@@ -179,6 +193,28 @@ class EvaluationDue:
         course.progress.say(f"epoch {course.epochs:.4g}: {on_part} {task.sentence(scores, evaluated)}")
 
 
+class MeasureDue:
+    """Measures of the state: each of execution.measures every so many steps, and after the last one.
+
+    No checkpoint is written from here: where a measure breaks, a resume begins before it and takes it again.
+    """
+
+    together = True
+
+    def due(self, course: Course) -> bool:
+        """Whether one of them is."""
+        return bool(self._due(course))
+
+    def act(self, course: Course) -> None:
+        """Take them, in the recipe's order."""
+        for entry in self._due(course):
+            course.measure(entry)
+
+    def _due(self, course: Course) -> list[MeasureEntry]:
+        ends = course.at_last_step or course.reached_goal
+        return [one for one in course.recipe.execution.measures if measure_is_due(one, course.steps_done, ends)]
+
+
 class CheckpointDue:
     """A checkpoint: after every epoch, at the end, every execution.checkpoint_seconds, and where one is to stay."""
 
@@ -186,6 +222,8 @@ class CheckpointDue:
 
     def due(self, course: Course) -> bool:
         """The clock is rank 0's own: it alone writes."""
+        if course.saver is not None and course.saver.failed:
+            return True  # who saves learns why; not only after another epoch
         if course.ends_epoch or course.at_last_step or course.reached_goal:
             return True
         if course.steps_done in course.parts.kept_steps:
@@ -193,7 +231,7 @@ class CheckpointDue:
         return time.monotonic() - course.saved_at >= course.recipe.execution.checkpoint_seconds
 
     def act(self, course: Course) -> None:
-        """Write it."""
+        """Begin it."""
         course.save()
 
 
@@ -201,6 +239,7 @@ DUES: dict[str, Callable[[Course], Due]] = {
     "growth": lambda course: GrowthDue(),  # before a checkpoint, which holds what was decided
     "line": lambda course: LineDue(),
     "evaluation": lambda course: EvaluationDue(),
+    "measure": lambda course: MeasureDue(),
     "checkpoint": lambda course: CheckpointDue(),
 }
 """Name -> what may be due in a run; walked in this order after every step."""

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from batchscale.comm import World
+from batchscale.data.delivery import batches_ahead
 from batchscale.data.examples import Examples
 from batchscale.data.feed import Normalizer
-from batchscale.data.threads import parts_ahead
 from batchscale.errors import DataError
-from batchscale.structure import mapped, num_examples
+from batchscale.structure import num_examples
 from batchscale.task import Evaluated, Task
 from batchscale.words import counted
 
@@ -34,7 +34,7 @@ def evaluate(
     """Loss and counts of a model on a set, the same bits for every W.
 
     Args:
-        model: put into evaluation mode, and back.
+        model: as a pass calls it (compiled, or in a low precision); put into evaluation mode, and back.
         task: what the model has learned.
         examples: the set, with its targets; M of it can be read.
         normalizer: as in training.
@@ -56,14 +56,14 @@ def evaluate(
     numbers = range(world.rank, chunks, world.size)
     slices = [slice(number * chunk_examples, (number + 1) * chunk_examples) for number in numbers]
     predictions: dict[int, Sequence[Any]] = {}
-    for number, (inputs, targets) in zip(numbers, parts_ahead(examples.readable, slices), strict=True):
+    for number, batch in zip(
+        numbers, batches_ahead(examples.readable, slices, normalizer, normalizer.device), strict=True
+    ):
         tell((number - world.rank) / chunks)
-        readable = num_examples(targets)
-        if not readable:
+        if batch is None:
             continue
-        inputs = normalizer(inputs)
-        chunk = task.evaluate_pass(model, inputs, mapped(lambda tensor: tensor.to(normalizer.device), targets))
-        rows[number, 0] = readable
+        chunk = task.evaluate_pass(model, batch.inputs, batch.targets)
+        rows[number, 0] = num_examples(batch.targets)
         rows[number, 1] = chunk.loss
         rows[number, 2:] = chunk.counts
         predictions[number] = chunk.predictions

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from batchscale.minibatch import Minibatch
+from batchscale.training.measuring import CurvatureAsked
 from batchscale.update.growing import Decision, GrowingPlan
 
 
@@ -27,7 +28,13 @@ class Judgement:
 
 
 class Decider(Protocol):
-    """A measure by which the minibatch grows; from numbers that are the same on all processes."""
+    """A measure by which the minibatch grows; from numbers that are the same on all processes.
+
+    Attributes:
+        asks: of the run's state, what is measured and noted before every judgement; None: the steps' numbers suffice.
+    """
+
+    asks: CurvatureAsked | None
 
     def note(self, step: int, minibatch: Minibatch, numbers: Mapping[str, Sequence[float]]) -> None:
         """What all processes know after a step: the numbers of every rider that tells, by its name."""
@@ -56,6 +63,11 @@ class Growing:
     def note(self, step: int, numbers: Mapping[str, Sequence[float]]) -> None:
         """See ``Decider.note``."""
         self._decider.note(step, self._plan.minibatch_at(step), numbers)
+
+    @property
+    def asks(self) -> CurvatureAsked | None:
+        """See ``Decider``."""
+        return self._decider.asks
 
     def due(self, steps: int) -> bool:
         """Whether a decision is due after so many steps."""

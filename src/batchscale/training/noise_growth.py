@@ -8,6 +8,7 @@ from typing import Any
 from batchscale.minibatch import Minibatch, StepPlan
 from batchscale.recipe.minibatch import GrowthByNoiseScale, GrowthEntry
 from batchscale.training.growing import Judgement
+from batchscale.training.measuring import CurvatureAsked
 from batchscale.training.noise_scale import NOISE, noise_of
 
 Reading = Callable[[int, Mapping[str, Sequence[float]]], tuple[float, float] | None]
@@ -28,6 +29,8 @@ class NoiseScaleDecider:
 
     Source: McCandlish et al. 2018, "An Empirical Model of Large-Batch Training", section 2 and appendix A.1.
     """
+
+    asks: CurvatureAsked | None = None
 
     def __init__(self, multiple: float, reads: Reading) -> None:
         self._multiple, self._reads = multiple, reads

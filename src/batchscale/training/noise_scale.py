@@ -12,6 +12,7 @@ Source: McCandlish et al. 2018, appendix A.1; the estimators stand in ``noise_sc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -82,7 +83,7 @@ def noise_of(numbers: Sequence[float], examples: int, population: int) -> StepNo
     Returns:
         None where the step was not measured, was not finite, or had a single pass.
     """
-    if not numbers or not numbers[1] or numbers[0] < 2:
+    if not numbers or not numbers[1] or numbers[0] < 2 or not all(map(math.isfinite, numbers)):
         return None
     passes, bits, length = int(numbers[0]), int(numbers[1]), len(numbers) // 2 - 1
     squares, whole = (value_of(part, bits) for part in (numbers[2 : 2 + length], numbers[2 + length :]))

@@ -16,6 +16,7 @@ from batchscale.data.feed import Feed, Normalizer
 from batchscale.recipe.schema import Recipe
 from batchscale.training.decided import Decided
 from batchscale.training.growing import Growing
+from batchscale.training.measuring import Measuring
 from batchscale.training.riders import Request
 from batchscale.training.step import TrainingStep
 from batchscale.update.adascale import AdaScale
@@ -32,9 +33,12 @@ class Parts:
     """All that a run is made of, on one process.
 
     Attributes:
+        model: holds weights and averages.
+        evaluation: the model as an evaluation calls it.
         requests: what processes may ask of all, by name: to stop, to share news.
         kept_steps: steps whose checkpoints stay.
         gain: the lr by measured gains; None where the schedule alone says it.
+        measuring: what measures the run's state between steps, handed in by who trains them.
         growing: takes the decisions by which the minibatch grows; None where it does not, or as stated.
     """
 
@@ -42,6 +46,7 @@ class Parts:
     world: World
     dataset: Splits
     model: nn.Module
+    evaluation: nn.Module
     step: TrainingStep
     optimizer: Optimizer
     aggregator: FastAggregator | ExactAggregator
@@ -54,6 +59,7 @@ class Parts:
     kept_steps: Container[int] = frozenset()
     growing: Growing | None = None
     gain: AdaScale | None = None
+    measuring: Measuring | None = None
 
     def state(self) -> dict[str, torch.Tensor]:
         """Every tensor of the run's state by name: live ones, loaded by copying into them."""
@@ -100,6 +106,9 @@ class Parts:
         """Leave the model as a plain module again."""
         self.aggregator.close()
         self.restore()
+        # What measures knows these parts: while they know it, they live until a collection, and with them the processes
+        # that draw items of a Dataset, which hold the lock of the run's folder by the file that they were forked with.
+        self.measuring = None
 
 
 def _copied(model: nn.Module) -> dict[str, torch.Tensor]:

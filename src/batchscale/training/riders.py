@@ -86,7 +86,7 @@ class StatisticsRider(Rider):
 
     name = "statistics"
     tells = False
-    decides = True
+    decides = expects = True
 
     def __init__(self, statistics: Statistics, averages: RunningAverages) -> None:
         self._statistics, self._averages = statistics, averages
@@ -100,7 +100,7 @@ class StatisticsRider(Rider):
 
     def update(self, sums: Sums, minibatch: Minibatch) -> None:
         """Move the running averages once, by the mean over the workers."""
-        absent = sums.whole.tolist()
+        absent = sums.on_host()
         shares = [number / minibatch.workers for number in absent] if any(absent) else []
         self._averages.update(sums.real, shares)
 

@@ -10,7 +10,7 @@ Source: Goyal et al. 2017, equation 2 and section 3.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -18,12 +18,14 @@ import torch
 from torch import nn
 
 from batchscale.aggregate import ExactAggregator, FastAggregator
-from batchscale.aggregate.riders import ForwardPass, PartGradient, Riders, numbers
+from batchscale.aggregate.riders import ForwardPass, PartGradient, Riders
 from batchscale.data.feed import Batch
 from batchscale.minibatch import Minibatch, StepPlan
 from batchscale.randomness import key
 from batchscale.structure import num_examples
 from batchscale.task import Task
+from batchscale.training.answer import StepAnswer, StepValues
+from batchscale.training.gate import Gate, Late
 from batchscale.training.groups import WorkerGroups
 from batchscale.training.phases import PhaseSeconds
 from batchscale.update.optimizers import Optimizer
@@ -36,40 +38,6 @@ from batchscale.worker.statistics import Statistics
 _DROPOUT = 100  # the stream of random modules, keyed (seed, step, worker)
 
 
-@dataclass(frozen=True)
-class StepValues:
-    """What all processes know after a step.
-
-    Attributes:
-        finite: the loss and every gradient; else the weights are as they were.
-        recovers: not finite, but a smaller loss scale may be.
-        numbers: of every rider that tells, summed over all k workers, by its name.
-    """
-
-    finite: bool
-    recovers: bool
-    numbers: dict[str, tuple[float, ...]]
-
-    @property
-    def trained(self) -> bool:
-        """Whether the run goes on after it; else it diverged."""
-        return self.finite or self.recovers
-
-
-@dataclass(frozen=True)
-class StepAnswer:
-    """A step's values, not yet read: a device may still be computing them."""
-
-    _finite: bool
-    _recovers: bool
-    _numbers: torch.Tensor
-    _places: dict[str, slice]
-
-    def read(self) -> StepValues:
-        """The values; the one place where the loop waits for a step."""
-        return StepValues(self._finite, self._recovers, numbers(self._numbers, self._places))
-
-
 def _unchanged(outputs: Any, step: int, worker: int) -> Any:
     return outputs
 
@@ -78,7 +46,8 @@ def _unchanged(outputs: Any, step: int, worker: int) -> Any:
 class TrainingStep:
     """The parts of a step; call it with (step, passes).
 
-    A loss or a gradient that is not finite leaves the weights, the optimizer and the running averages as they were.
+    A loss or a gradient that is not finite leaves the weights, the optimizer and the running averages as they were;
+    who decides that, host or device, the gate says.
 
     Attributes:
         model: what a pass calls.
@@ -86,6 +55,7 @@ class TrainingStep:
         statistics, averages: of its batch norm.
         riders: what is summed beside the gradient.
         workers: k -> the numbers of this process's workers.
+        gate: between the sum and the update.
         draws_random: a pass draws random numbers, keyed by its worker.
         noise: (outputs, step, first worker) -> outputs whose gradients are multiplied.
         set_constants: gives the optimizer the constants of a step: momentum, and what the scaling rule changes.
@@ -104,6 +74,7 @@ class TrainingStep:
     plan: StepPlan
     workers: Callable[[int], range]
     seed: int
+    gate: Gate
     draws_random: bool = False
     noise: Callable[[Any, int, int], Any] = _unchanged
     set_constants: Callable[[int], None] = lambda step: None
@@ -114,10 +85,10 @@ class TrainingStep:
     def __post_init__(self) -> None:
         self.riders.board(self.aggregator.flat)
 
-    def __call__(self, step: int, passes: list[Batch]) -> StepAnswer:
+    def __call__(self, step: int, passes: Sequence[Batch]) -> StepAnswer:
         """Train on one minibatch: gradient of every worker, their sum, the update."""
         self.seconds.begin("forward")
-        minibatch = self.plan.minibatch_at(step)
+        minibatch, snapshot = self.plan.minibatch_at(step), self.gate.begin()
         apart = self.riders.apart(step)
         for _ in self.aggregator.attempts(apart):
             self.riders.begin()
@@ -125,7 +96,7 @@ class TrainingStep:
             units = self.groups.together(passes)
             for number, unit in enumerate(units):
                 if self.groups.lanes is not None:
-                    self._in_lanes(self.groups.lanes, step, worker, unit)
+                    self._in_lanes(self.groups.lanes, step, worker, list(unit))  # made once
                     worker += len(unit)
                 else:
                     self.gradient(step, worker, unit[0], last=number == len(units) - 1)
@@ -133,17 +104,36 @@ class TrainingStep:
             self.seconds.begin("aggregation")
         self.seconds.begin("update")
         self.loss_scale.unscale(minibatch.workers)
-        finite = self.riders.finite(self.aggregator.flat.buffer)
-        if finite:
+        opens = self.gate.opens(self.riders)
+        if opens:
             if apart:
                 self.riders.summed(step, PartGradient(self.aggregator.flat.gradients, minibatch.images))
-            self.riders.update(minibatch)
-            self.set_constants(step)
-            self.optimizer.step(lr=self.schedule(step))
-        goes_on = self.loss_scale.update(finite, minibatch.workers)
-        answer = StepAnswer(finite, goes_on and not finite, *self.riders.answer())
+            with self.gate.update():
+                self.riders.update(minibatch)
+                self.set_constants(step)
+                self.optimizer.step(lr=self.schedule(step))
+        goes_on = self.loss_scale.update(opens, minibatch.workers)
+        answer = self.gate.answer(self.riders, snapshot, opens, goes_on and not opens)
         self.seconds.end()
         return answer
+
+    def take_back(self, step: int, values: StepValues, answers: Sequence[StepAnswer]) -> StepValues | None:
+        """Follow the device where it did not take the update of a step.
+
+        Args:
+            step: whose values are not settled.
+            values: of it.
+            answers: of it, and of the steps that have run since, which are void.
+
+        Returns:
+            Its values, settled, as those of a host that asks; None where the step is to run again.
+        """
+        assert isinstance(self.gate, Late)
+        repeats, self.gate = self.gate.take_back(values, answers, self.riders)
+        if repeats:
+            return None
+        goes_on = self.loss_scale.update(False, self.plan.minibatch_at(step).workers)
+        return replace(values, recovers=goes_on, settled=True)
 
     def gradient(self, step: int, worker: int, batch: Batch, last: bool) -> None:
         """Forward and backward of one pass, whose first worker is ``worker``."""

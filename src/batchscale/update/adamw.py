@@ -31,12 +31,14 @@ class AdamW:
 
     Attributes:
         decay_factor: what every d is multiplied by in the next step.
+        found_inf: see ``FindsInf``.
 
     Source: Loshchilov and Hutter 2019, algorithm 2.
     """
 
     def __init__(self, groups: Groups, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> None:
         self.beta1, self.beta2, self.epsilon, self.decay_factor = beta1, beta2, epsilon, 1.0
+        self.found_inf: torch.Tensor | None = None
         filled = [(p, d) for p, d in groups if p]
         self._parameters = [p for parameters, _ in filled for p in parameters]
         ends = [sum(len(p) for p, _ in filled[: i + 1]) for i in range(len(filled))]
@@ -56,6 +58,8 @@ class AdamW:
             if not used:
                 continue
             torch._foreach_add_([counts[i] for i in used], 1)
+            if self.found_inf is not None:
+                torch._foreach_sub_([counts[i] for i in used], [self.found_inf] * len(used))
             if not changed:
                 self._update(used, [counts[i] for i in used], lr, self.epsilon, decay)
                 continue
@@ -70,6 +74,7 @@ class AdamW:
         torch._fused_adamw_(
             weights, gradients, [self._first[i] for i in used], [self._second[i] for i in used], [], counts, lr=lr,
             beta1=self.beta1, beta2=self.beta2, weight_decay=decay, eps=epsilon, amsgrad=False, maximize=False,
+            found_inf=self.found_inf,
         )  # fmt: skip
 
     def state(self) -> dict[str, torch.Tensor]:

@@ -2,7 +2,7 @@
 
 With B the reference minibatch, S = kn / B, sigma^2 = (trace of an example's covariance) / B and mu^2 = |G|^2:
 
-    r_t = (sigma^2 + mu^2) / (sigma^2 / S + mu^2)         the gain, between 1 and S
+    r_t = (sigma^2 + mu^2) / (sigma^2 / S + mu^2)         the gain, between 1 and S (also of an S below 1)
     lr(t) = r_t lr_1(floor tau_t),   tau_(t+1) = tau_t + r_t
 
 lr_1 is the schedule at the reference minibatch in its steps: a step of gain r is worth r of them. Where gradients are
@@ -51,7 +51,7 @@ class AdaScale:
         """
         self._tau += self._gain  # of the step before, which has been taken
         if noise is None:
-            self._gain.clamp_(min=1.0)
+            self._gain.masked_fill_(self._gain == 0, 1.0)
             return
         scale = examples / self._minibatch
         square, trace = noise

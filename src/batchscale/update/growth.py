@@ -104,6 +104,7 @@ GROWTHS: dict[str, Callable[[Growth], tuple[Change, ...]]] = {
     "doubling": _doubling,
     "instead_of_decay": _instead_of_decay,
     "noise_scale": lambda growth: (),
+    "curvature": lambda growth: (),
     "seesaw": _seesaw,
 }
 """What a recipe says -> the changes of the minibatch, in order."""

@@ -15,6 +15,8 @@ Source: You et al. 2020, "Large Batch Optimization for Deep Learning: Training B
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from batchscale.update.debiasing import Debiasing
@@ -81,11 +83,11 @@ class LAMB:
         )  # fmt: skip
 
     @staticmethod
-    def _ratios(weights: list[torch.Tensor], direction: list[torch.Tensor]) -> list[float]:
-        """phi of every tensor."""
+    def _ratios(weights: list[torch.Tensor], direction: list[torch.Tensor]) -> Any:
+        """phi of every tensor: numbers on a CPU, else tensors that stay on the device."""
         w, r = torch.stack(torch._foreach_norm(weights)), torch.stack(torch._foreach_norm(direction))
-        ratios: list[float] = torch.where((w > 0) & (r > 0), w / r, 1.0).tolist()
-        return ratios
+        ratios = torch.where((w > 0) & (r > 0), w / r, 1.0)
+        return ratios.tolist() if ratios.device.type == "cpu" else ratios.unbind()
 
     def state(self) -> dict[str, torch.Tensor]:
         """All that a resume needs, by name: the live tensors, loaded by copying into them."""

@@ -23,5 +23,16 @@ class Optimizer(Protocol):
         ...
 
 
+@runtime_checkable
+class FindsInf(Protocol):
+    """An optimizer whose kernels take no update where the device says that the gradient is not finite.
+
+    Attributes:
+        found_inf: float32 (): 1 where none is to be taken, else 0; None to take all, and to ask nothing.
+    """
+
+    found_inf: torch.Tensor | None
+
+
 OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = optimizer.OPTIMIZERS
 """Every optimizer that a recipe may name: (groups, **its options in the recipe) -> the optimizer."""

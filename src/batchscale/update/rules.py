@@ -37,10 +37,12 @@ class ScaledConstant:
     Attributes:
         formula: of the stated constant c.
         value: (c, kappa) -> the constant of a step.
+        ends: whether it comes to 0 at a kappa of 1 / (1 - c), beyond which there is none.
     """
 
     formula: str
     value: Callable[[Number, Fraction], Number]
+    ends: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,8 @@ class ScalingRule:
 
 
 def _same_share_of_examples(beta: Number, kappa: Fraction) -> Number:
-    """1 - beta' = kappa (1 - beta): the memory in units of the SDE's time, lr^2 a step."""
-    return 1 - kappa * (1 - beta)
+    """1 - beta' = kappa (1 - beta): the memory in units of the SDE's time, lr^2 a step; without an average, 0, none."""
+    return 1 - kappa * (1 - beta) if beta else beta
 
 
 def _same_half_life(beta: Number, kappa: Fraction) -> Number:
@@ -75,7 +77,7 @@ def _against_noise(epsilon: Number, kappa: Fraction) -> Number:
     return float(epsilon) / math.sqrt(kappa)
 
 
-_SDE = ScaledConstant("1 - kappa (1 - {c})", _same_share_of_examples)
+_SDE = ScaledConstant("1 - kappa (1 - {c})", _same_share_of_examples, ends=True)
 _HALF_LIFE = {"beta2": ScaledConstant("{c}^kappa", _same_half_life)}
 _ADAM_SDE = {"beta1": _SDE, "beta2": _SDE, "epsilon": ScaledConstant("{c} / sqrt kappa", _against_noise)}
 

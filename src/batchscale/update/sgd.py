@@ -29,6 +29,9 @@ class SGD:
         momentum: m in [0, 1); the attribute of this name may be set anew between steps, both above 0.
         nesterov: look ahead.
 
+    Attributes:
+        found_inf: see ``FindsInf``.
+
     Examples:
         >>> weights = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
         >>> optimizer = batchscale.SGD([([weights], 0.0)], momentum=0.9)
@@ -45,6 +48,7 @@ class SGD:
         torch_groups: list[dict[str, Any]] = [{"params": p, "weight_decay": d} for p, d in groups if p]
         self._parameters = [p for group in torch_groups for p in group["params"]]
         self.momentum = momentum
+        self.found_inf: torch.Tensor | None = None
         self._sgd = torch.optim.SGD(torch_groups, lr=0.0, momentum=momentum, nesterov=nesterov, fused=True)
         if momentum:  # zeros from the start: m 0 + g = g, as torch's first step, and always there to be saved
             for parameter in self._parameters:
@@ -54,6 +58,7 @@ class SGD:
         """One update of every parameter from its ``grad``, at this lr."""
         for group in self._sgd.param_groups:
             group["lr"], group["momentum"] = lr, self.momentum
+        self._sgd.found_inf = self.found_inf  # type: ignore[attr-defined]  # as torch's GradScaler hands it over
         self._sgd.step()
 
     def state(self) -> dict[str, torch.Tensor]:

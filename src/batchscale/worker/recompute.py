@@ -16,16 +16,16 @@ every 64 passes. Source: Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm",
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import nn
 
 from batchscale.comm import World
+from batchscale.data.delivery import batches_ahead
 from batchscale.data.examples import Examples
 from batchscale.data.feed import Normalizer
-from batchscale.data.threads import parts_ahead
 from batchscale.worker.batch_norm import WorkerBatchNorm, statistics_of
 from batchscale.worker.statistics import Statistics
 
@@ -75,11 +75,11 @@ class Recomputation:
         running = [buffer for layer in self._layers for buffer, _ in statistics_of(layer)]
         averages = [buffer.clone() for buffer in running]
         try:
-            _fill(running, measured)
+            fill_buffers(running, measured)
             self._seconds += self._clock() - start
             yield
         finally:
-            _fill(running, averages)
+            fill_buffers(running, averages)
 
     def take_seconds(self) -> float:
         """Seconds spent on statistics since the last call."""
@@ -124,9 +124,11 @@ class Recomputation:
         own_numbers = numbers[self._world.rank :: self._world.size]
         slices = [slice(number * group_images, (number + 1) * group_images) for number in own_numbers]
         with self._only_batch_norm_trains():
-            for number, (pixels, _) in zip(own_numbers, parts_ahead(self._examples.part, slices), strict=True):
+            batches = batches_ahead(self._examples.part, slices, self._normalize, self._device)
+            for number, batch in zip(own_numbers, batches, strict=True):
+                assert batch is not None  # examples that are trained on can be read, or were passed over
                 self._statistics.begin_pass(self._statistics.span)
-                self._model(self._normalize(pixels))
+                self._model(batch.inputs)
                 self._note_pass(block[number - numbers.start])
         self._world.all_reduce(block, "all-reduce of batch-norm statistics")
         return block
@@ -158,6 +160,7 @@ class Recomputation:
 
 
 @torch.no_grad()
-def _fill(buffers: list[torch.Tensor], contents: list[torch.Tensor]) -> None:
+def fill_buffers(buffers: Sequence[torch.Tensor], contents: Sequence[torch.Tensor]) -> None:
+    """buffers <- contents, each of its shape."""
     for buffer, content in zip(buffers, contents, strict=True):
         buffer.copy_(content)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-FEED, PACKED = "batchscale", "batchscale_packed"
-OURS = (FEED, PACKED)
+FEED, PACKED, PROCESSES = "batchscale", "batchscale_packed", "batchscale_processes"
+OURS = (FEED, PACKED, PROCESSES)
 
 PIL = "dataloader_pil"
-ON_DISK = (FEED, PACKED, PIL, "dataloader_v2", "dataloader_torchcodec", "dataloader_opencv")
-"""Of images on disk: the feed on class folders and on their packed form; ImageFolder and a DataLoader, four ways."""
+ON_DISK = (FEED, PACKED, PROCESSES, PIL, "dataloader_v2", "dataloader_torchcodec", "dataloader_opencv")
+"""Of images on disk: the feed on class folders, on their packed form, with decoding processes; ImageFolder and a
+DataLoader, four ways."""
 
 TORCHVISION = "dataloader_torchvision"
 IN_MEMORY = (FEED, TORCHVISION, "dataloader_tensor")

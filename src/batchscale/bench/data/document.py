@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from batchscale.bench.contender import Block
-from batchscale.bench.data.contenders import FEED, OURS, PACKED, PIL, TORCHVISION
+from batchscale.bench.data.contenders import FEED, OURS, PACKED, PIL, PROCESSES, TORCHVISION
 from batchscale.bench.data.prepare import Prepared
 from batchscale.bench.documents import DataDocument
 from batchscale.bench.results import fastest_of, machine_conditions, minibatch_entry, ratio_entries, row
@@ -31,6 +31,8 @@ def document(name: str, prepared: Prepared, running: Sequence[Measured], notes: 
     pairs: dict[str, tuple[str, str | None]] = {"to_best_peer": (FEED, best)}
     if assignment.on_disk:
         pairs |= {"to_pil": (FEED, PIL), "packed_to_files": (PACKED, FEED)}
+        if PROCESSES in wall:
+            pairs |= {"processes_to_threads": (PROCESSES, FEED)}
     else:
         pairs |= {"to_torchvision": (FEED, TORCHVISION)}
     return DataDocument(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from batchscale.bench.data.assignment import DataAssignment
-from batchscale.bench.data.contenders import FEED, IN_MEMORY
+from batchscale.bench.data.contenders import FEED, IN_MEMORY, PROCESSES
 from batchscale.bench.data.contenders import ON_DISK as ON_DISK_CONTENDERS
 from batchscale.bench.data.sample import PHOTOGRAPHS, Photographs, Sample, photographs, write
 from batchscale.bench.documents import MeasuredData
@@ -101,6 +101,7 @@ class Preparation:
 
     def _assignment(self, recipe: Recipe, contender: str, folder: Path | None) -> DataAssignment:
         content, where = recipe.model_dump(mode="json"), str(folder) if folder else None
+        content["execution"]["decoders"] = "processes" if contender == PROCESSES else "threads"
         return DataAssignment(content, where, "", "", processes=1, threads=self.threads, contender=contender)
 
     def _comparable(self, recipe: Recipe, images: int, shape: Sequence[int]) -> Recipe:

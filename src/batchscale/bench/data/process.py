@@ -1,11 +1,10 @@
 """The process of a contender: its minibatches without end, each looked at, their images counted.
 
-CPU seconds are those of the whole tree: of this process, and of its loader workers.
+CPU seconds are those of all processes: of this one, its loader workers and its decoders.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from collections.abc import Iterator
@@ -30,11 +29,15 @@ def minibatches(assignment: DataAssignment) -> Iterator[Pairs]:
 
 
 def tree_seconds() -> float:
-    """CPU seconds of this process and its loader workers, since each began."""
-    tick, total = os.sysconf("SC_CLK_TCK"), time.process_time()
-    for worker in multiprocessing.active_children():
-        words = Path(f"/proc/{worker.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        total += (int(words[11]) + int(words[12])) / tick  # utime, stime
+    """CPU seconds of this process and all others of its group: loader workers, decoders; since each began."""
+    tick, total, own = os.sysconf("SC_CLK_TCK"), time.process_time(), os.getpid()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+        except OSError:  # it has ended
+            continue
+        if int(words[2]) == os.getpgrp() and int(folder.name) != own:
+            total += (int(words[11]) + int(words[12])) / tick  # utime, stime
     return total
 
 

@@ -13,6 +13,7 @@ _RATIOS = {
     "to_pil": "batchscale / dataloader_pil",
     "to_torchvision": "batchscale / dataloader_torchvision",
     "packed_to_files": "batchscale_packed / batchscale",
+    "processes_to_threads": "batchscale_processes / batchscale",
 }
 _MACHINE = ("cpu", "cores", "load_average", "date", "rounds", "minibatches_per_turn")
 

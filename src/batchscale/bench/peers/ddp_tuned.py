@@ -1,7 +1,8 @@
 """DistributedDataParallel with what we know to make it fast on CPUs.
 
 One tensor in memory, laid out channels-last, a minibatch cut out of it by one index_select; channels-last weights;
-fused SGD; gradients as views of the buckets; no broadcast of batch norm's buffers.
+fused SGD; gradients as views of the buckets; no broadcast of batch norm's buffers; freed memory is kept, as by the
+trainer.
 
 Source: docs.pytorch.org: generated/torch.nn.parallel.DistributedDataParallel.html (gradient_as_bucket_view,
 broadcast_buffers), tutorials/intermediate/memory_format_tutorial.html, generated/torch.optim.SGD.html (fused).
@@ -17,10 +18,12 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 
 from batchscale.bench.assignment import Assignment
 from batchscale.bench.meter import Meter
+from batchscale.system.allocator import keep_freed_memory
 
 
 def main(assignment: Assignment, meter: Meter) -> None:
     """Train without end."""
+    keep_freed_memory()
     dist.init_process_group("gloo")
     images, labels = assignment.normalised()
     pictures = images.ndim == 4

@@ -65,7 +65,7 @@ def question_from(options: argparse.Namespace, question: type[Asking]) -> Asking
 
 
 def _help(field: FieldInfo) -> str:
-    shows_default = isinstance(field.default, (int, float, str)) and not field.is_required()
+    shows_default = isinstance(field.default, (int, float, str)) and not isinstance(field.default, bool)
     return f"{field.description}{f' (default {field.default})' if shows_default else ''}".replace("%", "%%")
 
 
@@ -76,6 +76,8 @@ def _reading(field: FieldInfo) -> dict[str, Any]:
         return {"choices": typing.get_args(kind)}
     if is_repeated(field):
         return {"action": "append", "metavar": metavar}
+    if kind is bool:
+        return {"action": "store_true"}
     if kind is int:
         return {"type": _whole_number(field), "metavar": metavar}
     if kind is float:

@@ -97,6 +97,7 @@ def answer(options: argparse.Namespace, kind: str, question: StudyQuestion) -> A
         outcomes = study.run(cells)
         while further := question.further(case, outcomes):
             outcomes = [*outcomes, *study.run(further)]
+        question.after_runs(case, outcomes)
         findings = findings_of(kind, case, outcomes, study.command)
         study.finish(findings)
         options.keeps = str(study.out)

@@ -18,8 +18,11 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
+
 from batchscale.comm.collectives.primitives import BetweenBlocks, Doubling, Halving
 from batchscale.comm.collectives.schedule import GroupCollective, Groups, Layout, Stage, is_power_of_two
+from batchscale.comm.collectives.traffic import Floats, Traffic, is_whole_power, on_one_link
 from batchscale.errors import RecipeError
 
 
@@ -34,6 +37,13 @@ class BinaryBlocks(GroupCollective):
 
     def __init__(self, setting: str = "execution.aggregation.algorithm") -> None:
         self._setting = setting
+
+    @classmethod
+    def traffic(cls, hosts: Floats, each: Floats) -> Traffic:
+        # Not where hosts have several devices: there three_phase has these blocks between hosts.
+        size = hosts * each
+        made = ~is_whole_power(size) & ((hosts == 1) | (each == 1))
+        return on_one_link(hosts, 2 * np.floor(np.log2(size)) + 2, _busiest_share(np.where(made, size, 3))).where(made)
 
     @classmethod
     def in_layout(cls, layout: Layout) -> BinaryBlocks:
@@ -67,3 +77,28 @@ def _blocks(groups: Groups) -> list[Groups]:
             blocks.append(Groups(groups.ranks[:, first : first + (1 << bit)], groups.begin, groups.end))
             first += 1 << bit
     return blocks
+
+
+def _busiest_share(sizes: Floats) -> Floats:
+    """Of the buffer, what the busiest rank sends or gets, summed over the rounds; of many sizes at once (n).
+
+    Of blocks P_0 > P_1 > .. > P_m, m > 0, with q_i = i + log2 P_i, which falls:
+
+        there   1 - 1 / P_0 + 1 / P_1 + sum over 0 < i < m of 1 / P_(i + 1) - 1 / (2 P_i)
+        back    sum over i > 0 of 1 / P_i, + 1 / P_(m - 1) + 1 - 1 / P_m + sum over i < m of 1 - 2^(q_(i + 1) - q_i)
+
+    On the way there the round in which block i has ended gets the sums of the next one, of 1 / P_(i + 1) each, in the
+    place of what others halve; on the way back the last block that still doubles has the largest pieces.
+    """
+    numbers = sizes.astype(np.int64)
+    last, before_last = np.full_like(sizes, np.inf), np.full_like(sizes, np.inf)
+    place, log_last, share = np.zeros_like(sizes), np.zeros_like(sizes), np.zeros_like(sizes)
+    for bit in reversed(range(int(sizes.max()).bit_length())):
+        block, here = 2.0**bit, (numbers >> bit & 1).astype(bool)
+        first, later = here & (place == 0), here & (place > 0)
+        share += np.where(first, 2 - 1 / block, 0.0)
+        fewer = np.where(later, 1 - 2.0 ** (1 + bit - log_last), 0.0) - np.where(later & (place > 1), 0.5 / last, 0.0)
+        share += np.where(later, 2 / block, 0.0) + fewer
+        before_last, last = np.where(here, last, before_last), np.where(here, block, last)
+        log_last, place = np.where(here, bit, log_last), place + here
+    return share + 1 / before_last - 1 / last

@@ -11,8 +11,11 @@ Goyal et al. 2017, section 4.
 
 from __future__ import annotations
 
+import numpy as np
+
 from batchscale.comm.collectives.primitives import Doubling, Halving
 from batchscale.comm.collectives.schedule import GroupCollective, Groups, Layout, Stage, is_power_of_two
+from batchscale.comm.collectives.traffic import Floats, Traffic, is_whole_power
 from batchscale.errors import RecipeError
 
 
@@ -31,6 +34,13 @@ class HalvingDoubling(GroupCollective):
     @classmethod
     def in_layout(cls, layout: Layout) -> HalvingDoubling:
         return cls(layout.setting)
+
+    @classmethod
+    def traffic(cls, hosts: Floats, each: Floats) -> Traffic:
+        # The far partners, on other hosts, come first, and all devices of a host have one; near ones share the rest.
+        return Traffic(
+            2 * np.log2(each), 2 * (1 - 1 / each) / hosts, 2 * np.log2(hosts), 2 * each * (1 - 1 / hosts)
+        ).where(is_whole_power(hosts * each))
 
     def check(self, size: int) -> None:
         if not is_power_of_two(size):

@@ -18,6 +18,7 @@ import numpy as np
 from batchscale.comm.collectives.primitives import GatherInTurn, RingAllGather, RingReduceScatter, ScatterInTurn
 from batchscale.comm.collectives.ring import Ring
 from batchscale.comm.collectives.schedule import Collective, Groups, Layout, Stage, by_size
+from batchscale.comm.collectives.traffic import Floats, Traffic
 
 
 class Hierarchical(Collective):
@@ -28,6 +29,10 @@ class Hierarchical(Collective):
     """
 
     name = "hierarchical"
+
+    @classmethod
+    def traffic(cls, hosts: Floats, each: Floats) -> Traffic:
+        return Traffic(4 * (each - 1), 4 * (each - 1) / each, 2 * (hosts - 1), 2 * (hosts - 1) / hosts)
 
     def __init__(self, groups: Sequence[Sequence[int]]) -> None:
         self.groups = groups

@@ -1,5 +1,9 @@
 """Schedules run by real processes: every exchange of a round is an isend on one rank and an irecv on another.
 
+With a *wire* of 16 bits every slice is sent in that type and added in the tensor's own, so a partial sum is rounded at
+every hop. A slice that overwrites is rounded on its sender, too: who has summed an element holds the same bits as those
+that get it.
+
 A rank cuts the schedule of the world down to its own part, once a length. Slices that overwrite are received in place,
 slices that are added go through a scratch buffer and are added in the order of the schedule; an element is summed on
 one rank and copied from there, so its bits are the same on all.
@@ -54,12 +58,13 @@ class PointToPoint:
         self._scratch = torch.empty(0, dtype=torch.uint8)
         self._calls = 0
 
-    def all_reduce(self, tensor: torch.Tensor, what: str = "all-reduce") -> None:
+    def all_reduce(self, tensor: torch.Tensor, what: str = "all-reduce", wire: torch.dtype | None = None) -> None:
         """tensor <- sum over all processes of tensor, the same bits on each.
 
         Args:
             tensor: (length,), contiguous, on the CPU.
             what: the exchange in words, for errors.
+            wire: type that slices are sent in; None for the tensor's own.
 
         Raises:
             ProcessError: a rank died, hangs, or brought another length or type; names it, within the world's
@@ -68,24 +73,28 @@ class PointToPoint:
         if len(self._ranks) == 1 or not len(tensor):
             return
         self._calls += 1
-        name, brought = f"{what} by {self._collective.name}", brought_by(tensor)
+        name, brought = f"{what} by {self._collective.name}", brought_by(tensor, wire)
         tag = tag_of(name, brought, self._calls)
-        self._world.exchanges.guard(lambda: self._run(tensor, tag), name, brought, self._calls)
+        self._world.exchanges.guard(lambda: self._run(tensor, tag, wire), name, brought, self._calls)
 
-    def _run(self, tensor: torch.Tensor, tag: int) -> None:
+    def _run(self, tensor: torch.Tensor, tag: int, wire: torch.dtype | None) -> None:
         for part in self._part(len(tensor)):
+            outgoing = _outgoing(tensor, part, wire)
             slices = [tensor[begin:end] for _, begin, end in part.receives]
-            places = self._scratch_like(slices, tensor.dtype) if part.add else slices
+            apart = part.add or wire is not None
+            places = self._scratch_like(slices, wire or tensor.dtype) if apart else slices
             # Nothing is waited for before all of the round is under way: round a ring each would wait for the next.
             received = [
                 dist.irecv(p, peer, self._world.group, tag)
                 for p, (peer, _, _) in zip(places, part.receives, strict=True)
             ]
-            sent = [dist.isend(tensor[begin:end], peer, self._world.group, tag) for peer, begin, end in part.sends]
+            sent = [dist.isend(outgoing[begin, end], peer, self._world.group, tag) for peer, begin, end in part.sends]
             for work, piece, place in zip(received, slices, places, strict=True):
                 cast(dist.Work, work).wait()  # None only outside the group
                 if part.add:
                     piece.add_(place)  # in the order of the schedule, whichever came first: the bits hang on it
+                elif apart:
+                    piece.copy_(place)
             for work in sent:  # the next round may write over what is still being sent
                 cast(dist.Work, work).wait()
 
@@ -104,6 +113,18 @@ class PointToPoint:
         if self._scratch.numel() < needed_bytes:
             self._scratch = torch.empty(needed_bytes, dtype=torch.uint8)
         return list(torch.split_with_sizes(self._scratch[:needed_bytes].view(dtype), lengths))
+
+
+def _outgoing(tensor: torch.Tensor, part: _Round, wire: torch.dtype | None) -> dict[tuple[int, int], torch.Tensor]:
+    """What a rank sends in a round, by begin and end; what overwrites is rounded in its own tensor, too."""
+    slices = {(begin, end): tensor[begin:end] for _, begin, end in part.sends}
+    if wire is None:
+        return slices
+    narrow = {place: piece.to(wire) for place, piece in slices.items()}
+    if not part.add:
+        for place, piece in slices.items():
+            piece.copy_(narrow[place])
+    return narrow
 
 
 def _part_of(step: Step, place: int, ranks: Sequence[int]) -> _Round:

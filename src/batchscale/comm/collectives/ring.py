@@ -12,12 +12,18 @@ from __future__ import annotations
 
 from batchscale.comm.collectives.primitives import RingAllGather, RingReduceScatter
 from batchscale.comm.collectives.schedule import GroupCollective, Groups, Stage
+from batchscale.comm.collectives.traffic import Floats, Traffic, on_one_link
 
 
 class Ring(GroupCollective):
     """The ring all-reduce, for every W."""
 
     name = "ring"
+
+    @classmethod
+    def traffic(cls, hosts: Floats, each: Floats) -> Traffic:
+        size = hosts * each  # every round crosses from host to host, one device of each sending
+        return on_one_link(hosts, 2 * (size - 1), 2 * (size - 1) / size)
 
     def within(self, groups: Groups) -> list[Stage]:
         return [

@@ -19,6 +19,9 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from batchscale.comm.collectives.traffic import Floats, Traffic
+from batchscale.errors import RecipeError
+
 Ints = npt.NDArray[np.int64]
 
 
@@ -173,6 +176,22 @@ class Collective(ABC):
         Raises:
             RecipeError: names the setting and the way out.
         """
+
+    @classmethod
+    def traffic(cls, hosts: Floats, each: Floats) -> Traffic:
+        """What it puts on links, without making a schedule: what a plan prices.
+
+        Args:
+            hosts: h of every layout (n).
+            each: devices on each of its hosts (n).
+
+        Raises:
+            RecipeError: it declares none; one of a plugin need not.
+        """
+        raise RecipeError(
+            f"execution.aggregation.algorithm={cls.name}: declares no traffic in closed form, so no plan can price it; "
+            f"write its method traffic, or plan with another algorithm"
+        )
 
     @abstractmethod
     def stages(self, size: int, length: int) -> list[Stage]:

@@ -83,7 +83,9 @@ def count(collective: Collective, size: int, length: int, hosts: Sequence[Sequen
     return counter.counts()
 
 
-def simulate(collective: Collective, buffers: Any, hosts: Sequence[Sequence[int]] | None = None) -> Counts:
+def simulate(
+    collective: Collective, buffers: Any, hosts: Sequence[Sequence[int]] | None = None, wire: Any = None
+) -> Counts:
     """All-reduce the buffers of all ranks in place.
 
     buffers[r] <- sum over ranks of buffers, added in the order that real processes add them
@@ -92,6 +94,7 @@ def simulate(collective: Collective, buffers: Any, hosts: Sequence[Sequence[int]
         collective: the algorithm.
         buffers: (W, length), contiguous; a numpy array, or a CPU tensor for types that numpy does not have.
         hosts: ranks of every host, to count what crosses between hosts.
+        wire: of tensors: the type that slices are sent in (torch.bfloat16, torch.float16); None for their own.
 
     Returns:
         What was sent.
@@ -103,6 +106,11 @@ def simulate(collective: Collective, buffers: Any, hosts: Sequence[Sequence[int]
         counter.add(step)
         rows = [(step.target[i] * length + within, step.source[i] * length + within) for i, within in _turns(step)]
         sent = [flat[source] for _, source in rows]
+        if wire is not None:
+            sent = [values.to(wire).to(values.dtype) for values in sent]
+            if not step.add:  # the sender holds what the others get
+                for (_, source), values in zip(rows, sent, strict=True):
+                    flat[source] = values
         for (target, _), values in zip(rows, sent, strict=True):
             flat[target] = flat[target] + values if step.add else values
     return counter.counts()

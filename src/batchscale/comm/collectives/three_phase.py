@@ -27,6 +27,7 @@ from batchscale.comm.collectives.schedule import (
     by_size,
     is_power_of_two,
 )
+from batchscale.comm.collectives.traffic import Floats, Traffic
 from batchscale.members import BETWEEN
 
 
@@ -60,6 +61,18 @@ class ThreePhase(Collective):
     def __init__(self, hosts: Sequence[Sequence[int]], between: GroupCollective) -> None:
         self._hosts, self._between = hosts, between
         self.lanes = min(len(host) for host in hosts)
+
+    @classmethod
+    def traffic(cls, hosts: Floats, each: Floats) -> Traffic:
+        # With auto between hosts. All lanes of a host share its link, so it carries what one rank a host would send.
+        lanes = [BETWEEN[name].traffic(hosts, np.ones_like(each)) for name in ("halving_doubling", "binary_blocks")]
+        power = np.isfinite(lanes[0].inside_rounds)
+        return Traffic(
+            np.where(each > 1, 2.0, 0.0),
+            2 * (each - 1) / each,
+            np.where(power, lanes[0].between_rounds, lanes[1].between_rounds),
+            np.where(power, lanes[0].between_share, lanes[1].between_share),
+        )
 
     @classmethod
     def in_layout(cls, layout: Layout) -> ThreePhase:

@@ -17,6 +17,7 @@ import numpy as np
 from batchscale.comm.collectives.primitives import RingAllGather, RingReduceScatter
 from batchscale.comm.collectives.ring import Ring
 from batchscale.comm.collectives.schedule import GroupCollective, Groups, Ints, Layout, Stage
+from batchscale.comm.collectives.traffic import Floats, Traffic, on_one_link
 from batchscale.errors import RecipeError
 
 
@@ -33,6 +34,19 @@ class Torus(GroupCollective):
 
     def __init__(self, columns: int, rows: int, order: Ints | None = None) -> None:
         self.columns, self.rows, self._order = columns, rows, order
+
+    @classmethod
+    def traffic(cls, hosts: Floats, each: Floats) -> Traffic:
+        rows_of_hosts = (hosts > 1) & (each > 1)  # a row is a host, and all its columns go over one link to the next
+        size = np.where(rows_of_hosts, 1, hosts * each)
+        columns = _nearest_to_square(size)
+        flat = on_one_link(hosts, 2 * (columns - 1) + 2 * (size / columns - 1), 2 * (size - 1) / size)
+        return Traffic(
+            np.where(rows_of_hosts, 2 * (each - 1), flat.inside_rounds),
+            np.where(rows_of_hosts, 2 * (each - 1) / each, flat.inside_share),
+            np.where(rows_of_hosts, 2 * (hosts - 1), flat.between_rounds),
+            np.where(rows_of_hosts, 2 * (hosts - 1) / hosts, flat.between_share),
+        )
 
     @classmethod
     def in_layout(cls, layout: Layout) -> Torus:
@@ -81,3 +95,11 @@ def nearest_to_square(size: int) -> tuple[int, int]:
     """X and Y with X Y = size, X <= Y, and X as large as can be."""
     columns = next(x for x in range(math.isqrt(size), 0, -1) if size % x == 0)
     return columns, size // columns
+
+
+def _nearest_to_square(sizes: Floats) -> Floats:
+    """X of each of many sizes at once."""
+    columns = np.ones_like(sizes)
+    for x in range(2, math.isqrt(int(sizes.max())) + 1):
+        columns[(sizes % x == 0) & (sizes >= x * x)] = x
+    return columns

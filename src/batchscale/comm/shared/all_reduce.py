@@ -9,6 +9,9 @@ Three ways, by where the tensor lies and how long it is:
   sum into all p. Two waits, no copy.
 - staged: any other tensor goes through slots, chunk by chunk, the next chunk copied in while the last is summed.
 
+With a *wire* of 16 bits a tensor goes through slots in that type: each process's values are rounded into its slot,
+added up in the tensor's own type, and the sum is rounded into the slots (a small one is not).
+
 With several hosts this is the three-phase all-reduce: r's sum goes through ``between`` before it is written.
 
 Steps: 2 (small: 1). Bytes read and written by a process: (p - 1) / p of the buffer from others and to others, in
@@ -39,6 +42,10 @@ _LINE_BYTES = 64  # of a cache: cores that write one line in turn would wait for
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64)
 
 
+Between = Callable[[torch.Tensor, str, torch.dtype | None], None]
+"""(tensor, what, wire): tensor <- its sum over the processes of a lane."""
+
+
 @dataclass
 class _Piece:
     """One collective's number, its slice in every process's memory, and, where that is a slot, the sum's place."""
@@ -48,6 +55,16 @@ class _Piece:
     into: torch.Tensor | None
     small: bool
     what: str
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That sums are made in."""
+        return (self.rows[0] if self.into is None else self.into).dtype
+
+    @property
+    def wire(self) -> torch.dtype | None:
+        """That values are exchanged in, where it is another one."""
+        return None if self.rows[0].dtype == self.dtype else self.rows[0].dtype
 
 
 class Operation:
@@ -73,7 +90,7 @@ class SharedMemoryAllReduce:
         NoSharedMemory: the processes of some host cannot share memory.
     """
 
-    def __init__(self, world: World, between: Callable[[torch.Tensor, str], None] | None = None) -> None:
+    def __init__(self, world: World, between: Between | None = None) -> None:
         self.name = "shared_memory" if len(world.hosts) == 1 else "three_phase"
         self._me, self._between = world.local_rank, between
         self._lanes = min(map(len, world.hosts))
@@ -102,18 +119,20 @@ class SharedMemoryAllReduce:
         self._buffers[rows.untyped_storage().data_ptr()] = rows
         return rows[self._me, :length]
 
-    def start(self, tensor: torch.Tensor, what: str = "all-reduce") -> Operation:
+    def start(self, tensor: torch.Tensor, what: str = "all-reduce", wire: torch.dtype | None = None) -> Operation:
         """Begin tensor <- sum over all processes; the same order of calls on every process.
 
         Args:
             tensor: (n,), contiguous.
             what: is summed, for errors.
+            wire: type that the processes exchange; None for the tensor's own.
         """
         if tensor.dtype not in DTYPES or not tensor.is_contiguous():
             raise ValueError(f"all-reduce by {self.name}: takes contiguous tensors of {DTYPES}, not {tensor.dtype}")
         tensor = tensor.detach().view(-1)
-        bytes_ = tensor.numel() * tensor.element_size()
-        rows = self._buffers.get(tensor.untyped_storage().data_ptr())
+        dtype = wire or tensor.dtype
+        bytes_ = tensor.numel() * dtype.itemsize
+        rows = None if wire else self._buffers.get(tensor.untyped_storage().data_ptr())
         if rows is not None and bytes_ > self._small_bytes:
             begin = tensor.data_ptr() - rows[self._me].data_ptr()
             key = (tensor.data_ptr(), tensor.numel(), tensor.dtype)
@@ -123,17 +142,17 @@ class SharedMemoryAllReduce:
             # Odd: in place. Where a peer brings a tensor of this length by slots, the two would add up other memory.
             self._issue(_Piece(0, self._views[key], None, False, what), (bytes_ << 1) + 1)
         else:
-            for part in torch.split(tensor, _SLOT_BYTES // tensor.element_size()):
-                self._issue_by_slot(part, bytes_ <= self._small_bytes, bytes_, what)
+            for part in torch.split(tensor, _SLOT_BYTES // dtype.itemsize):
+                self._issue_by_slot(part, bytes_ <= self._small_bytes, bytes_, what, dtype)
         return Operation(self, self._number)
 
-    def _issue_by_slot(self, part: torch.Tensor, small: bool, bytes_: int, what: str) -> None:
+    def _issue_by_slot(self, part: torch.Tensor, small: bool, bytes_: int, what: str, dtype: torch.dtype) -> None:
         slot = self._slots_used % _SLOTS
         self._slots_used += 1
         self._wait_for_all(self._slot_numbers[slot], what)  # a slower peer may still read what it held last
-        key = (-slot - 1, part.numel(), part.dtype)  # negative: no address of a buffer
+        key = (-slot - 1, part.numel(), dtype)  # negative: no address of a buffer
         if key not in self._views:
-            self._views[key] = list(self._slots[slot].view(part.dtype)[:, : part.numel()].unbind())
+            self._views[key] = list(self._slots[slot].view(dtype)[:, : part.numel()].unbind())
         rows = self._views[key]
         rows[self._me].copy_(part)
         self._slot_numbers[slot] = self._number + 1
@@ -193,20 +212,21 @@ class SharedMemoryAllReduce:
         line = _LINE_BYTES // item
         # Cuts at whole cache lines: no line is written by two processes.
         begin, end = (min(-(-(length * r // lanes) // line) * line, length) for r in (lane, lane + 1))
+        sums = rows[0][begin:end] if piece.wire is None else torch.empty(end - begin, dtype=piece.dtype)
         if self._between is None:
-            for parts in _chunks(rows, begin, end):
-                _add_up(parts, parts[0])
-                _spread(parts)
+            for parts, total in _chunks(rows, begin, sums):
+                _add_up(parts, total)
+                _spread(total, parts)
             return
-        for parts in _chunks(rows, begin, end):
-            _add_up(parts, parts[0])
+        for parts, total in _chunks(rows, begin, sums):
+            _add_up(parts, total)
         try:
-            self._between(rows[0][begin:end], piece.what)
+            self._between(sums, piece.what, piece.wire)
         except ProcessError:
             self._flags.fail()  # the peers of this host wait for a flag that would never come
             raise
-        for parts in _chunks(rows, begin, end):
-            _spread(parts)
+        for parts, total in _chunks(rows, begin, sums):
+            _spread(total, parts)
 
     def _check_alike(self, piece: _Piece) -> None:
         brought = self._flags.brought(self._me, piece.number)
@@ -230,9 +250,11 @@ def _described(description: int) -> str:
 
 
 def _add_up(rows: list[torch.Tensor], into: torch.Tensor) -> None:
-    """into <- rows[0] + rows[1] + ..."""
-    if len(rows) == 1:
+    """into <- rows[0] + rows[1] + ..., added in the type of ``into``."""
+    if len(rows) == 1 or rows[0].dtype != into.dtype:
         into.copy_(rows[0])
+        for row in rows[1:]:
+            into.add_(row)
         return
     # Row by row: torch.sum over the (W, n) view took 2 to 3 times as long (docs/log.md).
     torch.add(rows[0], rows[1], out=into)
@@ -240,14 +262,19 @@ def _add_up(rows: list[torch.Tensor], into: torch.Tensor) -> None:
         into.add_(row)
 
 
-def _spread(rows: list[torch.Tensor]) -> None:
-    """rows[1], rows[2], ... <- rows[0]"""
+def _spread(total: torch.Tensor, rows: list[torch.Tensor]) -> None:
+    """rows[0], rows[1], ... <- total, rounded once; where that has the rows' type, it is rows[0]."""
+    if total.dtype != rows[0].dtype:
+        rows[0].copy_(total)
     for row in rows[1:]:
         row.copy_(rows[0])
 
 
-def _chunks(rows: list[torch.Tensor], begin: int, end: int) -> Iterator[list[torch.Tensor]]:
-    """rows[:, begin:end], in parts that stay in a core's cache."""
+def _chunks(
+    rows: list[torch.Tensor], begin: int, sums: torch.Tensor
+) -> Iterator[tuple[list[torch.Tensor], torch.Tensor]]:
+    """rows[:, begin:] and the place of their sums, in parts that stay in a core's cache."""
     chunk = _CHUNK_BYTES // rows[0].element_size()
-    for first in range(begin, end, chunk):
-        yield [row[first : min(first + chunk, end)] for row in rows]
+    for first in range(0, len(sums), chunk):
+        total = sums[first : first + chunk]
+        yield [row[begin + first : begin + first + len(total)] for row in rows], total

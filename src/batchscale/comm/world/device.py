@@ -7,6 +7,7 @@ with a bound, in place of blocking in the first copy from the device for ever.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -21,6 +22,7 @@ from batchscale.errors import UsageError
 from batchscale.words import counted
 
 _SPIN_SECONDS, _SLEEP_SECONDS = 200e-6, 100e-6
+_MAY_SHARE = "BATCHSCALE_SHARE_GPUS"
 
 
 class Event(Protocol):
@@ -115,12 +117,31 @@ def describe(device: torch.device) -> Device:
     return Device("cuda", properties.name, str(getattr(properties, "uuid", "")))
 
 
-def device_text(device: torch.device, size: int) -> str:
-    """A process's device, and how W of them talk, in words."""
+def device_text(device: torch.device, devices: Sequence[Device]) -> str:
+    """A process's device, and how the ranks talk, in words.
+
+    Args:
+        device: of this process.
+        devices: of every rank; empty where there is one process alone.
+    """
     description = describe(device)
-    if description.kind != "cuda":
-        return f"{description.kind}{', Gloo' * (size > 1)}"
-    return f"{description.name} ({device}){', NCCL' * (size > 1)}"
+    by_nccl = description.kind == "cuda" and not sharing(devices)
+    name = f"{description.name} ({device})" if description.kind == "cuda" else description.kind
+    return f"{name}, {'NCCL' if by_nccl else 'Gloo'}" if len(devices) > 1 else name
+
+
+def may_share() -> bool:
+    """Whether the user says that processes may share a GPU, to rehearse a run of more GPUs than there are."""
+    return os.environ.get(_MAY_SHARE) == "1"
+
+
+def sharing(devices: Sequence[Device]) -> dict[str, list[int]]:
+    """The GPUs that several ranks have: their ranks, by uuid. NCCL refuses such ranks, Gloo sums over the host."""
+    ranks: dict[str, list[int]] = {}  # of all hosts together: two containers are two hosts, and may have one GPU
+    for rank, device in enumerate(devices):
+        if device.uuid:
+            ranks.setdefault(device.uuid, []).append(rank)
+    return {uuid: together for uuid, together in ranks.items() if len(together) > 1}
 
 
 def check_devices(devices: Sequence[Device]) -> None:
@@ -130,7 +151,7 @@ def check_devices(devices: Sequence[Device]) -> None:
         devices: of every rank.
 
     Raises:
-        UsageError: some ranks are on the CPU and some on GPUs, or two share a GPU.
+        UsageError: some ranks are on the CPU and some on GPUs, or two share a GPU and the user did not say they may.
     """
     without = [rank for rank, device in enumerate(devices) if device.kind != "cuda"]
     if 0 < len(without) < len(devices):
@@ -138,16 +159,12 @@ def check_devices(devices: Sequence[Device]) -> None:
             f"execution.device: {_ranks(without)} of {len(devices)} train{'s' * (len(without) == 1)} on the CPU and "
             f"the others on GPUs: all must see the same; give every task a GPU, or set execution.device=cpu"
         )
-    sharing: dict[str, list[int]] = {}  # of all hosts together: two containers are two hosts, and may have one GPU
-    for rank, device in enumerate(devices):
-        if device.uuid:
-            sharing.setdefault(device.uuid, []).append(rank)
-    for uuid, together in sharing.items():
-        if len(together) > 1:
+    for uuid, together in sharing(devices).items():
+        if not may_share():
             raise UsageError(
                 f"execution.device: {_ranks(together)} share a GPU ({devices[together[0]].name}, {uuid}): each process "
                 f"needs its own; start fewer processes, give each task its own GPU (Slurm: --gpus-per-task=1), or set "
-                f"execution.device=cpu"
+                f"execution.device=cpu; to rehearse, slowly, {_MAY_SHARE}=1 lets them share"
             )
 
 

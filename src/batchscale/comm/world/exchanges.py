@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from batchscale.comm.world.device import DeviceQueue, wait_on_host
+from batchscale.comm.world.device import DeviceQueue, Event, wait_on_host
 from batchscale.comm.world.diagnosis import Doing, diagnose, first_line, tell
 from batchscale.comm.world.gloo import hang_up
 from batchscale.comm.world.messages import meet, tag_of
@@ -110,15 +110,19 @@ class Exchanges:
         meet(self.objects, self._rank, self._size, tag_of(what, brought, self.calls))
         self._met.add(follows)
 
-    def wait_for_device(self, what: str) -> None:
+    def wait_for_device(self, what: str, event: Event | None = None) -> None:
         """Block until the device has done all that it was given on the current stream; nothing on the CPU.
+
+        Args:
+            what: it does, in words.
+            event: wait for this one instead.
 
         Raises:
             ProcessError: it has not in time; names who keeps it from it.
         """
         queue = self.queue
         if queue is not None:
-            self.guard(lambda: wait_on_host(queue.mark(), self.patience), what)
+            self.guard(lambda: wait_on_host(event or queue.mark(), self.patience), what)
 
     def close(self) -> None:
         """End the watch, and let go of group and store: a group's threads end with its last reference."""

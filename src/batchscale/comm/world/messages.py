@@ -19,9 +19,10 @@ def fact_key(fact: str) -> str:
     return f"fact/{shown(fact)}"
 
 
-def brought_by(tensor: torch.Tensor) -> str:
-    """A tensor's length and type in words."""
-    return f"{tensor.numel()} x {str(tensor.dtype).removeprefix('torch.')}"
+def brought_by(tensor: torch.Tensor, wire: torch.dtype | None = None) -> str:
+    """A tensor's length and type in words, and the type that it is sent in where that is another one."""
+    sent = "" if wire is None else f" sent as {str(wire).removeprefix('torch.')}"
+    return f"{tensor.numel()} x {str(tensor.dtype).removeprefix('torch.')}{sent}"
 
 
 def tag_of(what: str, brought: str, call: int) -> int:

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
 from batchscale.comm.world import nccl
-from batchscale.comm.world.device import CudaQueue, Device, DeviceQueue, check_devices, describe
+from batchscale.comm.world.device import CudaQueue, Device, DeviceQueue, check_devices, describe, sharing
 from batchscale.comm.world.exchanges import Exchanges
 from batchscale.comm.world.gloo import BATCH, mesh_for, schedule_gloo_threads
 from batchscale.comm.world.meeting import JOB, check_address, join_store, remedy
@@ -92,7 +92,7 @@ class World:
         """The world that the launcher's environment describes (RANK, WORLD_SIZE, ..., or srun's, mpirun's).
 
         Args:
-            device: cpu (Gloo) or cuda (NCCL, with Gloo for objects).
+            device: cpu (Gloo) or cuda (NCCL, with Gloo for objects; Gloo alone where ranks share a GPU).
             timeout_seconds: bound on every exchange.
             startup_seconds: the bound of connecting, and until ``started`` where it is longer; None for the same.
 
@@ -138,7 +138,7 @@ class World:
         self._get_to_know(timeout)
         self.exchanges.watch()
         check_devices(self.devices)
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and not sharing(self.devices):
             self.group = nccl.make_group(self.device, self.patience.longest_seconds)
 
     @classmethod

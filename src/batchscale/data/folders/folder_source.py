@@ -9,6 +9,7 @@ import numpy as np
 
 from batchscale.data.augmentation import Indices
 from batchscale.data.examples import Splits
+from batchscale.data.folders.decoders import DecodingProcesses
 from batchscale.data.folders.entries import Entries, FolderEntries
 from batchscale.data.folders.folders import no_entries, read_test, read_train
 from batchscale.data.folders.packed import PackedEntries, index_of
@@ -130,11 +131,13 @@ class FolderSource(Source):
         self.refuse(reading, "masks", "classes")
         train, test = reading.listing or self.parts(folder, labels=reading.labels)
         selected = subset_of(train, reading.subset) if reading.subset else None
-        how = (reading.size, reading.skip_bad, reading.threads)
+        how, processes = (reading.size, reading.skip_bad, reading.threads), None
+        if reading.decoders == "processes":
+            processes = DecodingProcesses((train, test), reading.size, reading.threads)
         return Splits(
             self.name,
-            StoredImages(train, *how, selected),
-            StoredImages(test, *how),
+            StoredImages(train, *how, selected, processes),
+            StoredImages(test, *how, None, processes),
             len(train.classes),
             "; ".join(f"{part}: {e.passed_over}" for part, e in (("train", train), ("val", test)) if e.passed_over),
             # The packed form's index is mapped: its pages are read once a host as it is.

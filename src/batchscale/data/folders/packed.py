@@ -87,6 +87,10 @@ class PackedEntries(Entries):
                 f"{_AGAIN}"
             )
 
+    def __reduce__(self) -> tuple[type[PackedEntries], tuple[Path]]:
+        """Another process opens the files for itself."""
+        return PackedEntries, (self.index,)
+
     def _read_header(self) -> dict[str, Any]:
         content, digest = self._mapped[:-32], self._mapped[-32:].tobytes()
         if content[: len(MAGIC)].tobytes() != MAGIC:  # first: a file of another kind is not told to be altered

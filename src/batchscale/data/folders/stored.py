@@ -1,11 +1,11 @@
-"""Images on disk, decoded by threads straight into the minibatch; nothing is kept in memory but the index.
+"""Images on disk, decoded by threads or processes into the minibatch; nothing is kept in memory but the index.
 
-Cost: see jpeg.py; the decoders hold no interpreter lock.
+The pixels are the same, bit for bit: both run jpeg.py on one core. Cost: see there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -16,16 +16,16 @@ import torch
 from batchscale.data.augmentation import Augmentation, Indices, crop_draws, mirrored
 from batchscale.data.contents import digest
 from batchscale.data.examples import Examples, Pairs
+from batchscale.data.folders.decoders import DecodingProcesses
+from batchscale.data.folders.decoding import MOST_IMAGES
 from batchscale.data.folders.entries import Entries
-from batchscale.data.folders.jpeg import BadImage, View, render
-from batchscale.data.folders.views import DRAWS, centre, scale_and_aspect
+from batchscale.data.folders.jpeg import BadImage, render
+from batchscale.data.folders.views import DRAWS, ViewOf, centre, scale_and_aspect
 from batchscale.data.threads import compute_alone
 from batchscale.errors import DataError
 
 _STEPS_AHEAD = 3
 _CHUNK_IMAGES = 4  # one task of a decoding thread
-
-ViewOf = Callable[[int, int], View]
 
 
 class StoredImages(Examples):
@@ -38,15 +38,22 @@ class StoredImages(Examples):
             evaluation leave it out.
         threads: that decode.
         selected: entries that belong to this part; None for all.
+        processes: that decode what is trained and evaluated on, one for each thread; None where threads do.
     """
 
     steps_ahead = _STEPS_AHEAD
 
     def __init__(
-        self, entries: Entries, size: int, skip_bad: bool, threads: int, selected: Indices | None = None
+        self,
+        entries: Entries,
+        size: int,
+        skip_bad: bool,
+        threads: int,
+        selected: Indices | None = None,
+        processes: DecodingProcesses | None = None,
     ) -> None:
         self.entries, self._size, self._skip_bad, self._threads = entries, size, skip_bad, threads
-        self._selected = selected
+        self._selected, self._processes = selected, processes
         self.labels = torch.from_numpy(entries.labels if selected is None else entries.labels[selected])
         self.shape, self.raw = (3, size, size), True
         self._skipped: dict[str, str] = {}
@@ -55,7 +62,7 @@ class StoredImages(Examples):
     def select(self, images: Indices) -> StoredImages:
         """These images alone; their files are not touched."""
         entries = images if self._selected is None else self._selected[images]
-        part = StoredImages(self.entries, self._size, self._skip_bad, self._threads, entries)
+        part = StoredImages(self.entries, self._size, self._skip_bad, self._threads, entries, self._processes)
         part._skipped, part._pool = self._skipped, self._pool  # so that what any part passes over is told
         return part
 
@@ -105,31 +112,44 @@ class StoredImages(Examples):
         )
 
     def _minibatch(
-        self, images: Indices, views: list[ViewOf], flips: npt.NDArray[np.bool_], replace: bool = True
+        self,
+        images: Indices,
+        views: list[ViewOf],
+        flips: npt.NDArray[np.bool_],
+        replace: bool = True,
+        processes: DecodingProcesses | None = None,
     ) -> Pairs:
         """These images; the next readable ones in the place of bad ones, or, without replace, the readable ones."""
         out = torch.empty((len(images), self._size, self._size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
         rendered = images.copy()
+        at_once = _CHUNK_IMAGES
+        if processes is not None:
+            at_once = min(max(-(-len(images) // (2 * processes.processes)), 1), MOST_IMAGES)
 
         def work(first: int) -> None:
-            for i in range(first, min(first + _CHUNK_IMAGES, len(images))):
+            numbers = range(first, min(first + at_once, len(images)))
+            rest: Sequence[int] = range(len(numbers))
+            if processes is not None:
+                requests = [(self._entry(int(images[i])), views[i], bool(flips[i])) for i in numbers]
+                rest = processes.decode(self.entries, requests, out[numbers.start : numbers.stop])
+            for i in (numbers[place] for place in rest):  # also what no process could: here it is told, or passed over
                 request = int(images[i]), views[i], bool(flips[i]), out[i : i + 1]
                 if replace:
                     rendered[i] = self._render_or_next(*request)
                 elif not self._render(*request):
                     rendered[i] = -1
 
-        for _ in self._pool.map(work, range(0, len(images), _CHUNK_IMAGES)):
+        for _ in self._pool.map(work, range(0, len(images), at_once)):
             pass
         readable = rendered >= 0
         return out if readable.all() else out[torch.from_numpy(readable)], self.labels[
             torch.from_numpy(rendered[readable])
         ]
 
-    def _centres(self, part: slice, replace: bool) -> Pairs:
+    def _centres(self, part: slice, replace: bool, processes: DecodingProcesses | None = None) -> Pairs:
         images = np.arange(*part.indices(len(self)))
         views: list[ViewOf] = [partial(centre, size=self._size)] * len(images)
-        return self._minibatch(images, views, np.zeros(len(images), dtype=bool), replace)
+        return self._minibatch(images, views, np.zeros(len(images), dtype=bool), replace, processes)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -140,18 +160,36 @@ class StoredImages(Examples):
 
     def readable(self, part: slice) -> Pairs:
         """The centre of each that can be read."""
-        return self._centres(part, replace=False)
+        few = (
+            len(range(*part.indices(len(self)))) <= MOST_IMAGES
+        )  # such as the one of a trial: no process starts for it
+        return self._centres(part, replace=False, processes=None if few else self._processes)
 
     def augmented(self, seed: int, augmentation: Augmentation) -> Callable[[Indices, Indices], Pairs]:
         """Crops and mirrors, each drawn for its image alone."""
 
         def minibatch(epochs: Indices, images: Indices) -> Pairs:
-            if augmentation.scale_aspect:
-                draws = crop_draws(seed, epochs, images, DRAWS)
-                views: list[ViewOf] = [partial(scale_and_aspect, d, size=self._size) for d in draws]
-            else:
-                views = [partial(centre, size=self._size)] * len(images)
-            flips = mirrored(seed, epochs, images) if augmentation.flip else np.zeros(len(images), dtype=bool)
-            return self._minibatch(images, views, flips)
+            views, flips = self.drawn(seed, augmentation, epochs, images)
+            return self._minibatch(images, views, flips, processes=self._processes)
 
         return minibatch
+
+    def drawn(
+        self, seed: int, augmentation: Augmentation, epochs: Indices, images: Indices
+    ) -> tuple[list[ViewOf], npt.NDArray[np.bool_]]:
+        """The view of each image, and whether it is mirrored."""
+        views: list[ViewOf] = [partial(centre, size=self._size)] * len(images)
+        if augmentation.scale_aspect:
+            draws = crop_draws(seed, epochs, images, DRAWS)
+            views = [partial(scale_and_aspect, d, size=self._size) for d in draws]
+        return views, mirrored(seed, epochs, images) if augmentation.flip else np.zeros(len(images), dtype=bool)
+
+    def files(self, images: Indices) -> list[bytes]:
+        """The bytes of these images' files, read by the threads that decode; b"" of those that cannot be read."""
+        return list(self._pool.map(self._bytes, images.tolist()))
+
+    def _bytes(self, image: int) -> bytes:
+        try:
+            return self.file(image)[1]
+        except BadImage:
+            return b""

@@ -10,11 +10,15 @@ tries, the log and the centre are torchvision's RandomResizedCrop.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from batchscale.data.folders.jpeg import View
+
+ViewOf = Callable[[int, int], View]
+"""The view of an image of (height, width)."""
 
 TRIES = 10
 DRAWS = 2 * TRIES + 2

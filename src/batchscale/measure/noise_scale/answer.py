@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchscale.build.state import State
+from batchscale.comm import World
 from batchscale.errors import UsageError
+from batchscale.measure.function import has_batch_norm
 from batchscale.measure.noise_scale.blocks import estimate
-from batchscale.measure.noise_scale.gradients import UnitGradients, has_batch_norm
+from batchscale.measure.noise_scale.gradients import UnitGradients
 from batchscale.measure.noise_scale.preconditioner import preconditioner
 from batchscale.measure.noise_scale.question import Question
 from batchscale.measure.stated import stated_set
 from batchscale.noise_scale import NoiseEstimate
+from batchscale.records.run import RunRecords
 from batchscale.words import counted
 
 _USUAL_EXAMPLES, _USUAL_UNITS = 1024, 20
@@ -26,6 +29,7 @@ class Answer:
     Attributes:
         run: the folder's name.
         step: steps done.
+        examples_seen: by then.
         unit: whose gradients: an example's, or a worker's.
         per_unit: n of a worker; 1.
         examples, population: M of the N training examples.
@@ -38,6 +42,7 @@ class Answer:
 
     run: str
     step: int
+    examples_seen: float
     unit: str
     per_unit: int
     examples: int
@@ -49,7 +54,7 @@ class Answer:
     vectorised: bool
 
 
-def answer_of(question: Question, states: Sequence[State]) -> Answer:
+def answer_of(question: Question, states: Sequence[State], world: World | None = None) -> Answer:
     """Measure the noise scale of one state.
 
     Raises:
@@ -60,11 +65,14 @@ def answer_of(question: Question, states: Sequence[State]) -> Answer:
     per_unit = state.recipe.minibatch.per_worker if of_worker else 1
     population, noun = len(state.dataset.train), state.task.examples
     count = _count(question, per_unit, population, noun)
-    gradients = UnitGradients(state, per_unit)
+    gradients = UnitGradients(state, per_unit, world or World(device=state.device), state.recipe.seed)
     plain, preconditioned = gradients.sums(stated_set(state.dataset.train, count), preconditioner(state))
     return Answer(
         state.run.name,
         state.step,
+        RunRecords(state.run).examples_at(
+            state.step, state.recipe.minibatch.workers * state.recipe.minibatch.per_worker
+        ),
         "worker" if of_worker else "example",
         per_unit,
         count,
@@ -97,6 +105,7 @@ def as_json(answer: Answer) -> dict[str, Any]:
     numbers = answer.plain.as_json()
     return {
         "step": answer.step,
+        "examples_seen": answer.examples_seen,
         **numbers,
         "examples": answer.examples,
         "unit": answer.unit,

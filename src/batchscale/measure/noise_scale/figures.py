@@ -1,4 +1,4 @@
-"""The noise scale of a state, as a table."""
+"""The noise scale of a state, as a table, and as a number of a run's page."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from batchscale.measure.noise_scale.answer import Answer
 from batchscale.measure.noise_scale.words import PLAIN, PRECONDITIONED
 from batchscale.noise_scale import NoiseEstimate
 from batchscale.records.findings import Figure, Table
+from batchscale.records.measured import MeasuredNumber
 
 
 def figures(answer: Answer) -> list[Figure]:
@@ -19,6 +20,16 @@ def tables(answer: Answer) -> list[Table]:
     columns = ("form", f"noise scale, {answer.noun}", "low", "high", "|G|^2 or G' P G", "tr S or tr(P S)", "resolved")
     caption = f"Intervals of {100 * answer.plain.level:g} %; an empty upper end is none."
     return [Table(title="Noise scale", columns=columns, rows=tuple(_row(*form) for form in forms), caption=caption)]
+
+
+def numbers(answer: Answer) -> list[MeasuredNumber]:
+    """Each form of the noise scale."""
+    forms = {"noise scale": answer.plain, "in AdamW's metric": answer.preconditioned}
+    return [
+        MeasuredNumber(name, f"noise scale, {answer.noun}", estimate.noise_scale, estimate.low, estimate.high)
+        for name, estimate in forms.items()
+        if estimate is not None
+    ]
 
 
 def _row(form: str, estimate: NoiseEstimate) -> tuple[str | float | None, ...]:

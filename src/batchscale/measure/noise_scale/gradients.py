@@ -14,11 +14,12 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from batchscale.build.state import State, devices_in_use
+from batchscale.comm import World
 from batchscale.data.examples import Examples
 from batchscale.measure.noise_scale.blocks import BlockSums
+from batchscale.measure.own import OwnState
 from batchscale.measure.stated import watched
 from batchscale.randomness import key
 from batchscale.structure import columns, mapped, num_examples, part
@@ -35,14 +36,18 @@ class UnitGradients:
     """Gradients of units of a set, at a state.
 
     Attributes:
-        state: opened.
+        state: opened, or one's own.
         per_unit: b; 1 for the unit "example".
+        world: the processes that share the blocks.
+        seed: of what the model draws.
         weights: all that are trained, a shared one once.
         vectorised: whether torch.func gives the gradients of single examples; found out at the first of them.
     """
 
-    state: State
+    state: State | OwnState
     per_unit: int
+    world: World
+    seed: int
     vectorised: bool = True
     weights: list[nn.Parameter] = field(init=False)
     _names: list[str] = field(init=False)
@@ -65,27 +70,33 @@ class UnitGradients:
         cuts = [number * units // count for number in range(count + 1)]
         length = sum(weight.numel() for weight in self.weights)
         summed = torch.zeros((count, length), device=self.state.device)
-        squares = torch.zeros((2, count), dtype=torch.float64)
+        squares = torch.zeros((2, count), dtype=torch.float64, device=self.state.device)
+        modes = [(module, module.training) for module in self.state.model.modules()]
         buffers = {name: buffer.clone() for name, buffer in self.state.model.named_buffers()}
         self.state.model.train()
         try:
-            for block, (first, end) in enumerate(watched(list(itertools.pairwise(cuts)), "noise-scale")):
+            self._try_vectorised(examples)
+            own = list(enumerate(itertools.pairwise(cuts)))[self.world.rank :: self.world.size]
+            for block, (first, end) in watched(own, "noise-scale", self.world.rank == 0):
                 total = torch.zeros(length, dtype=torch.float64, device=self.state.device)
                 for gradients in self._block(examples, first, end):
                     total += gradients.sum(0, dtype=torch.float64)
                     square = gradients.double().square_()
-                    squares[0, block] += square.sum().cpu()
+                    squares[0, block] += square.sum()
                     if weighting is not None:
-                        squares[1, block] += (square @ weighting).sum().cpu()
+                        squares[1, block] += (square @ weighting).sum()
                 summed[block] = total
         finally:
-            self.state.model.eval()
+            for module, mode in modes:
+                module.training = mode
             for name, buffer in self.state.model.named_buffers():  # batch norm's running averages have moved
                 buffer.copy_(buffers[name])
+        for sums in (summed, squares):  # the others' rows are zero: nothing is rounded
+            self.world.all_reduce(sums, "all-reduce of the noise scale's blocks")
         numbers = torch.tensor([end - first for first, end in itertools.pairwise(cuts)], dtype=torch.float64).numpy()
-        plain = BlockSums(_products(summed), squares[0].numpy(), numbers)
+        plain = BlockSums(_products(summed), squares[0].cpu().numpy(), numbers)
         return plain, None if weighting is None else BlockSums(
-            _products(summed, weighting), squares[1].numpy(), numbers
+            _products(summed, weighting), squares[1].cpu().numpy(), numbers
         )
 
     def _block(self, examples: Examples, first: int, end: int) -> Iterator[torch.Tensor]:
@@ -94,10 +105,8 @@ class UnitGradients:
         at_once = max(min(_NUMBERS_AT_ONCE // length, _MOST_AT_ONCE), 1) if self.per_unit == 1 else 1
         for start in range(first, end, at_once):
             stop = min(start + at_once, end)
-            inputs, targets = examples.part(slice(start * self.per_unit, stop * self.per_unit))
-            inputs = self.state.normalizer(inputs)
-            targets = mapped(lambda tensor: tensor.to(self.state.device), targets)
-            vectorised = self._vectorised(inputs, targets, start) if self.vectorised else None
+            inputs, targets = self._read(examples, start * self.per_unit, stop * self.per_unit)
+            vectorised = self._vectorised(inputs, targets) if self.vectorised else None
             if vectorised is not None:
                 yield vectorised
                 continue
@@ -108,7 +117,7 @@ class UnitGradients:
     def _backward(self, inputs: Any, targets: Any, unit: int) -> torch.Tensor:
         """One unit's gradient, (all weights,), by plain backward; its random numbers are keyed by the unit."""
         with torch.random.fork_rng(devices=devices_in_use(self.state.device)):
-            torch.manual_seed(key(self.state.recipe.seed, unit, _DRAWN) >> 1)
+            torch.manual_seed(key(self.seed, unit, _DRAWN) >> 1)
             drawn = torch.get_rng_state()
             loss, _ = self.state.task.train_pass(self.state.model, inputs, targets)
             self._draws_random |= not torch.equal(drawn, torch.get_rng_state())
@@ -116,21 +125,29 @@ class UnitGradients:
         parts = zip(gradients, self.weights, strict=True)
         return torch.cat([(torch.zeros_like(w) if g is None else g).reshape(-1) for g, w in parts])
 
-    def _vectorised(self, inputs: Any, targets: Any, first: int) -> torch.Tensor | None:
+    def _read(self, examples: Examples, first: int, end: int) -> tuple[Any, Any]:
+        inputs, targets = examples.part(slice(first, end))
+        return self.state.normalizer(inputs), mapped(lambda tensor: tensor.to(self.state.device), targets)
+
+    def _try_vectorised(self, examples: Examples) -> None:
+        """See by the first example whether torch.func gives what backward does: on every process alike."""
+        if not self.vectorised:
+            return
+        inputs, targets = self._read(examples, 0, 1)
+        alone, gradients = self._backward(inputs, targets, 0), self._vectorised(inputs, targets)
+        near = gradients is not None and float((gradients[0] - alone).norm()) <= _AGREES * float(alone.norm())
+        self.vectorised = near and not self._draws_random
+
+    def _vectorised(self, inputs: Any, targets: Any) -> torch.Tensor | None:
         """Single examples' gradients, (m, all weights); None, now and later, where torch.func does not give them."""
         self.vectorised = not any(isinstance(column, list) for column in columns((inputs, targets)))
         if not self.vectorised:
             return None
         try:
-            gradients = self._of_examples(inputs, targets)
+            return self._of_examples(inputs, targets)
         except Exception:  # an operation without a rule for vmap, such as an LSTM's
             self.vectorised = False
             return None
-        if first == 0:
-            alone = self._backward(part(inputs, slice(1)), part(targets, slice(1)), 0)
-            near = float((gradients[0] - alone).norm()) <= _AGREES * float(alone.norm())
-            self.vectorised = near and not self._draws_random
-        return gradients if self.vectorised else None
 
     def _of_examples(self, inputs: Any, targets: Any) -> torch.Tensor:
         model, task = self.state.model, self.state.task
@@ -146,11 +163,6 @@ class UnitGradients:
             gradients = vmap(grad(loss_of), in_dims=(None, 0, 0), randomness="different")(trained, inputs, targets)
         rows = num_examples(targets)
         return torch.cat([gradients[name].reshape(rows, -1) for name in self._names], 1)
-
-
-def has_batch_norm(model: nn.Module) -> bool:
-    """Whether some layer normalises over examples, so that an example has no gradient of its own."""
-    return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
 def _products(summed: torch.Tensor, weighting: torch.Tensor | None = None) -> Any:

@@ -1,9 +1,11 @@
 """AdamW's preconditioner at a step: P = 1 / (sqrt(v / (1 - b2^t)) + eps), a number for every weight.
 
-Where the betas have changed on the way, the product of all b2 used stands for b2^t, as in the optimizer.
+Where the betas have changed on the way, the product of all b2 used stands for b2^t, as in the optimizer; eps is as the
+recipe states it, also where a rule scales it. In the coordinates P^(-1/2) w, where AdamW's step is plain descent, the
+gradient is P^(1/2) g: the noise scale there is tr(P S) / (G' P G).
 
-Source: Kingma and Ba 2015, algorithm 1; the noise scale in its metric, tr(P S) / (G' P G): McCandlish et al. 2018,
-appendix C, with P for the inverse of the Hessian.
+Source: Kingma and Ba 2015, algorithm 1; McCandlish et al. 2018, section 2.2 (of plain descent; the coordinates are
+ours).
 """
 
 from __future__ import annotations

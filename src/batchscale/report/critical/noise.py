@@ -75,7 +75,9 @@ def run_source(folder: Path, ways: str) -> CriticalSource:
 def _of_measure(findings: Findings, run: Path | None, entries: Mapping[str, str]) -> tuple[CriticalReading, ...]:
     """The plain noise scale, and the preconditioned one where there is one."""
     content, step = findings.result, number(findings.result.get("step"))
-    seen = None if step is None else _examples_at(run, step) if run else step * minibatch_of(entries)
+    seen = number(content.get("examples_seen"))
+    if seen is None and step is not None:  # of an earlier version
+        seen = RunRecords(run).examples_at(step, minibatch_of(entries)) if run else step * minibatch_of(entries) or None
     plain = _noise(content, seen)
     weighted = content.get("preconditioned")
     if not isinstance(weighted, dict):
@@ -98,27 +100,6 @@ def _noise(content: Mapping[str, Any], seen: float | None, name: str = "noise sc
 
 def _line(records: RunRecords) -> Iterator[tuple[float, float | None]]:
     """(examples seen at the middle of a line, its noise scale) of a run's lines."""
-    for seen, examples, line in _along(records):
+    for seen, examples, line in records.with_examples():
         if "noise_scale" in line:
             yield seen - examples / 2, number(line["noise_scale"])
-
-
-def _examples_at(run: Path, step: float) -> float:
-    """Examples that were seen after a step; by the last minibatch where the lines end before it."""
-    total, done, minibatch = 0.0, 0.0, minibatch_of(flat(RunRecords(run).recipe()))
-    for seen, _, line in _along(RunRecords(run)):
-        if line["step"] > step:
-            minibatch = line["minibatch"]
-            break
-        total, done, minibatch = seen, line["step"], line["minibatch"]
-    return total + (step - done) * minibatch
-
-
-def _along(records: RunRecords) -> Iterator[tuple[float, float, Mapping[str, Any]]]:
-    """(examples seen, examples of the line, the line)."""
-    seen, done = 0.0, 0.0
-    for line in records.metrics():
-        if is_number(line.get("step")) and is_number(line.get("minibatch")) and line["step"] > done:
-            examples = (line["step"] - done) * line["minibatch"]
-            seen, done = seen + examples, line["step"]
-            yield seen, examples, line

@@ -84,12 +84,17 @@ def _half(kind: Kind, name: str, entry: Mapping[str, Any], kn: float) -> Critica
     value, interval = (entry.get("b_crit"), entry.get("b_crit_interval")) if of_branches else (
         twice_first, entry.get("interval"),
     )  # fmt: skip
-    low, high = ends(interval)
+    value, low, high = map(_above_zero, (number(value), *ends(interval)))
     beside = twice_first if of_branches else None
     notes = ["unsettled"] if entry.get("settled") is False else []
     notes += ["the curve may have another form"] if entry.get("other_form") is True else []
     notes += [str(entry["why"])] if entry.get("why") else []
-    return CriticalReading(kind, name, _seen(entry, kn), number(value), low, high, "; ".join(notes), beside)
+    return CriticalReading(kind, name, _seen(entry, kn), value, low, high, "; ".join(notes), beside)
+
+
+def _above_zero(minibatch: float | None) -> float | None:
+    """What is no minibatch is no value, and no bound."""
+    return None if minibatch is None or minibatch <= 0 else minibatch
 
 
 def _no_losses(names: Mapping[Any, str], critical: list[dict[str, Any]], kn: float) -> Iterator[LargestWithoutLoss]:

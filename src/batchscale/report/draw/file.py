@@ -20,6 +20,7 @@ from matplotlib.ticker import NullLocator
 from batchscale.records.findings import Axis, Figure, Mark, Series
 from batchscale.report.draw.lines import slots
 from batchscale.report.draw.scales import ruler, shown
+from batchscale.report.draw.surface_file import draw_surface
 from batchscale.system.disk import replace
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#7A7A00")
@@ -66,12 +67,15 @@ def _save(canvas: Canvas, path: Path) -> Path:
 
 
 def _draw(part: SubFigure, figure: Figure) -> None:
-    axes = part.add_subplot()
+    axes = part.add_subplot() if figure.surface is None else draw_surface(part, figure)
     axes.set_title(figure.title, fontsize=11)
     for series, slot in slots(figure.series):
         _line(axes, series, slot, sideways=bool(figure.y.names))
     for mark in figure.marks:
         _mark(axes, mark)
+    if figure.surface is not None:
+        axes.set(xlabel=figure.x.label, ylabel=figure.y.label)
+        return
     _scale(axes, "x", figure.x, list(_extent(figure, "x")))
     _scale(axes, "y", figure.y, list(_extent(figure, "y")))
     axes.grid(alpha=0.3)

@@ -67,17 +67,17 @@ def draw(figure: Figure, ident: str, summary: str) -> Drawn:
         "class": "drawing", "role": "img", "viewBox": f"0 0 {WIDTH:g} {HEIGHT:g}",
         "aria-labelledby": f"{ident}-title {ident}-desc",
     })  # fmt: skip
-    _text(svg, "title", figure.title, id=f"{ident}-title")
-    _text(svg, "desc", summary, id=f"{ident}-desc")
-    _axes(svg, figure, across, down)
-    points = [_places(series, across, down) for series in figure.series]
+    write_text(svg, "title", figure.title, id=f"{ident}-title")
+    write_text(svg, "desc", summary, id=f"{ident}-desc")
+    draw_axes(svg, figure, across, down)
+    points = [point_places(series, across, down) for series in figure.series]
     occupied = [(x, y) for places in points for _, x, y in places]
     for number, mark in enumerate(figure.marks):
         _mark(svg, mark, number, across, down, occupied)
     for index, ((series, slot), places) in enumerate(zip(slots(figure.series), points, strict=True)):
         group = ET.SubElement(svg, "g", {"class": f"series {look(series, slot)}", "data-series": str(index)})
         _spread(group, series, across, down, sideways=bool(figure.y.names))
-        _line(group, series, slot, places)
+        draw_line(group, series, slot, places)
     values = sum(y is not None for s in figure.series for y in s.y)
     return Drawn(svg, points, values - sum(map(len, points)))
 
@@ -146,22 +146,25 @@ def _label(words: str) -> list[str]:
     return textwrap.wrap(clean(words), _LABEL_LETTERS)[:2] or [""]
 
 
-def _axes(svg: ET.Element, figure: Figure, across: Ruler, down: Ruler) -> None:
+def draw_axes(svg: ET.Element, figure: Figure, across: Ruler, down: Ruler) -> None:
+    """Ticks, grid and words of both axes."""
     group = ET.SubElement(svg, "g", {"class": "axes"})
     for value, word in _y_ticks(figure, down):
         y = down.place(value)
         ET.SubElement(group, "path", {"class": "grid", "d": f"M{across.start:.1f} {y:.1f}H{across.end:.1f}"})
-        _text(group, "text", word, x=f"{across.start - _GAP:.1f}", y=f"{y:.1f}", dy=".32em", **{"text-anchor": "end"})
+        write_text(
+            group, "text", word, x=f"{across.start - _GAP:.1f}", y=f"{y:.1f}", dy=".32em", **{"text-anchor": "end"}
+        )
     ET.SubElement(group, "path", {"class": "axis", "d": f"M{across.start:.1f} {down.start:.1f}H{across.end:.1f}"})
     for value, word in _x_ticks(figure, across):
         x = across.place(value)
         ET.SubElement(group, "path", {"class": "axis", "d": f"M{x:.1f} {down.start:.1f}v5"})
-        _text(group, "text", word, x=f"{x:.1f}", y=f"{down.start + _LINE:.1f}", **{"text-anchor": "middle"})
+        write_text(group, "text", word, x=f"{x:.1f}", y=f"{down.start + _LINE:.1f}", **{"text-anchor": "middle"})
     for number, line in enumerate(_label(figure.y.label)):
-        _text(group, "text", line, x="2", y=f"{_LINE * (number + 1) - 4:.1f}", **{"class": "label"})
+        write_text(group, "text", line, x="2", y=f"{_LINE * (number + 1) - 4:.1f}", **{"class": "label"})
     for number, line in enumerate(_label(figure.x.label)):
         place = {"x": f"{across.end:.1f}", "y": f"{down.start + _LINE * (number + 2) + 3:.1f}", "text-anchor": "end"}
-        _text(group, "text", line, **{"class": "label"}, **place)
+        write_text(group, "text", line, **{"class": "label"}, **place)
 
 
 def _mark(
@@ -201,10 +204,10 @@ def _mark_label(
         return not any(-_GAP < distance < _LETTER * len(words) + _GAP for distance in beside)
 
     x, y, anchor = next(filter(free, choices), choices[0])
-    _text(group, "text", words, x=f"{x:.1f}", y=f"{y:.1f}", **{"text-anchor": anchor})
+    write_text(group, "text", words, x=f"{x:.1f}", y=f"{y:.1f}", **{"text-anchor": anchor})
 
 
-def _places(series: Series, across: Ruler, down: Ruler) -> list[tuple[int, float, float]]:
+def point_places(series: Series, across: Ruler, down: Ruler) -> list[tuple[int, float, float]]:
     """(index, across, down) of every point that has a place."""
     return [
         (index, across.place(x), down.place(y))
@@ -213,7 +216,7 @@ def _places(series: Series, across: Ruler, down: Ruler) -> list[tuple[int, float
     ]
 
 
-def _line(group: ET.Element, series: Series, slot: int, places: Sequence[tuple[int, float, float]]) -> None:
+def draw_line(group: ET.Element, series: Series, slot: int, places: Sequence[tuple[int, float, float]]) -> None:
     """The line, with a gap where a point has no place, and the markers."""
     steps = zip([-2, *(index for index, _, _ in places)], places, strict=False)
     path = "".join(f"{'L' if index == last + 1 else 'M'}{x:.1f} {y:.1f}" for last, (index, x, y) in steps)
@@ -269,5 +272,6 @@ def _pieces(
     return pieces
 
 
-def _text(parent: ET.Element, tag: str, words: str, **attributes: str) -> None:
+def write_text(parent: ET.Element, tag: str, words: str, **attributes: str) -> None:
+    """An element with words."""
     ET.SubElement(parent, tag, attributes).text = clean(words)

@@ -16,10 +16,10 @@ from markupsafe import Markup
 
 from batchscale.records.findings import Findings
 from batchscale.report.draw.lines import MARKERS
+from batchscale.report.page.figures import figure_view
 from batchscale.report.page.runs import Run
 from batchscale.report.page.views import (
     environment_of,
-    figure_view,
     machine_of,
     rows_view,
     run_ids,
@@ -45,7 +45,7 @@ def render(findings: Findings, runs: Sequence[Run] = (), skipped: Sequence[tuple
     ids = run_ids(runs)
     reference = runs[0] if len(runs) > _WHOLE_RECIPES else None
     labels = run_labels(findings)
-    style, script = _file("style.css"), _file("script.js")
+    style, script, planner_script = (_file(name) for name in ("style.css", "script.js", "planner.js"))
     return _templates().get_template("page.html.j2").render(
         title=clean(findings.title),
         kind=clean(findings.kind),
@@ -64,6 +64,9 @@ def render(findings: Findings, runs: Sequence[Run] = (), skipped: Sequence[tuple
         environment=environment_of(findings),
         many=len(findings.figures) > 4 and all(len(figure.series) <= 3 for figure in findings.figures),
         markers=MARKERS,
+        planner=findings.result.get("sliders") if findings.kind == "plan" else None,
+        planner_script=Markup(planner_script),
+        planner_hash=_hash(planner_script),
         style=Markup(style),
         script=Markup(script),
         style_hash=_hash(style),

@@ -6,19 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from xml.etree import ElementTree as ET
 
-from markupsafe import Markup
-
-from batchscale.records.findings import Axis, Figure, Findings, Series, Table
+from batchscale.records.findings import Findings, Table
 from batchscale.records.score import is_of_score
-from batchscale.report.draw.lines import draw, look, slots, swatch
 from batchscale.report.draw.scales import number
-from batchscale.report.draw.thin import evenly, thinned
 from batchscale.report.page.runs import Run
 from batchscale.report.text import as_words, clean, command_line, flat
 
-_MOST_TABLE_ROWS, _FEWEST_OF_SERIES = 60, 6
 _APART = ("time", "command", "recipe", "from_step", "derived", "decided", "fingerprint", "data")
 """Of an environment, never the same for all runs or too long for its list."""
 _OUTCOMES = {"status", "train_loss", "steps", "epochs", "images_per_second", "wall_seconds", "folder", "error"}
@@ -46,20 +40,6 @@ class TableView:
 
 
 @dataclass(frozen=True)
-class FigureView:
-    """A figure as shown: drawing, legend of (name, look, swatch), notes, the numbers as a table and for the script."""
-
-    ident: str
-    title: str
-    caption: str
-    drawing: Markup
-    legend: Sequence[tuple[str, str, Markup]]
-    notes: Sequence[str]
-    table: TableView
-    data: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class RunView:
     """A run as shown: what it says when closed, its key results, recipe and environment (whole, or what differs)."""
 
@@ -81,36 +61,9 @@ def run_ids(runs: Sequence[Run]) -> dict[str, str]:
     return {run.name: f"run-{place + 1}" for place, run in enumerate(runs)}
 
 
-def figure_view(figure: Figure, place: int, ids: Mapping[str, str]) -> FigureView:
-    """A figure as shown; long series are thinned, and the notes say so."""
-    ident = f"figure-{place}"
-    short = figure.model_copy(update={"series": tuple(thinned(series) for series in figure.series)})
-    drawn = draw(short, ident, _summary(figure))
-    fewer = [
-        f"{clean(series.name)}: {len(few.x):,} of {len(series.x):,}"
-        for series, few in zip(figure.series, short.series, strict=True)
-        if len(few.x) < len(series.x)
-    ]
-    notes = [f"Points drawn, the lowest and highest of every stretch: {'; '.join(fewer)}."] if fewer else []
-    if drawn.left_out:
-        count = "1 value at or below 0 has" if drawn.left_out == 1 else f"{drawn.left_out} values at or below 0 have"
-        notes.append(f"{count} no place on a logarithmic axis.")
-    legend = [(clean(s.name), look(s, n), _markup(swatch(s, n))) for s, n in slots(figure.series)]
-    data = {
-        "x": clean(figure.x.label),
-        "y": clean(figure.y.label),
-        "series": [
-            {"name": clean(s.name), "points": [_point(figure, s, *point, ids) for point in points]}
-            for s, points in zip(short.series, drawn.points, strict=True)
-        ],
-    }
-    table = _numbers(short, ids)
-    return FigureView(ident, clean(figure.title), clean(figure.caption), _markup(drawn.svg), legend, notes, table, data)
-
-
 def table_view(table: Table) -> TableView:
     """A table as shown."""
-    return _table(clean(table.title), clean(table.caption), [clean(c) for c in table.columns], _cells(table.rows))
+    return table_of(clean(table.title), clean(table.caption), [clean(c) for c in table.columns], _cells(table.rows))
 
 
 def rows_view(findings: Findings, ids: Mapping[str, str]) -> TableView | None:
@@ -123,7 +76,7 @@ def rows_view(findings: Findings, ids: Mapping[str, str]) -> TableView | None:
         column = columns.index("folder")
         for row in rows:
             row[column] = CellView(row[column].words, False, ids.get(row[column].words, ""))
-    return _table("Every run", "", [clean(c.replace("_", " ")) for c in columns], rows)
+    return table_of("Every run", "", [clean(c.replace("_", " ")) for c in columns], rows)
 
 
 def _cells(rows: Sequence[Sequence[Any]]) -> list[list[CellView]]:
@@ -227,69 +180,7 @@ def _words(command: Any) -> list[Any]:
     return command if isinstance(command, list) else []
 
 
-def _markup(element: ET.Element) -> Markup:
-    return Markup(ET.tostring(element, encoding="unicode"))
-
-
-def _summary(figure: Figure) -> str:
-    names = "; ".join(series.name for series in figure.series)
-    marks = "; ".join(mark.label for mark in figure.marks)
-    sentence = f"{figure.y.label} against {figure.x.label}. Series: {names or 'none'}."
-    return f"{sentence} Marked: {marks}." if marks else sentence
-
-
-def _spread(series: Series, index: int) -> str:
-    low = series.low[index] if index < len(series.low) else None
-    high = series.high[index] if index < len(series.high) else None
-    return "" if low is None or high is None else f"{number(low)} to {number(high)}"
-
-
-def _on(axis: Axis, value: float) -> str:
-    """A value of an axis in words."""
-    if axis.names:
-        return clean(axis.names[int(value) - 1]) if 1 <= value <= len(axis.names) else ""
-    return number(value, 6 if axis.scale == "log2" else 4)
-
-
-def _point(figure: Figure, series: Series, index: int, across: float, down: float, ids: Mapping[str, str]) -> list[Any]:
-    y = series.y[index]
-    run = ids.get(series.runs[index], "") if index < len(series.runs) else ""
-    words = [_on(figure.x, series.x[index]), "" if y is None else _on(figure.y, y), _spread(series, index), run]
-    while words and not words[-1]:
-        words.pop()
-    return [round(across, 1), round(down, 1), *words]
-
-
-def _numbers(figure: Figure, ids: Mapping[str, str]) -> TableView:
-    """A row for every x and a column for every series; of many points a row for some of each series."""
-    title, axis = f"The numbers of: {clean(figure.title)}", clean(figure.x.label)
-    every = sorted({x for series in figure.series for x in series.x})
-    if len(every) <= _MOST_TABLE_ROWS:
-        columns = [_by_x(figure, series, ids) for series in figure.series]
-        rows = [[CellView(_on(figure.x, x), True), *(column.get(x, CellView("")) for column in columns)] for x in every]
-        return _table(title, f"{clean(figure.y.label)}.", [axis, *(clean(s.name) for s in figure.series)], rows)
-    each = max(_MOST_TABLE_ROWS // len(figure.series), _FEWEST_OF_SERIES)
-    rows = [
-        [CellView(clean(s.name)), CellView(_on(figure.x, s.x[i]), True), CellView(_on(figure.y, y), True)]
-        for s in figure.series
-        for i in evenly(len(s.x), each)
-        if (y := s.y[i]) is not None
-    ]
-    return _table(title, f"At most {each} points of each series.", ["series", axis, clean(figure.y.label)], rows)
-
-
-def _table(title: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[CellView]]) -> TableView:
+def table_of(title: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[CellView]]) -> TableView:
+    """A table of cells; a column with a number in it is set right."""
     numeric = [any(row[place].numeric for row in rows) for place in range(len(columns))]
     return TableView(title, caption, columns, numeric, rows)
-
-
-def _by_x(figure: Figure, series: Series, ids: Mapping[str, str]) -> dict[float, CellView]:
-    cells: dict[float, CellView] = {}
-    for index, (x, y) in enumerate(zip(series.x, series.y, strict=True)):
-        if y is None:
-            continue
-        spread = _spread(series, index)
-        words = f"{_on(figure.y, y)} ({spread})" if spread else _on(figure.y, y)
-        run = ids.get(series.runs[index], "") if index < len(series.runs) else ""
-        cells[x] = CellView(f"{cells[x].words}; {words}", True) if x in cells else CellView(words, True, run)
-    return cells

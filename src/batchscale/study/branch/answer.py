@@ -191,13 +191,19 @@ def _critical_entries(critical: Critical, window: Window) -> Iterator[dict[str, 
         "tolerance": critical.whole.tolerance,
         "reference_loss": critical.whole.reference,
     }
-    ends = None if half.interval is None else [None if end is None else end * kn for end in half.interval]
+    ends = None if half.interval is None else [_times(end, kn) for end in half.interval]
+    b_crit = None if half.factor is None else half.b_crit(half.factor)
     yield {
         **place,
         "definition": "half_efficiency",
-        "minibatch": None if half.factor is None else half.factor * kn,
+        "minibatch": _times(half.factor, kn),
         "interval": ends,
         "settled": critical.half_settled,
-        "b_crit": None if half.factor is None else (half.factor - 2) * kn,
-        "b_crit_interval": ends and [None if end is None else end - 2 * kn for end in ends],
+        "b_crit": _times(b_crit, kn),
+        "b_crit_interval": half.interval and [_times(half.b_crit(end), kn) for end in half.interval],
+        **({} if half.factor is None or b_crit else {"why": "twice the examples are needed below twice kn"}),
     }
+
+
+def _times(factor: float | None, minibatch: int) -> float | None:
+    return None if factor is None else factor * minibatch

@@ -107,7 +107,17 @@ def _trunks_of_run(case: Case[Question]) -> list[Trunk]:
     from batchscale.run.job import BranchPoint
 
     assert case.run is not None
-    return [read_trunk(BranchPoint(case.run, step))[0] for step in case.question.at]
+    trunks = [read_trunk(BranchPoint(case.run, step))[0] for step in case.question.at]
+    kn = case.question.window_of(case.recipe).minibatch
+    for trunk in trunks:
+        seen = trunk.plan(case.training_images).images(trunk.step)
+        if seen != trunk.step * kn:
+            raise UsageError(
+                f"{case.run}: {trunk.step} steps of it are {seen} training examples, not {trunk.step} x {kn}: it is a "
+                f"branch whose minibatch is not its trunk's, and this study needs one minibatch from the first step "
+                f"on; give a run by itself"
+            )
+    return trunks
 
 
 def _branches(case: Case[Question], trunks: Sequence[Trunk]) -> Iterator[Cell]:

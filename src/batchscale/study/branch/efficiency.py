@@ -51,11 +51,19 @@ class Crossing:
         low: the largest factor before it.
         high: the smallest factor behind it; None where no factor needs twice the examples.
         point: in between; None where there is no high.
+        bracketed: that the factor behind it never reached the loss, so that the point is a guess between the two.
     """
 
     low: int
     high: int | None
     point: float | None
+    bracketed: bool = False
+
+    def ends(self) -> tuple[float, float]:
+        """Where it may lie: at the point, or anywhere between the factors."""
+        assert self.high is not None
+        assert self.point is not None
+        return (float(self.low), float(self.high)) if self.bracketed else (self.point, self.point)
 
 
 def crossing(ratios: Mapping[int, float]) -> Crossing:
@@ -67,7 +75,7 @@ def crossing(ratios: Mapping[int, float]) -> Crossing:
     for (low, below), (high, ratio) in pairwise(ratios.items()):
         if ratio >= _TWICE:
             earlier = [(f, r) for f, r in ratios.items() if f <= low]
-            return Crossing(low, high, _between(earlier, (low, below), (high, ratio)))
+            return Crossing(low, high, _between(earlier, (low, below), (high, ratio)), not math.isfinite(ratio))
     return Crossing(max(ratios), None, None)
 
 
@@ -87,14 +95,21 @@ class HalfEfficiency:
 
     Attributes:
         factor: the geometric mean over seeds; None where a seed has no crossing, or there is no seed.
-        interval: 90 %, by Student's t on logarithms; [smallest bound, None] where a seed needs twice the examples at no
-            factor; None of fewer than three seeds.
+        interval: 90 %, by Student's t on logarithms, from the lower ends of where each may lie to the upper ones;
+            [smallest bound, None] where a seed needs twice the examples at no factor; None of fewer than three seeds.
         seeds: that have a ratio.
+        bracketed: of these, seeds whose larger factor never reached the loss.
     """
 
     factor: float | None
     interval: tuple[float, float | None] | None
     seeds: int
+    bracketed: int = 0
+
+    @staticmethod
+    def b_crit(factor: float | None) -> float | None:
+        """B_crit = B(r = 2) - 2 kn, over kn; None where that is not above 0, as no hyperbola has it."""
+        return None if factor is None or factor <= _TWICE else factor - _TWICE
 
 
 def half_efficiency(crossings: Sequence[Crossing]) -> HalfEfficiency:
@@ -110,6 +125,8 @@ def half_efficiency(crossings: Sequence[Crossing]) -> HalfEfficiency:
     if len(logs) < len(crossings):
         lowest = float(min(each.low for each in crossings))
         return HalfEfficiency(None, (lowest, None) if enough else None, len(crossings))
-    interval = t_interval(logs)
-    ends = None if interval is None else (math.exp(interval[0]), math.exp(interval[1]))
-    return HalfEfficiency(math.exp(statistics.fmean(logs)), ends, len(crossings))
+    lower, upper = zip(*(each.ends() for each in crossings), strict=True)
+    low, high = (t_interval([math.log(end) for end in ends]) for ends in (lower, upper))
+    interval = None if low is None or high is None else (math.exp(low[0]), math.exp(high[1]))
+    bracketed = sum(each.bracketed for each in crossings)
+    return HalfEfficiency(math.exp(statistics.fmean(logs)), interval, len(crossings), bracketed)

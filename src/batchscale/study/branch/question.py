@@ -118,6 +118,7 @@ branch needs twice the examples that factor 1 needs. Losses are those of average
             raise RecipeError(
                 "data.partial=drop: every factor would drop other examples of an epoch; use data.partial=carry"
             )
+        self._check_adascale(recipe.learning_rate.scaling)
         window = self.window_of(recipe)
         if window.examples < window.largest:
             fitting = [f for f in window.factors if f * window.minibatch <= window.examples]
@@ -136,6 +137,16 @@ branch needs twice the examples that factor 1 needs. Losses are those of average
         if self.warmup > window.examples:
             raise UsageError(
                 f"--warmup={self.warmup}: must not be longer than the window of {window.examples} examples; give less"
+            )
+
+    def _check_adascale(self, trunk_rule: str) -> None:
+        """Raise where branches would go on from measured gains by another rule, or begin to measure them."""
+        others = [rule for rule in self.rules or () if (rule == "adascale") != (trunk_rule == "adascale")]
+        if others:
+            raise UsageError(
+                f"--rules: {others[0]}, and the trunk has learning_rate.scaling={trunk_rule}: adascale goes on from "
+                f"steps that were measured, and nothing goes on from adascale's; leave {others[0]} out, or train the "
+                f"trunk by it (learning_rate.scaling={others[0]})"
             )
 
     def check_run(self, trained: Recipe, recipe: Recipe) -> None:

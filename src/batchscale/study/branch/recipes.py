@@ -10,6 +10,7 @@ from batchscale.build.planning import plan_of
 from batchscale.build.trunk import Trunk, run_plan
 from batchscale.recipe import Recipe, recipe_from
 from batchscale.study.branch.window import Window
+from batchscale.study.evidence.instrument import recomputed
 
 _CHUNK = 32  # examples whose loss is recorded together: how far the evaluation set tells two branches apart
 _SELDOM = 10**6  # epochs: nothing is evaluated by epochs
@@ -38,7 +39,7 @@ def trunk_recipe(recipe: Recipe, window: Window, steps: tuple[int, ...], images:
         images: N.
         lr_factor: on its lr.
     """
-    content, kn = recipe.model_dump(mode="json"), minibatch_of(recipe)
+    content, kn = measured_without_lag(recipe).model_dump(mode="json"), minibatch_of(recipe)
     decay = content["learning_rate"]["decay"]
     if decay["kind"] in ("cosine", "polynomial") and decay["end"] is None:
         decay["end"] = float(Fraction(plan_of(recipe, images).total_steps * kn, images))
@@ -46,6 +47,12 @@ def trunk_recipe(recipe: Recipe, window: Window, steps: tuple[int, ...], images:
     _scale_lr(content, lr_factor)
     _watch(content, evaluation_at=steps, kept=steps)
     return _averaging(content, window, images)
+
+
+def measured_without_lag(recipe: Recipe) -> Recipe:
+    """The recipe as the trunk and all branches are evaluated: running averages lag by steps, so in examples by f times
+    as many at factor f, and would be taken for what the minibatch costs. Nets of sequences have no batch norm."""
+    return recipe if recipe.task == "language" else recomputed(recipe)
 
 
 def branch_recipe(

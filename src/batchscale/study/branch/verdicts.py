@@ -142,13 +142,17 @@ def _verdicts(by_factor: Mapping[int, Mapping[int, BranchCurve]], examples: int,
 
 
 def _ratios(by_factor: Mapping[int, Mapping[int, BranchCurve]], seed: int, examples: int) -> dict[int, float]:
-    """Factor -> examples to the loss of factor 1 over those of factor 1, of one seed; empty where that did not fall."""
+    """Factor -> examples to the loss of factor 1 over those of factor 1, of one seed; empty where that did not fall.
+
+    Where factor 1 has its last loss before half of the window, this no longer falls: ratios of how its noise comes down
+    are no ratios of examples needed.
+    """
     first = by_factor[1].get(seed)
     goal = first.at(examples) if first else None
     if first is None or goal is None or not math.isfinite(goal):
         return {}
     needed = examples_to(first.path(examples), goal)
-    if not needed:
+    if not needed or needed < examples / 2:
         return {}
     ratios = {1: 1.0}
     for factor, branches in by_factor.items():

@@ -11,8 +11,10 @@ from batchscale.study.branch.answer import Answer
 from batchscale.study.branch.cells import LONGER
 from batchscale.study.branch.paired import FEWEST_SEEDS, Difference
 from batchscale.study.branch.question import Question
+from batchscale.study.branch.recipes import measured_without_lag
 from batchscale.study.branch.verdicts import Critical
 from batchscale.study.branch.window import FEWEST_STEPS, Window
+from batchscale.study.evidence.instrument import words_of
 from batchscale.study.question import Case
 from batchscale.study.runner.cell import Cell, Outcome
 from batchscale.words import counted
@@ -36,7 +38,8 @@ def asked(case: Case[Question], outcomes: Sequence[Outcome]) -> str:
         f"{' and '.join(f'rule {rule}' for rule in question.rules_of(case.recipe))}, "
         f"{counted(window.examples, 'image', ',')} each ({counted(window.examples // window.largest, 'step')} of the "
         f"largest), {counted(question.seeds, 'order')} of the images, the same at every factor. {ramp}Losses are those "
-        f"of averaged weights, half-life {window.half_life:,.0f} images, on one evaluation set. Without loss: worse by "
+        f"of averaged weights, half-life {window.half_life:,.0f} images, on one evaluation set."
+        f"{words_of([outcome.cell for outcome in outcomes])} Without loss: worse by "
         f"less than {question.tolerance:g} % of factor 1's loss (one-sided, 5 %, factors tested in rising order up to "
         f"the first that fails). Half efficiency: twice the images that factor 1 needs for its loss at the end of the "
         f"window."
@@ -81,7 +84,7 @@ def half_text(critical: Critical, window: Window) -> str:
     """Where half efficiency is, as in a sentence."""
     half, kn = critical.whole.half, window.minibatch
     if not half.seeds:
-        return "not to be told (the loss of factor 1 did not fall in the window)"
+        return "not to be told (the loss of factor 1 did not fall over the window)"
     if half.factor is None:
         low = f"above {half.interval[0] * kn:,.0f}" if half.interval else "beyond the largest factor"
         return f"{low} (not every seed needs twice the images at a factor tried)"
@@ -104,6 +107,12 @@ def warnings(case: Case[Question], answer: Answer, outcomes: Sequence[Outcome]) 
             f"the window is {counted(steps, 'step')} of the largest factor: over fewer than {FEWEST_STEPS} its start "
             f"is what is measured, and the answer is narrow and may be wrong; give --window "
             f"{FEWEST_STEPS * window.largest} or more"
+        )
+    if case.run is not None and measured_without_lag(case.recipe) != case.recipe:
+        yield (
+            "the run was trained with batch_norm.running=averages: where its net has batch norm, evaluations lag about "
+            "ten steps behind the weights, at factor f by f times as many images, so larger minibatches look worse "
+            "than they are; give its recipe in place of the run, or train it with batch_norm.running=recomputed"
         )
     yield from _of_schedule(case, window)
     yield from _of_sweep(answer)
@@ -167,6 +176,19 @@ def _of_checkpoint(critical: Critical, window: Window, rules: bool) -> Iterator[
         earlier_half = critical.earlier.half.factor
         at_half = "none is reached" if earlier_half is None else f"it is {earlier_half * window.minibatch:,.0f}"
         yield f"{where}: half efficiency is unsettled: with half of the window {at_half}; give a longer --window"
+    half = critical.whole.half
+    if half.factor is not None and half.bracketed:
+        yield (
+            f"{where}: half efficiency is between two factors, of which the larger never had factor 1's loss within "
+            f"twice the window, of {counted(half.bracketed, 'seed')} of {half.seeds}: the interval is that of the "
+            f"factors; give --factors in between"
+        )
+    if half.factor is not None and half.b_crit(half.factor) is None:
+        yield (
+            f"{where}: twice the images are needed at {half.factor * window.minibatch:,.0f} already, below twice kn, "
+            f"as no hyperbola has it, so no critical minibatch is told (b_crit is null): what the change itself stirs "
+            f"up is measured; give a longer --window, --warmup, or another learning_rate.reference"
+        )
     if critical.wanted_examples is not None:
         yield (
             f"{where}: the evaluation set is too small to tell {critical.whole.tolerance:.3g}: about "

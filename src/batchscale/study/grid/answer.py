@@ -12,7 +12,9 @@ from typing import Any
 
 from batchscale.study.evidence.elbow import Point
 from batchscale.study.evidence.judged import Judged, judged_of
+from batchscale.study.evidence.measured import MeasuredEnds, measured_ends
 from batchscale.study.evidence.quantities import point_of, score_of
+from batchscale.study.measuring import measures_of
 from batchscale.study.question import Case
 from batchscale.study.runner.cell import Outcome
 
@@ -27,6 +29,7 @@ class Way:
         judged: what its runs are judged by.
         scores: one a seed; infinite for a run that diverged, None for one without a result.
         done, diverged, failed: runs.
+        measured: numbers of measures at the runs' ends.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Way:
     done: int
     diverged: int
     failed: int
+    measured: tuple[MeasuredEnds, ...] = ()
 
     @property
     def point(self) -> Point:
@@ -76,6 +80,7 @@ class Way:
             "done": self.done,
             "diverged": self.diverged,
             "failed": self.failed,
+            **({"measures": [one.as_json() for one in self.measured]} if self.measured else {}),
         }
 
 
@@ -98,7 +103,8 @@ class Answer:
 
 def answer_of(case: Case[Any], outcomes: Sequence[Outcome]) -> Answer:
     """The ways of outcomes with the label "way"."""
-    return Answer(tuple(way_of(group) for group in by_way(outcomes).values()), judged_of(outcomes))
+    groups, measures = by_way(outcomes).values(), measures_of(case)
+    return Answer(tuple(way_of(group, measures) for group in groups), judged_of(outcomes))
 
 
 def as_json(case: Case[Any], answer: Answer) -> dict[str, Any]:
@@ -114,14 +120,18 @@ def by_way(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     return groups
 
 
-def way_of(outcomes: Sequence[Outcome]) -> Way:
-    """One way of its outcomes."""
+def way_of(outcomes: Sequence[Outcome], measures: Sequence[str] = ()) -> Way:
+    """One way of its outcomes, and what these measures said of them."""
     first = outcomes[0].cell
+    done, diverged, failed = (sum(o.status == status for o in outcomes) for status in ("done", "diverged", "failed"))
     return Way(
         first.labels["way"],
         first.minibatch_images,
         first.target_lr,
         judged_of(outcomes),
         tuple(score_of(outcome) for outcome in outcomes),
-        *(sum(outcome.status == status for outcome in outcomes) for status in ("done", "diverged", "failed")),
+        done,
+        diverged,
+        failed,
+        measured_ends(outcomes, measures),
     )

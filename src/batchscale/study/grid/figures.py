@@ -7,6 +7,7 @@ from typing import Any
 
 from batchscale.records.findings import Axis, Figure, Series, Table
 from batchscale.study.evidence.curves import Curve, loss_curve, mean_curve, score_curve
+from batchscale.study.evidence.measured import against_score, cells_of, columns_of, keys_of
 from batchscale.study.grid.answer import Answer, by_way
 from batchscale.study.question import Case
 from batchscale.study.runner.cell import Outcome
@@ -38,7 +39,8 @@ def figures(case: Case[Any], answer: Answer, outcomes: Sequence[Outcome]) -> tup
         )
         for key, words, label, series in drawn
     )
-    return tuple(figure for figure in all_figures if figure.series)
+    measured = against_score({way.name: (way.measured, way.values) for way in answer.ways}, judged.label)
+    return (*(figure for figure in all_figures if figure.series), *measured)
 
 
 def _series(way: str, curves: Sequence[Curve]) -> Series:
@@ -52,12 +54,15 @@ def tables(case: Case[Any], answer: Answer) -> tuple[Table, ...]:
     def rounded(value: float | None) -> float | None:
         return None if value is None else round(value, 3)
 
-    rows = []
+    rows, measured = [], keys_of([way.measured for way in answer.ways])
     for way in answer.ways:
         each = " ".join("-" if value is None else f"{value:.2f}" for value in way.values)
         lr = float(f"{way.lr:.6g}")
         rows.append(
-            (way.name, way.minibatch, lr, rounded(way.mean), rounded(way.deviation), each, way.diverged, way.failed)
+            (
+                *(way.name, way.minibatch, lr, rounded(way.mean), rounded(way.deviation), each),
+                *(way.diverged, way.failed, *cells_of(measured, way.measured)),
+            )
         )
     unit = answer.judged.unit_words
     return (
@@ -72,6 +77,7 @@ def tables(case: Case[Any], answer: Answer) -> tuple[Table, ...]:
                 f"each seed {unit}".rstrip(),
                 "diverged",
                 "failed",
+                *columns_of(measured),
             ),
             rows=tuple(rows),
             caption="Mean and standard deviation (n - 1) over the seeds; none where a run diverged.",

@@ -11,7 +11,8 @@ from pydantic import BeforeValidator, PlainSerializer
 
 from batchscale.errors import UsageError
 from batchscale.recipe import load_recipe
-from batchscale.study.question import Case, SeededQuestion, flag
+from batchscale.study.measuring import MeasuredQuestion, measured_at_end, measures_of
+from batchscale.study.question import Case, flag
 from batchscale.study.runner.cell import Cell
 
 _TOKENS = re.compile(r"""'[^']*'|"[^"]*"|\s+|.""", re.DOTALL)
@@ -74,7 +75,7 @@ def _read(value: Any) -> Any:
     return parse_ways(value) if value and all(isinstance(way, str) for way in value) else value
 
 
-class Question(SeededQuestion):
+class Question(MeasuredQuestion):
     """Which of several ways to train is best?"""
 
     summary: ClassVar = "several ways to train, several seeds each"
@@ -124,7 +125,7 @@ def variant_cells(case: Case[Any], variants: Sequence[Variant], processes: int =
         RecipeError: an entry that is unknown or out of range.
     """
     return [
-        Cell({"way": variant.name, "seed": seed}, recipe, processes)
+        Cell({"way": variant.name, "seed": seed}, measured_at_end(recipe, measures_of(case)), processes)
         for variant in variants
         for seed, recipe in case.question.seeded(load_recipe(case.source, [*case.overrides, *variant.overrides]))
     ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from batchscale.study.evidence.elbow import Answer as Elbows
 from batchscale.study.evidence.elbow import Elbow, Point, compare_rules
 from batchscale.study.evidence.judged import Judged, judged_of
+from batchscale.study.evidence.measured import MeasuredEnds, measured_ends
 from batchscale.study.evidence.quantities import score_of
 from batchscale.study.minibatch_error.question import Question
 from batchscale.study.question import Case
@@ -24,6 +25,7 @@ class Answer:
         points: rule -> its points in rising order.
         elbows: of all rules.
         judged: what the runs are judged by.
+        measured: (rule, minibatch) -> numbers of measures at the runs' ends.
         tolerance: how much worse than the reference counts as without loss, in the score's unit.
     """
 
@@ -31,6 +33,7 @@ class Answer:
     elbows: Elbows
     judged: Judged
     tolerance: float
+    measured: dict[tuple[str, int], tuple[MeasuredEnds, ...]] = field(default_factory=dict)
 
     @property
     def reference(self) -> Point:
@@ -61,7 +64,20 @@ def answer_of(case: Case[Question], outcomes: Sequence[Outcome]) -> Answer:
     reference = question.compared_with(case.recipe)
     lowest = min(point.mean for each in losses.values() for point in each if point.minibatch == reference)
     tolerance = judged.tolerance(question.tolerance, lowest)
-    return Answer(points, compare_rules(losses, reference, tolerance), judged, tolerance)
+    return Answer(points, compare_rules(losses, reference, tolerance), judged, tolerance, _measured(case, outcomes))
+
+
+def together(outcomes: Sequence[Outcome]) -> dict[tuple[str, int], list[Outcome]]:
+    """(rule, minibatch) -> its outcomes, one a seed."""
+    groups: dict[tuple[str, int], list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault((outcome.cell.labels["rule"], outcome.cell.labels["minibatch"]), []).append(outcome)
+    return groups
+
+
+def _measured(case: Case[Question], outcomes: Sequence[Outcome]) -> dict[tuple[str, int], tuple[MeasuredEnds, ...]]:
+    measures = case.question.measure
+    return {place: measured_ends(group, measures) for place, group in together(outcomes).items()} if measures else {}
 
 
 def as_json(case: Case[Question], answer: Answer) -> dict[str, Any]:
@@ -81,5 +97,14 @@ def as_json(case: Case[Question], answer: Answer) -> dict[str, Any]:
             f"reference_{answer.judged.key}": None if math.isinf(mean) else mean,
             "rules": {rule: asdict(elbow) for rule, elbow in answer.elbows.elbows.items()},
             "evaluated_on": answer.judged.split,
-        }
+        },
+        **({"measures": _as_rows(answer)} if answer.measured else {}),
     }
+
+
+def _as_rows(answer: Answer) -> list[dict[str, Any]]:
+    return [
+        {"rule": rule, "minibatch": minibatch, **one.as_json()}
+        for (rule, minibatch), numbers in answer.measured.items()
+        for one in numbers
+    ]

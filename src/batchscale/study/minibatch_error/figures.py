@@ -11,7 +11,9 @@ from batchscale.study.evidence.curves import Group, curve_figures
 from batchscale.study.evidence.elbow import Answer as Elbows
 from batchscale.study.evidence.elbow import Point
 from batchscale.study.evidence.judged import Judged, judged_of
-from batchscale.study.minibatch_error.answer import Answer
+from batchscale.study.evidence.measured import MeasuredEnds, against_score, cells_of, columns_of, keys_of
+from batchscale.study.evidence.quantities import score_of
+from batchscale.study.minibatch_error.answer import Answer, together
 from batchscale.study.minibatch_error.question import Question
 from batchscale.study.minibatch_error.words import statistic_words
 from batchscale.study.question import Case
@@ -36,7 +38,23 @@ def figures(case: Case[Question], answer: Answer, outcomes: Sequence[Outcome]) -
         series=tuple(_rule_series(rule, each, folders) for rule, each in points.items()),
         marks=tuple(_marks(answer)),
     )
-    return against_minibatch, *_rule_curves(outcomes, answer, case.recipe.epochs)
+    return (
+        against_minibatch,
+        *against_score(_with_scores(case, answer, outcomes), answer.judged.label),
+        *_rule_curves(outcomes, answer, case.recipe.epochs),
+    )
+
+
+def _with_scores(
+    case: Case[Question], answer: Answer, outcomes: Sequence[Outcome]
+) -> dict[str, tuple[Sequence[MeasuredEnds], Sequence[float | None]]]:
+    """Name of a rule and minibatch -> what measures said of its runs, and the runs' scores."""
+    groups: dict[str, tuple[Sequence[MeasuredEnds], Sequence[float | None]]] = {}
+    for (rule, minibatch), group in together(outcomes).items() if answer.measured else ():
+        scores = [score_of(outcome, case.question.statistic) for outcome in group]
+        finite = [None if score is None or math.isinf(score) else score for score in scores]
+        groups[f"kn = {minibatch:,}, {rule}"] = (answer.measured[rule, minibatch], finite)
+    return groups
 
 
 def _scale(means: Sequence[float]) -> Literal["linear", "log10"]:
@@ -127,7 +145,7 @@ def _elbow_table(elbows: Elbows, name: str) -> Table:
 
 
 def _error_table(answer: Answer, judged: Judged) -> Table:
-    rows = []
+    rows, measured = [], keys_of(list(answer.measured.values()))
     for rule, points in answer.points.items():
         for point in points:
             known, mean = [value for value in point.errors if math.isfinite(value)], point.mean
@@ -141,11 +159,12 @@ def _error_table(answer: Answer, judged: Judged) -> Table:
                     None if apart is None else round(apart, 3),
                     ", ".join(f"{value:.2f}" for value in known) or None,
                     len(point.errors) - len(known),
+                    *cells_of(measured, answer.measured.get((rule, point.minibatch), ())),
                 )
             )
     name, unit = judged.score.name, judged.unit_words
     columns = (
         "rule", "kn", f"mean {name} {unit}".rstrip(), "deviation (n - 1)", "to the reference",
-        f"each seed {unit}".rstrip(), "diverged",
+        f"each seed {unit}".rstrip(), "diverged", *columns_of(measured),
     )  # fmt: skip
     return Table(title=f"{name.capitalize()} of every rule and minibatch", columns=columns, rows=tuple(rows))

@@ -11,13 +11,14 @@ from typing import ClassVar, Literal
 from batchscale.errors import UsageError
 from batchscale.recipe import Recipe
 from batchscale.study.evidence.instrument import measured_alike
-from batchscale.study.question import Case, SeededQuestion, flag
+from batchscale.study.measuring import MeasuredQuestion, measured_at_end
+from batchscale.study.question import Case, flag
 from batchscale.study.regime import regime_factor, stretched, with_steps_of
 from batchscale.study.rules import Minibatches, Rules, check_fits, check_workers, recipe_at, rule_of, workers_of
 from batchscale.study.runner.cell import Cell
 
 
-class Question(SeededQuestion):
+class Question(MeasuredQuestion):
     """The minibatches, the rules, and what counts as without loss."""
 
     summary: ClassVar = "error, or another score, against minibatch, and its elbow"
@@ -91,7 +92,9 @@ def cells(case: Case[Question]) -> list[Cell]:
             k, n = workers_of(minibatch, per_worker)
             factor = regime_factor(case.recipe, reference, (k, n), images) if rule.regime else Fraction(1)
             warmup = question.warmup_epochs and stretched(question.warmup_epochs, factor)
-            recipe = recipe_at(with_steps_of(case.recipe, factor), k, n, rule, warmup, images)
+            recipe = measured_at_end(
+                recipe_at(with_steps_of(case.recipe, factor), k, n, rule, warmup, images), question.measure
+            )
             for seed, seeded in question.seeded(recipe):
                 runs.append(Cell({"minibatch": minibatch, "rule": rule.name, "seed": seed}, seeded))
     return measured_alike(runs, images)

@@ -171,6 +171,7 @@ def _damaged(path: Path, error: Exception) -> FolderError:
 
 
 def _trained(recipe: Recipe) -> dict[str, Any]:
-    """What all runs of a study share: the identity but for the seed, and whether sums are exact."""
+    """What all runs of a study share: the identity but for the seed, whether sums are exact, or sent in 16 bits."""
     entries = {name: value for name, value in identity(recipe).items() if name != "seed"}
-    return {**entries, "numerics.exact": recipe.numerics.exact}
+    wire = {} if recipe.numerics.wire == "fp32" else {"numerics.wire": recipe.numerics.wire}
+    return {**entries, "numerics.exact": recipe.numerics.exact, **wire}

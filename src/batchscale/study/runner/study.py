@@ -190,12 +190,14 @@ class Study:
     def _validate(self, cells: Sequence[Cell]) -> None:
         """Everything that can be said of the runs before one starts; a recipe once, whatever its seed."""
         from batchscale.build.build import validate
+        from batchscale.run.measuring import check_measures
 
         loaded: tuple[Data, Splits] | None = None
         for cell in cells:
             seedless = cell.recipe.model_copy(update={"seed": 0, "branch": BranchEntry()})
             like = Cell({"processes": cell.processes}, seedless, cell.processes, cell.trunk).key
             if like not in self._validated:
+                check_measures(cell.recipe)
                 dataset = loaded[1] if loaded and loaded[0] == cell.recipe.data else None
                 loaded = (
                     cell.recipe.data,

@@ -1,0 +1,1 @@
+"""Clusters as files, and the links of their hosts."""

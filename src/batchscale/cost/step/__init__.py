@@ -1,0 +1,1 @@
+"""The seconds of a step by its parts: layers, buckets, all-reduces."""
