@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from support.critical import changed, whole_run, write_findings
 
 from batchscale.cli import main
 from batchscale.cli.plan import with_kind
@@ -249,6 +250,19 @@ def test_a_workload_that_is_not_known_to_be_the_recipes_is_told(capsys, tmp_path
     text = "benchmark,unit,minibatch,mean_to_target\n" + "\n".join(f"a,epochs,{b},{e}" for b, e in needed.items())
     lines = planned(capsys, *PLAN, "--goal", table(tmp_path / "a.csv", text))["warnings"]
     assert any("its epochs are those of a, not known to be" in line for line in lines)
+
+
+def test_a_folder_of_another_net_or_of_other_data_is_told(capsys, tmp_path):
+    own = {"model": {"name": "resnet50"}, "data": {"name": "imagenet"}}
+    for name, changes, other in (
+        ("own", own, None),
+        ("net", own | {"model": {"name": "vgg11_bn"}}, "model.name=vgg11_bn"),
+        ("data", own | {"data": {"name": "digits"}}, "data.name=digits"),
+    ):
+        folder = write_findings(tmp_path / name, "steps-to-target", whole_run(4000, 3000, 6000), changed() | changes)
+        told = [line for line in planned(capsys, *PLAN, "--goal", str(folder))["warnings"] if "not of what" in line]
+        assert len(told) == (other is not None)
+        assert all(f"({other}), not of what imagenet-resnet50-1h trains" in line for line in told)
 
 
 def test_a_memory_that_holds_not_one_example_is_told_as_it_is(capsys, tmp_path):

@@ -43,6 +43,8 @@ def goal_of(text: str | None, critical: str | None, trained: Trained, recipe: Re
 
 def doubts_of(goal: EpochGoal, text: str | None, critical: str | None, trained: str, recipe: Recipe) -> Iterator[str]:
     """That another's critical minibatch, or another's epochs, stand in for the recipe's own."""
+    if text is not None and _number(text) is None and Path(text).is_dir():
+        yield from _of_another(Path(text), trained, recipe)
     if goal.workload:
         alike = workload_like(recipe.data.name, recipe.model.name)
         if alike is None or alike.benchmark != goal.workload:
@@ -55,6 +57,21 @@ def doubts_of(goal: EpochGoal, text: str | None, critical: str | None, trained: 
         yield (
             f"epochs at other minibatches go by the published critical minibatch of {goal.critical.words}, the same "
             f"net and data by another optimizer to another goal; give --goal or --critical of this recipe"
+        )
+
+
+def _of_another(folder: Path, trained: str, recipe: Recipe) -> Iterator[str]:
+    """That a folder measured the critical minibatch of another net, or on other data."""
+    from batchscale.report.critical.sources import read_source
+
+    source = read_source(folder)
+    own = {"model.name": recipe.model.name, "data.name": recipe.data.name}
+    others = [f"{name}={source.entries[name]}" for name in own if source.entries.get(name, own[name]) != own[name]]
+    if others:
+        yield (
+            f"--goal={shown(str(folder))}: its critical minibatch is that of {shown(source.recipe)} "
+            f"({', '.join(others)}), not of what {trained} trains ({recipe.model.name} on {recipe.data.name}); measure "
+            f"it on this recipe"
         )
 
 
