@@ -448,7 +448,7 @@ def test_a_builder_of_a_plugin_that_fails_is_one_line(tmp_path, override, senten
         env={**os.environ, "PYTHONPATH": str(tmp_path / "p")},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     lines = [line for line in ended.stderr.splitlines() if line.startswith("batchscale: ")]
     assert ended.returncode == 2, ended.stderr

@@ -129,9 +129,9 @@ def test_what_users_do_with_ddp(algorithm):
 
 
 def dying(rank):
-    dist.init_process_group("gloo", timeout=timedelta(seconds=20))
+    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
     model = DistributedDataParallel(net())
-    batchscale.ddp_hook(model, "shared_memory", timeout_seconds=20)
+    batchscale.ddp_hook(model, "shared_memory", timeout_seconds=60)
     gradients(model, rank)
     if rank == 1:
         return ""

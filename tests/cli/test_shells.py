@@ -5,7 +5,6 @@ import errno
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.launching import SMALL
+from support.worlds import free_port
 
 from batchscale.bench.contender import _environment
 from batchscale.cli import main
@@ -191,10 +191,8 @@ def test_variables_of_a_launcher_that_are_left_over_are_named(tmp_path, monkeypa
 
 
 def test_one_of_w_processes_starts_none_and_says_what_told_it_so(tmp_path, monkeypatch, capsys):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", **meeting}.items():
         monkeypatch.setenv(name, value)
     for command in (["train", "digits-cnn", "--processes", "2"], ["demo"]):
         assert main(command) == 2

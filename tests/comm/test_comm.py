@@ -63,7 +63,7 @@ def runs_one_after_the_other(rank, count):
     dist.destroy_process_group = lambda: (time.sleep(0.3 if rank == 0 else 0), leave())
     answers = []
     for _ in range(count):
-        world = World.connect(torch.device("cpu"), 10.0)
+        world = World.connect(torch.device("cpu"), 60.0)
         answers.append(world.gather(rank))
         if rank == 0:
             answers.append(world.job_knows("begun"))  # by an earlier attempt; a run before, in this process, is none

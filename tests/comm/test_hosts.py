@@ -65,8 +65,8 @@ def test_hosts_whose_names_lead_to_themselves_alone_are_told_the_variable_to_set
     words = (
         "train",
         "digits-cnn",
-        "execution.timeout_seconds=4",
-        "execution.startup_seconds=4",
+        "execution.timeout_seconds=20",
+        "execution.startup_seconds=20",
         "--out",
         str(tmp_path / "run"),
     )

@@ -59,7 +59,8 @@ def test_a_rank_that_failed_elsewhere_ends_the_wait_at_once(monkeypatch):
 def faulty(rank, how):
     """A sum like NCCL's, in which rank 1 fails."""
     diagnosis.SETTLE_SECONDS = 4.0
-    world = like_nccl(World.connect(CPU, 4.0 if how == "stops" else 60.0), "/tmp/recorded")
+    world = like_nccl(World.connect(CPU, 60.0), "/tmp/recorded")
+    world.timeout_seconds = 4.0 if how == "stops" else 60.0
     for _ in range(2):  # the second time ranks do not meet by Gloo before it
         world.all_reduce(torch.ones(9), "all-reduce of gradients")
     world.gather("all are here")

@@ -3,7 +3,6 @@
 import itertools
 import signal
 import threading
-import time
 from datetime import timedelta
 
 import pytest
@@ -153,10 +152,10 @@ def test_a_store_that_dies_is_told_at_once():
 def keeps_the_store(rank, port):
     """Rank 0 keeps the store and is killed; the other waits for its name."""
     if rank == 0:
-        _store = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
-        time.sleep(1.0)
+        store = dist.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+        store.wait(["hello/1"], timedelta(seconds=60))
         signal.raise_signal(signal.SIGKILL)
-    store = dist.TCPStore("127.0.0.1", port, is_master=False, timeout=timedelta(seconds=20))
+    store = dist.TCPStore("127.0.0.1", port, is_master=False, timeout=timedelta(seconds=60))
     with pytest.raises(ProcessError) as told:
         agree_on_name(store, rank, 2, 300.0)
     return str(told.value)
@@ -178,9 +177,11 @@ def test_a_real_store_tells_all_who_is_missing():
             agree_on_name(client, rank, 4, 0.5)
         messages[rank] = str(told.value)
 
-    threads = [threading.Thread(target=arrive, args=(rank,)) for rank in (0, 1, 3)]
+    threads = [threading.Thread(target=arrive, args=(rank,)) for rank in (1, 3)]
     for thread in threads:
         thread.start()
+    store.wait(["hello/1", "hello/3"], timedelta(seconds=60))
+    arrive(0)  # whose time begins now
     for thread in threads:
         thread.join()
     assert messages == dict.fromkeys((0, 1, 3), "start of 4 processes: rank 2 did not arrive in 0.5 s")

@@ -12,7 +12,8 @@ from support.launching import SMALL, Started
 from support.worlds import free_port
 
 slow = pytest.mark.slow
-FEW_SECONDS = ("execution.startup_seconds=3",)
+FEW = 8  # by so much may those who are there differ in loading torch, on a busy machine
+FEW_SECONDS = (f"execution.startup_seconds={FEW}",)
 UNKNOWN = "recipe entry 'epoks': unknown; the nearest known entry is epochs"
 LEFT_OVER = "if they are left over in this shell: unset RANK WORLD_SIZE MASTER_ADDR MASTER_PORT"
 
@@ -58,21 +59,21 @@ def test_a_mistake_of_any_task_is_said_once_and_ends_all(tmp_path, more, line):
 
 def test_who_did_not_arrive_is_named(tmp_path):
     ends = said(tasks(tmp_path, 4, (0, 2), *FEW_SECONDS))
-    assert ends == {0: (1, ["batchscale: start of 4 processes: rank 1, 3 did not arrive in 3 s"]), 2: (1, [])}
+    assert ends == {0: (1, [f"batchscale: start of 4 processes: rank 1, 3 did not arrive in {FEW} s"]), 2: (1, [])}
 
 
 @slow
 def test_one_that_meets_nobody_says_where_and_what_may_be_left_over(tmp_path):
     alone = ours(said(tasks(tmp_path, 2, [0], *FEW_SECONDS)))
     assert len(alone) == 1
-    assert "start of 2 processes: rank 1 did not arrive in 3 s; as told by RANK=0" in alone[0]
+    assert f"start of 2 processes: rank 1 did not arrive in {FEW} s; as told by RANK=0" in alone[0]
     assert alone[0].endswith(LEFT_OVER)
     port = free_port()
     ends = said(tasks(tmp_path, 3, (1, 2), *FEW_SECONDS, port=port))
     (line,) = (line for _, lines in ends.values() for line in lines)
     assert (
-        f"nothing answers at 127.0.0.1:{port} in 3 s (Connection refused): rank 0 has not started there, or cannot be "
-        "reached; as told by RANK=1" in line
+        f"nothing answers at 127.0.0.1:{port} in {FEW} s (Connection refused): rank 0 has not started there, or cannot "
+        "be reached; as told by RANK=1" in line
     )
     assert line.endswith(LEFT_OVER)
 
@@ -109,4 +110,4 @@ def test_where_rank_0_is_killed_one_of_the_others_says_so(tmp_path):
     ends = said(started)
     assert [code for code, _ in ends.values()] == [-signal.SIGKILL, 1, 1]
     (line,) = ours(ends)
-    assert re.search(r"rank 0 .*died", line)
+    assert re.search(r"rank 0 .*(died|failed, as rank 2 found)", line)

@@ -139,19 +139,17 @@ def test_the_launcher_takes_back_no_ignored_signal(monkeypatch):
 def test_below_nohup_a_run_on_two_processes_outlives_a_hang_up_and_stops_by_usr1(tmp_path, to):
     out = tmp_path / "run"
     started = Started(
-        "train", *SMALL, "epochs=500", "execution.checkpoint_seconds=1000", "--processes", "2", "--out", str(out),
+        "train", *SMALL, "epochs=5000", "execution.checkpoint_seconds=1000", "--processes", "2", "--out", str(out),
         prefix=("nohup",),
     )  # fmt: skip
     started.wait_for_step(out, 2)
-    for pid in started.living():
-        os.kill(pid, HUP)
+    started.signal_all(HUP)
     lines = (out / "metrics.jsonl").read_text().count("\n")
     started.wait_for_step(out, lines + 5)
-    chosen = {
-        "launcher": [started.process.pid], "everyone": list(started.living()), "one of two": [started.rank(1)],
-    }  # fmt: skip
-    for pid in chosen[to]:
-        os.kill(pid, USR1)
+    if to == "everyone":
+        started.signal_all(USR1)
+    else:
+        os.kill(started.process.pid if to == "launcher" else started.rank(1), USR1)
     code, _, err = started.end()
     assert code == 138, err
     assert "stopped by SIGUSR1" in err.splitlines()[-1]
@@ -162,10 +160,10 @@ def test_below_nohup_a_run_on_two_processes_outlives_a_hang_up_and_stops_by_usr1
 @pytest.mark.slow
 def test_a_hang_up_stops_a_run_on_two_processes_with_a_checkpoint(tmp_path):
     out = tmp_path / "run"
-    started = Started("train", *SMALL, "epochs=500", "--processes", "2", "--out", str(out))
+    started = Started("train", *SMALL, "epochs=5000", "--processes", "2", "--out", str(out))
     started.wait_for_step(out, 2)
-    for pid in [*started.living(), started.process.pid]:  # from the kernel, and from the shell
-        os.kill(pid, HUP)
+    started.signal_all(HUP)  # from the kernel
+    os.kill(started.process.pid, HUP)  # and from the shell
     code, _, err = started.end()
     assert code == 129, err
     assert list((out / "checkpoints").glob("step-*"))

@@ -59,10 +59,14 @@ def test_a_rewind_cuts_a_measures_own_file_too(tmp_path):
         assert [line["step"] for line in read_lines(path)] == list(range(1, last + 1))
 
 
+SECONDS = 120.0
+"""For what must come, a process that begins among it: a test that would wait for ever fails instead."""
+
+
 def hold(folder, ready, leave):
     with RunLock(folder):
         ready.set()
-        leave.wait(30)
+        leave.wait(SECONDS)
 
 
 def test_one_writer_at_a_time(tmp_path):
@@ -70,11 +74,11 @@ def test_one_writer_at_a_time(tmp_path):
     ready, leave = context.Event(), context.Event()
     holder = context.Process(target=hold, args=(tmp_path, ready, leave))
     holder.start()
-    assert ready.wait(30)
+    assert ready.wait(SECONDS)
     with pytest.raises(FolderError, match=rf"another run is writing there \(process {holder.pid} on host "):
         RunLock(tmp_path)
     leave.set()
-    RunLock(tmp_path, wait_seconds=10).release()
+    RunLock(tmp_path, wait_seconds=SECONDS).release()
     holder.join()
 
 
@@ -83,7 +87,7 @@ def test_a_lock_ends_with_its_process(tmp_path):
     ready, leave = context.Event(), context.Event()
     holder = context.Process(target=hold, args=(tmp_path, ready, leave))
     holder.start()
-    assert ready.wait(30)
+    assert ready.wait(SECONDS)
     holder.kill()
     holder.join()
     RunLock(tmp_path).release()

@@ -191,6 +191,7 @@ def test_text_of_files_is_shown_and_no_alert_fires(browser, page, tmp_path):
     assert browser.js("document.querySelectorAll('img').length") == 0
     assert noise(browser) == []
     browser.js("document.body.append(Object.assign(document.createElement('script'), {text: 'alert(3)'}))")
+    browser.wait(lambda: noise(browser))
     assert [event["method"] for event in noise(browser)] == ["Log.entryAdded"]  # refused by the page's own policy
     assert requests(browser) == [file.as_uri()]
 

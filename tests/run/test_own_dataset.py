@@ -17,6 +17,7 @@ from support.worlds import in_processes
 from torch import nn
 
 import batchscale
+from batchscale.data.feed import Feed
 from batchscale.order import StreamOrder
 from batchscale.randomness import bits, key
 from batchscale.run.run import Stopped
@@ -125,9 +126,13 @@ def test_a_test_part_of_another_size_that_the_net_takes_is_evaluated():
     assert batchscale.train("own", changes, model=net, data=data, quiet=True).status == "done"
 
 
-def test_a_second_interrupt_ends_a_run_whose_item_hangs(tmp_path):
+def test_a_second_interrupt_ends_a_run_whose_item_hangs(tmp_path, monkeypatch):
     """The first waits for the step, the step for an item that never comes."""
     hangs, net = tmp_path / "hangs", torch.nn.Linear(2, 2)
+    asked, given, passes = [], [], Feed.passes
+    monkeypatch.setattr(
+        Feed, "passes", lambda feed, step: (asked.append(step), passes(feed, step), given.append(step))[1]
+    )
 
     class Hanging:
         def __len__(self):
@@ -143,15 +148,20 @@ def test_a_second_interrupt_ends_a_run_whose_item_hangs(tmp_path):
         while not (tmp_path / "run" / "metrics.jsonl").exists():
             time.sleep(0.02)
         hangs.touch()
-        for _ in range(2):
-            time.sleep(0.5)
-            os.kill(os.getpid(), signal.SIGINT)
+        steps = None
+        while steps != len(asked) or steps == len(given):  # until one step has waited for a second
+            steps = len(asked)
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGINT)
+        while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # until the first has been noted
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
 
-    watch = threading.Timer(60, lambda: hangs.unlink(missing_ok=True))  # so that a fault is no test without an end
+    watch = threading.Timer(120, lambda: hangs.unlink(missing_ok=True))  # so that a fault is no test without an end
     watch.start()
     threading.Thread(target=interrupt, daemon=True).start()
     changes = ["data.classes=2", "minibatch={workers: 1, per_worker: 4}", "epochs=200", "execution.device=cpu",
-               "execution.decode_threads=2", "execution.log_steps=1"]  # fmt: skip
+               "execution.decode_threads=2", "execution.log_steps=1", "execution.evaluation_epochs=200"]  # fmt: skip
     with pytest.raises(KeyboardInterrupt):
         batchscale.train("own", changes, model=net, data=(Hanging(), Hanging()), out=tmp_path / "run", quiet=True)
     assert hangs.exists()

@@ -2,11 +2,9 @@
 
 import json
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 from scipy.stats import t
 from support.cases import IMAGES, case_of
 from support.commands import refused
+from support.launching import Started
 
 from batchscale.build.planning import plan_of, schedule_of
 from batchscale.build.trunk import Trunk
@@ -155,12 +154,10 @@ def test_asked_again_it_trains_nothing(found, capsys):
 def test_a_killed_study_goes_on_to_the_same_numbers(found, tmp_path, capsys):
     out, document = found
     killed = tmp_path / "s"
-    command = [sys.executable, "-m", "batchscale", *study(*RECIPE, *ASKED, *RULES, out=killed)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while len(list(killed.glob("runs/*/result.json"))) < 4 and process.poll() is None:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    started = Started(*study(*RECIPE, *ASKED, *RULES, out=killed))
+    started.wait_until(lambda: len(list(killed.glob("runs/*/result.json"))) >= 4)
+    started.process.kill()
+    started.end()  # its runs, too: they write no more
     whole = {path.parent: files_of(path.parent) for path in killed.glob("runs/*/result.json")}
     assert 4 <= len(whole) < len(list(out.glob("runs/*/result.json")))
     moved = tmp_path / "moved"

@@ -31,10 +31,12 @@ def test_jobs_of_a_killed_study_are_taken_up_again_and_those_of_a_stopped_one_ar
     jobs, environment = fake_slurm(tmp_path / "slurm", os.environ["PATH"])
     (jobs / "hold").write_text("1")  # the first runs, the second waits
     killed = start(*_CLI, "--out", str(out), environment=environment)
-    killed.wait_until(lambda: (jobs / "2").exists() and len(list(out.glob("runs/*/metrics.jsonl"))) == 1)
+    known = out / "submitit" / "jobs.json"
+    killed.wait_until(lambda: known.exists() and len(json.loads(known.read_text())) == 2 and (jobs / "asked").exists())
+    killed.wait_until(lambda: len(list(out.glob("runs/*/metrics.jsonl"))) == 1)
     os.kill(killed.process.pid, signal.SIGKILL)
     killed.process.wait()
-    numbers = json.loads((out / "submitit" / "jobs.json").read_text())
+    numbers = json.loads(known.read_text())
     assert sorted(numbers.values()) == ["1", "2"]
 
     (jobs / "asked").unlink()

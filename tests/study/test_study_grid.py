@@ -162,7 +162,7 @@ def test_killed_at_five_random_moments_it_ends_with_the_table_of_one_left_alone(
         least = 1 if kill == 4 else 0  # runs that have ended, so that there are some to leave alone
         started.wait_until(lambda r=reached, n=least: _steps(out) >= r and len(finished(out)) >= n)
         if kill % 2:
-            os.kill(started.process.pid, signal.SIGKILL)
+            started.process.kill()
         else:
             started.kill_all()
         # and nothing is left alive; a study that ended before a busy machine sent the kill is right, too
@@ -191,8 +191,7 @@ def test_ctrl_c_or_a_clusters_word_leaves_checkpoints_and_says_how_to_go_on(tmp_
     if number == signal.SIGINT:
         os.killpg(started.process.pid, number)  # as a terminal does: to every process of the group
     else:
-        for pid in started.living():  # as a cluster does
-            os.kill(pid, number)
+        started.signal_all(number)  # as a cluster does
     code, _, err = started.end()
     assert code == 128 + number
     said = err.strip().splitlines()[-1]

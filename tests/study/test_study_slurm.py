@@ -30,7 +30,9 @@ def slurm(tmp_path, monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     (jobs / "hold").write_text("0")  # nothing runs
-    return jobs
+    yield jobs
+    for job in jobs.glob("[0-9]*"):
+        (job / "cancelled").touch()  # else each would wait for ever
 
 
 @pytest.mark.parametrize(
@@ -226,7 +228,7 @@ _STOPPED = (
 )
 def test_what_becomes_of_a_job(tmp_path, state, results, error):
     for task, trace in results:
-        leave(tmp_path, 7, task, trace, age=task)  # a later task was the first to fail
+        leave(tmp_path, 7, task, trace, age=1000 * task)  # a later task was the first to fail
         leave(tmp_path, 71, task, "another job's")
     said = Said(state)
     attempt = SubmititAttempt("7", tmp_path, said)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+_TELL = 'tell() { echo "$2" > "$JOBS/$1/$$.part"; mv "$JOBS/$1/$$.part" "$JOBS/$1/state"; }'
+"""The state of a job, which squeue may be reading: whole, the old one or the new."""
 _SCRIPTS = {
     "sbatch": """
         flags=(); while [ "${1#--}" != "$1" ]; do flags+=("${1#--}"); shift; done
@@ -28,7 +30,7 @@ _SCRIPTS = {
         [ -n "$refused" ] && echo "allocation failure: $refused" >&2
         if [ -n "$refused" ] || grep -qx test-only "$options"; then rm "$options"; [ -z "$refused" ]; exit; fi
         n=1; while ! mkdir "$JOBS/$n" 2>/dev/null; do n=$((n + 1)); done
-        cp "$1" "$JOBS/$n/script"; mv "$options" "$JOBS/$n/options"; echo PENDING > "$JOBS/$n/state"
+        cp "$1" "$JOBS/$n/script"; mv "$options" "$JOBS/$n/options"; tell "$n" PENDING
         setsid "$BIN/job" "$n" > /dev/null 2>&1 < /dev/null &
         echo "Submitted batch job $n"
     """,
@@ -38,14 +40,14 @@ _SCRIPTS = {
             [ -e "$at/cancelled" ] && exit
             sleep 0.1
         done
-        echo RUNNING > "$at/state"
+        tell "$1" RUNNING
         SLURM_JOB_ID="$1" SLURM_NTASKS=1 SLURM_JOB_NUM_NODES=1 SLURM_NODEID=0 SLURM_PROCID=0 SLURM_LOCALID=0 \\
             SLURM_JOB_NODELIST=here bash "$at/script"
         code=$?
-        if [ -e "$at/killed" ]; then cat "$at/killed" > "$at/state"
-        elif [ -e "$at/cancelled" ]; then echo CANCELLED > "$at/state"
-        elif [ $code = 0 ]; then echo COMPLETED > "$at/state"
-        else echo FAILED > "$at/state"; fi
+        if [ -e "$at/killed" ]; then tell "$1" "$(cat "$at/killed")"
+        elif [ -e "$at/cancelled" ]; then tell "$1" CANCELLED
+        elif [ $code = 0 ]; then tell "$1" COMPLETED
+        else tell "$1" FAILED; fi
     """,
     "srun": """
         while [ "${1#--}" != "$1" ]; do
@@ -66,7 +68,7 @@ _SCRIPTS = {
     "scancel": """
         [ -n "$SCANCEL_STATE" ] && exit
         touch "$JOBS/$1/cancelled"
-        [ -e "$JOBS/$1/pid" ] && kill -TERM "$(cat "$JOBS/$1/pid")" || echo CANCELLED > "$JOBS/$1/state"
+        [ -e "$JOBS/$1/pid" ] && kill -TERM "$(cat "$JOBS/$1/pid")" || tell "$1" CANCELLED
     """,
 }
 
@@ -82,7 +84,7 @@ def fake_slurm(folder: Path, path: str) -> tuple[Path, dict[str, str]]:
     programs.mkdir(parents=True)
     jobs.mkdir()
     for name, script in _SCRIPTS.items():
-        head = f"#!/bin/bash\nBIN='{programs}'; JOBS='{jobs}'\n"
+        head = f"#!/bin/bash\nBIN='{programs}'; JOBS='{jobs}'\n{_TELL}\n"
         (programs / name).write_text(head + script)
         (programs / name).chmod(0o755)
     return jobs, {"PATH": f"{programs}:{path}"}

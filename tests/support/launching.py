@@ -62,12 +62,13 @@ class Started:
         """SIGKILL to a rank, where it lives."""
         for pid, environment in self.living().items():
             if environment.get("RANK") == str(number):
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def wait_until(self, true: Callable[[], bool]) -> None:
         """Until a condition holds that this living command is to bring about."""
         while not true():
-            if self.process.poll() is not None:
+            if self.process.poll() is not None and not true():  # it may have come true at the very end
                 raise AssertionError(f"ended before that: {self.process.communicate()}")
             time.sleep(0.01)
 
@@ -93,11 +94,15 @@ class Started:
         assert not left, f"processes left behind: {list(left)}"
         return self.process.returncode, out, err
 
-    def kill_all(self) -> None:
-        """SIGKILL to every process at once."""
+    def signal_all(self, number: int) -> None:
+        """A signal to every process at once; the first to hear it may have ended the others by then."""
         for pid in self.living():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
+
+    def kill_all(self) -> None:
+        """SIGKILL to every process at once."""
+        self.signal_all(signal.SIGKILL)
 
 
 def run(*arguments: str, **kwargs: Any) -> tuple[int, str, str]:

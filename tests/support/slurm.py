@@ -24,7 +24,7 @@ from support.worlds import free_port
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "salloc", "scancel", "squeue", "scontrol", "sinfo")
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"  # Debian's daemons, which a user's path may lack
-_START_SECONDS, _END_SECONDS = 60, 30
+_START_SECONDS, _END_SECONDS = 120, 60
 _GUARD = """\
 read -r
 for process in /proc/[0-9]*; do

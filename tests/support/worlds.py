@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,18 +13,13 @@ import torch
 from torch import multiprocessing
 
 import batchscale
+from batchscale.bench.contender import free_port as free_port
 from batchscale.comm import World
 from batchscale.run.job import Resume
 
 CPU = torch.device("cpu")
 _CONTEXT = multiprocessing.get_context("forkserver")  # forks of one that has imported torch: no 3 to 8 s a process
 _CONTEXT.set_forkserver_preload(["torch", "torch._dynamo", "batchscale.run.run"])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _enter(

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.processes import soon
 
 from batchscale.comm.shared.mapping import free_bytes
 from batchscale.system import cores
@@ -142,7 +143,14 @@ def real_group(controller: str, settings: dict[str, dict[int, str]]) -> Iterator
             pytest.skip(f"control groups have no {controller} controller here ({error.strerror})")
         yield folder
     finally:
-        folder.rmdir()
+        assert soon(lambda: _removed(folder))
+
+
+def _removed(group: Path) -> bool:
+    """Not while a process that was in it is still ending."""
+    with contextlib.suppress(OSError):
+        group.rmdir()
+    return not group.exists()
 
 
 def inside(folder: Path, *words: str) -> str:

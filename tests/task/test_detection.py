@@ -383,6 +383,7 @@ def test_images_without_objects_or_proposals_have_a_loss():
     """A mean over no samples was nan: of a run's loss, and of its test loss after a first step that went too far."""
     recipe = recipe_from(RECIPE)
     data = load_data(recipe, None)
+    torch.manual_seed(0)
     plain = named_model("faster_rcnn_resnet18", data.image_shape, data.num_classes, TINY)
     with torch.no_grad():
         plain.rpn.head.bbox_pred.bias[0::4] = -100.0  # every proposal lies left of the image

@@ -52,10 +52,12 @@ def test_parts_of_a_group_are_normalised_as_torch_does_all_of_it(shape, affine, 
 
 
 def test_a_large_mean_costs_no_more_digits_than_in_torch_s_kernel():
-    """dL/dx of float32 images around 1,000: the mean is taken off before anything is multiplied."""
+    """dL/dx of float32 images around 1,000: the mean is taken off before anything is multiplied.
+
+    What one draw costs is how its mean happens to be rounded: errors are those of many.
+    """
+    torch.manual_seed(0)
     layer, statistics = replaced(nn.BatchNorm2d(2), torch.float32)
-    images = 1000 + torch.randn(6, 2, 3, 3)
-    weights = torch.randn(6, 2, 3, 3)
 
     def gradient(normalize, dtype):
         parts = [part.to(dtype).requires_grad_() for part in images.chunk(3)]
@@ -68,9 +70,12 @@ def test_a_large_mean_costs_no_more_digits_than_in_torch_s_kernel():
     def torchs(parts):
         return F.batch_norm(torch.cat(parts), None, None, None, None, True, eps=layer.eps)
 
-    exact = gradient(torchs, torch.float64)
-    errors = [(gradient(way, torch.float32) - exact).abs().max() for way in (ours, torchs)]
-    assert errors[0] < 2 * errors[1] + 1e-6
+    errors = torch.zeros(2, dtype=torch.float64)
+    for _ in range(100):
+        images, weights = 1000 + torch.randn(6, 2, 3, 3), torch.randn(6, 2, 3, 3)
+        exact = gradient(torchs, torch.float64)
+        errors += torch.stack([(gradient(way, torch.float32) - exact).abs().max() for way in (ours, torchs)])
+    assert errors[0] < 2 * errors[1]
 
 
 @pytest.mark.parametrize("part", range(3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import selectors
 import signal
 import socket
@@ -26,6 +27,8 @@ _READY_SECONDS = 180.0  # importing, reading the data, calibrating, the first st
 _BLOCK_SECONDS = 120.0  # what a block may take beyond ten times its expected time
 _END_SECONDS = 30.0  # from its last word to its end
 _CHECK_SECONDS = 0.1
+_PORTS = range(10_000, 20_000)  # below those that Linux gives by itself, and those of a cluster's jobs
+_CHANCE = random.SystemRandom()  # whatever seed was set
 
 
 class Order(Protocol):
@@ -209,10 +212,12 @@ class Contender:
 
 
 def free_port() -> int:
-    """One that no process of this machine listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that no process of this machine listens on now, nor is given by the system before it is used."""
+    while True:
+        port = _CHANCE.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _environment(assignment: Order, scratch: Path) -> dict[str, str]:

@@ -30,7 +30,7 @@ def read_trunk(point: BranchPoint) -> tuple[Trunk, checkpoints.Checkpoint]:
         raise FolderError(f"--branch {run}: holds no run; give the folder of a run")
     if os.access(run, os.W_OK):  # nobody writes where nobody may
         try:
-            RunLock(run, wait_seconds=1.0).release()  # branches that begin together look one after the other
+            RunLock(run, wait_seconds=5.0).release()  # branches that begin together look one after the other
         except FolderError as error:
             reason = str(error).removeprefix(f"{run}: ").split(";")[0]
             raise FolderError(

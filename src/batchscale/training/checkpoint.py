@@ -6,6 +6,7 @@ checkpoints/step-0000000123/manifest.json        step, totals, identity, fingerp
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -161,8 +162,11 @@ def save(
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise cannot_write(final, error) from error
-    outdated = [folder for folder in folders(out)[:-_KEPT] if not stays(steps_of(folder))]
-    for old in [*outdated, *root.glob(".step-*.before.part")]:
+    for outdated in folders(out)[:-_KEPT]:
+        if not stays(steps_of(outdated)):
+            with contextlib.suppress(OSError):  # by a rename: who looks from outside finds it whole or not at all
+                outdated.rename(root / f".{outdated.name}.before.part")
+    for old in root.glob(".step-*.before.part"):
         shutil.rmtree(old, ignore_errors=True)
     return final
 

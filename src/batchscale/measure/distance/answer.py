@@ -19,7 +19,7 @@ import torch
 from batchscale.build.network import build_model
 from batchscale.build.state import State, devices_in_use
 from batchscale.comm import World
-from batchscale.errors import UsageError
+from batchscale.errors import CheckpointError, UsageError
 from batchscale.records.files import is_number
 from batchscale.records.run import RunRecords
 from batchscale.training import checkpoint as checkpoints
@@ -84,9 +84,15 @@ def _path(state: State) -> Travelled:
     initial = initial_weights(state, trained)
     distances = _measured_while_training(state)
     for folder in checkpoints.folders(state.run):
-        if checkpoints.steps_of(folder) < state.step:
+        if checkpoints.steps_of(folder) >= state.step:
+            continue
+        try:
             tensors = checkpoints.load(folder).tensors
-            distances[checkpoints.steps_of(folder)] = distance(initial, {n: tensors[MODEL + n] for n in trained})
+        except CheckpointError:
+            if folder.exists():
+                raise
+            continue  # the run goes on, and has removed it meanwhile
+        distances[checkpoints.steps_of(folder)] = distance(initial, {n: tensors[MODEL + n] for n in trained})
     distances[state.step] = distance(initial, {name: state.model.get_parameter(name) for name in trained})
     minibatch = state.recipe.minibatch
     return travelled(state.run.name, distances, minibatch.workers * minibatch.per_worker, initial)
