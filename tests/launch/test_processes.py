@@ -255,7 +255,7 @@ def test_two_hosts_become_one(tmp_path):
     torchrun = (
         "--nnodes=1:2", "--nproc-per-node=1", "--max-restarts=30", "--rdzv-backend=c10d", "--rdzv-id=job",
         f"--rdzv-endpoint=127.0.0.1:{port}", "--local-addr=127.0.0.1",
-        "--rdzv-conf=last_call_timeout=5,keep_alive_interval=1,keep_alive_max_attempt=6",
+        "--rdzv-conf=last_call_timeout=20,keep_alive_interval=1,keep_alive_max_attempt=6",
         "-m", "batchscale", "train", *EXACT, *ENDLESS, *EVERY_STEP, "--out", str(out), "--json",
     )  # fmt: skip
     environment = {"GLOO_SOCKET_IFNAME": "lo"}
