@@ -13,7 +13,7 @@ from torch import nn
 import batchscale
 from batchscale.build.state import open_state
 from batchscale.cli import main
-from batchscale.errors import UsageError
+from batchscale.errors import CheckpointError, UsageError
 from batchscale.measure.distance.answer import answer_of, as_json, fitted
 from batchscale.measure.distance.question import Question
 from batchscale.measure.distance.words import sentence, warnings
@@ -54,6 +54,20 @@ def test_a_step_measured_in_training_has_the_number_of_its_checkpoint(run, data)
     measured_at = {line["step"]: line["result"]["distance"] for line in lines}
     assert measured_at[9] == as_json(answer_of(None, [open_state(run, 9, data=data)]))["distance"]
     assert lines[0]["numbers"][0]["name"] == "|w - w0|"
+
+
+def test_a_checkpoint_that_the_run_removes_meanwhile_is_passed_over_and_a_damaged_one_is_not(run, data, monkeypatch):
+    expected = as_json(answer_of(None, [open_state(run, data=data)]))
+    listed = checkpoints.folders(run)
+    monkeypatch.setattr(checkpoints, "folders", lambda out: [run / "checkpoints" / "step-0000000004", *listed])
+    assert as_json(answer_of(None, [open_state(run, data=data)])) == expected
+    damaged = run / "checkpoints" / "step-0000000004"
+    damaged.mkdir()
+    try:
+        with pytest.raises(CheckpointError):
+            answer_of(None, [open_state(run, data=data)])
+    finally:
+        damaged.rmdir()
 
 
 def test_what_is_measured_does_not_depend_on_when_a_checkpoint_is_written(data, tmp_path, monkeypatch):

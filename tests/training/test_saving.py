@@ -117,6 +117,20 @@ def test_one_checkpoint_is_under_way_at_most_and_the_last_two_stay_with_those_ke
     assert disk.most == 1
 
 
+def test_a_checkpoint_is_removed_whole_for_who_looks_from_outside(data, tmp_path, monkeypatch):
+    seen, remove = [], checkpoints.shutil.rmtree
+
+    def looked_at(path, **how):
+        seen.append([(folder / "manifest.json").exists() for folder in checkpoints.folders(tmp_path / "run")])
+        seen.append([path not in checkpoints.folders(tmp_path / "run")])
+        remove(path, **how)
+
+    monkeypatch.setattr(checkpoints.shutil, "rmtree", looked_at)
+    train(data, tmp_path / "run", "execution.checkpoint_seconds=0")
+    assert seen
+    assert all(map(all, seen))
+
+
 @pytest.mark.parametrize("lag", [0, 2])
 def test_a_full_disk_ends_the_run_within_a_step_of_it_in_one_line(data, tmp_path, monkeypatch, lag):
     """Not only where the next checkpoint is due; what was written before is there, and the run goes on from it."""
