@@ -84,7 +84,9 @@ def _serve(pipe: Any, setting: Setting, name: str, folder: Path | None) -> None:
         except Exception:
             traceback.print_exc()
             pipe.send((None, traceback.format_exc().strip().splitlines()[-1]))
-    os._exit(0)  # the feed's threads and a loader's processes are not waited for
+    for child in PROCESSES.active_children():
+        child.kill()  # a loader's: it watches over the server that has forked it, not over this process
+    os._exit(0)  # the feed's threads are not waited for
 
 
 class Contender:

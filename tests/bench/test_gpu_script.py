@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.processes import living_with, soon
 
 ROOT = Path(__file__).parents[2]
 PARTS = ["machine", "tests", "exact", "trace", "rates", "jpeg", "stalls"]
@@ -74,6 +75,7 @@ def test_the_whole_script_rehearsed_on_the_cpu(tmp_path):
     assert [line for line in lines if " rc=" in line and " rc=0 " not in line] == [], log
     assert not [line for line in lines if line.startswith("MISSED")], log
     assert code == 0, errors
+    assert soon(lambda: not living_with("OUT", str(tmp_path))), "it has left processes behind"
     assert any(line.startswith("exact ") and line.endswith("EQUAL") for line in lines)
     documents = {part: json.loads((tmp_path / f"{part}.json").read_text()) for part in PARTS if part != "tests"}
     assert all(len(row["blocks"]) == 2 for row in documents["rates"]["rows"].values())

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from support.processes import living_with
+
 _END_SECONDS = 60  # for killed processes to be gone, on a machine however busy
 SMALL = ("digits-cnn", "minibatch.workers=6", "minibatch.per_worker=16", "epochs=2", "execution.log_steps=1")
 """15 steps an epoch of 96 images; no data folder needed."""
@@ -43,16 +45,7 @@ class Started:
 
     def living(self) -> dict[int, dict[str, str]]:
         """Every living process of the command, with its environment."""
-        environments = {}
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                with contextlib.suppress(OSError):
-                    raw = (entry / "environ").read_bytes().decode(errors="replace")
-                    variables = dict(v.split("=", 1) for v in raw.split("\0") if "=" in v)
-                    state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
-                    if variables.get("BATCHSCALE_TEST_MARK") == self.mark and state != "Z":
-                        environments[int(entry.name)] = variables
-        return environments
+        return living_with("BATCHSCALE_TEST_MARK", self.mark)
 
     def rank(self, number: int) -> int:
         """Process id of a rank."""

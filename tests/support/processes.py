@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -27,6 +28,19 @@ def descendants(process: int) -> set[int]:
     while more := {child for child, parent in parents.items() if parent in found} - found:
         found |= more
     return found - {process}
+
+
+def living_with(name: str, value: str) -> dict[int, dict[str, str]]:
+    """Every living process with this variable, and its environment."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            raw = (entry / "environ").read_bytes().decode(errors="replace")
+            variables = dict(v.split("=", 1) for v in raw.split("\0") if "=" in v)
+            state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
+            if variables.get(name) == value and state != "Z":
+                found[int(entry.name)] = variables
+    return found
 
 
 def decoders(process: int | None = None) -> set[int]:
