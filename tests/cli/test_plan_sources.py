@@ -5,8 +5,8 @@ import json
 import pytest
 from support.critical import branched, noise, whole_run, write_findings, write_run
 
-from batchscale.cli.plan_goal import goal_of
-from batchscale.cli.plan_points import points_of
+from batchscale.cli.plan.goal import goal_of
+from batchscale.cli.plan.points import points_of
 from batchscale.cost.planning.question import Trained
 from batchscale.errors import DataError, UsageError
 from batchscale.recipe import load_recipe

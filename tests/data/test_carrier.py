@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from support.copies import LateCopies
 from support.feeds import N, feed, images
 
-from batchscale.data import copies as copies_module
 from batchscale.data.augmentation import Augmentation
-from batchscale.data.carrier import Carrier
-from batchscale.data.copies import Copy, CudaCopies, PlainCopies, copies_of
-from batchscale.data.delivery import batches_ahead
 from batchscale.data.examples import TensorExamples
-from batchscale.data.normalizer import Normalizer
-from batchscale.data.packing import Packing
+from batchscale.data.feed import copies as copies_module
+from batchscale.data.feed.carrier import Carrier
+from batchscale.data.feed.copies import Copy, CudaCopies, PlainCopies, copies_of
+from batchscale.data.feed.delivery import batches_ahead
+from batchscale.data.feed.normalizer import Normalizer
+from batchscale.data.feed.packing import Packing
 from batchscale.placement import place_workers
 from batchscale.structure import tensors
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from batchscale.data.copies import Copy
+from batchscale.data.feed.copies import Copy
 
 
 @dataclass(eq=False)

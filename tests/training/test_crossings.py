@@ -22,7 +22,7 @@ from batchscale.worker.precision import LowPrecision
 
 NET = {**RECIPE, "model": {"name": "resnet8"}}
 
-FEED = {(TO_DEVICE, "data/copies.py:begin"): "the bytes of a pass: its images and labels"}
+FEED = {(TO_DEVICE, "data/feed/copies.py:begin"): "the bytes of a pass: its images and labels"}
 STEP = {(LATER, "training/mail.py:send"): "the step's row, into pinned memory: read one step later"}
 EXACT = {
     (TO_HOST, "aggregate/exact.py:_finish"): "whether a value left its range: then the step is repeated",
@@ -31,7 +31,7 @@ GAIN = {  # of learning_rate.scaling=adascale: the lr is a number of the step's 
     (TO_HOST, "training/gate.py:opens"): "whether the update is taken at all",
 }
 EVALUATION = {
-    (TO_DEVICE, "data/copies.py:begin"): "the bytes of a chunk: its images and labels",
+    (TO_DEVICE, "data/feed/copies.py:begin"): "the bytes of a chunk: its images and labels",
     (TO_HOST, "training/evaluation.py:evaluate"): "the sums of all chunks, once",
 }
 NOISE = {(TO_DEVICE, "worker/noise.py:__call__"): "the factors of a pass: drawn on the host, the same for every device"}

@@ -162,13 +162,17 @@ def save(
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise cannot_write(final, error) from error
+    _remove_old(out, stays)
+    return final
+
+
+def _remove_old(out: Path, stays: Callable[[int], bool]) -> None:
     for outdated in folders(out)[:-_KEPT]:
         if not stays(steps_of(outdated)):
             with contextlib.suppress(OSError):  # by a rename: who looks from outside finds it whole or not at all
-                outdated.rename(root / f".{outdated.name}.before.part")
-    for old in root.glob(".step-*.before.part"):
+                outdated.rename(outdated.with_name(f".{outdated.name}.before.part"))
+    for old in (out / "checkpoints").glob(".step-*.before.part"):
         shutil.rmtree(old, ignore_errors=True)
-    return final
 
 
 def load(folder: Path) -> Checkpoint:

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from batchscale.comm import World
-from batchscale.data.delivery import batches_ahead
 from batchscale.data.examples import Examples
 from batchscale.data.feed import Normalizer
+from batchscale.data.feed.delivery import batches_ahead
 from batchscale.errors import DataError
 from batchscale.structure import num_examples
 from batchscale.task import Evaluated, Task

@@ -23,9 +23,9 @@ import torch
 from torch import nn
 
 from batchscale.comm import World
-from batchscale.data.delivery import batches_ahead
 from batchscale.data.examples import Examples
 from batchscale.data.feed import Normalizer
+from batchscale.data.feed.delivery import batches_ahead
 from batchscale.worker.batch_norm import WorkerBatchNorm, statistics_of
 from batchscale.worker.statistics import Statistics
 

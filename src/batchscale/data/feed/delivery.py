@@ -13,16 +13,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, overload
+from typing import Any
 
 import torch
 
 from batchscale.data.augmentation import Augmentation, Indices, draw
-from batchscale.data.carrier import Carried, Carrier
-from batchscale.data.copies import Copies, copies_of
 from batchscale.data.examples import Examples, TensorExamples
+from batchscale.data.feed.carrier import Carried, Carrier, OnDemand
+from batchscale.data.feed.copies import Copies, copies_of
+from batchscale.data.feed.normalizer import Batch, Normalizer
 from batchscale.data.folders.nvjpeg import DecodedOnDevice
-from batchscale.data.normalizer import Batch, Normalizer
 from batchscale.data.threads import parts_ahead
 from batchscale.structure import mapped, num_examples, part, tensors
 
@@ -89,32 +89,13 @@ class _Decoded(Delivery):
 
     def passes(self, drawn: tuple[Indices, Indices], parts: Sequence[slice]) -> Sequence[Batch]:
         """Of these (epochs, examples), in these parts."""
-        return _Lazily(partial(self._batch, self._gather(*drawn)), parts)
+        return OnDemand(partial(self._batch, self._gather(*drawn), parts), range(len(parts)))
 
-    def _batch(self, pair: Any, examples: slice) -> Batch:
-        inputs, targets = part(pair, examples)
+    def _batch(self, pair: Any, parts: Sequence[slice], number: int) -> Batch:
+        inputs, targets = part(pair, parts[number])
         for tensor in tensors(pair):
             self._examples.used(tensor)
         return Batch(self._normalize(inputs), targets)
-
-
-class _Lazily(Sequence[Batch]):
-    """Passes, each made when it is taken."""
-
-    def __init__(self, make: Callable[[slice], Batch], parts: Sequence[slice]) -> None:
-        self._make, self._parts = make, parts
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    @overload
-    def __getitem__(self, number: int) -> Batch: ...
-    @overload
-    def __getitem__(self, number: slice) -> Sequence[Batch]: ...
-    def __getitem__(self, number: int | slice) -> Batch | Sequence[Batch]:
-        if isinstance(number, slice):
-            return _Lazily(self._make, self._parts[number])
-        return self._make(self._parts[number])
 
 
 def delivery_of(

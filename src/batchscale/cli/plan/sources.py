@@ -9,9 +9,9 @@ from typing import Any
 
 from batchscale.cli.nets import net_of
 from batchscale.cli.options import data_folder
-from batchscale.cli.plan_goal import doubts_of, goal_of
-from batchscale.cli.plan_points import points_of, whole_hosts
-from batchscale.cli.plan_recipe import bounds_of, default_devices
+from batchscale.cli.plan.goal import doubts_of, goal_of
+from batchscale.cli.plan.points import points_of, whole_hosts
+from batchscale.cli.plan.recipe import bounds_of, default_devices
 from batchscale.cost.clusters.cluster import THIS_MACHINE, ClusterFile, Sourced, read_cluster
 from batchscale.cost.planning.calibration import chosen_points, contradictions
 from batchscale.cost.planning.pace import MeasuredPoint, Pace

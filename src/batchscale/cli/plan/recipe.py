@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from batchscale.cli.options import add_common, add_data, file_path, folder_path, positive, print_json
-from batchscale.cli.plan_out import check_out_folder
+from batchscale.cli.plan.out import check_out_folder
 from batchscale.cost.ranges import MOST_DEVICES, OF_CLUSTER, RATE, Range
 from batchscale.errors import UsageError
 from batchscale.records.command import this_command
@@ -193,7 +193,7 @@ def run(options: argparse.Namespace) -> int:
 
 def planned(options: argparse.Namespace) -> tuple[Plan, list[dict[str, Any]]]:
     """The plan, and the parameters behind it."""
-    from batchscale.cli.plan_sources import question_of
+    from batchscale.cli.plan.sources import question_of
 
     if options.calibrate is not None and not options.measured:
         raise UsageError(

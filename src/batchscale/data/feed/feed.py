@@ -15,12 +15,11 @@ from threading import Lock
 import numpy as np
 
 from batchscale.data.augmentation import Augmentation, Indices
-from batchscale.data.carrier import Carried
-from batchscale.data.copies import Copies
-from batchscale.data.delivery import delivery_of
 from batchscale.data.examples import Examples, TensorExamples
-from batchscale.data.normalizer import Batch as Batch
-from batchscale.data.normalizer import Normalizer as Normalizer
+from batchscale.data.feed.carrier import Carried
+from batchscale.data.feed.copies import Copies
+from batchscale.data.feed.delivery import delivery_of
+from batchscale.data.feed.normalizer import Batch, Normalizer
 from batchscale.data.threads import compute_alone
 from batchscale.minibatch import StepPlan
 from batchscale.order import StreamOrder

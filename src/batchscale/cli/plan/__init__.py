@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from batchscale.cli import plan_recipe
 from batchscale.cli.options import add_common, file_path, print_json
-from batchscale.cli.plan_out import check_out_file
+from batchscale.cli.plan import recipe as plan_recipe
+from batchscale.cli.plan.out import check_out_file
 from batchscale.cost.ranges import OF_CLUSTER
 from batchscale.errors import DataError, UsageError
 from batchscale.records.command import this_command

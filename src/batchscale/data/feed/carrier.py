@@ -15,8 +15,8 @@ from typing import Any, Generic, TypeVar, overload
 
 import torch
 
-from batchscale.data.copies import Copies, Copy
-from batchscale.data.packing import Packing
+from batchscale.data.feed.copies import Copies, Copy
+from batchscale.data.feed.packing import Packing
 
 T = TypeVar("T", covariant=True)
 
@@ -27,6 +27,30 @@ class _Slot:
 
     memory: torch.Tensor
     events: list[Any] = field(default_factory=list)
+
+
+class OnDemand(Sequence[T], Generic[T]):
+    """Some passes of a step, each made when it is taken.
+
+    Args:
+        make: a pass from its number.
+        numbers: of these passes.
+    """
+
+    def __init__(self, make: Callable[[int], T], numbers: range) -> None:
+        self._make, self._numbers = make, numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, number: int) -> T: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[T]: ...
+    def __getitem__(self, number: int | slice) -> T | Sequence[T]:
+        if isinstance(number, slice):
+            return OnDemand(self._make, self._numbers[number])
+        return self._make(self._numbers[number])
 
 
 class Carried(Sequence[T], Generic[T]):
@@ -60,7 +84,7 @@ class Carried(Sequence[T], Generic[T]):
     def __getitem__(self, number: slice) -> Sequence[T]: ...
     def __getitem__(self, number: int | slice) -> T | Sequence[T]:
         if isinstance(number, slice):
-            return _Some(self, range(len(self))[number])
+            return OnDemand(self.__getitem__, range(len(self))[number])
         number = range(len(self))[number]
         copy = self._ahead.pop(number, None) or self._begin(number)
         self._begin_next(number + 1)
@@ -91,25 +115,6 @@ class Carried(Sequence[T], Generic[T]):
         if self._slot is not None:
             slot, self._slot, self._ahead = self._slot, None, {}
             self._give_back(slot)
-
-
-class _Some(Sequence[T], Generic[T]):
-    """Some passes of a step, none of them made before it is taken."""
-
-    def __init__(self, passes: Carried[T], numbers: range) -> None:
-        self._passes, self._numbers = passes, numbers
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    @overload
-    def __getitem__(self, number: int) -> T: ...
-    @overload
-    def __getitem__(self, number: slice) -> Sequence[T]: ...
-    def __getitem__(self, number: int | slice) -> T | Sequence[T]:
-        if isinstance(number, slice):
-            return _Some(self._passes, self._numbers[number])
-        return self._passes[self._numbers[number]]
 
 
 class Carrier(Generic[T]):
